@@ -1,0 +1,287 @@
+"""A training client on this machine: the API's calls over the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..engine.batch import read_batch
+from ..engine.checkpoints import load_checkpoint, save_checkpoint
+from ..engine.step import Builtin, Custom, Optimizer, PassResult, run_pass
+from ..errors import CheckpointError, ConfigError
+from ..losses import LOSSES
+from ..types import (
+    ForwardBackwardOutput,
+    GetInfoResponse,
+    LoadWeightsResponse,
+    ModelData,
+    OptimStepResponse,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsResponse,
+    TensorData,
+)
+from .futures import Ready, done, worker_of
+from .paths import Paths
+from .sampling import SamplingClient
+
+if TYPE_CHECKING:
+    from ..engine.models import Adapter
+    from ..engine.step import Objective
+    from ..losses import CustomLoss
+    from ..types import AdamParams, APIFuture, Datum
+
+__all__ = ["TrainingClient"]
+
+
+class TrainingClient(Ready):
+    """Trains one LoRA adapter on a base model that it may share with others.
+
+    Every call returns a future at once and runs on the base model's worker, in the order submitted. A call that fails
+    leaves weights, optimizer and accumulated gradient as they were, and the client stays usable.
+    """
+
+    def __init__(self, adapter: Adapter, paths: Paths, model_id: str) -> None:
+        self.model_id = model_id
+        self._adapter = adapter
+        self._paths = paths
+        self._worker = worker_of(adapter.base)
+        self._optimizer = Optimizer(adapter)
+        self._snapshots = 0
+
+    def __repr__(self) -> str:
+        return f"TrainingClient({self._adapter.base.name!r}, rank={self._adapter.shape.rank})"
+
+    def forward(
+        self, data: list[Datum], loss_fn: str, loss_fn_config: Mapping[str, float] | None = None
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Log-probabilities and the value of a built-in loss, without gradients. Raises as :meth:`forward_backward`."""
+        return self._pass(data, self._builtin(loss_fn, loss_fn_config), backward=False)
+
+    def forward_backward(
+        self,
+        data: list[Datum],
+        loss_fn: str,
+        loss_fn_config: Mapping[str, float] | None = None,
+        *,
+        return_gradients: bool = False,
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Value and gradient of a built-in loss; the gradient is added to what has accumulated.
+
+        Args:
+            data: a non-empty batch. Losses are sums over tokens.
+            loss_fn: cross_entropy, importance_sampling, ppo, cispo or dro.
+            loss_fn_config: its settings, for example ``{"clip_high_threshold": 1.3}``.
+            return_gradients: also give dLoss/dlogprob of every token, ``loss_fn_outputs[i]["gradients"]``.
+
+        Returns:
+            A future of the output: ``loss_fn_outputs[i]["logprobs"]`` of shape ``(N_i,)``; metrics ``loss:sum`` (nats),
+            ``passes`` and ``micro_batches``.
+
+        Raises:
+            ConfigError: unknown loss or setting, crossed clip bounds (at once).
+            DataError: the batch is not fit to train on (from the future).
+            LossError: the loss is not finite (from the future).
+        """
+        objective = self._builtin(loss_fn, loss_fn_config)
+        return self._pass(data, objective, backward=True, return_gradients=return_gradients)
+
+    def forward_backward_custom(
+        self, data: list[Datum], loss_fn: CustomLoss, *, return_gradients: bool = False, **_: Any
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """As :meth:`forward_backward` for a function ``(data, logprobs_list) -> (loss, metrics)``, in a single pass.
+
+        The metrics are the function's own, and ``loss`` and ``loss:sum``, the value of its loss.
+
+        Raises:
+            ConfigError: ``loss_fn`` is not callable (at once).
+            DataError: the batch is not fit to train on (from the future).
+            LossError: the function returned no finite scalar with a gradient for every datum (from the future). What
+                it raises itself passes through.
+        """
+        if not callable(loss_fn):
+            raise ConfigError(
+                f"loss_fn is {loss_fn!r}, expected a function (data, logprobs_list) -> (loss, metrics); "
+                "built-in losses go to forward_backward"
+            )
+        return self._pass(data, Custom(loss_fn), backward=True, return_gradients=return_gradients)
+
+    def optim_step(
+        self, adam_params: AdamParams | None = None, *, optim_params: AdamParams | None = None
+    ) -> APIFuture[OptimStepResponse]:
+        """One AdamW step with the accumulated gradient, which is then forgotten. Metrics: ``grad_norm``, before clipping.
+
+        Both SDK generations' keywords are taken.
+
+        Raises:
+            ConfigError: no settings, or one out of range.
+            ModelError: there is no gradient, or it is not finite (from the future; weights unchanged).
+        """
+        settings = adam_params if adam_params is not None else optim_params
+        if settings is None or not hasattr(settings, "learning_rate"):
+            raise ConfigError(f"optim_step got {settings!r}, expected AdamParams(learning_rate=...)")
+        return self._worker.submit(lambda: OptimStepResponse(metrics=self._optimizer.step(settings)))
+
+    def save_state(
+        self, name: str, ttl_seconds: int | None = None, overwrite: bool = True, **_: Any
+    ) -> APIFuture[SaveWeightsResponse]:
+        """Save weights and optimizer under ``name``; the path in the result leads back. ``ttl_seconds`` is not used here.
+
+        Raises:
+            ConfigError: ``name`` is not a plain name (at once).
+            CheckpointError: it cannot be written, or exists and ``overwrite`` is False (from the future).
+        """
+        path = self._paths.uri(self.model_id, "weights", name)
+
+        def save() -> SaveWeightsResponse:
+            self._paths.check_free(path, overwrite)
+            save_checkpoint(self._paths.folder(path), self._adapter, self._optimizer)
+            return SaveWeightsResponse(path=path)
+
+        return self._worker.submit(save)
+
+    def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
+        """Load weights; the optimizer starts afresh.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another model (from the future; nothing is changed).
+        """
+        return self._load(path, with_optimizer=False)
+
+    def load_state_with_optimizer(
+        self, path: str, weights_access_token: str | None = None
+    ) -> APIFuture[LoadWeightsResponse]:
+        """Load weights and the optimizer's moments. Raises as :meth:`load_state`, also for sampler weights."""
+        return self._load(path, with_optimizer=True)
+
+    def save_weights_for_sampler(
+        self, name: str, ttl_seconds: int | None = None, **_: Any
+    ) -> APIFuture[SaveWeightsForSamplerResponse]:
+        """Save the weights alone, for ``ServiceClient.create_sampling_client(model_path)``. Raises as :meth:`save_state`."""
+        path = self._paths.uri(self.model_id, "sampler_weights", name)
+
+        def save() -> SaveWeightsForSamplerResponse:
+            save_checkpoint(self._paths.folder(path), self._adapter, None)
+            return SaveWeightsForSamplerResponse(path=path)
+
+        return self._worker.submit(save)
+
+    def save_weights_and_get_sampling_client(self, name: str | None = None, **_: Any) -> SamplingClient:
+        """A sampling client on a snapshot of the present weights, kept in memory; later training does not change it."""
+        snapshot = self._worker.submit(self._adapter.copy)
+        return SamplingClient(self._adapter.base, self._adapter, snapshot)
+
+    def create_sampling_client(self, model_path: str, **_: Any) -> SamplingClient:
+        """A sampling client on saved weights.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another model.
+        """
+        checkpoint = load_checkpoint(self._paths.folder(model_path))
+        adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.shape, 0))
+        self._worker.run(lambda: checkpoint.into(adapter))
+        return SamplingClient(self._adapter.base, adapter, done(None))
+
+    def get_info(self) -> GetInfoResponse:
+        """Model name, id and LoRA rank."""
+        base = self._adapter.base
+        return GetInfoResponse(
+            type="get_info",
+            model_data=ModelData(arch=base.config.model_type, model_name=base.name, tokenizer_id=base.source),
+            model_id=self.model_id,
+            is_lora=True,
+            lora_rank=self._adapter.shape.rank,
+            model_name=base.name,
+        )
+
+    def get_tokenizer(self) -> Any:
+        """The base model's transformers tokenizer."""
+        return self._adapter.base.tokenizer
+
+    # The *_async forms return what the SDK's do: the future of the call, or the object itself.
+    async def forward_async(self, *args: Any, **kwargs: Any) -> APIFuture[ForwardBackwardOutput]:
+        return self.forward(*args, **kwargs)
+
+    async def forward_backward_async(self, *args: Any, **kwargs: Any) -> APIFuture[ForwardBackwardOutput]:
+        return self.forward_backward(*args, **kwargs)
+
+    async def forward_backward_custom_async(self, *args: Any, **kwargs: Any) -> APIFuture[ForwardBackwardOutput]:
+        return self.forward_backward_custom(*args, **kwargs)
+
+    async def optim_step_async(self, *args: Any, **kwargs: Any) -> APIFuture[OptimStepResponse]:
+        return self.optim_step(*args, **kwargs)
+
+    async def save_state_async(self, *args: Any, **kwargs: Any) -> APIFuture[SaveWeightsResponse]:
+        return self.save_state(*args, **kwargs)
+
+    async def load_state_async(self, *args: Any, **kwargs: Any) -> APIFuture[LoadWeightsResponse]:
+        return self.load_state(*args, **kwargs)
+
+    async def load_state_with_optimizer_async(self, *args: Any, **kwargs: Any) -> APIFuture[LoadWeightsResponse]:
+        return self.load_state_with_optimizer(*args, **kwargs)
+
+    async def save_weights_for_sampler_async(
+        self, *args: Any, **kwargs: Any
+    ) -> APIFuture[SaveWeightsForSamplerResponse]:
+        return self.save_weights_for_sampler(*args, **kwargs)
+
+    async def save_weights_and_get_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
+        return self.save_weights_and_get_sampling_client(*args, **kwargs)
+
+    async def create_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
+        return self.create_sampling_client(*args, **kwargs)
+
+    async def get_info_async(self) -> GetInfoResponse:
+        return self.get_info()
+
+    def _builtin(self, name: Any, config: Mapping[str, float] | None) -> Builtin:
+        if not isinstance(name, str):
+            raise ConfigError(f"loss_fn is {name!r}, expected a name; functions go to forward_backward_custom")
+        spec = LOSSES[name]
+        if not spec.builtin:
+            raise ConfigError(
+                f"{name!r} is a custom loss; give LOSSES[{name!r}].bind() to forward_backward_custom"
+            )
+        return Builtin(spec, spec.config(config))
+
+    def _pass(
+        self, data: list[Datum], objective: Objective, *, backward: bool, return_gradients: bool = False
+    ) -> APIFuture[ForwardBackwardOutput]:
+        base = self._adapter.base
+        spec = objective.spec if isinstance(objective, Builtin) else None
+
+        def run() -> ForwardBackwardOutput:
+            start = time.perf_counter()
+            batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
+            result = run_pass(self._adapter, batch, objective, backward=backward)
+            return _output(result, return_gradients, time.perf_counter() - start)
+
+        return self._worker.submit(run)
+
+    def _load(self, path: str, *, with_optimizer: bool) -> APIFuture[LoadWeightsResponse]:
+        def load() -> LoadWeightsResponse:
+            folder = self._paths.folder(path)
+            checkpoint = load_checkpoint(folder)
+            if with_optimizer and checkpoint.optimizer is None:
+                raise CheckpointError(f"{folder} holds weights for a sampler, no optimizer; use load_state")
+            checkpoint.into(self._adapter)
+            self._adapter.gradients = None
+            self._optimizer.load((checkpoint.optimizer or {}) if with_optimizer else {})
+            return LoadWeightsResponse(path=path)
+
+        return self._worker.submit(load)
+
+
+def _output(result: PassResult, return_gradients: bool, seconds: float) -> ForwardBackwardOutput:
+    outputs = [{"logprobs": TensorData.from_numpy(piece.numpy())} for piece in result.logprobs]
+    if return_gradients:
+        for output, gradient in zip(outputs, result.gradient, strict=True):
+            output["gradients"] = TensorData.from_numpy(gradient.numpy())
+    metrics = {
+        **result.metrics,
+        "loss:sum": result.loss,
+        "passes:max": float(result.passes),
+        "micro_batches:max": float(result.micro_batches),
+        "time:sum": seconds,
+    }
+    return ForwardBackwardOutput(loss_fn_output_type="ArrayRecord", loss_fn_outputs=outputs, metrics=metrics)

@@ -1,0 +1,120 @@
+"""Checkpoints: a folder in PEFT's own layout, so that transformers, peft and vLLM load it as it is. safetensors only.
+
+::
+
+    NAME/adapter_model.safetensors  adapter_config.json    as peft's save_pretrained writes them
+    NAME/optimizer.safetensors                             moments of AdamW (training checkpoints)
+    NAME/mint_lab.json                                     base model, adapter shape, format version
+
+A checkpoint is written beside its place and renamed, so a name always leads to a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import CheckpointError, ModelError
+from .models import Adapter, LoraShape, Weights
+from .step import Optimizer
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder holds; ``optimizer`` is None for sampler weights."""
+
+    base_model: str
+    shape: LoraShape
+    weights: Weights
+    optimizer: dict[str, torch.Tensor] | None
+
+    def into(self, adapter: Adapter) -> None:
+        """Load the weights into ``adapter``.
+
+        Raises:
+            CheckpointError: it belongs to another base model or another adapter shape; nothing has been changed then.
+        """
+        if self.base_model != adapter.base.name:
+            raise CheckpointError(
+                f"the checkpoint was made on base model {self.base_model!r}, this client trains {adapter.base.name!r}"
+            )
+        try:
+            adapter.load(self.weights)
+        except ModelError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None) -> None:
+    """Write ``adapter`` (and the optimizer's state) to ``folder``, replacing what was there in one step.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            save_file(
+                {name: w.cpu().contiguous() for name, w in adapter.copy().items()},
+                draft / "adapter_model.safetensors",
+                metadata={"format": "pt"},
+            )
+            adapter.base.peft_config(adapter).save_pretrained(str(draft))
+            if optimizer is not None:
+                save_file({k: v.cpu().contiguous() for k, v in optimizer.state().items()}, draft / "optimizer.safetensors")
+            about = {"format": FORMAT, "base_model": adapter.base.name, "lora": asdict(adapter.shape)}
+            (draft / "mint_lab.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            _replace(draft, folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {folder}: {error}") from error
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    """Put ``draft`` in the place of ``folder``."""
+    draft.chmod(0o755)  # mkdtemp's is private
+    old = draft.with_name(f"{draft.name}-old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of a newer format.
+    """
+    about = folder / "mint_lab.json"
+    if not about.is_file():
+        raise CheckpointError(f"no checkpoint at {folder}: expected a folder with mint_lab.json in it")
+    try:
+        facts = json.loads(about.read_text(encoding="utf-8"))
+        if facts["format"] > FORMAT:
+            raise CheckpointError(
+                f"{folder} has format {facts['format']}, this version reads up to {FORMAT}; upgrade mint_lab"
+            )
+        moments = folder / "optimizer.safetensors"
+        return Checkpoint(
+            base_model=facts["base_model"],
+            shape=LoraShape(**facts["lora"]),
+            weights=load_file(folder / "adapter_model.safetensors"),
+            optimizer=load_file(moments) if moments.is_file() else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error

@@ -1,0 +1,368 @@
+"""Loading a base model and attaching LoRA adapters to it.
+
+Several training clients share one copy of a base model: each owns one adapter (``peft``), and exactly one adapter, or
+none, is active at a time. Snapshots for sampling are copies of an adapter's tensors, swapped in for the length of a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as hf_logging
+
+from .. import tiny
+from ..errors import ModelError
+from .packing import Layout, pack
+
+__all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device"]
+
+BUNDLED = "mint-tiny"
+# alpha as on the hosted service: the update is scaled by alpha / rank, so the learning rate need not follow the rank.
+LORA_ALPHA = 32
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """Which adapter: rank, and which kinds of layers carry it."""
+
+    rank: int = 32
+    train_mlp: bool = True
+    train_attn: bool = True
+    train_unembed: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ModelError(f"rank is {self.rank!r}, expected a whole number from 1 up")
+        if not (self.train_mlp or self.train_attn or self.train_unembed):
+            raise ModelError("nothing to train: train_mlp, train_attn and train_unembed are all False")
+
+
+class Adapter:
+    """One LoRA adapter on a base model: its parameters, the gradient accumulated so far, and a copy on demand."""
+
+    def __init__(self, base: BaseModel, name: str, shape: LoraShape, parameters: dict[str, nn.Parameter]) -> None:
+        self.base = base
+        self.name = name
+        self.shape = shape
+        self.parameters = parameters
+        self.gradients: list[torch.Tensor] | None = None
+
+    def add_gradients(self, gradients: list[torch.Tensor]) -> None:
+        """Accumulate; ``gradients`` in the order of ``parameters``."""
+        if self.gradients is None:
+            self.gradients = gradients
+        else:
+            torch._foreach_add_(self.gradients, gradients)
+
+    def copy(self) -> Weights:
+        """A copy of the present weights, by PEFT's names."""
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def load(self, weights: Weights) -> None:
+        """Overwrite the weights.
+
+        Raises:
+            ModelError: names or shapes differ; nothing has been changed then.
+        """
+        here = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        there = {name: tuple(w.shape) for name, w in weights.items()}
+        if here != there:
+            odd = sorted(set(here.items()) ^ set(there.items()))[0]
+            raise ModelError(
+                f"the weights do not fit this adapter (rank {self.shape.rank}): {odd[0]} has shape "
+                f"{there.get(odd[0], 'none')}, expected {here.get(odd[0], 'none')}"
+            )
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(weights[name])
+
+
+class BaseModel:
+    """A base causal language model with its tokenizer, shared by every adapter on it.
+
+    Not safe for several threads at once: the client gives each base model one worker.
+
+    Attributes:
+        name: "mint-tiny", a directory's full path, or a hub name; ``source``: where it was loaded from.
+        context: longest sequence, tokens.
+        packs: whether its attention takes a block mask exactly; otherwise each sequence has a row of its own.
+    """
+
+    def __init__(self, name: str, source: str, model: Any, tokenizer: Any, device: torch.device) -> None:
+        self.name = name
+        self.source = source
+        self.tokenizer = tokenizer
+        self.device = device
+        self.config = model.config.get_text_config()
+        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        self.context = int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
+        self.hidden_size = int(self.config.hidden_size)
+        self._model = model
+        self._linear = _linear_layers(model)
+        self._peft: Any = None
+        self._names = itertools.count()
+        self._active: str | None = None
+        self._retired: list[str] = []
+        self.packs = _takes_block_mask(self)
+
+    def layout(self, sequences: list[list[int]]) -> Layout:
+        """``sequences`` packed for this model's trunk."""
+        window = getattr(self.config, "sliding_window", None)
+        packs = self.packs and (not window or max(map(len, sequences)) <= window)
+        row = min(max(self.hidden_size, 256), self.context, window or self.context)
+        return pack(sequences, row, share=packs)
+
+    def trunk(self, layout: Layout) -> torch.Tensor:
+        """Hidden states before the output layer, ``(rows, width, hidden)``, with a graph where gradients are on."""
+        body = getattr(self._model, self._model.base_model_prefix)
+        if layout.padded:  # the family makes its own mask: sliding windows, ALiBi
+            mask = layout.present.to(self.device)
+        elif self.config._attn_implementation != "sdpa":  # the others add the mask to the scores
+            dtype = self._model.dtype
+            mask = torch.zeros(layout.mask.shape, dtype=dtype)
+            mask = mask.masked_fill(~layout.mask, torch.finfo(dtype).min).to(self.device)
+        else:
+            mask = layout.mask.to(self.device)
+        return body(
+            input_ids=layout.tokens.to(self.device),
+            position_ids=layout.positions.to(self.device),
+            attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits ``(..., vocab)`` in float32 of hidden states ``(..., hidden)``."""
+        logits = self._model.get_output_embeddings()(hidden).float()
+        divisor = getattr(self.config, "logits_scaling", None)  # Granite
+        factor = getattr(self.config, "logit_scale", None)  # Cohere
+        cap = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2
+        if divisor:
+            logits = logits / divisor
+        if factor:
+            logits = logits * factor
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The whole model as transformers calls it: for generation with a cache."""
+        return self._model(**inputs)
+
+    def attach(self, shape: LoraShape, seed: int | None) -> Adapter:
+        """A new adapter. LoRA starts at B = 0, so the model starts as the base model, whatever the seed."""
+        import peft
+
+        config = peft.LoraConfig(
+            r=shape.rank,
+            lora_alpha=LORA_ALPHA,
+            target_modules=_targets(self._linear, shape),
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=self.source,
+        )
+        name = f"adapter{next(self._names)}"
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            with _peft_quiet():
+                if self._peft is None:
+                    self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
+                else:
+                    self._peft.add_adapter(name, config)
+        self._peft.set_adapter(name)
+        self._active = name
+        self._sweep()
+        adapter = Adapter(self, name, shape, self._parameters(name))
+        # The garbage collector may run on any thread, even while the model is at work: only note the name.
+        weakref.finalize(adapter, self._retired.append, name)
+        return adapter
+
+    def peft_config(self, adapter: Adapter) -> Any:
+        """The adapter's ``peft.LoraConfig``."""
+        return self._peft.peft_config[adapter.name]
+
+    @contextlib.contextmanager
+    def using(self, adapter: Adapter | None, weights: Weights | None = None) -> Iterator[None]:
+        """Run the model with ``adapter`` (None: the base model alone), or with other ``weights`` in its place."""
+        if adapter is None:
+            with self._peft.disable_adapter() if self._peft is not None else contextlib.nullcontext():
+                yield
+            return
+        if self._active != adapter.name:
+            self._peft.set_adapter(adapter.name)
+            self._active = adapter.name
+        if weights is None:
+            yield
+            return
+        own = {name: p.data for name, p in adapter.parameters.items()}
+        try:
+            for name, p in adapter.parameters.items():
+                p.data = weights[name]
+            yield
+        finally:
+            for name, p in adapter.parameters.items():
+                p.data = own[name]
+
+    def _parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """PEFT's saved name -> parameter, in a fixed order."""
+        part = f".{name}."
+        found = {n.replace(part, "."): p for n, p in self._peft.named_parameters() if part in n}
+        for p in found.values():
+            p.data = p.data.float()
+            p.requires_grad_(True)
+        return found
+
+    def _sweep(self) -> None:
+        """Delete the adapters whose owners are gone; the active one must not be among them."""
+        while self._retired:
+            self._peft.delete_adapter(self._retired.pop())
+
+
+_loaded: weakref.WeakValueDictionary[tuple[str, str], BaseModel] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def load_base(name: str, device: str | None = None) -> BaseModel:
+    """A base model by name: the bundled ``mint-tiny``, a local directory, or a hub name. Loaded once, then shared.
+
+    Args:
+        device: "cuda", "mps" or "cpu"; None picks the best one there is.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    where = pick_device(device)
+    source = _source(name)
+    with _loading:
+        base = _loaded.get((source, str(where)))
+        if base is None:
+            base = _load(name, source, where)
+            _loaded[(source, str(where))] = base
+        return base
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device asked for, or CUDA, then MPS, then CPU."""
+    if name is not None:
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _source(name: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"base_model is {name!r}, expected {BUNDLED!r}, a directory, or a hub name")
+    if name == BUNDLED:
+        return str(tiny.path())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} has no config.json; expected a model saved by save_pretrained")
+        return str(folder.resolve())
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"no directory {name!r}; give a model directory, a hub name, or {BUNDLED!r}")
+    return name
+
+
+def _load(name: str, source: str, device: torch.device) -> BaseModel:
+    # bfloat16 where the hardware multiplies it faster and there is memory to save; on a CPU float32, for exactness.
+    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    try:
+        config = AutoConfig.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        with _no_progress_bar(source):
+            model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = (
+            "the directory is not a complete causal language model"
+            if Path(source).is_dir()
+            else f"check the name and the network; on a machine without network, download the model elsewhere and "
+            f"give its directory as base_model, or use {BUNDLED!r}, which needs no download"
+        )
+        raise ModelError(f"cannot load base model {name!r} ({reason}): {hint}") from error
+    model.to(device).eval().requires_grad_(False)
+    return BaseModel(BUNDLED if name == BUNDLED else source, source, model, tokenizer, device)
+
+
+def _linear_layers(model: Any) -> dict[str, str]:
+    """Path of every linear layer -> "attn", "mlp" or "unembed"."""
+    output = model.get_output_embeddings()
+    kinds: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if module is output:
+            kinds[path] = "unembed"
+        elif isinstance(module, (nn.Linear, Conv1D)):
+            kinds[path] = "attn" if "attn" in path.lower() or "attention" in path.lower() else "mlp"
+    return kinds
+
+
+def _targets(kinds: dict[str, str], shape: LoraShape) -> list[str]:
+    """Names of the layers that carry LoRA, as short as they are unambiguous, so that other loaders know them."""
+    wanted = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
+    chosen = [path for path, kind in kinds.items() if wanted[kind]]
+    others = [path for path, kind in kinds.items() if not wanted[kind]]
+    names: set[str] = set()
+    for path in chosen:
+        parts = path.split(".")
+        tails = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        names.add(next(t for t in tails if not any(o == t or o.endswith(f".{t}") for o in others)))
+    if not names:
+        raise ModelError("this model has no linear layer of the kinds asked for; LoRA has nothing to attach to")
+    return sorted(names)
+
+
+@contextlib.contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """What peft warns of while it attaches: its own use of transformers; that LoRA on a tied output layer must not be
+    merged into the embedding (it never is here); and that it has set fan_in_fan_out for GPT-2's layers itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="peft|transformers")
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*(tie_word_embeddings|fan_in_fan_out).*")
+        yield
+
+
+@contextlib.contextmanager
+def _no_progress_bar(source: str) -> Iterator[None]:
+    """A local model loads at once, and its progress bar would only end up in a notebook's output."""
+    shown = hf_logging.is_progress_bar_enabled()
+    if Path(source).is_dir():
+        hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _takes_block_mask(base: BaseModel) -> bool:
+    """Compare packed with one-by-one hidden states of a small random batch, both with shared and separate prefixes."""
+    generator = torch.Generator().manual_seed(0)
+    draw = torch.randint(0, base.vocab_size, (4, 12), generator=generator).tolist()
+    sequences = [draw[0][:9] + draw[1], draw[0][:9] + draw[2][:5], draw[3]]
+    try:
+        with torch.no_grad():
+            together = base.trunk(pack(sequences, 48)).flatten(0, 1)
+            packed = pack(sequences, 48)
+            for i, sequence in enumerate(sequences):
+                ids = torch.tensor([sequence], device=base.device)
+                alone = getattr(base._model, base._model.base_model_prefix)(input_ids=ids, use_cache=False)
+                difference = together[torch.from_numpy(packed.places[i])] - alone.last_hidden_state[0]
+                scale = alone.last_hidden_state.abs().max()
+                if not float(difference.abs().max()) <= (2e-2 if base._model.dtype == torch.bfloat16 else 1e-4) * float(scale):
+                    return False
+    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError):
+        return False
+    return True

@@ -1,0 +1,235 @@
+"""What a loss is: the two call forms, its description, and the registry that holds it.
+
+There are two call forms and no third:
+
+*built-in* (known by name to every server of the API), one call for the whole batch laid end to end::
+
+    fn(target_logprobs, *, weights, sampling_logprobs=None, advantages=None, **config) -> per-token loss, (tokens,)
+
+*custom*, MinT's own contract::
+
+    fn(data: list[Datum], logprobs_list: list[Tensor], **config) -> (loss: scalar Tensor, metrics: dict[str, float])
+
+``logprobs_list[i]`` has shape ``(N_i,)``, float32, and requires grad. Everything in ``data[i].loss_fn_inputs`` reaches
+the function untouched.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+
+from ..errors import ConfigError, one_of
+
+if TYPE_CHECKING:
+    from ..types import Datum
+
+__all__ = ["CustomLoss", "Family", "LossRegistry", "LossSpec", "Param"]
+
+CustomLoss: TypeAlias = "Callable[[list[Datum], list[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]"
+Family: TypeAlias = Literal["supervised", "policy", "preference", "custom"]
+
+# loss_fn_inputs key -> keyword of the built-in call form. "logprobs" there means the sampler's, which is easily
+# mistaken for the trainer's own; inside the functions the two have different names.
+BUILTIN_KEYWORDS = {"weights": "weights", "logprobs": "sampling_logprobs", "advantages": "advantages"}
+
+
+@dataclass(frozen=True)
+class Param:
+    """One setting of a loss: what a slider shows and what a config is checked against.
+
+    Attributes:
+        default: used when the config does not name it.
+        low, high: what a slider spans; a value outside may still be given by hand.
+        doc: one line, with its unit.
+        minimum: the smallest value that makes sense; below it a value is refused.
+    """
+
+    name: str
+    default: float
+    low: float
+    high: float
+    doc: str = ""
+    minimum: float = 0.0
+
+    def check(self, value: Any, loss: str) -> float:
+        """``value`` as a float; raises :class:`ConfigError` when it is no number or too small."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{loss}: {self.name} is {value!r}, expected a number") from None
+        if not number >= self.minimum:  # also true of nan
+            raise ConfigError(f"{loss}: {self.name} is {number:g}, expected a number from {self.minimum:g} up")
+        return number
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss with all that a picker, a checker and a trainer need to know of it.
+
+    Attributes:
+        name: registry key.
+        family: which shelf of the picker it stands on.
+        fn: the function, in one of the two call forms of this module.
+        formula: LaTeX, without dollar signs.
+        summary: one sentence.
+        inputs: ``loss_fn_inputs`` that must be present (``target_tokens`` aside, which always must).
+        optional: ``loss_fn_inputs`` that are used when present.
+        params: its settings.
+        builtin: True for the built-in call form.
+        separable: the batch's loss is the sum of its datums' losses, so a batch may be split freely.
+        pairs: datums come in consecutive (chosen, rejected) pairs.
+        paper: where it comes from.
+        version: counts up each time the name is registered again.
+        source: source text of ``fn``.
+    """
+
+    name: str
+    family: Family
+    fn: Callable[..., Any]
+    formula: str = ""
+    summary: str = ""
+    inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    params: tuple[Param, ...] = ()
+    builtin: bool = False
+    separable: bool = False
+    pairs: bool = False
+    paper: str = ""
+    version: int = 1
+    source: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and version as charts show it, for example ``my_loss v3``."""
+        return f"{self.name} v{self.version}"
+
+    def config(self, given: Mapping[str, Any] | None = None) -> dict[str, float]:
+        """Defaults overlaid with ``given``, checked.
+
+        Raises:
+            ConfigError: an unknown key, a value that is no number or too small, or clip bounds that cross.
+        """
+        known = {p.name: p for p in self.params}
+        config = {p.name: p.default for p in self.params}
+        for key, value in (given or {}).items():
+            if key not in known:
+                choice = one_of(list(known), key) if known else "it takes no settings"
+                raise ConfigError(f"{self.name}: unknown setting {key!r}; {choice}")
+            config[key] = known[key].check(value, self.name)
+        low, high = config.get("clip_low_threshold"), config.get("clip_high_threshold")
+        if low is not None and high is not None and low > high:
+            raise ConfigError(
+                f"{self.name}: clip_low_threshold {low:g} lies above clip_high_threshold {high:g}; "
+                "the ratio is clamped to [low, high]"
+            )
+        return config
+
+    def bind(self, config: Mapping[str, Any] | None = None) -> CustomLoss:
+        """The loss in the custom call form with its settings fixed, ready for ``forward_backward_custom``.
+
+        Raises:
+            ConfigError: as :meth:`config`.
+        """
+        checked = self.config(config)
+        if self.builtin:
+            return functools.partial(_builtin_as_custom, self, checked)
+        return functools.partial(self.fn, **checked) if checked else self.fn
+
+
+def _builtin_as_custom(
+    spec: LossSpec, config: Mapping[str, float], data: list[Datum], logprobs_list: list[torch.Tensor]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """A built-in loss through the custom contract: the sum over all tokens of the batch."""
+    total = torch.zeros((), dtype=torch.float32)
+    for datum, logprobs in zip(data, logprobs_list, strict=True):
+        fields = {
+            word: datum.loss_fn_inputs[key].to_torch().to(logprobs)
+            for key, word in BUILTIN_KEYWORDS.items()
+            if key in (*spec.inputs, *spec.optional) and key in datum.loss_fn_inputs
+        }
+        fields.setdefault("weights", torch.ones_like(logprobs))
+        total = total.to(logprobs) + spec.fn(logprobs, **fields, **config).sum()
+    return total, {"loss": float(total.detach())}
+
+
+class LossRegistry(Mapping[str, LossSpec]):
+    """Losses by name. Registering a name again gives it the next version and tells every subscriber.
+
+    Safe to use from several threads: a cell registers on the main thread while a run looks up on its worker.
+    """
+
+    def __init__(self) -> None:
+        self._specs: dict[str, LossSpec] = {}
+        self._subscribers: list[Callable[[LossSpec], None]] = []
+        self._lock = threading.RLock()
+
+    def __getitem__(self, name: str) -> LossSpec:
+        with self._lock:
+            if name in self._specs:
+                return self._specs[name]
+            names = list(self._specs)
+        raise UnknownLossError(f"unknown loss {name!r}; {one_of(names, str(name))}")
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            return iter(list(self._specs))
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __repr__(self) -> str:
+        return f"LossRegistry({', '.join(self)})"
+
+    def register(self, spec: LossSpec) -> LossSpec:
+        """Add ``spec``, or replace the spec of that name by its next version; returns what is now registered.
+
+        Raises:
+            ConfigError: the name belongs to a built-in loss, whose meaning is fixed by the API.
+        """
+        with self._lock:
+            old = self._specs.get(spec.name)
+            if old is not None and old.builtin:
+                raise ConfigError(f"{spec.name!r} is a built-in loss of the API; choose another name")
+            spec = replace(
+                spec,
+                version=old.version + 1 if old else spec.version,
+                source=spec.source or _source(spec.fn),
+            )
+            self._specs[spec.name] = spec
+            subscribers = list(self._subscribers)
+        for notify in subscribers:
+            notify(spec)
+        return spec
+
+    def subscribe(self, notify: Callable[[LossSpec], None]) -> Callable[[], None]:
+        """Call ``notify(spec)`` after each registration; returns a function that ends the subscription."""
+        with self._lock:
+            self._subscribers.append(notify)
+
+        def dispose() -> None:
+            with self._lock:
+                if notify in self._subscribers:
+                    self._subscribers.remove(notify)
+
+        return dispose
+
+
+class UnknownLossError(ConfigError, KeyError):
+    """A loss name that is not registered; also a ``KeyError``, so that the registry is a proper mapping."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _source(fn: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(fn)
+    except (OSError, TypeError):
+        return ""

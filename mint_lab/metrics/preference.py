@@ -1,0 +1,66 @@
+r"""Numbers about pairs, one definition each.
+
+``chosen`` and ``rejected`` are sequence log-probabilities :math:`s = \sum_t w_t \log p_t`, nats, ``(pairs,)``.
+
+====================  ============================================================================  ===================
+name                  meaning, unit                                                                 also called
+====================  ============================================================================  ===================
+pair_accuracy         share of pairs with margin > 0 (a tie is not a win), 0 to 1                   rewards/accuracies
+mean_margin           mean of chosen - rejected, nats                                               rewards/margins
+logps/chosen          mean sequence log-probability of the chosen side, nats                        same
+logps/rejected        mean sequence log-probability of the rejected side, nats                      same
+displacement_frac     share of pairs whose margin rose while the chosen log-probability fell        likelihood
+                      since the start, 0 to 1                                                       displacement
+====================  ============================================================================  ===================
+
+A loss that scales its margins (by ``beta``) reports ``mean_margin`` scaled; the functions here never do.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import DataError
+
+__all__ = ["displacement_frac", "margins", "pair_metrics", "saturation"]
+
+
+def margins(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """chosen - rejected, ``(pairs,)``, nats.
+
+    Raises:
+        DataError: the two differ in shape, or there is no pair.
+    """
+    if chosen.shape != rejected.shape or chosen.dim() != 1 or not len(chosen):
+        raise DataError(
+            f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}, expected one score a pair"
+        )
+    return (chosen - rejected).detach()
+
+
+def pair_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, float]:
+    """pair_accuracy, mean_margin, logps/chosen and logps/rejected. Raises as :func:`margins`."""
+    gap = margins(chosen, rejected)
+    return {
+        "pair_accuracy": float((gap > 0).float().mean()),
+        "mean_margin": float(gap.mean()),
+        "logps/chosen": float(chosen.detach().mean()),
+        "logps/rejected": float(rejected.detach().mean()),
+    }
+
+
+def displacement_frac(
+    chosen: torch.Tensor, rejected: torch.Tensor, chosen_before: torch.Tensor, rejected_before: torch.Tensor
+) -> float:
+    """Share of pairs that are told apart better than before only because both sides became less likely.
+
+    Likelihood displacement (Razin et al. 2024, arXiv:2410.08847). Raises as :func:`margins`.
+    """
+    wider = margins(chosen, rejected) > margins(chosen_before, rejected_before)
+    fell = chosen.detach() < chosen_before.detach()
+    return float((wider & fell).float().mean())
+
+
+def saturation(chosen: torch.Tensor, rejected: torch.Tensor, beta: float = 1.0) -> float:
+    r"""Mean of :math:`\sigma(\beta m)`: at 1 a Bradley-Terry loss has no gradient left. Raises as :func:`margins`."""
+    return float(torch.sigmoid(beta * margins(chosen, rejected)).mean())

@@ -1,0 +1,77 @@
+"""The data contract: the ``tinker`` package's own classes, re-exported.
+
+The same ``Datum`` goes to the local trainer and to a hosted one, because it *is* the same class. Nothing is imported
+until a name is used: importing ``tinker`` pulls torch and costs one to two seconds. This is the only module that imports
+``tinker`` (``client/remote.py``, which is a client of its service, aside).
+
+Alignment: position ``i`` of ``Datum.model_input`` predicts ``target_tokens[i]``, which is token ``i + 1`` of the full
+sequence. Every per-token field has shape ``(N,)`` with ``N = model_input.length``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinker.lib.public_interfaces.api_future import APIFuture, AwaitableConcurrentFuture
+    from tinker.types import (
+        AdamParams,
+        Datum,
+        EncodedTextChunk,
+        ForwardBackwardOutput,
+        GetInfoResponse,
+        GetServerCapabilitiesResponse,
+        LoadWeightsResponse,
+        LoraConfig,
+        ModelData,
+        ModelInput,
+        OptimStepResponse,
+        SampledSequence,
+        SampleResponse,
+        SamplingParams,
+        SaveWeightsForSamplerResponse,
+        SaveWeightsResponse,
+        SupportedModel,
+        TensorData,
+    )
+
+# Where each name lives, for those that are not in ``tinker.types``.
+_FUTURES = "tinker.lib.public_interfaces.api_future"
+_ELSEWHERE = {"APIFuture": _FUTURES, "AwaitableConcurrentFuture": _FUTURES}
+
+__all__ = [
+    "APIFuture",
+    "AdamParams",
+    "AwaitableConcurrentFuture",
+    "Datum",
+    "EncodedTextChunk",
+    "ForwardBackwardOutput",
+    "GetInfoResponse",
+    "GetServerCapabilitiesResponse",
+    "LoadWeightsResponse",
+    "LoraConfig",
+    "ModelData",
+    "ModelInput",
+    "OptimStepResponse",
+    "SampleResponse",
+    "SampledSequence",
+    "SamplingParams",
+    "SaveWeightsForSamplerResponse",
+    "SaveWeightsResponse",
+    "SupportedModel",
+    "TensorData",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_ELSEWHERE.get(name, "tinker.types")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,44 @@
+"""Models and batches for the engine's tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mint_lab.engine.models import Adapter, LoraShape, load_base
+
+from .families import build
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random model of a family, built once."""
+
+    @functools.cache
+    def make(name: str) -> Path:
+        return build(name, tmp_path_factory.mktemp(name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def qwen3(family: Callable[[str], Path]) -> Path:
+    return family("qwen3")
+
+
+@pytest.fixture
+def adapter(qwen3: Path) -> Adapter:
+    return random_adapter(qwen3)
+
+
+def random_adapter(folder: Path, **shape: bool) -> Adapter:
+    """An adapter whose B is not 0, as after some training, so that every parameter has a gradient."""
+    made = load_base(str(folder)).attach(LoraShape(rank=3, **shape), seed=0)
+    generator = torch.Generator().manual_seed(7)
+    for parameter in made.parameters.values():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return made

@@ -1,0 +1,48 @@
+"""The same numbers the plain way: transformers and peft alone, one sequence at a time, autograd, formulas as written.
+
+The adapter is read back from a saved checkpoint, so this also shows that others can load what is saved here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+
+class Reference:
+    """A transformers model with the adapter of ``checkpoint`` on it."""
+
+    def __init__(self, model: Path, checkpoint: Path | None) -> None:
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        with warnings.catch_warnings():  # peft's own: LoRA on a tied output layer, and its use of transformers
+            warnings.simplefilter("ignore")
+            self.model = base if checkpoint is None else PeftModel.from_pretrained(base, checkpoint, is_trainable=True)
+        self.model.eval()
+
+    def logprobs(self, tokens: Sequence[int], targets: Sequence[int]) -> torch.Tensor:
+        """(N,) with graph."""
+        logits = self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].float()
+        return torch.log_softmax(logits, -1)[torch.arange(len(tokens)), torch.tensor(list(targets))]
+
+    def loss_and_gradients(
+        self, data: Sequence[Any], loss: Callable[[list[torch.Tensor]], torch.Tensor]
+    ) -> tuple[float, list[torch.Tensor], dict[str, torch.Tensor]]:
+        """Value, log-probabilities, and the gradient of every LoRA parameter."""
+        self.model.zero_grad()
+        lists = [
+            self.logprobs(d.model_input.to_ints(), d.loss_fn_inputs["target_tokens"].to_torch().tolist()) for d in data
+        ]
+        value = loss(lists)
+        value.backward()
+        gradients = {
+            name.replace(".default.", "."): torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for name, p in self.model.named_parameters()
+            if "lora_" in name
+        }
+        return float(value.detach()), [lp.detach() for lp in lists], gradients

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tinker.lib.public_interfaces.api_future import APIFuture, AwaitableConcurrentFuture
     from tinker.types import (
         AdamParams,
+        Checkpoint,
+        CheckpointsListResponse,
+        Cursor,
         Datum,
         EncodedTextChunk,
         ForwardBackwardOutput,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
         SaveWeightsResponse,
         SupportedModel,
         TensorData,
+        TrainingRun,
+        TrainingRunsResponse,
     )
 
 # Where each name lives, for those that are not in ``tinker.types``.
@@ -43,6 +48,9 @@ __all__ = [
     "APIFuture",
     "AdamParams",
     "AwaitableConcurrentFuture",
+    "Checkpoint",
+    "CheckpointsListResponse",
+    "Cursor",
     "Datum",
     "EncodedTextChunk",
     "ForwardBackwardOutput",
@@ -60,6 +68,8 @@ __all__ = [
     "SaveWeightsResponse",
     "SupportedModel",
     "TensorData",
+    "TrainingRun",
+    "TrainingRunsResponse",
 ]
 
 

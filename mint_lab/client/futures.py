@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..engine.models import BaseModel
     from ..types import APIFuture
 
-__all__ = ["Ready", "Worker", "done", "worker_of"]
+__all__ = ["Ready", "Worker", "at_once", "done", "worker_of"]
 
 T = TypeVar("T")
 _Job = tuple[Callable[[], Any], "concurrent.futures.Future[Any]"]
@@ -38,9 +38,16 @@ class Worker:
         weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, job: Callable[[], T]) -> APIFuture[T]:
-        """Queue ``job``; its result or exception is the future's. A future cancelled before its turn is skipped."""
+        """Queue ``job``; its result or exception is the future's. A future cancelled before its turn is skipped.
+
+        A job submitted by a running job (a custom loss that asks a model for reference log-probabilities) runs at once:
+        in the queue it would wait for the job that waits for it.
+        """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._jobs.put((job, future))
+        if threading.current_thread() is self._thread:
+            _carry_out(job, future)
+        else:
+            self._jobs.put((job, future))
         return AwaitableConcurrentFuture(future)
 
     def run(self, job: Callable[[], T]) -> T:
@@ -50,14 +57,17 @@ class Worker:
 
 def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
     while (item := jobs.get()) is not None:
-        job, future = item
-        if not future.set_running_or_notify_cancel():
-            continue
-        try:
-            future.set_result(job())
-        except BaseException as error:
-            future.set_exception(error)
-        del item, job, future  # the queue may be silent for long: hold on to nothing
+        _carry_out(*item)
+        del item  # the queue may be silent for long: hold on to nothing
+
+
+def _carry_out(job: Callable[[], T], future: concurrent.futures.Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 _workers: weakref.WeakKeyDictionary[BaseModel, Worker] = weakref.WeakKeyDictionary()
@@ -70,6 +80,13 @@ def worker_of(base: BaseModel) -> Worker:
         if base not in _workers:
             _workers[base] = Worker(f"mint_lab {base.name}")
         return _workers[base]
+
+
+def at_once(job: Callable[[], T]) -> APIFuture[T]:
+    """``job`` done here and now, its result or exception in a future: for calls that need no model."""
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    _carry_out(job, future)
+    return AwaitableConcurrentFuture(future)
 
 
 def done(value: T) -> APIFuture[T]:

@@ -43,13 +43,42 @@ class Paths:
         Raises:
             CheckpointError: the path has another form.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise CheckpointError(f"{path!r} is no checkpoint path; expected {SCHEME}RUN/weights/NAME or a directory")
         text = os.fspath(path)
         if not text.startswith(SCHEME):
             return Path(text).expanduser()
-        parts = text.removeprefix(SCHEME).split("/")
-        if len(parts) != 3 or not all(_NAME.fullmatch(part) for part in parts):
-            raise CheckpointError(f"{text!r} is no checkpoint path; expected {SCHEME}RUN/weights/NAME or a directory")
-        return self.home / "checkpoints" / Path(*parts)
+        run, kind, name = self.parts(text)
+        return self.run(run) / kind / name
+
+    def parts(self, path: str) -> tuple[str, str, str]:
+        """Run, kind (``weights`` or ``sampler_weights``) and name of a path of this API.
+
+        Raises:
+            CheckpointError: the path has another form.
+        """
+        parts = str(path).removeprefix(SCHEME).split("/")
+        if not str(path).startswith(SCHEME) or len(parts) != 3 or not all(map(_NAME.fullmatch, parts)):
+            raise CheckpointError(f"{path!r} is no checkpoint path; expected {SCHEME}RUN/weights/NAME or a directory")
+        return parts[0], parts[1], parts[2]
+
+    def path_of(self, run: str, kind: str, name: str) -> str | None:
+        """The path of this API for a folder that was found; None where its name is no plain one."""
+        return f"{SCHEME}{run}/{kind}/{name}" if _NAME.fullmatch(name) else None
+
+    def run(self, name: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            CheckpointError: ``name`` is no plain name.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise CheckpointError(f"{name!r} is no run's name")
+        return self.home / "checkpoints" / name
+
+    def runs(self) -> list[str]:
+        """Names of the runs that have a folder here."""
+        return [folder.name for folder in (self.home / "checkpoints").glob("*") if _NAME.fullmatch(folder.name)]
 
     def check_free(self, path: str, overwrite: bool) -> None:
         """Raise :class:`CheckpointError` where ``path`` exists and may not be replaced."""

@@ -6,11 +6,15 @@ fail with a trace through its transport. Not exercised against a live server by 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ..errors import ConfigError
 
 __all__ = ["connect"]
+
+# Where the SDK looks for a key, or for a command that prints one.
+_KEYS = ("TINKER_API_KEY", "TINKER_CREDENTIAL_CMD")
 
 
 def connect(base_url: str, api_key: str | None = None) -> Any:
@@ -24,6 +28,8 @@ def connect(base_url: str, api_key: str | None = None) -> Any:
     """
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"base_url is {base_url!r}, expected http://... or https://...")
+    if not api_key and not any(map(os.environ.get, _KEYS)):
+        raise ConfigError(f"no key for {base_url}: set {_KEYS[0]} or pass api_key (some SDKs would ask for it much later)")
     import tinker
 
     try:

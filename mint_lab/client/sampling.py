@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.sampling import Request, Sample, generate, prompt_logprobs
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse
 from .futures import Ready, worker_of
 
@@ -43,25 +43,39 @@ class SamplingClient(Ready):
         sampling_params: SamplingParams,
         include_prompt_logprobs: bool = False,
         topk_prompt_logprobs: int = 0,
-        **_: Any,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: Any = None,
+        prompt_alt_tokens_k: int = 0,
+        prompt_logprobs_last_n: int | None = None,
     ) -> APIFuture[SampleResponse]:
         """Continue ``prompt`` ``num_samples`` times.
 
         Args:
-            sampling_params: max_tokens, temperature, top_k, top_p, seed, and stop: None stops at the end-of-text token,
-                otherwise strings or token ids. A sample's last token is the one that ended it.
+            sampling_params: max_tokens, temperature, top_k, top_p, seed, and stop: strings or token ids that end a sample
+                besides the end-of-text token, which does unless stop is an empty list. A sample's last token is the one
+                that ended it.
             include_prompt_logprobs: also give the prompt's own log-probabilities (first entry None).
+            The other arguments are the hosted service's and have to be left at their defaults.
 
         Returns:
             A future; ``sequences[j]`` has tokens, logprobs (of the distribution sampled from, nats) and stop_reason.
 
         Raises:
-            ConfigError: a parameter is out of range, or topk_prompt_logprobs is asked for, which this engine has not.
-            DataError: the prompt is empty, too long, or has tokens outside the vocabulary (from the future).
+            ConfigError: a parameter is out of range, or one is used that this engine has not.
+            DataError: the prompt is no text, empty, too long, or has tokens outside the vocabulary (the last three from
+                the future).
         """
-        if topk_prompt_logprobs:
-            raise ConfigError("topk_prompt_logprobs is not available locally; use compute_logprobs for given tokens")
-        request = self._request(prompt.to_ints(), num_samples, sampling_params)
+        hosted = {
+            "topk_prompt_logprobs": topk_prompt_logprobs,
+            "topk_sample_logprobs": topk_sample_logprobs,
+            "target_prompt_logprobs": target_prompt_logprobs,
+            "prompt_alt_tokens_k": prompt_alt_tokens_k,
+            "prompt_logprobs_last_n": prompt_logprobs_last_n,
+        }
+        used = [name for name, value in hosted.items() if value is not None and value != 0]
+        if used:
+            raise ConfigError(f"{used[0]} is not available locally; use compute_logprobs for given tokens")
+        request = self._request(_tokens(prompt), num_samples, sampling_params)
 
         def run() -> SampleResponse:
             with self._base.using(self._adapter, self._snapshot.result()):
@@ -76,9 +90,10 @@ class SamplingClient(Ready):
         """Log-probability of each token of ``prompt`` given those before it, nats; None for the first.
 
         Raises:
-            DataError: the prompt is empty, too long, or has tokens outside the vocabulary (from the future).
+            DataError: the prompt is no text, empty, too long, or has tokens outside the vocabulary (the last three from
+                the future).
         """
-        tokens = prompt.to_ints()
+        tokens = _tokens(prompt)
 
         def run() -> list[float | None]:
             with self._base.using(self._adapter, self._snapshot.result()):
@@ -99,6 +114,9 @@ class SamplingClient(Ready):
     def get_base_model(self) -> str:
         """Name of the base model."""
         return self._base.name
+
+    async def get_base_model_async(self) -> str:
+        return self.get_base_model()
 
     def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> Request:
         tokens, strings = self._stops(params.stop)
@@ -125,6 +143,15 @@ class SamplingClient(Ready):
         strings = tuple(s for s in stop if isinstance(s, str))
         numbers = frozenset(int(s) for s in stop if not isinstance(s, str))
         return (numbers | always if len(stop) else frozenset()), strings
+
+
+def _tokens(prompt: Any) -> list[int]:
+    try:
+        return prompt.to_ints()
+    except (AttributeError, ValueError) as error:
+        raise DataError(
+            f"got {type(prompt).__name__} ({error}), expected ModelInput.from_ints(tokens)", field="prompt"
+        ) from None
 
 
 def _sequence(sample: Sample) -> SampledSequence:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +14,7 @@ from ..errors import CheckpointError, ConfigError
 from ..types import GetServerCapabilitiesResponse, SupportedModel
 from .futures import done, worker_of
 from .paths import Paths, default_home
+from .rest import RestClient
 from .sampling import SamplingClient
 from .training import TrainingClient
 
@@ -24,9 +27,25 @@ class ServiceClient:
     Args:
         home: folder for checkpoints; default ``$MINT_LAB_HOME`` or ``~/.mint_lab``.
         device: "cuda", "mps" or "cpu"; None picks the best one there is.
+        base_url, api_key, user_metadata, project_id: a hosted client's, so that its programs start here unchanged; there
+            is nothing to connect to, so ``base_url`` has to be None.
+
+    Raises:
+        ConfigError: a ``base_url`` is given.
     """
 
-    def __init__(self, home: str | Path | None = None, *, device: str | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        *,
+        device: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        user_metadata: Mapping[str, str] | None = None,
+        project_id: str | None = None,
+    ) -> None:
+        if base_url is not None:
+            raise ConfigError(f"this client trains on this machine; mint_lab.client.connect({base_url!r}) is for servers")
         self._paths = Paths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
 
@@ -48,7 +67,6 @@ class ServiceClient:
         train_attn: bool = True,
         train_unembed: bool = True,
         user_metadata: dict[str, str] | None = None,
-        **_: Any,
     ) -> TrainingClient:
         """A client that trains a fresh LoRA adapter.
 
@@ -57,30 +75,52 @@ class ServiceClient:
             rank: of the update matrices.
             seed: of LoRA's initial weights; None draws one.
             train_mlp, train_attn, train_unembed: which layers carry adapters.
+            user_metadata: not used here.
 
         Raises:
             ModelError: the model cannot be found or loaded, the rank is not a positive whole number, or nothing is
-                left to train.
+                left to train. ConfigError: the seed is no whole number.
         """
+        if seed is not None and not isinstance(seed, Integral):
+            raise ConfigError(f"seed is {seed!r}, expected a whole number or None")
         shape = LoraShape(rank, train_mlp, train_attn, train_unembed)
         return self._training_client(self._base(base_model), shape, seed)
 
-    def create_training_client_from_state(self, path: str, **_: Any) -> TrainingClient:
+    def create_training_client_from_state(
+        self,
+        path: str,
+        base_model: str | None = None,
+        user_metadata: dict[str, str] | None = None,
+        weights_access_token: str | None = None,
+    ) -> TrainingClient:
         """A client with the weights saved at ``path``; its optimizer starts afresh.
 
-        Raises:
-            CheckpointError: missing or damaged; ModelError: its base model cannot be loaded.
-        """
-        return self._from_state(path, with_optimizer=False)
+        Args:
+            base_model: None takes the one that the checkpoint names. The others are not used here.
 
-    def create_training_client_from_state_with_optimizer(self, path: str, **_: Any) -> TrainingClient:
-        """A client with the weights and the optimizer saved at ``path``. Raises as the form without."""
-        return self._from_state(path, with_optimizer=True)
+        Raises:
+            CheckpointError: missing, damaged, or of another base model; ModelError: its base model cannot be loaded.
+        """
+        return self._from_state(path, base_model, with_optimizer=False)
+
+    def create_training_client_from_state_with_optimizer(
+        self,
+        path: str,
+        base_model: str | None = None,
+        user_metadata: dict[str, str] | None = None,
+        weights_access_token: str | None = None,
+    ) -> TrainingClient:
+        """A client with the weights and the optimizer saved at ``path``. Arguments and errors as the form without."""
+        return self._from_state(path, base_model, with_optimizer=True)
 
     def create_sampling_client(
-        self, model_path: str | None = None, base_model: str | None = None, **_: Any
+        self,
+        model_path: str | None = None,
+        base_model: str | None = None,
+        retry_config: Any = None,
+        record_stability_info: bool = False,
     ) -> SamplingClient:
-        """A sampling client on saved weights, or on a base model alone.
+        """A sampling client on saved weights, or on a base model alone. The last two arguments are not used here.
 
         Raises:
             ConfigError: neither is given. CheckpointError, ModelError: as their loading goes wrong.
@@ -96,13 +136,9 @@ class ServiceClient:
         worker.run(lambda: checkpoint.into(adapter))
         return SamplingClient(base, adapter, done(None))
 
-    def create_rest_client(self) -> Any:
-        """Checkpoint management.
-
-        Raises:
-            ConfigError: always, for now: checkpoints here are folders under ``home``, to be listed and deleted as such.
-        """
-        raise ConfigError(f"no REST service runs here; checkpoints are folders under {self._paths.home}")
+    def create_rest_client(self) -> RestClient:
+        """Lists and deletes the checkpoints under ``home``."""
+        return RestClient(self._paths)
 
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """The bundled model; directories and hub names are taken besides."""
@@ -130,10 +166,10 @@ class ServiceClient:
         adapter = worker_of(base).run(lambda: base.attach(shape, seed))
         return TrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}")
 
-    def _from_state(self, path: str, *, with_optimizer: bool) -> TrainingClient:
+    def _from_state(self, path: str, base_model: str | None, *, with_optimizer: bool) -> TrainingClient:
         checkpoint = load_checkpoint(self._paths.folder(path))
         if with_optimizer and checkpoint.optimizer is None:
             raise CheckpointError(f"{path} holds weights for a sampler, no optimizer state")
-        client = self._training_client(self._base(checkpoint.base_model), checkpoint.shape, 0)
+        client = self._training_client(self._base(base_model or checkpoint.base_model), checkpoint.shape, 0)
         (client.load_state_with_optimizer if with_optimizer else client.load_state)(path).result()
         return client

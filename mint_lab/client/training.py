@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..engine.batch import read_batch
 from ..engine.checkpoints import load_checkpoint, save_checkpoint
@@ -76,7 +76,7 @@ class TrainingClient(Ready):
 
         Returns:
             A future of the output: ``loss_fn_outputs[i]["logprobs"]`` of shape ``(N_i,)``; metrics ``loss:sum`` (nats),
-            ``passes`` and ``micro_batches``.
+            ``time:sum`` (seconds), ``passes:max`` and ``micro_batches:max``.
 
         Raises:
             ConfigError: unknown loss or setting, crossed clip bounds (at once).
@@ -87,14 +87,19 @@ class TrainingClient(Ready):
         return self._pass(data, objective, backward=True, return_gradients=return_gradients)
 
     def forward_backward_custom(
-        self, data: list[Datum], loss_fn: CustomLoss, *, return_gradients: bool = False, **_: Any
+        self,
+        data: list[Datum],
+        loss_fn: CustomLoss,
+        *,
+        loss_type_input: Literal["logprobs"] | None = None,
+        return_gradients: bool = False,
     ) -> APIFuture[ForwardBackwardOutput]:
         """As :meth:`forward_backward` for a function ``(data, logprobs_list) -> (loss, metrics)``, in a single pass.
 
         The metrics are the function's own, and ``loss`` and ``loss:sum``, the value of its loss.
 
         Raises:
-            ConfigError: ``loss_fn`` is not callable (at once).
+            ConfigError: ``loss_fn`` is not callable, or is to be given something else than log-probabilities (at once).
             DataError: the batch is not fit to train on (from the future).
             LossError: the function returned no finite scalar with a gradient for every datum (from the future). What
                 it raises itself passes through.
@@ -104,6 +109,8 @@ class TrainingClient(Ready):
                 f"loss_fn is {loss_fn!r}, expected a function (data, logprobs_list) -> (loss, metrics); "
                 "built-in losses go to forward_backward"
             )
+        if loss_type_input not in (None, "logprobs"):
+            raise ConfigError(f"loss_type_input is {loss_type_input!r}, expected 'logprobs', the only kind there is")
         return self._pass(data, Custom(loss_fn), backward=True, return_gradients=return_gradients)
 
     def optim_step(
@@ -123,9 +130,15 @@ class TrainingClient(Ready):
         return self._worker.submit(lambda: OptimStepResponse(metrics=self._optimizer.step(settings)))
 
     def save_state(
-        self, name: str, ttl_seconds: int | None = None, overwrite: bool = True, **_: Any
+        self,
+        name: str,
+        ttl_seconds: int | None = None,
+        overwrite: bool = False,
+        user_metadata: dict[str, str] | None = None,
     ) -> APIFuture[SaveWeightsResponse]:
-        """Save weights and optimizer under ``name``; the path in the result leads back. ``ttl_seconds`` is not used here.
+        """Save weights and optimizer under ``name``; the path in the result leads back.
+
+        ``ttl_seconds`` and ``user_metadata`` are not used here: what is saved stays until it is deleted.
 
         Raises:
             ConfigError: ``name`` is not a plain name (at once).
@@ -155,9 +168,12 @@ class TrainingClient(Ready):
         return self._load(path, with_optimizer=True)
 
     def save_weights_for_sampler(
-        self, name: str, ttl_seconds: int | None = None, **_: Any
+        self, name: str, ttl_seconds: int | None = None, user_metadata: dict[str, str] | None = None
     ) -> APIFuture[SaveWeightsForSamplerResponse]:
-        """Save the weights alone, for ``ServiceClient.create_sampling_client(model_path)``. Raises as :meth:`save_state`."""
+        """Save the weights alone, for ``ServiceClient.create_sampling_client(model_path)``; a name is replaced.
+
+        Raises as :meth:`save_state`.
+        """
         path = self._paths.uri(self.model_id, "sampler_weights", name)
 
         def save() -> SaveWeightsForSamplerResponse:
@@ -166,13 +182,29 @@ class TrainingClient(Ready):
 
         return self._worker.submit(save)
 
-    def save_weights_and_get_sampling_client(self, name: str | None = None, **_: Any) -> SamplingClient:
-        """A sampling client on a snapshot of the present weights, kept in memory; later training does not change it."""
+    def save_weights_and_get_sampling_client(
+        self,
+        name: str | None = None,
+        retry_config: Any = None,
+        record_stability_info: bool = False,
+        kind: Literal["snapshot"] = "snapshot",
+    ) -> SamplingClient:
+        """A sampling client on a snapshot of the present weights, kept in memory; later training does not change it.
+
+        The first three arguments are not used here.
+
+        Raises:
+            ConfigError: another ``kind`` than a snapshot.
+        """
+        if kind != "snapshot":
+            raise ConfigError(f"kind is {kind!r}; only 'snapshot' is available locally")
         snapshot = self._worker.submit(self._adapter.copy)
         return SamplingClient(self._adapter.base, self._adapter, snapshot)
 
-    def create_sampling_client(self, model_path: str, **_: Any) -> SamplingClient:
-        """A sampling client on saved weights.
+    def create_sampling_client(
+        self, model_path: str, retry_config: Any = None, record_stability_info: bool = False
+    ) -> SamplingClient:
+        """A sampling client on saved weights. The last two arguments are not used here.
 
         Raises:
             CheckpointError: missing, damaged, or of another model.
@@ -264,9 +296,10 @@ class TrainingClient(Ready):
             checkpoint = load_checkpoint(folder)
             if with_optimizer and checkpoint.optimizer is None:
                 raise CheckpointError(f"{folder} holds weights for a sampler, no optimizer; use load_state")
-            checkpoint.into(self._adapter)
+            checkpoint.into(self._adapter, self._optimizer if with_optimizer else None)
+            if not with_optimizer:
+                self._optimizer.load({})
             self._adapter.gradients = None
-            self._optimizer.load((checkpoint.optimizer or {}) if with_optimizer else {})
             return LoadWeightsResponse(path=path)
 
         return self._worker.submit(load)

@@ -89,9 +89,7 @@ def read_batch(data: Any, spec: LossSpec | None, *, vocab_size: int, context: in
     for i, row in enumerate(tokens):
         check_tokens(row, vocab_size, context, i)
     lengths = [len(row) for row in tokens]
-    targets = _flat_field(data, "target_tokens", lengths)
-    if targets.dtype.kind not in "iu":
-        raise DataError("holds floats, expected integer token ids", index=0, field="target_tokens")
+    targets = _flat_field(data, "target_tokens", lengths, kinds="iu")
     _check_vocabulary(targets, lengths, vocab_size)
     fields = {} if spec is None else _builtin_fields(data, spec, lengths)
     return Batch(list(data), tokens, targets.astype(np.int64, copy=False), fields, range(len(data)))
@@ -138,15 +136,20 @@ def _input_tokens(datum: Any, index: int) -> list[int]:
     return tokens
 
 
-def _flat_field(data: Sequence[Datum], name: str, lengths: list[int]) -> NDArray[Any]:
-    """One field of every datum, end to end."""
+def _flat_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str = "iuf") -> NDArray[Any]:
+    """One field of every datum, end to end; ``kinds`` are numpy's letters for what it may hold."""
     rows: list[NDArray[Any]] = []
     for i, (datum, length) in enumerate(zip(data, lengths, strict=True)):
         value = datum.loss_fn_inputs.get(name)
         if value is None:
             present = ", ".join(sorted(datum.loss_fn_inputs)) or "none"
             raise DataError(f"missing; fields present: {present}", index=i, field=name)
+        if not hasattr(value, "to_numpy"):
+            raise DataError(f"is a {type(value).__name__}, expected TensorData", index=i, field=name)
         row = value.to_numpy()
+        if row.dtype.kind not in kinds:
+            expected = "numbers" if "f" in kinds else "integer token ids"
+            raise DataError(f"holds {row.dtype}, expected {expected}", index=i, field=name)
         if row.ndim != 1:
             raise DataError(
                 f"shape {row.shape}, expected ({length},): one value per token", index=i, field=name

@@ -26,9 +26,10 @@ from ..errors import CheckpointError, ModelError
 from .models import Adapter, LoraShape, Weights
 from .step import Optimizer
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["ABOUT", "Checkpoint", "describe", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
+ABOUT = "mint_lab.json"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Checkpoint:
     weights: Weights
     optimizer: dict[str, torch.Tensor] | None
 
-    def into(self, adapter: Adapter) -> None:
-        """Load the weights into ``adapter``.
+    def into(self, adapter: Adapter, optimizer: Optimizer | None = None) -> None:
+        """Load the weights into ``adapter``, and the moments into ``optimizer`` where one is given.
 
         Raises:
             CheckpointError: it belongs to another base model or another adapter shape; nothing has been changed then.
@@ -51,7 +52,11 @@ class Checkpoint:
                 f"the checkpoint was made on base model {self.base_model!r}, this client trains {adapter.base.name!r}"
             )
         try:
+            if optimizer is not None:
+                optimizer.check(self.optimizer or {})
             adapter.load(self.weights)
+            if optimizer is not None:
+                optimizer.load(self.optimizer or {})
         except ModelError as error:
             raise CheckpointError(str(error)) from error
 
@@ -75,22 +80,27 @@ def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None)
             if optimizer is not None:
                 save_file({k: v.cpu().contiguous() for k, v in optimizer.state().items()}, draft / "optimizer.safetensors")
             about = {"format": FORMAT, "base_model": adapter.base.name, "lora": asdict(adapter.shape)}
-            (draft / "mint_lab.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            (draft / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             _replace(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {folder}: {error}") from error
 
 
 def _replace(draft: Path, folder: Path) -> None:
-    """Put ``draft`` in the place of ``folder``."""
+    """Put ``draft`` in the place of ``folder``; where that fails, the old one is put back."""
     draft.chmod(0o755)  # mkdtemp's is private
     old = draft.with_name(f"{draft.name}-old")
     if folder.exists():
         os.replace(folder, old)
-    os.replace(draft, folder)
+    try:
+        os.replace(draft, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -100,21 +110,30 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: it is missing, damaged, or of a newer format.
     """
-    about = folder / "mint_lab.json"
+    base_model, shape = describe(folder)
+    moments = folder / "optimizer.safetensors"
+    try:
+        return Checkpoint(
+            base_model=base_model,
+            shape=shape,
+            weights=load_file(folder / "adapter_model.safetensors"),
+            optimizer=load_file(moments) if moments.is_file() else None,
+        )
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error
+
+
+def describe(folder: Path) -> tuple[str, LoraShape]:
+    """Base model and adapter shape of a checkpoint, without reading its weights. Raises as :func:`load_checkpoint`."""
+    about = folder / ABOUT
     if not about.is_file():
-        raise CheckpointError(f"no checkpoint at {folder}: expected a folder with mint_lab.json in it")
+        raise CheckpointError(f"no checkpoint at {folder}: expected a folder with {ABOUT} in it")
     try:
         facts = json.loads(about.read_text(encoding="utf-8"))
         if facts["format"] > FORMAT:
             raise CheckpointError(
                 f"{folder} has format {facts['format']}, this version reads up to {FORMAT}; upgrade mint_lab"
             )
-        moments = folder / "optimizer.safetensors"
-        return Checkpoint(
-            base_model=facts["base_model"],
-            shape=LoraShape(**facts["lora"]),
-            weights=load_file(folder / "adapter_model.safetensors"),
-            optimizer=load_file(moments) if moments.is_file() else None,
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return str(facts["base_model"]), LoraShape(**facts["lora"])
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import threading
 import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging as hf_logging
 
-from .. import tiny
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from .packing import Layout, pack
+from .sources import find, name_of, read
 
 __all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device"]
 
-BUNDLED = "mint-tiny"
 # alpha as on the hosted service: the update is scaled by alpha / rank, so the learning rate need not follow the rank.
 LORA_ALPHA = 32
 
@@ -116,12 +113,13 @@ class BaseModel:
         self._peft: Any = None
         self._names = itertools.count()
         self._active: str | None = None
+        self._in_use: str | None = None
         self._retired: list[str] = []
         self.packs = _takes_block_mask(self)
 
     def layout(self, sequences: list[list[int]]) -> Layout:
         """``sequences`` packed for this model's trunk."""
-        window = getattr(self.config, "sliding_window", None)
+        window = _window(self.config)
         packs = self.packs and (not window or max(map(len, sequences)) <= window)
         row = min(max(self.hidden_size, 256), self.context, window or self.context)
         return pack(sequences, row, share=packs)
@@ -172,9 +170,9 @@ class BaseModel:
             base_model_name_or_path=self.source,
         )
         name = f"adapter{next(self._names)}"
-        with torch.random.fork_rng(devices=[]):
-            if seed is not None:
-                torch.manual_seed(seed)
+        # peft draws from torch's one generator, which other base models' workers use too.
+        with _seeding, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(secrets.randbits(63) if seed is None else seed)
             with _peft_quiet():
                 if self._peft is None:
                     self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
@@ -194,25 +192,32 @@ class BaseModel:
 
     @contextlib.contextmanager
     def using(self, adapter: Adapter | None, weights: Weights | None = None) -> Iterator[None]:
-        """Run the model with ``adapter`` (None: the base model alone), or with other ``weights`` in its place."""
+        """Run the model with ``adapter`` (None: the base model alone), or with other ``weights`` in its place.
+
+        May be nested: a custom loss, called in the middle of a pass, may ask the same model for a reference.
+        """
         if adapter is None:
             with self._peft.disable_adapter() if self._peft is not None else contextlib.nullcontext():
                 yield
             return
-        if self._active != adapter.name:
-            self._peft.set_adapter(adapter.name)
-            self._active = adapter.name
-        if weights is None:
-            yield
-            return
+        outer, self._in_use = self._in_use, adapter.name
         own = {name: p.data for name, p in adapter.parameters.items()}
         try:
-            for name, p in adapter.parameters.items():
+            self._activate(adapter.name)
+            for name, p in adapter.parameters.items() if weights is not None else ():
                 p.data = weights[name]
             yield
         finally:
-            for name, p in adapter.parameters.items():
+            for name, p in adapter.parameters.items() if weights is not None else ():
                 p.data = own[name]
+            self._in_use = outer
+            if outer is not None:
+                self._activate(outer)
+
+    def _activate(self, name: str) -> None:
+        if self._active != name:
+            self._peft.set_adapter(name)
+            self._active = name
 
     def _parameters(self, name: str) -> dict[str, nn.Parameter]:
         """PEFT's saved name -> parameter, in a fixed order."""
@@ -231,6 +236,7 @@ class BaseModel:
 
 _loaded: weakref.WeakValueDictionary[tuple[str, str], BaseModel] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
+_seeding = threading.Lock()
 
 
 def load_base(name: str, device: str | None = None) -> BaseModel:
@@ -243,58 +249,36 @@ def load_base(name: str, device: str | None = None) -> BaseModel:
         ModelError: it cannot be found or loaded.
     """
     where = pick_device(device)
-    source = _source(name)
+    source = find(name)
     with _loading:
         base = _loaded.get((source, str(where)))
         if base is None:
-            base = _load(name, source, where)
+            tokenizer, model = read(source, where)
+            base = BaseModel(name_of(source), source, model, tokenizer, where)
             _loaded[(source, str(where))] = base
         return base
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device asked for, or CUDA, then MPS, then CPU."""
+    """The device asked for, or CUDA, then MPS, then CPU.
+
+    Raises:
+        ConfigError: torch knows no such device.
+    """
     if name is not None:
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except (RuntimeError, TypeError):
+            raise ConfigError(f"device is {name!r}, expected 'cuda', 'mps' or 'cpu'") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _source(name: str) -> str:
-    if not isinstance(name, str) or not name:
-        raise ModelError(f"base_model is {name!r}, expected {BUNDLED!r}, a directory, or a hub name")
-    if name == BUNDLED:
-        return str(tiny.path())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} has no config.json; expected a model saved by save_pretrained")
-        return str(folder.resolve())
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"no directory {name!r}; give a model directory, a hub name, or {BUNDLED!r}")
-    return name
-
-
-def _load(name: str, source: str, device: torch.device) -> BaseModel:
-    # bfloat16 where the hardware multiplies it faster and there is memory to save; on a CPU float32, for exactness.
-    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    try:
-        config = AutoConfig.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        with _no_progress_bar(source):
-            model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = (
-            "the directory is not a complete causal language model"
-            if Path(source).is_dir()
-            else f"check the name and the network; on a machine without network, download the model elsewhere and "
-            f"give its directory as base_model, or use {BUNDLED!r}, which needs no download"
-        )
-        raise ModelError(f"cannot load base model {name!r} ({reason}): {hint}") from error
-    model.to(device).eval().requires_grad_(False)
-    return BaseModel(BUNDLED if name == BUNDLED else source, source, model, tokenizer, device)
+def _window(config: Any) -> int | None:
+    """Tokens that the attention of some layer looks back at most, under the names that families have for it."""
+    found = (getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
+    return min((w for w in found if isinstance(w, int) and w > 0), default=None)
 
 
 def _linear_layers(model: Any) -> dict[str, str]:
@@ -332,19 +316,6 @@ def _peft_quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning, module="peft|transformers")
         warnings.filterwarnings("ignore", category=UserWarning, message=".*(tie_word_embeddings|fan_in_fan_out).*")
         yield
-
-
-@contextlib.contextmanager
-def _no_progress_bar(source: str) -> Iterator[None]:
-    """A local model loads at once, and its progress bar would only end up in a notebook's output."""
-    shown = hf_logging.is_progress_bar_enabled()
-    if Path(source).is_dir():
-        hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
 
 
 def _takes_block_mask(base: BaseModel) -> bool:

@@ -9,15 +9,16 @@ temperature, top_k and top_p), which is what an importance ratio has to be taken
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .batch import check_tokens
 from .logprobs import TargetLogprobs
 from .models import BaseModel
@@ -46,16 +47,18 @@ class Request:
     stop_strings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        checks = (
-            ("num_samples", self.num_samples >= 1, "1 or more"),
-            ("max_tokens", self.max_tokens >= 1, "1 or more"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
-            ("top_k", self.top_k == -1 or self.top_k >= 1, "-1 (no limit) or 1 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and up to 1"),
+        checks: tuple[tuple[str, type, Callable[[Any], bool], str], ...] = (
+            ("num_samples", Integral, lambda v: v >= 1, "1 or more"),
+            ("max_tokens", Integral, lambda v: v >= 1, "1 or more"),
+            ("temperature", Real, lambda v: 0 <= v < float("inf"), "0 or more"),
+            ("top_k", Integral, lambda v: v == -1 or v >= 1, "-1 (no limit) or 1 or more"),
+            ("top_p", Real, lambda v: 0 < v <= 1, "above 0 and up to 1"),
+            ("stop_strings", tuple, lambda v: "" not in v, "no empty string: every text contains it"),
         )
-        for name, fits, expected in checks:
-            if not fits:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+        for name, kind, fits, expected in checks:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or not fits(value):
+                raise ConfigError(f"{name} is {value!r}, expected {expected}")
 
 
 @dataclass
@@ -74,7 +77,14 @@ def generate(base: BaseModel, requests: Sequence[Request]) -> list[list[Sample]]
         DataError: a prompt is empty, too long, or has tokens outside the vocabulary.
     """
     for index, request in enumerate(requests):
-        check_tokens(request.prompt, base.vocab_size, base.context - 1, index if len(requests) > 1 else None)
+        where = index if len(requests) > 1 else None
+        check_tokens(request.prompt, base.vocab_size, base.context, where)
+        if len(request.prompt) == base.context:
+            raise DataError(
+                f"{base.context} tokens fill the model's context, there is no room for a sample; truncate the prompt",
+                index=where,
+                field="model_input",
+            )
     with torch.no_grad():
         state = _prefill(base, requests)
         while state.rows:
@@ -88,7 +98,7 @@ class _Row:
 
     request: Request
     sample: Sample
-    uniforms: list[float]
+    random: np.random.Generator
     room: int
 
 
@@ -141,9 +151,9 @@ def _prefill(base: BaseModel, requests: Sequence[Request]) -> _State:
     logits = _last_logits(base, tokens.to(base.device), mask, cache)
     owner = [i for i, request in enumerate(requests) for _ in range(request.num_samples)]
     rows = [
-        _Row(request, Sample(), uniforms, min(request.max_tokens, base.context - len(request.prompt)))
+        _Row(request, Sample(), random, min(request.max_tokens, base.context - len(request.prompt)))
         for request in requests
-        for uniforms in _uniforms(request)
+        for random in _generators(request)
     ]
     keep = torch.tensor(owner, device=base.device)
     if len(owner) > len(requests):
@@ -154,11 +164,11 @@ def _prefill(base: BaseModel, requests: Sequence[Request]) -> _State:
     return state
 
 
-def _uniforms(request: Request) -> list[list[float]]:
-    """Random numbers for every sample of a request, one a token."""
+def _generators(request: Request) -> list[np.random.Generator]:
+    """A stream of random numbers for every sample of a request, of which each token takes one."""
     seed = secrets.randbits(63) if request.seed is None else request.seed
     children = np.random.SeedSequence(abs(int(seed))).spawn(request.num_samples)
-    return [np.random.default_rng(child).random(request.max_tokens).tolist() for child in children]
+    return [np.random.default_rng(child) for child in children]
 
 
 def _last_logits(base: BaseModel, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
@@ -182,7 +192,7 @@ def _pick(logits: torch.Tensor, rows: Sequence[_Row]) -> tuple[list[int], list[f
     logprobs = torch.log_softmax(logits / heat[:, None], dim=-1)
     logprobs = _truncated(logprobs, rows)
     distribution = logprobs.double().exp().cumsum(-1)
-    draw = torch.tensor([row.uniforms[len(row.sample.tokens)] for row in rows], dtype=torch.float64)
+    draw = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
     picked = torch.searchsorted(distribution, (draw * distribution[:, -1])[:, None], right=True).squeeze(-1)
     picked = picked.clamp(max=logits.shape[-1] - 1)
     greedy = torch.tensor([row.request.temperature == 0 for row in rows])

@@ -78,7 +78,8 @@ class Custom:
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
         """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
-        leaves = [piece.clone().requires_grad_(True) for piece in logprobs.split(batch.lengths)]
+        # On the CPU wherever the model is, as with a hosted client: there the data's own fields are, too.
+        leaves = [piece.clone().requires_grad_(True) for piece in logprobs.cpu().split(batch.lengths)]
         with torch.enable_grad():
             result = self.fn(batch.data, leaves)
         loss, metrics = _read_result(result)
@@ -98,7 +99,8 @@ class Custom:
                     index=index,
                 )
         value = float(loss.detach())
-        return value, torch.cat([g for g in found if g is not None]).float(), {**metrics, "loss": value}
+        gradient = torch.cat([g for g in found if g is not None]).to(logprobs)
+        return value, gradient, {**metrics, "loss": value}
 
 
 Objective = Builtin | Custom
@@ -129,7 +131,7 @@ def _read_result(result: Any) -> tuple[torch.Tensor, dict[str, float]]:
     for name, value in metrics.items():
         try:
             numbers[str(name)] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # torch's own for a tensor of several numbers
             raise LossError(f"metric {name!r} is a {type(value).__name__}, expected a float") from None
     return loss, numbers
 
@@ -310,15 +312,32 @@ class Optimizer:
         }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """The inverse of :meth:`state`; an empty state forgets the moments."""
+        """The inverse of :meth:`state`; an empty state forgets the moments.
+
+        Raises:
+            ModelError: it does not fit this adapter; nothing has been changed then.
+        """
+        self.check(state)
         index = {name: i for i, name in enumerate(self._adapter.parameters)}
         entries: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in state.items():
             kind, name = key.split(".", 1)
-            if name not in index:
-                raise ModelError(f"the optimizer state names {name!r}, which this adapter does not have")
             entries.setdefault(index[name], {})[kind] = value
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
+
+
+    def check(self, state: dict[str, torch.Tensor]) -> None:
+        """Raise :class:`ModelError` unless ``state`` is empty or has every moment of this adapter."""
+        shapes = {name: tuple(p.shape) for name, p in self._adapter.parameters.items()}
+        wanted = {f"{kind}.{name}": s for name, s in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
+        wanted |= {f"step.{name}": () for name in shapes}
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        if found and found != wanted:
+            odd = sorted(set(found.items()) ^ set(wanted.items()))[0][0]
+            raise ModelError(
+                f"the optimizer state does not fit this adapter: {odd} has shape {found.get(odd, 'none')}, "
+                f"expected {wanted.get(odd, 'none')}"
+            )
 
 
 def _check_adam(settings: AdamParams) -> None:
@@ -326,12 +345,14 @@ def _check_adam(settings: AdamParams) -> None:
         "learning_rate": lambda v: v >= 0,
         "beta1": lambda v: 0 <= v < 1,
         "beta2": lambda v: 0 <= v < 1,
-        "eps": lambda v: v >= 0,
+        # LoRA starts with gradients of exactly 0, and Adam's 0 / (0 + eps) is nan where float32 has no eps.
+        "eps": lambda v: v >= torch.finfo(torch.float32).tiny,
         "weight_decay": lambda v: v >= 0,
         "grad_clip_norm": lambda v: v >= 0,
     }
     for name, fits in ranges.items():
         value = float(getattr(settings, name))
         if not (math.isfinite(value) and fits(value)):
-            expected = "from 0 up to (not including) 1" if name.startswith("beta") else "a finite number from 0 up"
+            beta, low = name.startswith("beta"), "1.2e-38 (0 divides by 0)" if name == "eps" else "0"
+            expected = "from 0 up to (not including) 1" if beta else f"a finite number from {low} up"
             raise ConfigError(f"AdamParams.{name} is {value:g}, expected {expected}")

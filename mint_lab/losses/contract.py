@@ -116,6 +116,8 @@ class LossSpec:
         Raises:
             ConfigError: an unknown key, a value that is no number or too small, or clip bounds that cross.
         """
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(f"{self.name}: the settings are {given!r}, expected a dict of names to numbers")
         known = {p.name: p for p in self.params}
         config = {p.name: p.default for p in self.params}
         for key, value in (given or {}).items():

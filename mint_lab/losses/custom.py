@@ -21,9 +21,12 @@ from ..errors import ConfigError
 from . import LOSSES
 from .contract import LossSpec, Param
 
-__all__ = ["Range", "loss", "params_of", "spec_of"]
+__all__ = ["RUN_SETTINGS", "Range", "loss", "params_of", "spec_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Settings of every run. A loss with a setting of that name could not be told apart from them.
+RUN_SETTINGS = ("learning_rate", "batch_size", "steps")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def _hints(fn: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def _param(parameter: inspect.Parameter, hint: Any, loss_name: str) -> Param:
+    if parameter.name in RUN_SETTINGS:
+        raise ConfigError(f"{loss_name}: {parameter.name!r} is a setting of the run itself; rename the parameter")
     default = parameter.default
     if isinstance(default, bool) or not isinstance(default, int | float) or not math.isfinite(default):
         found = "no default" if default is inspect.Parameter.empty else f"the default {default!r}"

@@ -105,10 +105,8 @@ def dro(
     return _weighted(-value, weights, live)
 
 
-def _log_ratio(
-    target_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, live: torch.Tensor
-) -> torch.Tensor:
-    """log r, and 0 (a constant) where a token is not live."""
+def _log_ratio(target_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
+    """The log-ratio, and 0 (a constant) where a token is not live."""
     return target_logprobs.masked_fill(~live, 0.0) - sampling_logprobs.masked_fill(~live, 0.0)
 
 

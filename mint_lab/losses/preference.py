@@ -69,9 +69,9 @@ def sequence_scores(
     # One pass over the batch laid end to end: a Python loop of small dots costs more than the tiny model's own step.
     flat = torch.cat(logprobs_list)
     weights = torch.cat([d.loss_fn_inputs["weights"].to_torch() for d in data]).to(flat)
-    owner = torch.repeat_interleave(
-        torch.arange(len(data)), torch.tensor([len(lp) for lp in logprobs_list])
-    ).to(flat.device)
+    owner = torch.repeat_interleave(torch.arange(len(data)), torch.tensor([len(lp) for lp in logprobs_list])).to(
+        flat.device
+    )
     weighted = weights * flat.masked_fill(weights == 0, 0.0)
     scores = flat.new_zeros(len(data)).index_add(0, owner, weighted)
     lengths = flat.new_zeros(len(data)).index_add(0, owner, weights)

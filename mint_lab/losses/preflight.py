@@ -245,17 +245,25 @@ class _Subject:
             moved.append(logprobs - masked.to(logprobs))
         return moved, count
 
-    def numerical(self, lines: list[Line]) -> None:
+    def double(self) -> list[torch.Tensor]:
+        """The log-probabilities in double precision, or as they are where the function mixes them with its own float32.
+
+        ``datum.loss_fn_inputs[...].to_torch()`` is float32, and torch.dot of it with a double raises: a natural thing
+        to write, and no fault.
+        """
         double = [lp.double() for lp in self.logprobs]
         try:
-            result, leaves = self.call(double)
-            found = torch.autograd.grad(result[0], leaves, allow_unused=True)
-        except Exception as error:
-            message = f"cannot be asked: in double precision the function raises {type(error).__name__}"
-            lines.append(Line("numerical gradient", "info", message, "create tensors with torch.zeros_like or .to(lp)"))
-            return
+            self.call(double)
+        except Exception:
+            return self.logprobs
+        return double
+
+    def numerical(self, lines: list[Line]) -> None:
+        double = self.double()
+        result, leaves = self.call(double)
+        found = torch.autograd.grad(result[0], leaves, allow_unused=True)
         gradient = [torch.zeros_like(lp) if g is None else g for g, lp in zip(found, double, strict=True)]
-        precise = result[0].dtype == torch.float64
+        precise = result[0].dtype == double[0].dtype == torch.float64
         step, tolerance = (STEP, TOLERANCE) if precise else (STEP_SINGLE, TOLERANCE_SINGLE)
         worst, where = 0.0, ""
         scale = max(float(g.abs().max()) for g in gradient) or 1.0
@@ -284,7 +292,7 @@ class _Subject:
 
     def split(self, lines: list[Line]) -> bool | None:
         """Whether the loss is the sum over its datums, or over its pairs; says which."""
-        double = [lp.double() for lp in self.logprobs]
+        double = self.double()
         whole = self.value(double)
         for unit, name in ((1, "datums"), (2, "pairs")):
             if len(self.data) % unit or len(self.data) < 2 * unit:

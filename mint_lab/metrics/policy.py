@@ -1,19 +1,19 @@
 r"""Numbers about sampled tokens, one definition each.
 
-All tensors are ``(tokens,)``; tokens of weight 0 are left out of every number. :math:`r = \exp(\log p - \log q)` is the raw,
-unclipped ratio of trainer to sampler; the tokens come from the sampler.
+All tensors are ``(tokens,)``; tokens of weight 0 are left out of every number. :math:`r = \exp(\log p - \log q)` is the
+raw, unclipped ratio of trainer to sampler; the tokens come from the sampler.
 
-================================  ==========================================================================================
-name                              meaning, unit
-================================  ==========================================================================================
-ratio/mean, ratio/min, ratio/max  of :math:`r`
-clip_frac/low, clip_frac/high     share of tokens where the clip is active: r < lo and A < 0; r > hi and A > 0
-out_of_range_frac                 share of tokens with r outside [lo, hi], whatever the sign of A (what cispo clips)
-kl/k1, kl/k2, kl/k3               estimators of KL(sampler || trainer), nats a token (Schulman 2020): mean of
-                                  :math:`-\log r`, :math:`\frac12 \log^2 r`, :math:`r - 1 - \log r`
-ess                               effective sample size, :math:`1 / \overline{w^2}` with :math:`w = r / \bar r`, 0 to 1
-entropy_est                       :math:`-\overline{\log q}`, nats a token: an estimate of the sampler's entropy
-================================  ==========================================================================================
+==============================  ========================================================================================
+name                            meaning, unit
+==============================  ========================================================================================
+ratio/mean, /min, /max          of :math:`r`
+clip_frac/low, clip_frac/high   share of tokens where the clip is active: r < lo and A < 0; r > hi and A > 0
+out_of_range_frac               share of tokens with r outside [lo, hi], whatever the sign of A (what cispo clips)
+kl/k1, kl/k2, kl/k3             estimators of KL(sampler || trainer), nats a token (Schulman 2020): mean of
+                                :math:`-\log r`, :math:`\frac12 \log^2 r`, :math:`r - 1 - \log r`
+ess                             effective sample size, :math:`1 / \overline{w^2}` with :math:`w = r / \bar r`, 0 to 1
+entropy_est                     :math:`-\overline{\log q}`, nats a token: an estimate of the sampler's entropy
+==============================  ========================================================================================
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ __all__ = ["displacement_frac", "margins", "pair_metrics", "saturation"]
 
 
 def margins(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-    """chosen - rejected, ``(pairs,)``, nats.
+    """The margin of each pair, chosen - rejected, ``(pairs,)``, nats.
 
     Raises:
         DataError: the two differ in shape, or there is no pair.

@@ -22,7 +22,11 @@ def changed(fields: dict[str, Any]) -> list[Datum]:
     """A good batch whose datum 1 has some fields replaced (None removes one)."""
     data = sampled(0)
     mixed = {**data[1].loss_fn_inputs, **fields}
-    kept = {k: v if isinstance(v, TensorData) else TensorData.from_numpy(np.array(v)) for k, v in mixed.items() if v is not None}
+    kept = {
+        k: v if isinstance(v, TensorData) else TensorData.from_numpy(np.array(v))
+        for k, v in mixed.items()
+        if v is not None
+    }
     return [data[0], replace(data[1], loss_fn_inputs=kept), data[2]]
 
 

@@ -13,7 +13,7 @@ sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_si
 
 
 def test_a_pair_stores_its_prompt_once_by_hand() -> None:
-    """[7 8 9 1 2] and [7 8 9 3]: 3 + 2 + 1 tokens; the second continuation restarts at position 3 and sees columns 0-2."""
+    """[7 8 9 1 2] and [7 8 9 3]: 3 + 2 + 1 tokens; the second continuation is at position 3 and sees columns 0-2."""
     layout = pack([[7, 8, 9, 1, 2], [7, 8, 9, 3]], 16)
     assert layout.stored == 6
     # In sorted order [7 8 9 1 2] comes first.
@@ -42,7 +42,7 @@ def test_every_token_sees_exactly_its_own_sequence(batch: list[list[int]], row: 
 @given(sequences, st.integers(1, 24))
 def test_rows_keep_to_the_budget_and_nothing_is_stored_twice_without_need(batch: list[list[int]], row: int) -> None:
     layout = pack(batch, row)
-    assert layout.tokens.shape[1] <= max(row, max(map(len, batch)))
+    assert layout.tokens.shape[1] <= max(row, *map(len, batch))
     assert layout.stored <= sum(map(len, batch))
     assert int(layout.present.sum()) == layout.stored
 

@@ -30,7 +30,9 @@ from .reference import Reference
 RELATIVE = 1e-4
 
 
-def go(adapter: Adapter, data: list[Datum], loss: Any = "cross_entropy", config: Any = None, **options: Any) -> PassResult:
+def go(
+    adapter: Adapter, data: list[Datum], loss: Any = "cross_entropy", config: Any = None, **options: Any
+) -> PassResult:
     spec = LOSSES[loss] if isinstance(loss, str) else None
     batch = read_batch(data, spec, vocab_size=adapter.base.vocab_size, context=adapter.base.context)
     objective = Builtin(spec, spec.config(config)) if spec is not None else Custom(loss)
@@ -48,7 +50,9 @@ def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, to
     scale = max(float(g.abs().max()) for g in expected.values())
     assert scale > 1e-3, "the reference has no gradient to compare with"
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=RELATIVE, atol=RELATIVE * scale, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(
+            found[name], gradient, rtol=RELATIVE, atol=RELATIVE * scale, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def fields(d: Datum) -> tuple[torch.Tensor, ...]:
@@ -58,10 +62,10 @@ def fields(d: Datum) -> tuple[torch.Tensor, ...]:
 # The formulas as the specification writes them; where a weight is 0 a token is left out altogether.
 def formula(name: str, data: Sequence[Datum], lists: Sequence[torch.Tensor]) -> torch.Tensor:
     total = torch.zeros(())
-    for d, logp in zip(data, lists, strict=True):
+    for d, logprobs in zip(data, lists, strict=True):
         w, logq, a = fields(d)
         on = w != 0
-        w, logq, a, logp = w[on], logq[on], a[on], logp[on]
+        w, logq, a, logp = w[on], logq[on], a[on], logprobs[on]
         r = torch.exp(logp - logq)
         terms = {
             "cross_entropy": -logp * w,
@@ -75,7 +79,9 @@ def formula(name: str, data: Sequence[Datum], lists: Sequence[torch.Tensor]) -> 
 
 
 def bradley_terry(lists: Sequence[torch.Tensor], data: Sequence[Datum]) -> torch.Tensor:
-    scores = torch.stack([torch.dot(lp, d.loss_fn_inputs["weights"].to_torch()) for d, lp in zip(data, lists, strict=True)])
+    scores = torch.stack(
+        [torch.dot(lp, d.loss_fn_inputs["weights"].to_torch()) for d, lp in zip(data, lists, strict=True)]
+    )
     return -F.logsigmoid(scores[0::2] - scores[1::2]).mean()
 
 
@@ -97,14 +103,17 @@ def test_builtin_losses_agree_with_plain_autograd(loss: str, prefix: int, qwen3:
 
 
 def near_policy(adapter: Adapter, data: list[Datum]) -> list[Datum]:
-    """The same data with sampler log-probabilities near the model's own, so that some ratios are clipped and some not."""
+    """The same data with sampler log-probabilities near the model's own: some ratios are clipped, some are not."""
     own = go(adapter, [datum([*d.model_input.to_ints(), int(d.loss_fn_inputs["target_tokens"].to_torch()[-1])],
                              np.ones(d.model_input.length)) for d in data], backward=False).logprobs  # fmt: skip
     random = np.random.default_rng(5)
     return [
         Datum(
             model_input=d.model_input,
-            loss_fn_inputs={**d.loss_fn_inputs, "logprobs": (lp + torch.tensor(random.normal(0, 0.4, len(lp)), dtype=torch.float32))},
+            loss_fn_inputs={
+                **d.loss_fn_inputs,
+                "logprobs": (lp + torch.tensor(random.normal(0, 0.4, len(lp)), dtype=torch.float32)),
+            },
         )
         for d, lp in zip(data, own, strict=True)
     ]
@@ -131,7 +140,7 @@ def test_infinite_ratios_at_weight_0_add_exactly_nothing(loss: str, adapter: Ada
 
 
 def test_a_clipped_infinite_ratio_has_value_and_no_gradient(adapter: Adapter) -> None:
-    """log q = -200: r = inf. With A = 2 ppo is -1.2 * 2 and flat; cispo keeps -1.2 * 2 * log p."""
+    """With log q = -200, r = inf. With A = 2 ppo is -1.2 * 2 and flat; cispo keeps -1.2 * 2 * log p."""
     data = [datum([5, 6, 7], [0, 1], logprobs=[-1, -200], advantages=[1, 2])]
     assert go(adapter, data, "ppo").loss == pytest.approx(-2.4)
     assert all(float(g.abs().max()) == 0 for g in adapter.gradients or [])
@@ -141,7 +150,10 @@ def test_a_clipped_infinite_ratio_has_value_and_no_gradient(adapter: Adapter) ->
 
 
 def test_an_infinite_loss_is_refused_with_its_place(adapter: Adapter) -> None:
-    data = [datum([1, 2], [1], logprobs=[-1], advantages=[1]), datum([5, 6, 7], [0, 1], logprobs=[-1, -200], advantages=[1, 2])]
+    data = [
+        datum([1, 2], [1], logprobs=[-1], advantages=[1]),
+        datum([5, 6, 7], [0, 1], logprobs=[-1, -200], advantages=[1, 2]),
+    ]
     with pytest.raises(LossError, match=r"importance_sampling is -inf: datum 1, position 1 adds -inf.*-200") as caught:
         go(adapter, data, "importance_sampling")
     assert caught.value.index == 1
@@ -150,9 +162,7 @@ def test_an_infinite_loss_is_refused_with_its_place(adapter: Adapter) -> None:
 
 def test_pairwise_preference_agrees_with_plain_autograd(qwen3: Path, tmp_path: Path) -> None:
     adapter = random_adapter(qwen3)
-    data = [
-        datum([9, 8, 7, 6, a, b], [0, 0, 0, 1, 1]) for a, b in ((1, 2), (3, 4), (30, 31), (32, 33), (1, 2), (5, 6))
-    ]
+    data = [datum([9, 8, 7, 6, a, b], [0, 0, 0, 1, 1]) for a, b in ((1, 2), (3, 4), (30, 31), (32, 33), (1, 2), (5, 6))]
     save_checkpoint(tmp_path / "c", adapter, None)
     expected = Reference(qwen3, tmp_path / "c").loss_and_gradients(data, lambda lists: bradley_terry(lists, data))
     result = go(adapter, data, pairwise_preference_loss)
@@ -167,7 +177,9 @@ def test_every_family_agrees_with_plain_autograd(name: str, family: Callable[[st
     adapter = random_adapter(folder)
     data = sampled(1, (4, 11, 2), prefix=5)  # up to 16 tokens: beyond the sliding windows of 8
     save_checkpoint(tmp_path / "c", adapter, None)
-    expected = Reference(folder, tmp_path / "c").loss_and_gradients(data, lambda lists: formula("cross_entropy", data, lists))
+    expected = Reference(folder, tmp_path / "c").loss_and_gradients(
+        data, lambda lists: formula("cross_entropy", data, lists)
+    )
     result = go(adapter, data, "cross_entropy")
     assert result.loss == pytest.approx(expected[0], rel=RELATIVE)
     assert_same_gradients(named_gradients(adapter), expected[2])
@@ -185,7 +197,11 @@ def test_any_batch_agrees_with_plain_autograd(qwen3: Path, reference: Any, token
     random = np.random.default_rng(seed)
     data = [datum(t, random.integers(0, 2, len(t) - 1)) for t in tokens]
     value, _, gradients = plain.loss_and_gradients(
-        data, lambda lists: sum((-(lp * d.loss_fn_inputs["weights"].to_torch()).sum() for d, lp in zip(data, lists, strict=True)), torch.zeros(()))
+        data,
+        lambda lists: sum(
+            (-(lp * d.loss_fn_inputs["weights"].to_torch()).sum() for d, lp in zip(data, lists, strict=True)),
+            torch.zeros(()),
+        ),
     )
     result = go(adapter, data)
     assert result.loss == pytest.approx(value, rel=RELATIVE, abs=1e-6)
@@ -236,10 +252,16 @@ def test_only_what_is_asked_for_is_trained(shape: dict[str, bool], qwen3: Path, 
     adapter = random_adapter(qwen3, **shape)
     data = sampled(1)
     save_checkpoint(tmp_path / "c", adapter, None)
-    expected = Reference(qwen3, tmp_path / "c").loss_and_gradients(data, lambda lists: formula("cross_entropy", data, lists))
+    expected = Reference(qwen3, tmp_path / "c").loss_and_gradients(
+        data, lambda lists: formula("cross_entropy", data, lists)
+    )
     assert go(adapter, data).loss == pytest.approx(expected[0], rel=RELATIVE)
     assert_same_gradients(named_gradients(adapter), expected[2])
-    kinds = {"self_attn": shape.get("train_attn", True), "mlp": shape.get("train_mlp", True), "lm_head": shape.get("train_unembed", True)}
+    kinds = {
+        "self_attn": shape.get("train_attn", True),
+        "mlp": shape.get("train_mlp", True),
+        "lm_head": shape.get("train_unembed", True),
+    }
     for part, on in kinds.items():
         assert any(part in name for name in adapter.parameters) == on
 
@@ -375,7 +397,15 @@ def test_a_gradient_that_is_not_finite_is_dropped(adapter: Adapter) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("learning_rate", -1.0), ("learning_rate", float("nan")), ("beta1", 1.0), ("beta2", -0.1), ("eps", -1e-9), ("weight_decay", -1.0), ("grad_clip_norm", -1.0)],
+    [
+        ("learning_rate", -1.0),
+        ("learning_rate", float("nan")),
+        ("beta1", 1.0),
+        ("beta2", -0.1),
+        ("eps", -1e-9),
+        ("weight_decay", -1.0),
+        ("grad_clip_norm", -1.0),
+    ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(setting: str, value: float, adapter: Adapter) -> None:
     go(adapter, sampled(1))

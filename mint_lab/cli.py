@@ -1,0 +1,247 @@
+"""``mint-lab``: the same jobs in a terminal. Errors are one line and exit code 1; interrupting is 130."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from .errors import ConfigError, MintLabError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .runs.run import Run
+
+__all__ = ["app", "demo_report", "notebooks_dir"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+app = typer.Typer(
+    help="Write a training loss, watch a language model learn with it, on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+FIRST = "01_first_run.ipynb"
+
+
+def _one_line_errors(command: F) -> F:
+    """An error that is meant for people ends the program with its message; anything else is a bug and shows itself."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except MintLabError as error:
+            typer.echo(f"mint-lab: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo("mint-lab: interrupted", err=True)
+            raise typer.Exit(130) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+@app.command()
+@_one_line_errors
+def demo(
+    *,
+    loss: Annotated[str | None, typer.Option(help="Name of a loss; by default the recipe's own.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the adapter's start and the order of the data.")] = 0,
+    recipe: Annotated[str, typer.Option(help="preference or sft.")] = "preference",
+    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the result here.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep the run's records here.")] = None,
+) -> None:
+    """Train the bundled model and report held-out numbers before and after."""
+    from rich.console import Console
+
+    from .runs.run import Run
+
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        run = Run(recipe, loss, steps=steps, seed=seed, folder=where)
+        if json_file is not None:  # before training, not after it
+            _check_writable(json_file)
+        _train(run, console)
+        report = demo_report(run)
+    _print_report(report, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def demo_report(run: Run) -> dict[str, Any]:
+    """What ``demo --json`` writes: ``before`` and ``after`` are held-out metrics, ``seconds`` without loading."""
+    from .runs.versions import versions
+
+    records = run.records
+    after = next((r.held_out for r in reversed(records) if r.held_out), {})
+    names = [n for n in ("pair_accuracy", "mean_margin", "nll", "loss", "displacement_frac") if n in run.baseline]
+    return {
+        "recipe": run.recipe,
+        "loss": run.loss.name,
+        "base_model": run.base_model,
+        "seed": run.seed,
+        "steps": run.steps_done,
+        "seconds": round(run.seconds, 3),
+        "steps_per_s": round(run.steps_done / max(run.seconds, 1e-9), 2),
+        "tokens_per_s": round(sum(r.tokens for r in records) / max(run.seconds, 1e-9), 1),
+        "before": {n: run.baseline[n] for n in names},
+        "after": {n: after[n] for n in names if n in after},
+        "settings": run.settings,
+        "versions": versions(),
+    }
+
+
+def _train(run: Run, console: Console) -> None:
+    """Run to the end, with a progress bar where there is a terminal. Interrupting stops the run and passes on."""
+    changed = threading.Event()
+    dispose = run.subscribe(changed.set)
+    try:
+        with console.status("loading the model and the data") if console.is_terminal else contextlib.nullcontext():
+            run.prepare()
+        with _progress(run, console) as show:
+            run.start()
+            while run.status == "running":
+                changed.wait(0.2)
+                changed.clear()
+                show()
+            show()
+        run.wait(check=True)
+    except KeyboardInterrupt:
+        run.stop().wait(10)
+        raise
+    finally:
+        dispose()
+
+
+@contextlib.contextmanager
+def _progress(run: Run, console: Console) -> Generator[Callable[[], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    # 80 columns are enough for all of it.
+    bar = BarColumn(bar_width=20)
+    with Progress(
+        bar, MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), console=console
+    ) as progress:
+        task = progress.add_task(run.loss.name, total=run.steps_total, numbers="")
+
+        def show() -> None:
+            records = run.records
+            progress.update(task, completed=len(records), numbers=_numbers(records[-1].metrics) if records else "")
+
+        yield show
+
+
+def _numbers(metrics: dict[str, float]) -> str:
+    shown = {"loss": "loss", "pair_accuracy": "accuracy", "mean_margin": "margin", "nll": "nll"}
+    return "  ".join(f"{word} {metrics[name]:.2f}" for name, word in shown.items() if name in metrics)
+
+
+def _print_report(report: dict[str, Any], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{report['loss']}, held-out data", title_justify="left")
+    table.add_column("")
+    for column in ("before", "after"):
+        table.add_column(column, justify="right")
+    for name, before in report["before"].items():
+        after = report["after"].get(name)
+        table.add_row(name, f"{before:.3f}", "" if after is None else f"{after:.3f}")
+    console.print(table)
+    console.print(
+        f"{report['steps']} steps in {report['seconds']:.1f} s "
+        f"({report['steps_per_s']:g} steps/s, {report['tokens_per_s']:,.0f} tokens/s)",
+        highlight=False,
+    )
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+
+
+@app.command(context_settings=PASS_ON)
+@_one_line_errors
+def lab(context: typer.Context) -> None:
+    """Open JupyterLab on the lessons; further arguments go to JupyterLab."""
+    import importlib.util
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ConfigError("JupyterLab is not installed; install it with: pip install 'mint_lab[notebook]'")
+    where = notebooks_dir()
+    if where.name == "_notebooks":  # inside the installed package, which is not a place to work in
+        where = _copy_notebooks(where, Path("mint-lab-notebooks"), replace=False, missing_only=True)
+    command = [sys.executable, "-m", "jupyterlab", str(where / FIRST), *context.args]
+    raise typer.Exit(subprocess.call(command))
+
+
+@app.command()
+@_one_line_errors
+def notebooks(
+    folder: Annotated[Path, typer.Argument(help="Where to put them.", file_okay=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace notebooks that are there already.")] = False,
+) -> None:
+    """Copy the lessons into a folder."""
+    source = notebooks_dir()
+    _copy_notebooks(source, folder, replace=force, missing_only=False)
+    typer.echo(f"{len(list(source.glob('*.ipynb')))} notebooks in {folder}")
+
+
+def notebooks_dir() -> Path:
+    """The lessons: in the installed package, or beside it in a checkout.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "_notebooks", package.parent / "notebooks"):
+        if any(folder.glob("*.ipynb")):
+            return folder
+    raise ConfigError("this installation came without its notebooks; clone the repository to have them")
+
+
+def _copy_notebooks(source: Path, folder: Path, *, replace: bool, missing_only: bool) -> Path:
+    files = sorted(source.glob("*.ipynb"))
+    there = [f.name for f in files if (folder / f.name).exists()]
+    if there and not (replace or missing_only):
+        raise ConfigError(f"{folder} already has {', '.join(there)}; --force replaces them")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if replace or file.name not in there:
+                shutil.copyfile(file, folder / file.name)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}") from error
+    return folder
+
+
+@app.command("build-tiny", context_settings=PASS_ON)
+@_one_line_errors
+def build_tiny(context: typer.Context) -> None:
+    """Pretrain the bundled model again; further arguments go to the builder."""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "mint_lab.tiny.build", *context.args]))
+
+
+if __name__ == "__main__":
+    app()

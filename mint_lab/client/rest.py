@@ -1,0 +1,169 @@
+"""Checkpoints on this machine, listed and deleted through the calls of the API's REST client."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.checkpoints import ABOUT, describe
+from ..errors import CheckpointError
+from ..types import Checkpoint, CheckpointsListResponse, Cursor, TrainingRun, TrainingRunsResponse
+from .futures import at_once
+
+if TYPE_CHECKING:
+    from ..types import APIFuture
+    from .paths import Paths
+
+__all__ = ["RestClient"]
+
+# Folder of a run -> the API's word for what lies in it.
+_KINDS = {"weights": "training", "sampler_weights": "sampler"}
+
+
+class RestClient:
+    """What has been saved under one home folder. A run is known here once it has saved something.
+
+    Every call answers at once with a future, and has an ``*_async`` form. ``access_scope`` and ``project_id`` are taken
+    for the hosted service's sake: everything on this machine is one's own.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def __repr__(self) -> str:
+        return f"RestClient({str(self._paths.home)!r})"
+
+    def get_training_run(self, training_run_id: str, access_scope: str = "owned") -> APIFuture[TrainingRun]:
+        """Base model, rank and latest checkpoints of a run.
+
+        Raises:
+            CheckpointError: the run has no readable checkpoint here (from the future).
+        """
+        return at_once(lambda: self._run(training_run_id))
+
+    def get_training_run_by_tinker_path(self, tinker_path: str, access_scope: str = "owned") -> APIFuture[TrainingRun]:
+        """The run that saved ``tinker_path``. Raises as :meth:`get_training_run`, also for a path of another form."""
+        return at_once(lambda: self._run(self._paths.parts(tinker_path)[0]))
+
+    def list_training_runs(
+        self, limit: int = 20, offset: int = 0, access_scope: str = "owned", project_id: str | None = None
+    ) -> APIFuture[TrainingRunsResponse]:
+        """Runs with readable checkpoints, the latest first; ``limit`` of them from ``offset`` on."""
+
+        def read() -> TrainingRunsResponse:
+            runs = sorted(self._runs(), key=lambda run: run.last_request_time, reverse=True)
+            cursor = Cursor(offset=offset, limit=limit, total_count=len(runs))
+            return TrainingRunsResponse(training_runs=runs[offset : offset + limit], cursor=cursor)
+
+        return at_once(read)
+
+    def list_checkpoints(self, training_run_id: str) -> APIFuture[CheckpointsListResponse]:
+        """Checkpoints of a run, the latest first; none for a run that has saved nothing here.
+
+        Raises:
+            CheckpointError: ``training_run_id`` is no plain name (from the future).
+        """
+        return at_once(lambda: CheckpointsListResponse(checkpoints=self._checkpoints(training_run_id)))
+
+    def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> APIFuture[None]:
+        """Delete a checkpoint by its run and id, ``weights/NAME``. Raises as the next."""
+        return self.delete_checkpoint_from_tinker_path(f"tinker://{training_run_id}/{checkpoint_id}")
+
+    def delete_checkpoint_from_tinker_path(self, tinker_path: str) -> APIFuture[None]:
+        """Delete a checkpoint.
+
+        Raises:
+            CheckpointError: there is none of that path, or it cannot be deleted (from the future). A directory outside
+                the home folder is never touched.
+        """
+        return at_once(lambda: self._delete(tinker_path))
+
+    async def get_training_run_async(self, *args: Any, **kwargs: Any) -> TrainingRun:
+        return await self.get_training_run(*args, **kwargs)
+
+    async def get_training_run_by_tinker_path_async(self, *args: Any, **kwargs: Any) -> TrainingRun:
+        return await self.get_training_run_by_tinker_path(*args, **kwargs)
+
+    async def list_training_runs_async(self, *args: Any, **kwargs: Any) -> TrainingRunsResponse:
+        return await self.list_training_runs(*args, **kwargs)
+
+    async def list_checkpoints_async(self, training_run_id: str) -> CheckpointsListResponse:
+        return await self.list_checkpoints(training_run_id)
+
+    async def delete_checkpoint_async(self, training_run_id: str, checkpoint_id: str) -> None:
+        await self.delete_checkpoint(training_run_id, checkpoint_id)
+
+    async def delete_checkpoint_from_tinker_path_async(self, tinker_path: str) -> None:
+        await self.delete_checkpoint_from_tinker_path(tinker_path)
+
+    def _folders(self, run: str) -> list[tuple[str, Path]]:
+        """Tinker path and folder of every checkpoint of a run, the latest first. What is half written has no plain name."""
+        found = [
+            (path, folder)
+            for kind in _KINDS
+            for folder in self._paths.run(run).glob(f"{kind}/*")
+            if (path := self._paths.path_of(run, kind, folder.name)) and (folder / ABOUT).is_file()
+        ]
+        return sorted(found, key=lambda item: _saved(item[1]), reverse=True)
+
+    def _checkpoints(self, run: str) -> list[Checkpoint]:
+        return [_checkpoint(path, folder) for path, folder in self._folders(run)]
+
+    def _run(self, run: str) -> TrainingRun:
+        folders = self._folders(run)
+        if not folders:
+            raise CheckpointError(f"run {run!r} has saved no checkpoint under {self._paths.home}")
+        base_model, shape = describe(folders[0][1])
+        checkpoints = [_checkpoint(path, folder) for path, folder in folders]
+        latest = {kind: next((c for c in checkpoints if c.checkpoint_type == kind), None) for kind in _KINDS.values()}
+        return TrainingRun(
+            training_run_id=run,
+            base_model=base_model,
+            model_owner="local",
+            is_lora=True,
+            lora_rank=shape.rank,
+            last_request_time=checkpoints[0].time,
+            last_checkpoint=latest["training"],
+            last_sampler_checkpoint=latest["sampler"],
+        )
+
+    def _runs(self) -> list[TrainingRun]:
+        runs: list[TrainingRun] = []
+        for name in self._paths.runs():
+            try:
+                runs.append(self._run(name))
+            except CheckpointError:  # one damaged folder does not hide the others
+                continue
+        return runs
+
+    def _delete(self, tinker_path: str) -> None:
+        self._paths.parts(tinker_path)  # refuses plain directories
+        folder = self._paths.folder(tinker_path)
+        if not (folder / ABOUT).is_file():
+            raise CheckpointError(f"no checkpoint at {tinker_path}")
+        gone = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+        try:
+            folder.rename(gone)  # first out of sight, in one step: nobody reads a half-deleted one
+            shutil.rmtree(gone)
+        except OSError as error:
+            raise CheckpointError(f"cannot delete {tinker_path}: {error}") from error
+
+
+def _checkpoint(path: str, folder: Path) -> Checkpoint:
+    kind, name = path.split("/")[-2:]
+    return Checkpoint.model_validate(
+        {
+            "checkpoint_id": f"{kind}/{name}",
+            "checkpoint_type": _KINDS[kind],
+            "time": _saved(folder),
+            "tinker_path": path,
+            "size_bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        }
+    )
+
+
+def _saved(folder: Path) -> datetime:
+    return datetime.fromtimestamp((folder / ABOUT).stat().st_mtime, UTC)

@@ -1,0 +1,25 @@
+"""What becomes ``Datum`` objects: preference pairs, verifiable tasks, and how text becomes tokens and weights.
+
+Cheap to import: pandas, pyarrow, torch and tinker are imported only by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from .pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
+from .render import encode, to_datum
+from .tasks import TASKS, Problem, Task, addition_problems, mistake, reward
+
+__all__ = [
+    "TASKS",
+    "Pair",
+    "Problem",
+    "Task",
+    "addition_problems",
+    "arithmetic_pairs",
+    "encode",
+    "load_pairs",
+    "mistake",
+    "pairs_to_data",
+    "reward",
+    "to_datum",
+]

@@ -1,0 +1,64 @@
+"""What many tests share. Nothing here touches the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TINKER_TELEMETRY", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models of the unit tests are so small that a second thread only waits; on a busy machine it waits for long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Shared runners are slow at odd moments, so no deadline; the same examples every time, so that red means the change.
+hypothesis.settings.register_profile("mint_lab", deadline=None, derandomize=True, max_examples=60, database=None)
+hypothesis.settings.load_profile("mint_lab")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def hh_rlhf(root: Path) -> Path:
+    """2,312 real preference pairs (Anthropic's HH-RLHF, harmless-base, test split), which lie beside the repository."""
+    path = root.parent / "shared" / "data" / "hh_rlhf_harmless_test.jsonl.gz"
+    if not path.is_file():
+        message = f"{path} is missing: the HH-RLHF harmless-base test split, columns chosen / rejected, as JSONL.gz"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Byte-level BPE with a few merges, a chat template and ``<|end|>`` closing both turns and texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(["the", "cat", "sat", "on", "mat"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT_TEMPLATE
+    )

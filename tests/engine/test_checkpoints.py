@@ -1,0 +1,236 @@
+"""Checkpoints: bit-exact, whole or not there, readable by peft alone, and never half loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mint_lab.engine import checkpoints
+from mint_lab.engine.batch import read_batch
+from mint_lab.engine.checkpoints import describe, load_checkpoint, save_checkpoint
+from mint_lab.engine.models import Adapter, LoraShape, load_base
+from mint_lab.engine.step import Builtin, Optimizer, run_pass
+from mint_lab.errors import CheckpointError
+from mint_lab.losses import LOSSES
+from mint_lab.types import AdamParams
+
+from .batches import sampled
+from .reference import Reference
+
+
+def step(adapter: Adapter, optimizer: Optimizer, seed: int) -> float:
+    spec = LOSSES["cross_entropy"]
+    batch = read_batch(sampled(seed), spec, vocab_size=adapter.base.vocab_size, context=adapter.base.context)
+    run_pass(adapter, batch, Builtin(spec, {}))
+    return optimizer.step(AdamParams(learning_rate=1e-2, weight_decay=0.1))["grad_norm"]
+
+
+def state(adapter: Adapter, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    return adapter.copy() | optimizer.state()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+@pytest.fixture
+def trained(adapter: Adapter) -> tuple[Adapter, Optimizer]:
+    optimizer = Optimizer(adapter)
+    for seed in range(3):
+        step(adapter, optimizer, seed)
+    return adapter, optimizer
+
+
+@pytest.fixture
+def saved(trained: tuple[Adapter, Optimizer], tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "c", *trained)
+    return tmp_path / "c"
+
+
+def fresh(qwen3: Path, rank: int = 3, seed: int = 9, **shape: bool) -> tuple[Adapter, Optimizer]:
+    adapter = load_base(str(qwen3)).attach(LoraShape(rank=rank, **shape), seed=seed)
+    return adapter, Optimizer(adapter)
+
+
+def test_a_round_trip_is_exact_and_training_goes_on_the_same(
+    trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path
+) -> None:
+    at_save = state(*trained)
+    other = fresh(qwen3)
+    step(*other, 50)  # moments of its own, which have to go
+    load_checkpoint(saved).into(*other)
+    assert_same(state(*other), at_save)
+    for seed in (10, 11):
+        assert step(*trained, seed) == step(*other, seed)
+    assert_same(state(*other), state(*trained))
+
+
+def test_without_optimizer_only_the_weights(trained: tuple[Adapter, Optimizer], tmp_path: Path, qwen3: Path) -> None:
+    save_checkpoint(tmp_path / "s", trained[0], None)
+    assert sorted(f.name for f in (tmp_path / "s").iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "mint_lab.json"]
+    checkpoint = load_checkpoint(tmp_path / "s")
+    assert checkpoint.optimizer is None
+    other = fresh(qwen3)
+    checkpoint.into(other[0])
+    assert_same(other[0].copy(), trained[0].copy())
+
+
+def test_nothing_is_pickled(saved: Path) -> None:
+    files = sorted(f.name for f in saved.rglob("*"))
+    assert files == ["adapter_config.json", "adapter_model.safetensors", "mint_lab.json", "optimizer.safetensors"]
+    for file in saved.glob("*.json"):
+        json.loads(file.read_text())
+
+
+def test_an_optimizer_that_has_not_stepped_round_trips(adapter: Adapter, tmp_path: Path, qwen3: Path) -> None:
+    save_checkpoint(tmp_path / "c", adapter, Optimizer(adapter))
+    assert load_checkpoint(tmp_path / "c").optimizer == {}
+    other = fresh(qwen3)
+    step(*other, 1)
+    load_checkpoint(tmp_path / "c").into(*other)
+    assert other[1].state() == {}
+
+
+def test_peft_alone_loads_it(trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path) -> None:
+    plain = Reference(qwen3, saved)
+    with torch.no_grad(), trained[0].base.using(trained[0]):
+        ours = torch.log_softmax(trained[0].base(input_ids=torch.tensor([[5, 6, 7]])).logits[0], -1)
+        torch.testing.assert_close(plain.logprobs([5, 6, 7], [1, 2, 3]), ours[torch.arange(3), [1, 2, 3]], rtol=1e-5, atol=1e-5)
+
+
+def test_what_it_is_can_be_read_without_the_weights(saved: Path, adapter: Adapter) -> None:
+    (saved / "adapter_model.safetensors").unlink()
+    assert describe(saved) == (adapter.base.name, adapter.shape)
+
+
+class Crash(BaseException):
+    """As if the process had been killed: not an Exception that anything would handle."""
+
+
+# Between the two renames a killed process leaves the old one beside its place: there only an error can be mended.
+@pytest.mark.parametrize(
+    ("moment", "kind"),
+    [*((m, k) for m in ("weights", "config", "optimizer") for k in (Crash, OSError)), ("rename", OSError)],
+)
+def test_a_crash_while_writing_leaves_the_old_one(
+    moment: str, kind: type[BaseException], trained: tuple[Adapter, Optimizer], saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(*trained)
+    step(*trained, 5)
+    calls = {"n": 0}
+
+    def fail_at(n: int, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls["n"] += 1
+            if calls["n"] == n:
+                raise kind("crash")
+            return real(*args, **kwargs)
+
+        return call
+
+    if moment == "rename":
+        monkeypatch.setattr(checkpoints.os, "replace", fail_at(2, os.replace))
+    elif moment == "config":
+        monkeypatch.setattr(trained[0].base, "peft_config", fail_at(1, trained[0].base.peft_config))
+    else:
+        monkeypatch.setattr(checkpoints, "save_file", fail_at(1 if moment == "weights" else 2, save_file))
+    with pytest.raises(Crash if kind is Crash else CheckpointError):
+        save_checkpoint(saved, *trained)
+    monkeypatch.undo()
+    found = load_checkpoint(saved)
+    assert_same(found.weights | (found.optimizer or {}), before)
+    assert [f.name for f in saved.parent.iterdir()] == ["c"], "no drafts are left"
+
+
+def test_replacing_leaves_one(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
+    step(*trained, 5)
+    save_checkpoint(saved, *trained)
+    assert_same(load_checkpoint(saved).weights, trained[0].copy())
+    assert [f.name for f in saved.parent.iterdir()] == ["c"]
+
+
+def test_a_place_that_cannot_be_written(adapter: Adapter, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot write checkpoint .*file/c"):
+        save_checkpoint(tmp_path / "file" / "c", adapter, None)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def edit(folder: Path, **facts: Any) -> None:
+    about = folder / "mint_lab.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), **facts}))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "gone": (shutil.rmtree, "no checkpoint at .*: expected a folder with mint_lab.json in it"),
+    "no facts": (lambda f: (f / "mint_lab.json").unlink(), "no checkpoint at"),
+    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "is damaged"),
+    "cut weights": (lambda f: cut(f / "adapter_model.safetensors"), "is damaged"),
+    "cut moments": (lambda f: cut(f / "optimizer.safetensors"), "is damaged"),
+    "empty moments file": (lambda f: (f / "optimizer.safetensors").write_bytes(b""), "is damaged"),
+    "facts that are no json": (lambda f: (f / "mint_lab.json").write_text("{"), "is damaged"),
+    "facts that are no text": (lambda f: (f / "mint_lab.json").write_bytes(b"\xff\xfe\x00"), "is damaged"),
+    "facts that are a list": (lambda f: (f / "mint_lab.json").write_text("[]"), "is damaged"),
+    "no format": (lambda f: (f / "mint_lab.json").write_text("{}"), "is damaged"),
+    "a newer format": (lambda f: edit(f, format=2), "has format 2, this version reads up to 1; upgrade mint_lab"),
+    "a bad rank": (lambda f: edit(f, lora={"rank": 0}), "is damaged: rank is 0"),
+    "an unknown shape": (lambda f: edit(f, lora={"ranks": 3}), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_checkpoint_is_refused(case: str, saved: Path) -> None:
+    damage, words = DAMAGE[case]
+    damage(saved)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(saved)
+
+
+def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "another base model": (lambda f: edit(f, base_model="other"), "was made on base model 'other', this client trains"),
+    "a weight too few": (lambda f: rewrite(f / "adapter_model.safetensors", dict.popitem), r"do not fit this adapter \(rank 3\)"),
+    "a weight of another shape": (lambda f: rewrite(f / "adapter_model.safetensors", lambda t: t.update({min(t): torch.zeros(1, 2)})), r"has shape \(1, 2\), expected"),
+    "a moment too few": (lambda f: rewrite(f / "optimizer.safetensors", dict.popitem), "optimizer state does not fit"),
+    "a moment of another name": (lambda f: rewrite(f / "optimizer.safetensors", lambda t: t.update({"exp_avg.x": torch.zeros(1)})), r"exp_avg.x has shape \(1,\), expected none"),
+    "a moment of another shape": (lambda f: rewrite(f / "optimizer.safetensors", lambda t: t.update({min(t): torch.zeros(1)})), r"has shape \(1,\), expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Path) -> None:
+    change, words = FOREIGN[case]
+    other = fresh(qwen3)
+    step(*other, 1)
+    before = state(*other)
+    change(saved)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(saved).into(*other)
+    assert_same(state(*other), before)
+    step(*other, 2)
+
+
+@pytest.mark.parametrize("shape", [{"rank": 4}, {"train_unembed": False}, {"train_mlp": False}])
+def test_another_adapter_shape_is_refused(shape: dict[str, Any], saved: Path, qwen3: Path) -> None:
+    other = fresh(qwen3, **shape)
+    before = state(*other)
+    with pytest.raises(CheckpointError, match=f"do not fit this adapter .rank {shape.get('rank', 3)}."):
+        load_checkpoint(saved).into(other[0])
+    assert_same(state(*other), before)

@@ -1,0 +1,207 @@
+"""Generation: the right distribution, the trainer's log-probabilities, and seeds that do not see their neighbours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mint_lab.engine.models import Adapter, load_base
+from mint_lab.engine.sampling import Request, Sample, generate, prompt_logprobs
+from mint_lab.errors import ConfigError, DataError
+
+from .conftest import random_adapter
+from .families import FAMILIES
+
+PROMPT = [5, 6, 7]
+
+
+def draw(adapter: Adapter, *requests: Request) -> list[list[Sample]]:
+    with adapter.base.using(adapter):
+        return generate(adapter.base, requests)
+
+
+def next_logits(adapter: Adapter, prompt: list[int]) -> torch.Tensor:
+    """(vocab,) float64, by transformers without a cache."""
+    with torch.no_grad(), adapter.base.using(adapter):
+        return adapter.base(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1].double()
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_sampler_and_trainer_agree(name: str, family: Callable[[str], Path]) -> None:
+    """Prompts from one token to beyond a sliding window of 8, drawn alone and as one batch, cache against no cache."""
+    adapter = random_adapter(family(name))
+    random = np.random.default_rng(0)
+    requests = [
+        Request(random.integers(0, 256, length).tolist(), num_samples=2, max_tokens=12, seed=length)
+        for length in (1, 2, 7, 8, 9, 20)
+    ]
+    together = draw(adapter, *requests)
+    for request, batched in zip(requests, together, strict=True):
+        (alone,) = draw(adapter, request)
+        assert [s.tokens for s in alone] == [s.tokens for s in batched]
+        for sample, other in zip(alone, batched, strict=True):
+            np.testing.assert_allclose(sample.logprobs, other.logprobs, atol=1e-4)
+            with adapter.base.using(adapter):
+                trainers = prompt_logprobs(adapter.base, request.prompt + sample.tokens)
+            np.testing.assert_allclose(sample.logprobs, np.array(trainers[len(request.prompt) :], float), atol=1e-4)
+
+
+def test_a_seed_decides_whatever_else_is_in_the_batch(adapter: Adapter) -> None:
+    mine = Request(PROMPT, num_samples=3, max_tokens=10, seed=11)
+    (alone,) = draw(adapter, mine)
+    others = [Request([1, 2, 3, 4, 5, 6], 4, 10, seed=1), Request([9], 2, 3), Request(PROMPT, 1, 15, temperature=0.0)]
+    for place in range(4):
+        batch = [*others[:place], mine, *others[place:]]
+        assert [s.tokens for s in draw(adapter, *batch)[place]] == [s.tokens for s in alone]
+    (more,) = draw(adapter, replace(mine, num_samples=5, max_tokens=6))
+    assert [s.tokens for s in more[:3]] == [s.tokens[:6] for s in alone], "more samples or fewer tokens: the same beginning"
+    assert len({tuple(s.tokens) for s in alone}) == 3, "samples of one request differ"
+    (another,) = draw(adapter, replace(mine, seed=12))
+    assert [s.tokens for s in another] != [s.tokens for s in alone]
+    unseeded = [draw(adapter, replace(mine, seed=None))[0][0].tokens for _ in range(2)]
+    assert unseeded[0] != unseeded[1]
+
+
+def test_greedy_is_the_argmax_of_plain_transformers(qwen3: Path) -> None:
+    base = load_base(str(qwen3))
+    plain = AutoModelForCausalLM.from_pretrained(qwen3, dtype=torch.float32).eval()
+    tokens = list(PROMPT)
+    with torch.no_grad():
+        for _ in range(10):
+            logits = plain(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+            tokens.append(int(logits.argmax()))
+    with base.using(None):
+        ((found,),) = generate(base, [Request(PROMPT, max_tokens=10, temperature=0.0)])
+        ((narrow,),) = generate(base, [Request(PROMPT, max_tokens=10, top_k=1, seed=3)])
+    assert found.tokens == tokens[3:] == narrow.tokens
+    assert narrow.logprobs == [0.0] * 10, "log-probabilities are of the distribution sampled from"
+    first = torch.log_softmax(plain(input_ids=torch.tensor([PROMPT])).logits[0, -1].detach(), -1).max()
+    assert found.logprobs[0] == pytest.approx(float(first), abs=1e-5)
+
+
+def truncated(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+    """The distribution by its definition: temperature, the k most likely, the smallest set with probability top_p."""
+    p = torch.softmax(logits / temperature, -1)
+    order = sorted(range(len(p)), key=lambda i: -float(p[i]))
+    kept = order if top_k == -1 else order[:top_k]
+    total, nucleus = 0.0, []
+    for i in kept:
+        nucleus.append(i)
+        total += float(p[i])
+        if total >= top_p:
+            break
+    q = torch.zeros_like(p)
+    q[nucleus] = p[nucleus]
+    return q / q.sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1.0, -1, 1.0), (0.5, -1, 1.0), (2.0, -1, 1.0), (1.0, 5, 1.0), (1.0, -1, 0.6), (1.5, 20, 0.8), (1.0, 1000, 1.0)],
+)
+def test_the_distribution_is_the_one_asked_for(temperature: float, top_k: int, top_p: float, adapter: Adapter) -> None:
+    """Log-probabilities exactly; frequencies of 4,000 draws by chi-square, whose 99.9% quantile is near n + 3.1 sqrt(2n)."""
+    n = 4000
+    (samples,) = draw(adapter, Request(PROMPT, n, 1, temperature, top_k, top_p, seed=8))
+    q = truncated(next_logits(adapter, PROMPT), temperature, top_k, top_p)
+    for sample in samples[:200]:
+        assert sample.logprobs[0] == pytest.approx(float(q[sample.tokens[0]].log()), abs=1e-4)
+    counts = np.bincount([s.tokens[0] for s in samples], minlength=len(q))
+    expected = n * q.numpy()
+    assert counts[expected == 0].sum() == 0, "a token outside the truncation was drawn"
+    often = expected >= 5
+    observed = np.append(counts[often], counts[~often].sum())
+    wanted = np.append(expected[often], expected[~often].sum())
+    some = wanted > 0
+    statistic = float(((observed[some] - wanted[some]) ** 2 / wanted[some]).sum())
+    freedom = max(int(some.sum()) - 1, 1)
+    assert statistic < freedom + 3.1 * np.sqrt(2 * freedom) + 8
+
+
+def test_a_cold_temperature_is_nearly_greedy(adapter: Adapter) -> None:
+    (cold,) = draw(adapter, Request(PROMPT, 20, 1, temperature=1e-4, seed=0))
+    best = int(next_logits(adapter, PROMPT).argmax())
+    assert [s.tokens for s in cold] == [[best]] * 20
+    assert all(s.logprobs[0] == pytest.approx(0, abs=1e-4) for s in cold)
+
+
+def test_stop_tokens_and_lengths(adapter: Adapter) -> None:
+    free = draw(adapter, Request(PROMPT, 6, 12, seed=4))[0]
+    stop = free[0].tokens[5]
+    for sample, before in zip(draw(adapter, Request(PROMPT, 6, 12, seed=4, stop_tokens=frozenset([stop])))[0], free, strict=True):
+        end = before.tokens.index(stop) + 1 if stop in before.tokens else 12
+        assert sample.tokens == before.tokens[:end]
+        assert sample.logprobs == pytest.approx(before.logprobs[:end], abs=1e-5)
+        assert sample.stop_reason == ("stop" if stop in before.tokens else "length")
+    assert {len(s.tokens) for s in free} == {12}
+
+
+def test_stop_strings_may_span_tokens(adapter: Adapter) -> None:
+    """The tokenizer is byte-level: any two-letter string is two tokens."""
+    decode = adapter.base.tokenizer.decode
+    free = draw(adapter, Request(PROMPT, 30, 12, seed=4))[0]
+    text, sample = next(
+        (decode(s.tokens[k : k + 2]), s)
+        for s, k in itertools.product(free, range(1, 10))
+        if decode(s.tokens[k : k + 2]).isascii() and len(decode(s.tokens[k : k + 2])) == 2
+    )
+    index = next(i for i, s in enumerate(free) if s is sample)
+    stopped = draw(adapter, Request(PROMPT, 30, 12, seed=4, stop_strings=("never seen", text)))[0][index]
+    assert stopped.tokens == sample.tokens[: len(stopped.tokens)]
+    assert text in decode(stopped.tokens)
+    assert text not in decode(stopped.tokens[:-1])
+    assert stopped.stop_reason == "stop"
+
+
+@pytest.mark.parametrize("length", [126, 127])
+def test_a_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
+    """128 tokens: a prompt of 127 leaves room for one."""
+    (sample,) = draw(adapter, Request([1] * length, 1, 50, seed=0))[0]
+    assert (len(sample.tokens), sample.stop_reason) == (128 - length, "length")
+    with adapter.base.using(adapter):
+        assert len(prompt_logprobs(adapter.base, [1] * length + sample.tokens)) == 128
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ([], "field 'model_input': is empty"),
+        ([270], "token id 270"),
+        ([1] * 128, "128 tokens fill the model's context, there is no room for a sample"),
+        ([1] * 129, "129 tokens, but the model's context is 128"),
+    ],
+)
+def test_bad_prompts_are_refused(prompt: list[int], words: str, adapter: Adapter) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        draw(adapter, Request(prompt))
+    assert caught.value.index is None
+    with pytest.raises(DataError, match=f"datum 1, {words}" if prompt == [] else words) as caught:
+        draw(adapter, Request(PROMPT), Request(prompt))
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("num_samples", 0, "1 or more"), ("num_samples", 1.5, "1 or more"), ("num_samples", None, "1 or more"),
+        ("max_tokens", 0, "1 or more"), ("max_tokens", -3, "1 or more"),
+        ("temperature", -0.1, "0 or more"), ("temperature", float("nan"), "0 or more"), ("temperature", float("inf"), "0 or more"),
+        ("top_k", 0, "-1 .no limit. or 1 or more"), ("top_k", -2, "-1"), ("top_p", 0.0, "above 0"), ("top_p", 1.1, "up to 1"),
+        ("top_p", "much", "above 0"), ("stop_strings", ("a", ""), "no empty string"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range(setting: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} is .*{words}"):
+        Request(PROMPT, **{setting: value})
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    assert Request(PROMPT, np.int64(2), np.int32(3), np.float32(0.5)).num_samples == 2  # type: ignore[arg-type]

@@ -1,0 +1,211 @@
+"""Preference losses: by hand, against MinT's example as documented, ties, masks, and pairs that are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mint_lab.errors import ConfigError, DataError
+from mint_lab.losses import LOSSES, pairwise_preference_loss
+from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
+from mint_lab.types import Datum, ModelInput, TensorData
+
+ALL = [pairwise_preference_loss, hinge_loss, simpo_loss]
+
+
+def datum(weights: list[float]) -> Datum:
+    return Datum(
+        model_input=ModelInput.from_ints([1] * len(weights)),
+        loss_fn_inputs={"weights": TensorData.from_numpy(np.array(weights, dtype=np.float32))},
+    )
+
+
+def leaf(*values: float) -> torch.Tensor:
+    return torch.tensor(values, requires_grad=True)
+
+
+def one_pair() -> tuple[list[Datum], list[torch.Tensor]]:
+    """Scores -1 (of -9 masked, -1) and -3 (of -2 * 0.5 and -2): margin 2 nats; lengths 1 and 1.5."""
+    return [datum([0, 1]), datum([0.5, 1])], [leaf(-9, -1), leaf(-2, -2)]
+
+
+def documented(data: list[Datum], logprobs_list: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+    """The example of MinT's documentation, as printed there."""
+    if len(data) % 2 != 0:
+        raise ValueError("Expected (chosen, rejected) pairs.")
+    chosen_scores, rejected_scores = [], []
+    for chosen_datum, rejected_datum, chosen_logprobs, rejected_logprobs in zip(
+        data[::2], data[1::2], logprobs_list[::2], logprobs_list[1::2], strict=True
+    ):
+        chosen_scores.append(torch.dot(chosen_logprobs.flatten().float(), chosen_datum.loss_fn_inputs["weights"].to_torch()))
+        rejected_scores.append(
+            torch.dot(rejected_logprobs.flatten().float(), rejected_datum.loss_fn_inputs["weights"].to_torch())
+        )
+    margins = torch.stack(chosen_scores) - torch.stack(rejected_scores)
+    loss = -F.logsigmoid(margins).mean()
+    return loss, {
+        "loss": float(loss.detach()),
+        "pair_accuracy": float((margins > 0).float().mean()),
+        "mean_margin": float(margins.mean()),
+    }
+
+
+sides = st.lists(st.tuples(st.floats(-9, 0, width=32), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(sides, sides), min_size=1, max_size=5))
+def test_it_is_mints_documented_example(pairs: list[Any]) -> None:
+    rows = [side for pair in pairs for side in pair]
+    data = [datum([w for _, w in row]) for row in rows]
+    ours, theirs = ([leaf(*(lp for lp, _ in row)) for row in rows] for _ in range(2))
+    loss, metrics = pairwise_preference_loss(data, ours)
+    expected, expected_metrics = documented(data, theirs)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    close = abs(expected_metrics["mean_margin"]) < 1e-5
+    for name, value in expected_metrics.items():
+        if name != "pair_accuracy" or not close:  # two orders of summation may disagree on an exact tie
+            assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-4) or name == "pair_accuracy"
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_by_hand() -> None:
+    chosen, rejected, lengths = sequence_scores(*one_pair())
+    assert (chosen.tolist(), rejected.tolist(), lengths.tolist()) == ([-1.0], [-3.0], [[1.0, 1.5]])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_bradley_terry_by_hand(beta: float) -> None:
+    """Loss ln(1 + e^-2b); d/ds = -b sigma(-2b) on the chosen side, times each token's weight."""
+    data, lists = one_pair()
+    loss, metrics = pairwise_preference_loss(data, lists, beta=beta)
+    loss.backward()
+    slope = beta / (1 + math.exp(2 * beta))
+    assert float(loss) == pytest.approx(math.log1p(math.exp(-2 * beta)), rel=1e-6)
+    assert metrics == pytest.approx({"loss": float(loss), "pair_accuracy": 1.0, "mean_margin": 2 * beta})
+    assert lists[0].grad is not None
+    assert lists[1].grad is not None
+    assert lists[0].grad.tolist() == pytest.approx([0, -slope])
+    assert lists[1].grad.tolist() == pytest.approx([0.5 * slope, slope])
+
+
+def test_hinge_by_hand() -> None:
+    """Margin 2: at beta 1 it is satisfied (0, gradient 0); at beta 0.25 the loss is 1 - 0.5 and the slope beta."""
+    data, lists = one_pair()
+    loss, _ = hinge_loss(data, lists)
+    loss.backward()
+    assert float(loss) == 0
+    assert [lp.grad.tolist() for lp in lists if lp.grad is not None] == [[0, 0], [0, 0]]
+    data, lists = one_pair()
+    loss, metrics = hinge_loss(data, lists, beta=0.25)
+    loss.backward()
+    assert (float(loss), metrics["mean_margin"]) == (0.5, 0.5)
+    assert [lp.grad.tolist() for lp in lists if lp.grad is not None] == [[0, -0.25], [0.125, 0.25]]
+
+
+def test_simpo_by_hand() -> None:
+    """Means -1 and -3/1.5 = -2: margin 2 (-1 + 2) = 2, loss -ln sigma(2 - 1) = ln(1 + e^-1)."""
+    data, lists = one_pair()
+    loss, metrics = simpo_loss(data, lists)
+    loss.backward()
+    assert float(loss) == pytest.approx(math.log1p(math.exp(-1)), rel=1e-6)
+    assert metrics == pytest.approx({"loss": float(loss), "pair_accuracy": 1.0, "mean_margin": 2.0})
+    slope = 2 / (1 + math.e)
+    assert lists[0].grad is not None
+    assert lists[1].grad is not None
+    assert lists[0].grad.tolist() == pytest.approx([0, -slope])
+    assert lists[1].grad.tolist() == pytest.approx([0.5 * slope / 1.5, slope / 1.5])
+
+
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_the_loss_is_the_mean_over_pairs(loss_fn: Callable[..., Any]) -> None:
+    data, lists = one_pair()
+    once, _ = loss_fn(data, lists)
+    many, _ = loss_fn(data * 3, lists * 3)
+    assert float(many) == pytest.approx(float(once), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_a_tie_is_not_a_win(loss_fn: Callable[..., Any]) -> None:
+    data, lists = [datum([1]), datum([1])], [leaf(-2), leaf(-2)]
+    assert loss_fn(data, lists)[1]["pair_accuracy"] == 0
+    data, lists = data * 2, [*lists, leaf(-1), leaf(-2)]
+    assert loss_fn(data, lists)[1]["pair_accuracy"] == 0.5
+
+
+def test_a_tie_costs_ln_2() -> None:
+    assert float(pairwise_preference_loss([datum([1]), datum([1])], [leaf(-2), leaf(-2)])[0]) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("loss_fn", ALL)
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+def test_a_weight_of_0_adds_exactly_0(loss_fn: Callable[..., Any], odd: float) -> None:
+    data, clean = one_pair()
+    _, dirty = one_pair()
+    dirty[0] = leaf(odd, -1)
+    losses = []
+    for lists in (clean, dirty):
+        loss, _ = loss_fn(data, lists, beta=0.3)
+        loss.backward()
+        losses.append(float(loss))
+    assert losses[0] == losses[1]
+    for a, b in zip(clean, dirty, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.tolist() == b.grad.tolist()
+
+
+@pytest.mark.parametrize("margin", [-200.0, 200.0])
+def test_extreme_margins_are_finite(margin: float) -> None:
+    """-log sigma(-200) = 200 where exp would have overflowed."""
+    lists = [leaf(margin), leaf(0.0)]
+    loss, _ = pairwise_preference_loss([datum([1]), datum([1])], lists)
+    loss.backward()
+    assert float(loss) == pytest.approx(max(0.0, -margin))
+    assert all(lp.grad is not None and bool(torch.isfinite(lp.grad).all()) for lp in lists)
+
+
+@pytest.mark.parametrize("loss_fn", ALL)
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_pairs_that_are_none(loss_fn: Callable[..., Any], count: int) -> None:
+    with pytest.raises(DataError, match=f"got {count} datums, expected consecutive .chosen, rejected. pairs"):
+        loss_fn([datum([1])] * count, [leaf(-1)] * count)
+
+
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_weights_that_do_not_fit(loss_fn: Callable[..., Any]) -> None:
+    bare = Datum(model_input=ModelInput.from_ints([1]), loss_fn_inputs={})
+    with pytest.raises(DataError, match="missing; 0 on the prompt and 1 on the completion") as caught:
+        loss_fn([datum([1]), bare], [leaf(-1), leaf(-1)])
+    assert (caught.value.index, caught.value.field) == (1, "weights")
+    with pytest.raises(DataError, match=r"shape \(2,\), expected \(1,\) as the log-probabilities") as caught:
+        loss_fn([datum([1, 1]), datum([1])], [leaf(-1), leaf(-1)])
+    assert (caught.value.index, caught.value.field) == (0, "weights")
+
+
+def test_simpo_needs_something_to_take_a_mean_of() -> None:
+    with pytest.raises(DataError, match="no token counts") as caught:
+        simpo_loss([datum([1]), datum([0])], [leaf(-1), leaf(-1)])
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("name", ["pairwise_preference", "hinge", "simpo"])
+def test_settings(name: str) -> None:
+    spec = LOSSES[name]
+    assert (spec.pairs, spec.builtin, spec.separable, spec.inputs) == (True, False, False, ("weights",))
+    data, lists = one_pair()
+    assert float(spec.bind({"beta": 0.7})(data, lists)[0]) == float(spec.fn(data, lists, beta=0.7)[0])
+    with pytest.raises(ConfigError, match=f"{name}: unknown setting 'betta'.*did you mean 'beta'"):
+        spec.bind({"betta": 1})
+    with pytest.raises(ConfigError, match=f"{name}: beta is nan"):
+        spec.bind({"beta": math.nan})

@@ -1,0 +1,139 @@
+"""A real, very small trainer behind the client protocol: one table of next-token logits, learned with autograd.
+
+It is honest (values and gradients come from torch, AdamW moves the table) and takes under a millisecond a call, so the
+rules of a run can be tested without a language model. ``gate`` lets a test stand inside a step without sleeping.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+
+from mint_lab.data.pairs import Pair
+from mint_lab.losses import LOSSES
+from mint_lab.types import Datum, ForwardBackwardOutput, OptimStepResponse, TensorData
+
+VOCABULARY = 128
+
+
+class CharTokenizer:
+    """One token a character; 0 ends a text."""
+
+    eos_token_id = 0
+    eos_token = "\0"
+    bos_token_id = None
+    chat_template = None
+    model_max_length = 64
+
+    def encode(self, text: str, *, add_special_tokens: bool = False, **_: Any) -> list[int]:
+        return [ord(c) % VOCABULARY for c in text]
+
+    def decode(self, token_ids: list[int], **_: Any) -> str:
+        return "".join(map(chr, token_ids))
+
+
+class Gate:
+    """Stops whoever passes until the test opens it: ``arrived`` tells the test, ``open`` tells the worker."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Semaphore(0)
+        self._permits = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        self.arrived.release()
+        assert self._permits.acquire(timeout=30)
+
+    def wait(self) -> None:
+        assert self.arrived.acquire(timeout=30)
+
+    def open(self, times: int = 1) -> None:
+        self._permits.release(times)
+
+
+class BigramClient:
+    """``log p(target | input) = log_softmax(table[input])[target]``.
+
+    Attributes:
+        table: ``(V, V)`` logits.
+        calls: names of the calls, in order.
+        gate: called at the start of every forward_backward.
+    """
+
+    def __init__(self, seed: int = 0, gate: Callable[[], None] | None = None) -> None:
+        self.table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed)).requires_grad_(
+            True
+        )
+        self.optimizer = torch.optim.AdamW([self.table], lr=0.0, weight_decay=0.0)
+        self.gradient: torch.Tensor | None = None
+        self.calls: list[str] = []
+        self.batches: list[list[Datum]] = []
+        self.gate = gate
+
+    def get_tokenizer(self) -> CharTokenizer:
+        return CharTokenizer()
+
+    def forward(self, data: list[Datum], loss_fn: str, loss_fn_config: Any = None) -> Future[ForwardBackwardOutput]:
+        return _future(lambda: self._pass(data, LOSSES[loss_fn].bind(loss_fn_config), backward=False))
+
+    def forward_backward(
+        self, data: list[Datum], loss_fn: str, loss_fn_config: Any = None
+    ) -> Future[ForwardBackwardOutput]:
+        return _future(lambda: self._pass(data, LOSSES[loss_fn].bind(loss_fn_config), backward=True))
+
+    def forward_backward_custom(self, data: list[Datum], loss_fn: Any) -> Future[ForwardBackwardOutput]:
+        return _future(lambda: self._pass(data, loss_fn, backward=True))
+
+    def optim_step(self, adam_params: Any) -> Future[OptimStepResponse]:
+        return _future(lambda: self._step(adam_params.learning_rate))
+
+    def _logprobs(self, data: list[Datum]) -> list[torch.Tensor]:
+        return [
+            self.table[torch.tensor(d.model_input.to_ints())]
+            .log_softmax(-1)
+            .gather(1, d.loss_fn_inputs["target_tokens"].to_torch()[:, None])[:, 0]
+            for d in data
+        ]
+
+    def _pass(self, data: list[Datum], fn: Any, *, backward: bool) -> ForwardBackwardOutput:
+        self.calls.append("forward_backward" if backward else "forward")
+        if backward:
+            self.batches.append(data)
+            if self.gate is not None:
+                self.gate()
+        logprobs = self._logprobs(data)
+        loss, metrics = fn(data, logprobs)
+        if backward and bool(torch.isfinite(loss)):
+            (gradient,) = torch.autograd.grad(loss, self.table)
+            self.gradient = gradient if self.gradient is None else self.gradient + gradient
+        value = float(loss.detach())
+        return ForwardBackwardOutput(
+            loss_fn_output_type="ArrayRecord",
+            loss_fn_outputs=[{"logprobs": TensorData.from_torch(lp.detach())} for lp in logprobs],
+            metrics={**metrics, "loss": value, "loss:sum": value, "time:sum": 0.0},
+        )
+
+    def _step(self, learning_rate: float) -> OptimStepResponse:
+        self.calls.append("optim_step")
+        assert self.gradient is not None
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.table.grad, self.gradient = self.gradient, None
+        self.optimizer.step()
+        return OptimStepResponse(metrics={"grad_norm": float(self.table.grad.norm())})
+
+
+def _future(job: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+    try:
+        future.set_result(job())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def letter_pairs(n: int = 40) -> list[Pair]:
+    """Pairs with one rule to learn: after the prompt's colon, "ya" is better than "nb"."""
+    return [Pair(f"{chr(97 + i % 26)}{i % 10}:", f"ya{i % 7}", f"nb{i % 5}") for i in range(n)]

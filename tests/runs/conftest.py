@@ -1,0 +1,85 @@
+"""Runs over the bigram trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mint_lab.losses import LOSSES
+from mint_lab.runs.record import StepRecord
+from mint_lab.runs.run import Run
+
+from .bigram import BigramClient, Gate, letter_pairs
+
+TIMEOUT = 30.0
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """``make_run(**options)``: a run of 12 steps on 40 letter pairs; stopped when the test ends."""
+    made: list[Run] = []
+
+    def make(*args: Any, **options: Any) -> Run:
+        options = {
+            "client": BigramClient(),
+            "data": letter_pairs(40),
+            "held_out": letter_pairs(10),
+            "steps": 12,
+            "batch_size": 4,
+            "learning_rate": 0.05,
+            "eval_every": 5,
+            "folder": tmp_path / f"run{len(made)}",
+        } | options
+        made.append(Run(*args, **options))
+        return made[-1]
+
+    yield make
+    for run in made:
+        gate = getattr(run.client, "gate", None)
+        run.stop()
+        if gate is not None:
+            gate.open(1000)
+        assert run.wait(TIMEOUT)
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Losses registered by a test are gone after it."""
+    before = dict(LOSSES._specs)
+    yield
+    LOSSES._specs.clear()
+    LOSSES._specs.update(before)
+
+
+def finish(run: Run) -> Run:
+    """Run to the end, which must succeed."""
+    assert run.start().wait(TIMEOUT)
+    assert run.error is None, run.error
+    return run
+
+
+def timeless(record: StepRecord) -> StepRecord:
+    """A record without what the clock says."""
+    metrics = {k: v for k, v in record.metrics.items() if k != "tokens_per_s"}
+    return replace(record, time=0.0, step_time=0.0, metrics=metrics)
+
+
+def in_state(make_run: Callable[..., Run], state: str) -> Run:
+    """A run of four steps with that status; "running" stands inside step 1, behind a gate."""
+    run = make_run(steps=4, client=BigramClient(gate=Gate() if state == "running" else None))
+    if state == "running":
+        run.start()
+        run.client.gate.wait()
+    elif state == "paused":
+        assert run.step().wait(TIMEOUT)
+    elif state == "stopped":
+        assert run.step().wait(TIMEOUT)
+        run.stop()
+    elif state == "finished":
+        finish(run)
+    assert run.status == state
+    return run

@@ -1,0 +1,89 @@
+"""The line to show for an error: in the loss's own source, wherever it was wrapped on its way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mint_lab.errors import DataError, LossError
+from mint_lab.losses.custom import spec_of
+from mint_lab.losses.preference import pairwise_preference_loss
+from mint_lab.runs.failure import describe
+
+
+def caught(fn: Any) -> BaseException:
+    try:
+        fn()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def outer(data: Any, logprobs_list: Any) -> Any:
+    total = 1
+    return inner(total - 1)
+
+
+def inner(x: int) -> float:
+    return 1 / x
+
+
+def source() -> str:
+    import inspect
+
+    return inspect.getsource(outer)
+
+
+def test_a_helper_outside_the_loss_points_at_the_call() -> None:
+    spec = spec_of(outer, source=source())
+    failure = describe(caught(lambda: outer(None, None)), spec)
+    assert failure.line == 3
+    assert "-->   3     return inner(total - 1)" in failure.traceback
+    assert failure.message == "outer v1, line 3: ZeroDivisionError: division by zero"
+
+
+def test_wrapped_errors_keep_index_and_own_words() -> None:
+    def wrapped() -> None:
+        try:
+            outer(None, None)
+        except ZeroDivisionError as error:
+            raise LossError("the loss raised", index=4) from error
+
+    failure = describe(caught(wrapped), spec_of(outer, source=source()))
+    assert (failure.line, failure.index) == (3, 4)
+    assert failure.message == "outer v1, line 3: the loss raised"
+    assert failure.traceback.endswith("ZeroDivisionError: division by zero")
+    assert str(failure) == failure.message
+
+
+def test_an_error_elsewhere_has_the_whole_traceback() -> None:
+    failure = describe(DataError("too long", index=2, field="weights"), spec_of(outer, source=source()))
+    assert (failure.line, failure.index) == (None, 2)
+    assert failure.message == "datum 2, field 'weights': too long"
+    assert "DataError" in failure.traceback
+
+
+def test_a_line_that_the_error_itself_knows() -> None:
+    assert describe(LossError("bad", line=9)).line == 9
+
+
+def test_errors_that_refer_to_each_other_end() -> None:
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert "ValueError: a" in describe(first).message
+
+
+def test_without_source_there_is_no_line() -> None:
+    failure = describe(caught(lambda: outer(None, None)), spec_of(outer))
+    assert failure.line is None
+    assert "ZeroDivisionError" in failure.traceback
+
+
+def test_a_partial_is_looked_through() -> None:
+    import functools
+    import inspect
+
+    spec = spec_of(pairwise_preference_loss, source=inspect.getsource(pairwise_preference_loss))
+    bound = functools.partial(spec.fn, beta=0.5)
+    failure = describe(caught(lambda: bound([], [])), spec)
+    assert failure.line is not None
+    assert "sequence_scores" in spec.source.splitlines()[failure.line - 1]

@@ -1,0 +1,389 @@
+"""The worker: what is allowed when, what a failure leaves, who hears of it."""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import json
+import sys
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+
+from mint_lab.errors import ConfigError, LossError, RunError
+from mint_lab.losses import LOSSES
+from mint_lab.losses.custom import loss as register
+from mint_lab.losses.preference import pairwise_preference_loss
+from mint_lab.runs import Run, load_run
+
+from .bigram import BigramClient, Gate, letter_pairs
+from .conftest import TIMEOUT, finish, in_state, timeless
+
+# -- the state machine --------------------------------------------------------------------------------------------
+
+
+# (state, control) -> the status at once, and the status and number of steps once at rest; None: it is refused.
+EXPECTED: dict[tuple[str, str], tuple[str, str, int] | None] = {
+    ("ready", "start"): ("running", "finished", 4),
+    ("ready", "resume"): ("running", "finished", 4),
+    ("ready", "step"): ("running", "paused", 1),
+    ("ready", "pause"): ("ready", "ready", 0),
+    ("ready", "stop"): ("stopped", "stopped", 0),
+    ("running", "start"): ("running", "finished", 4),
+    ("running", "resume"): ("running", "finished", 4),
+    ("running", "step"): ("running", "paused", 1),
+    ("running", "pause"): ("running", "paused", 1),
+    ("running", "stop"): ("running", "stopped", 1),
+    ("paused", "start"): ("running", "finished", 4),
+    ("paused", "resume"): ("running", "finished", 4),
+    ("paused", "step"): ("running", "paused", 2),
+    ("paused", "pause"): ("paused", "paused", 1),
+    ("paused", "stop"): ("stopped", "stopped", 1),
+    ("stopped", "start"): None,
+    ("stopped", "resume"): None,
+    ("stopped", "step"): None,
+    ("stopped", "pause"): ("stopped", "stopped", 1),
+    ("stopped", "stop"): ("stopped", "stopped", 1),
+    ("finished", "start"): None,
+    ("finished", "resume"): None,
+    ("finished", "step"): None,
+    ("finished", "pause"): ("finished", "finished", 4),
+    ("finished", "stop"): ("finished", "finished", 4),
+}
+
+
+@pytest.mark.parametrize(("state", "control"), EXPECTED)
+def test_every_control_in_every_state(make_run: Any, state: str, control: str) -> None:
+    run = in_state(make_run, state)
+    expected = EXPECTED[state, control]
+    if expected is None:
+        with pytest.raises(RunError, match=state):
+            getattr(run, control)()
+        assert run.status == state
+        return
+    at_once, at_rest, steps = expected
+    gate = run.client.gate
+    if gate is None and at_once == "running":
+        run.client.gate = gate = Gate()  # so that "at once" can be looked at
+    assert getattr(run, control)() is run
+    assert run.status == at_once
+    if gate is not None:
+        gate.open(10)
+    assert run.wait(TIMEOUT)
+    assert (run.status, run.steps_done) == (at_rest, steps)
+
+
+def test_resume_withdraws_a_pause_but_not_a_stop(make_run: Any) -> None:
+    run = in_state(make_run, "running")
+    run.pause().resume()
+    run.client.gate.open(1)
+    run.client.gate.wait()
+    assert run.steps_done == 1
+    run.stop().resume().pause()
+    run.client.gate.open(10)
+    assert run.wait(TIMEOUT)
+    assert (run.status, run.steps_done) == ("stopped", 2)
+
+
+def test_a_finished_run_goes_on_when_given_more_steps(make_run: Any) -> None:
+    run = finish(make_run(steps=3))
+    with pytest.raises(ConfigError, match="3 are made already"):
+        run.set(steps=2)
+    run.set(steps=5)
+    assert run.status == "paused"
+    finish(run)
+    assert [r.step for r in run.records] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
+def test_step_wants_a_whole_number(make_run: Any, n: Any) -> None:
+    with pytest.raises(ConfigError, match="whole number"):
+        make_run().step(n)
+
+
+def test_wait_gives_up_and_can_be_interrupted(make_run: Any) -> None:
+    run = in_state(make_run, "running")
+    assert run.wait(0.01) is False
+    # What Ctrl+C does, once the main thread waits: a timer thread asks for the interrupt.
+    timer = threading.Timer(0.2, _thread.interrupt_main)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run.wait(TIMEOUT)
+    timer.join()
+    assert run.status == "running"  # the run goes on
+    run.client.gate.open(10)
+    assert run.wait(TIMEOUT)
+    assert run.status == "finished"
+
+
+def test_a_forgotten_paused_run_is_collected() -> None:
+    client = BigramClient()
+    run = Run(client=client, data=letter_pairs(8))
+    gone = weakref.ref(run._loop)
+    gc.collect()
+    subscribers = len(LOSSES._subscribers)
+    del run
+    gc.collect()
+    assert gone() is None
+    assert len(LOSSES._subscribers) == subscribers - 1
+
+
+# -- failures -----------------------------------------------------------------------------------------------------
+
+
+def failing_at(step: int, how: Any) -> Any:
+    """A loss that is pairwise_preference but for its ``step``-th gradient call."""
+    calls = iter(range(1, 10**6))
+
+    def fragile(data: Any, logprobs_list: Any) -> Any:
+        if logprobs_list[0].requires_grad and next(calls) == step:
+            return how(data, logprobs_list)
+        return pairwise_preference_loss(data, logprobs_list)
+
+    return fragile
+
+
+def raises(data: Any, logprobs_list: Any) -> Any:
+    raise ZeroDivisionError("a planted bug")
+
+
+def is_nan(data: Any, logprobs_list: Any) -> Any:
+    return logprobs_list[0].sum() * float("nan"), {}
+
+
+def exits(data: Any, logprobs_list: Any) -> Any:
+    raise LossError("no gradient reaches datum 3", index=3)
+
+
+@pytest.mark.parametrize(
+    ("how", "message", "index"),
+    [(raises, "a planted bug", None), (is_nan, "the loss is nan", None), (exits, "no gradient reaches datum 3", 3)],
+)
+def test_a_failed_step_leaves_no_trace_and_is_made_again(make_run: Any, how: Any, message: str, index: Any) -> None:
+    run = make_run(loss=failing_at(4, how))
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert (run.status, run.steps_done, len(run.history)) == ("paused", 3, 3)
+    assert run.error is not None
+    assert message in run.error.message
+    assert run.error.index == index
+    assert "error" in repr(run)
+    with pytest.raises(RunError, match=message):
+        run.wait(check=True)
+    expected = make_run(steps=3)
+    finish(expected)
+    assert torch.equal(run.client.table, expected.client.table)  # as after three good steps
+    run.resume()
+    assert run.wait(TIMEOUT)
+    assert run.error is None
+    assert run.status == "finished"
+    assert run.client.batches[3] == run.client.batches[4]  # the failed step's batch again
+    whole = finish(make_run(steps=12))
+    assert torch.equal(run.client.table, whole.client.table)
+    assert [timeless(r).metrics for r in run.records] == [timeless(r).metrics for r in whole.records]
+
+
+def test_the_failure_names_the_line_and_shows_it(make_run: Any) -> None:
+    def planted(data: Any, logprobs_list: Any) -> Any:
+        if logprobs_list[0].requires_grad:
+            wrong = 1 / 0
+            return wrong, {}
+        return pairwise_preference_loss(data, logprobs_list)
+
+    run = make_run(loss=planted)
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert run.error.line == 3
+    assert run.loss.source.splitlines()[run.error.line - 1].strip() == "wrong = 1 / 0"
+    assert run.error.message == "planted v1, line 3: ZeroDivisionError: division by zero"
+    assert "-->   3" in run.error.traceback
+    assert "trainer.py" not in run.error.traceback
+
+
+def test_mending_the_loss_lets_the_run_go_on(make_run: Any) -> None:
+    register(name="mended")(failing_at(3, raises))
+    run = make_run(loss="mended")
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert run.status == "paused"
+    register(name="mended")(lambda data, logprobs_list: pairwise_preference_loss(data, logprobs_list))
+    finish(run)
+    assert [r.loss_version for r in run.records] == [1] * 2 + [2] * 10
+    assert [e.label for e in run.edits] == ["mended v2"]
+
+
+def test_an_odd_batch_pauses_before_any_update(make_run: Any) -> None:
+    run = make_run()
+    run.prepare()
+    whole = run._trainer.job.batch
+    object.__setattr__(run._trainer, "job", OddJob(run._trainer.job))
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert "got 7 datums" in run.error.message
+    assert "optim_step" not in run.client.calls
+    object.__setattr__(run._trainer, "job", run._trainer.job.inner)
+    assert run._trainer.job.batch == whole
+    finish(run)
+
+
+class OddJob:
+    """A job whose batches lose their last datum."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def batch(self, items: Any) -> Any:
+        return self.inner.batch(items)[:-1]
+
+
+def test_a_loss_that_exits_does_not_kill_the_worker_silently(make_run: Any) -> None:
+    class Client(BigramClient):
+        def optim_step(self, adam_params: Any) -> Any:
+            sys.exit("out")
+
+    run = make_run(client=Client())
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert run.status == "paused"
+    assert "SystemExit" in run.error.message
+
+
+def test_bad_data_pauses_and_raises_from_prepare(make_run: Any) -> None:
+    run = make_run(data="no/such/file.jsonl")
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert run.status == "paused"
+    assert "no/such/file.jsonl" in run.error.message
+    with pytest.raises(ValueError, match=r"no/such/file\.jsonl"):
+        run.prepare()
+
+
+def test_stopping_while_a_step_fails_is_a_stop(make_run: Any) -> None:
+    run = make_run(loss=failing_at(1, raises), client=BigramClient(gate=Gate()))
+    run.start()
+    run.client.gate.wait()
+    run.stop()
+    run.client.gate.open(1)
+    assert run.wait(TIMEOUT)
+    assert run.status == "stopped"
+    assert run.error is not None
+
+
+def test_held_out_loss_that_fails_costs_only_that_number(make_run: Any) -> None:
+    def only_trains(data: Any, logprobs_list: Any) -> Any:
+        assert logprobs_list[0].requires_grad
+        return pairwise_preference_loss(data, logprobs_list)
+
+    run = finish(make_run(loss=only_trains))
+    assert "loss" not in run.records[-1].held_out
+    assert run.records[-1].held_out["pair_accuracy"] > 0
+
+
+def test_a_loss_cannot_dress_up_the_held_out_accuracy(make_run: Any) -> None:
+    def boasts(data: Any, logprobs_list: Any) -> Any:
+        loss, _ = pairwise_preference_loss(data, logprobs_list)
+        return loss, {"pair_accuracy": 42.0, "mean_margin": 7.0, "mine": 1.5}
+
+    run = finish(make_run(loss=boasts, steps=5))
+    assert run.records[-1].metrics["pair_accuracy"] == 42.0  # its own word, on its own batch
+    assert 0 <= run.records[-1].held_out["pair_accuracy"] <= 1
+    assert run.records[-1].held_out["mean_margin"] == 7.0  # so that both lines of that chart mean the same
+    assert run.records[-1].held_out["mine"] == run.records[-1].metrics["mine"] == 1.5
+
+
+# -- subscribers and the folder -----------------------------------------------------------------------------------
+
+
+def test_a_subscriber_hears_after_the_record_is_on_disk(make_run: Any) -> None:
+    run = make_run()
+    gaps: list[int] = []
+    done = threading.Event()
+
+    def notify() -> None:
+        seen = len(run.records)
+        file = run.folder / "records.jsonl"
+        gaps.append(seen - len(file.read_text().splitlines()) if file.exists() else seen)
+        if run.status == "finished":
+            done.set()
+
+    dispose = run.subscribe(notify)
+    finish(run)
+    assert done.wait(TIMEOUT)
+    dispose()
+    assert max(gaps) <= 0
+
+
+def test_subscribers_that_raise_or_never_return_do_not_hurt(make_run: Any) -> None:
+    run = make_run()
+    release, heard = threading.Event(), threading.Event()
+
+    def broken() -> None:
+        heard.set()
+        raise ValueError("a broken page")
+
+    def stuck() -> None:
+        release.wait(TIMEOUT)
+
+    disposers = [run.subscribe(broken), run.subscribe(stuck)]
+    finish(run)
+    assert heard.wait(TIMEOUT)
+    release.set()
+    for dispose in disposers:
+        dispose()
+        dispose()
+
+
+def test_no_call_after_dispose_and_the_same_function_twice(make_run: Any) -> None:
+    run = make_run()
+    heard = threading.Event()
+    first, second = run.subscribe(heard.set), run.subscribe(heard.set)
+    first()
+    run.set(beta=0.5)
+    assert heard.wait(TIMEOUT)
+    second()
+    assert run._loop.bell._subscribers == []
+
+
+def test_a_folder_with_a_run_in_it_is_refused(make_run: Any, tmp_path: Any) -> None:
+    finish(make_run(folder=tmp_path / "one", steps=1))
+    again = make_run(folder=tmp_path / "one", steps=1)
+    again.start()
+    assert again.wait(TIMEOUT)
+    assert "already holds a run" in again.error.message
+
+
+def test_a_full_disk_pauses_and_loses_nothing(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    assert run.step(3).wait(TIMEOUT)
+    store = run._loop._store
+    append = store._lines["records.jsonl"].append
+    calls = iter([True])
+
+    def full(entry: Any) -> None:
+        if next(calls, False):
+            store._lines["records.jsonl"]._backlog.append(json.dumps(entry).encode() + b"\n")
+            raise OSError(28, "No space left on device")
+        append(entry)
+
+    monkeypatch.setattr(store._lines["records.jsonl"], "append", full)
+    run.start()
+    assert run.wait(TIMEOUT)
+    assert run.status == "paused"
+    assert "No space left" in run.error.message
+    assert run.steps_done == 4  # the model did make that step
+    finish(run)
+    assert [r.step for r in load_run(run.folder).records] == list(range(1, 13))
+
+
+def test_the_worker_prints_nothing(make_run: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    run = make_run(loss=failing_at(4, raises))
+    run.start()
+    assert run.wait(TIMEOUT)
+    finish(run)
+    assert capfd.readouterr() == ("", "")

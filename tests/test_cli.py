@@ -1,0 +1,160 @@
+"""The command line: what it writes, and that errors are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mint_lab import cli
+from mint_lab.runs import load_run
+
+from .runs.bigram import BigramClient, letter_pairs
+
+
+class Service:
+    """Gives bigram trainers, which take any seed."""
+
+    def create_lora_training_client(self, base_model: str, rank: int = 16, seed: int | None = None) -> BigramClient:
+        return BigramClient(seed or 0)
+
+
+@pytest.fixture
+def bigram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo on the bigram trainer and letter pairs: the command's own work, quickly."""
+    monkeypatch.setattr("mint_lab.runs.run.connect", Service)
+    monkeypatch.setattr("mint_lab.runs.recipes.arithmetic_pairs", lambda n, split: letter_pairs(40))
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+@pytest.mark.usefixtures("bigram")
+def test_demo_writes_its_json(tmp_path: Path) -> None:
+    result = run(
+        "demo", "--steps", 40, "--seed", 3, "--json", tmp_path / "deep" / "out.json", "--folder", tmp_path / "r"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "deep" / "out.json").read_text())
+    assert report["steps"] == 40
+    assert (report["seed"], report["loss"], report["recipe"]) == (3, "pairwise_preference", "preference")
+    assert report["after"]["pair_accuracy"] >= report["before"]["pair_accuracy"]
+    assert {"pair_accuracy", "mean_margin"} <= set(report["before"]) & set(report["after"])
+    assert report["seconds"] > 0
+    assert report["tokens_per_s"] > 0
+    assert "torch" in report["versions"]
+    assert "40 steps in" in result.output
+    assert "\x1b" not in result.output  # no terminal, no bar
+    assert len(load_run(tmp_path / "r").records) == 40
+
+
+@pytest.mark.usefixtures("bigram")
+def test_demo_sft(tmp_path: Path) -> None:
+    result = run("demo", "--recipe", "sft", "--steps", 5, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["loss"] == "cross_entropy"
+    assert report["after"]["nll"] < report["before"]["nll"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--loss", "dpoo"], "unknown loss 'dpoo'"),
+        (["--recipe", "pref"], "unknown recipe 'pref'"),
+        (["--recipe", "sft", "--loss", "hinge"], "hinge is a preference loss"),
+        (["--steps", "1", "--json", "/proc/nope/out.json"], "cannot write /proc/nope/out.json"),
+    ],
+)
+@pytest.mark.usefixtures("bigram")
+def test_errors_are_one_line(arguments: list[str], message: str) -> None:
+    result = run("demo", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("mint-lab: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert run("demo", "--steps", 0).exit_code == 2
+    assert run("demo", "--steps", "many").exit_code == 2
+    assert run("dance").exit_code == 2
+
+
+@pytest.mark.usefixtures("bigram")
+def test_a_failing_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def optim_step(self: Any, adam_params: Any) -> Any:
+        raise OSError("the cable is out")
+
+    monkeypatch.setattr(BigramClient, "optim_step", optim_step)
+    result = run("demo", "--steps", 3)
+    assert result.exit_code == 1
+    assert result.stderr == "mint-lab: OSError: the cable is out\n"
+
+
+@pytest.mark.usefixtures("bigram")
+def test_interrupting_stops_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(self: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mint_lab.runs.run.Run.start", interrupt)
+    result = run("demo", "--steps", 3, "--folder", tmp_path / "r")
+    assert result.exit_code == 130
+    assert result.stderr == "mint-lab: interrupted\n"
+
+
+def lessons(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "01_first_run.ipynb").write_text("one")
+    (folder / "02_losses.ipynb").write_text("two")
+    (folder / "notes.txt").write_text("not a notebook")
+    return folder
+
+
+def test_notebooks_are_copied_and_not_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = lessons(tmp_path / "source")
+    monkeypatch.setattr(cli, "notebooks_dir", lambda: source)
+    assert run("notebooks", tmp_path / "mine").output == f"2 notebooks in {tmp_path / 'mine'}\n"
+    assert sorted(f.name for f in (tmp_path / "mine").iterdir()) == ["01_first_run.ipynb", "02_losses.ipynb"]
+    (tmp_path / "mine" / "01_first_run.ipynb").write_text("edited")
+    refused = run("notebooks", tmp_path / "mine")
+    assert refused.exit_code == 1
+    assert "--force replaces them" in refused.stderr
+    assert (tmp_path / "mine" / "01_first_run.ipynb").read_text() == "edited"
+    assert run("notebooks", tmp_path / "mine", "--force").exit_code == 0
+    assert (tmp_path / "mine" / "01_first_run.ipynb").read_text() == "one"
+
+
+def test_lab_opens_the_first_lesson_and_passes_arguments_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = lessons(tmp_path / "_notebooks")
+    calls: list[list[str]] = []
+    monkeypatch.setattr(cli, "notebooks_dir", lambda: source)
+    monkeypatch.setattr("subprocess.call", lambda command: calls.append(command) or 7)
+    monkeypatch.chdir(tmp_path)
+    assert run("lab", "--no-browser", "--port", 1234).exit_code == 7
+    # The package is no place to work in: the lessons come into the present folder, edited ones stay as they are.
+    assert calls[0][1:] == [
+        *("-m", "jupyterlab", str(Path("mint-lab-notebooks") / "01_first_run.ipynb")),
+        *("--no-browser", "--port", "1234"),
+    ]
+    (tmp_path / "mint-lab-notebooks" / "02_losses.ipynb").write_text("edited")
+    run("lab")
+    assert (tmp_path / "mint-lab-notebooks" / "02_losses.ipynb").read_text() == "edited"
+
+
+def test_lab_without_jupyterlab_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("lab")
+    assert result.exit_code == 1
+    assert "pip install 'mint_lab[notebook]'" in result.stderr
+
+
+def test_build_tiny_passes_arguments_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr("subprocess.call", lambda command: calls.append(command) or 0)
+    assert run("build-tiny", "--steps", 5).exit_code == 0
+    assert calls[0][1:] == ["-m", "mint_lab.tiny.build", "--steps", "5"]

@@ -1,7 +1,7 @@
 """What a run needs of a trainer: the part of the Tinker/MinT API that ``runs`` and ``ui`` are written against.
 
-The local clients, MinT's, Tinker's and SkyRL's all satisfy these protocols, which is why one drops in for another. Every
-call returns at once; calls of one client execute in the order submitted.
+The local clients, MinT's, Tinker's and SkyRL's all satisfy these protocols, which is why one drops in for another.
+Every call returns at once; calls of one client execute in the order submitted.
 """
 
 from __future__ import annotations
@@ -89,6 +89,4 @@ class ServiceClient(Protocol):
     def create_lora_training_client(
         self, base_model: str, rank: int = ..., seed: int | None = ...
     ) -> TrainingClient: ...
-    def create_sampling_client(
-        self, model_path: str | None = ..., base_model: str | None = ...
-    ) -> SamplingClient: ...
+    def create_sampling_client(self, model_path: str | None = ..., base_model: str | None = ...) -> SamplingClient: ...

@@ -29,10 +29,13 @@ def connect(base_url: str, api_key: str | None = None) -> Any:
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"base_url is {base_url!r}, expected http://... or https://...")
     if not api_key and not any(map(os.environ.get, _KEYS)):
-        raise ConfigError(f"no key for {base_url}: set {_KEYS[0]} or pass api_key (some SDKs would ask for it much later)")
+        raise ConfigError(
+            f"no key for {base_url}: set {_KEYS[0]} or pass api_key (some SDKs would ask for it much later)"
+        )
     import tinker
 
     try:
-        return tinker.ServiceClient(base_url=base_url, **({"api_key": api_key} if api_key else {}))
+        options: dict[str, Any] = {"api_key": api_key} if api_key else {}
+        return tinker.ServiceClient(base_url=base_url, **options)
     except (tinker.TinkerError, ValueError) as error:
         raise ConfigError(f"cannot use {base_url}: {error}") from error

@@ -100,7 +100,7 @@ class RestClient:
         await self.delete_checkpoint_from_tinker_path(tinker_path)
 
     def _folders(self, run: str) -> list[tuple[str, Path]]:
-        """Tinker path and folder of every checkpoint of a run, the latest first. What is half written has no plain name."""
+        """Path and folder of every checkpoint of a run, the latest first. What is half written has no plain name."""
         found = [
             (path, folder)
             for kind in _KINDS

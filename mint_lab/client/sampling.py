@@ -36,7 +36,7 @@ class SamplingClient(Ready):
     def __repr__(self) -> str:
         return f"SamplingClient({self._base.name!r})"
 
-    def sample(
+    def sample(  # noqa: PLR0917, the SDK's signature
         self,
         prompt: ModelInput,
         num_samples: int,
@@ -51,9 +51,9 @@ class SamplingClient(Ready):
         """Continue ``prompt`` ``num_samples`` times.
 
         Args:
-            sampling_params: max_tokens, temperature, top_k, top_p, seed, and stop: strings or token ids that end a sample
-                besides the end-of-text token, which does unless stop is an empty list. A sample's last token is the one
-                that ended it.
+            sampling_params: max_tokens, temperature, top_k, top_p, seed, and stop: strings or token ids that end a
+                sample besides the end-of-text token, which does unless stop is an empty list. A sample's last token is
+                the one that ended it.
             include_prompt_logprobs: also give the prompt's own log-probabilities (first entry None).
             The other arguments are the hosted service's and have to be left at their defaults.
 

@@ -27,8 +27,8 @@ class ServiceClient:
     Args:
         home: folder for checkpoints; default ``$MINT_LAB_HOME`` or ``~/.mint_lab``.
         device: "cuda", "mps" or "cpu"; None picks the best one there is.
-        base_url, api_key, user_metadata, project_id: a hosted client's, so that its programs start here unchanged; there
-            is nothing to connect to, so ``base_url`` has to be None.
+        base_url, api_key, user_metadata, project_id: a hosted client's, so that its programs start here unchanged;
+            there is nothing to connect to, so ``base_url`` has to be None.
 
     Raises:
         ConfigError: a ``base_url`` is given.
@@ -45,7 +45,9 @@ class ServiceClient:
         project_id: str | None = None,
     ) -> None:
         if base_url is not None:
-            raise ConfigError(f"this client trains on this machine; mint_lab.client.connect({base_url!r}) is for servers")
+            raise ConfigError(
+                f"this client trains on this machine; mint_lab.client.connect({base_url!r}) is for servers"
+            )
         self._paths = Paths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
 
@@ -58,7 +60,7 @@ class ServiceClient:
     def close(self) -> None:
         """Nothing is held here; clients and base models go when they are no longer used."""
 
-    def create_lora_training_client(
+    def create_lora_training_client(  # noqa: PLR0917, the SDK's signature
         self,
         base_model: str = "mint-tiny",
         rank: int = 32,

@@ -26,7 +26,7 @@ from .paths import Paths
 from .sampling import SamplingClient
 
 if TYPE_CHECKING:
-    from ..engine.models import Adapter
+    from ..engine.models import Adapter, Weights
     from ..engine.step import Objective
     from ..losses import CustomLoss
     from ..types import AdamParams, APIFuture, Datum
@@ -116,7 +116,7 @@ class TrainingClient(Ready):
     def optim_step(
         self, adam_params: AdamParams | None = None, *, optim_params: AdamParams | None = None
     ) -> APIFuture[OptimStepResponse]:
-        """One AdamW step with the accumulated gradient, which is then forgotten. Metrics: ``grad_norm``, before clipping.
+        """One AdamW step with the accumulated gradient, which is then forgotten. Metric: ``grad_norm`` before clipping.
 
         Both SDK generations' keywords are taken.
 
@@ -198,7 +198,7 @@ class TrainingClient(Ready):
         """
         if kind != "snapshot":
             raise ConfigError(f"kind is {kind!r}; only 'snapshot' is available locally")
-        snapshot = self._worker.submit(self._adapter.copy)
+        snapshot: APIFuture[Weights | None] = self._worker.submit(self._adapter.copy)
         return SamplingClient(self._adapter.base, self._adapter, snapshot)
 
     def create_sampling_client(
@@ -271,9 +271,7 @@ class TrainingClient(Ready):
             raise ConfigError(f"loss_fn is {name!r}, expected a name; functions go to forward_backward_custom")
         spec = LOSSES[name]
         if not spec.builtin:
-            raise ConfigError(
-                f"{name!r} is a custom loss; give LOSSES[{name!r}].bind() to forward_backward_custom"
-            )
+            raise ConfigError(f"{name!r} is a custom loss; give LOSSES[{name!r}].bind() to forward_backward_custom")
         return Builtin(spec, spec.config(config))
 
     def _pass(

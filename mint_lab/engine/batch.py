@@ -1,4 +1,4 @@
-"""Datums checked and laid end to end: everything that can be wrong with a batch is found here, before any weight is used.
+"""Datums checked and laid end to end: what can be wrong with a batch is found here, before any weight is used.
 
 A message names the datum's index, the field, what was found and what was expected.
 """
@@ -79,7 +79,8 @@ def read_batch(data: Any, spec: LossSpec | None, *, vocab_size: int, context: in
 
     Raises:
         DataError: an empty batch, something that is no text ``Datum``, a sequence that is empty or too long, a token
-            outside the vocabulary, fields that are missing, unknown, of the wrong length or not finite where they count.
+            outside the vocabulary, fields that are missing, unknown, of the wrong length or not finite where they
+            count.
     """
     if isinstance(data, (str, bytes)) or not isinstance(data, Sequence):
         raise DataError(f"got {type(data).__name__}, expected a list of Datum")
@@ -151,13 +152,9 @@ def _flat_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str
             expected = "numbers" if "f" in kinds else "integer token ids"
             raise DataError(f"holds {row.dtype}, expected {expected}", index=i, field=name)
         if row.ndim != 1:
-            raise DataError(
-                f"shape {row.shape}, expected ({length},): one value per token", index=i, field=name
-            )
+            raise DataError(f"shape {row.shape}, expected ({length},): one value per token", index=i, field=name)
         if len(row) != length:
-            raise DataError(
-                f"length {len(row)}, expected {length}, the length of model_input", index=i, field=name
-            )
+            raise DataError(f"length {len(row)}, expected {length}, the length of model_input", index=i, field=name)
         rows.append(row)
     return np.concatenate(rows)
 
@@ -189,9 +186,9 @@ def _builtin_fields(data: Sequence[Datum], spec: LossSpec, lengths: list[int]) -
         flat["weights"] = np.ones(sum(lengths), dtype=np.float32)
     _check_finite("weights", flat["weights"], lengths)
     counted = flat["weights"] != 0
-    for name in flat:
+    for name, values in flat.items():
         # What stands at a position of weight 0 is never read, so it may be anything: samplers put nan on prompts.
-        _check_finite(name, np.where(counted, flat[name], 0), lengths)
+        _check_finite(name, np.where(counted, values, 0), lengths)
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in flat.items()}
 
 
@@ -199,9 +196,7 @@ def _check_finite(name: str, values: NDArray[Any], lengths: list[int]) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         index, position = _locate(int(bad[0]), lengths)
-        raise DataError(
-            f"{values[bad[0]]} at position {position}, expected a finite number", index=index, field=name
-        )
+        raise DataError(f"{values[bad[0]]} at position {position}, expected a finite number", index=index, field=name)
 
 
 def _locate(flat: int, lengths: list[int]) -> tuple[int, int]:

@@ -12,7 +12,6 @@ A checkpoint is written beside its place and renamed, so a name always leads to 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -78,7 +77,9 @@ def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None)
             )
             adapter.base.peft_config(adapter).save_pretrained(str(draft))
             if optimizer is not None:
-                save_file({k: v.cpu().contiguous() for k, v in optimizer.state().items()}, draft / "optimizer.safetensors")
+                save_file(
+                    {k: v.cpu().contiguous() for k, v in optimizer.state().items()}, draft / "optimizer.safetensors"
+                )
             about = {"format": FORMAT, "base_model": adapter.base.name, "lora": asdict(adapter.shape)}
             (draft / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             _replace(draft, folder)
@@ -94,12 +95,12 @@ def _replace(draft: Path, folder: Path) -> None:
     draft.chmod(0o755)  # mkdtemp's is private
     old = draft.with_name(f"{draft.name}-old")
     if folder.exists():
-        os.replace(folder, old)
+        folder.replace(old)
     try:
-        os.replace(draft, folder)
+        draft.replace(folder)
     except OSError:
         if old.exists():
-            os.replace(old, folder)
+            old.replace(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

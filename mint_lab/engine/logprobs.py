@@ -70,9 +70,7 @@ class TargetLogprobs:
         """
         unique = torch.zeros_like(self._place, dtype=gradient.dtype).index_add(0, self._inverse, gradient)
         if self._graph is not None and self._leaf is not None:
-            found = torch.autograd.grad(
-                self._graph, [self._leaf, *parameters], unique, allow_unused=True
-            )
+            found = torch.autograd.grad(self._graph, [self._leaf, *parameters], unique, allow_unused=True)
             self._graph = None
             assert found[0] is not None
             return found[0], list(found[1:])

@@ -1,7 +1,7 @@
 """Loading a base model and attaching LoRA adapters to it.
 
 Several training clients share one copy of a base model: each owns one adapter (``peft``), and exactly one adapter, or
-none, is active at a time. Snapshots for sampling are copies of an adapter's tensors, swapped in for the length of a call.
+none, is active at a time. Snapshots for sampling are copies of an adapter's tensors, swapped in for a call.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import secrets
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ class Adapter:
         if self.gradients is None:
             self.gradients = gradients
         else:
-            torch._foreach_add_(self.gradients, gradients)
+            self.gradients = [a + b for a, b in zip(self.gradients, gradients, strict=True)]
 
     def copy(self) -> Weights:
         """A copy of the present weights, by PEFT's names."""
@@ -115,13 +115,13 @@ class BaseModel:
         self._active: str | None = None
         self._in_use: str | None = None
         self._retired: list[str] = []
-        self.packs = _takes_block_mask(self)
+        self.packs = self._takes_block_mask()
 
     def layout(self, sequences: list[list[int]]) -> Layout:
         """``sequences`` packed for this model's trunk."""
         window = _window(self.config)
         packs = self.packs and (not window or max(map(len, sequences)) <= window)
-        row = min(max(self.hidden_size, 256), self.context, window or self.context)
+        row = min(max(self.hidden_size, 128), self.context, window or self.context)
         return pack(sequences, row, share=packs)
 
     def trunk(self, layout: Layout) -> torch.Tensor:
@@ -191,7 +191,7 @@ class BaseModel:
         return self._peft.peft_config[adapter.name]
 
     @contextlib.contextmanager
-    def using(self, adapter: Adapter | None, weights: Weights | None = None) -> Iterator[None]:
+    def using(self, adapter: Adapter | None, weights: Weights | None = None) -> Generator[None]:
         """Run the model with ``adapter`` (None: the base model alone), or with other ``weights`` in its place.
 
         May be nested: a custom loss, called in the middle of a pass, may ask the same model for a reference.
@@ -204,11 +204,11 @@ class BaseModel:
         own = {name: p.data for name, p in adapter.parameters.items()}
         try:
             self._activate(adapter.name)
-            for name, p in adapter.parameters.items() if weights is not None else ():
-                p.data = weights[name]
+            for name, weight in (weights or {}).items():
+                adapter.parameters[name].data = weight
             yield
         finally:
-            for name, p in adapter.parameters.items() if weights is not None else ():
+            for name, p in adapter.parameters.items():
                 p.data = own[name]
             self._in_use = outer
             if outer is not None:
@@ -227,6 +227,26 @@ class BaseModel:
             p.data = p.data.float()
             p.requires_grad_(True)
         return found
+
+    def _takes_block_mask(self) -> bool:
+        """Whether packed hidden states are those of each sequence alone: a small random batch with shared prefixes."""
+        draw = torch.randint(0, self.vocab_size, (4, 12), generator=torch.Generator().manual_seed(0)).tolist()
+        sequences = [draw[0][:9] + draw[1], draw[0][:9] + draw[2][:5], draw[3]]
+        tolerance = 2e-2 if self._model.dtype == torch.bfloat16 else 1e-4
+        body = getattr(self._model, self._model.base_model_prefix)
+        try:
+            with torch.no_grad():
+                packed = pack(sequences, 48)
+                together = self.trunk(packed).flatten(0, 1)
+                for place, sequence in zip(packed.places, sequences, strict=True):
+                    ids = torch.tensor([sequence], device=self.device)
+                    alone = body(input_ids=ids, use_cache=False).last_hidden_state[0]
+                    difference = (together[torch.from_numpy(place)] - alone).abs().max()
+                    if not float(difference) <= tolerance * float(alone.abs().max()):
+                        return False
+        except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError):
+            return False
+        return True
 
     def _sweep(self) -> None:
         """Delete the adapters whose owners are gone; the active one must not be among them."""
@@ -309,31 +329,11 @@ def _targets(kinds: dict[str, str], shape: LoraShape) -> list[str]:
 
 
 @contextlib.contextmanager
-def _peft_quiet() -> Iterator[None]:
+def _peft_quiet() -> Generator[None]:
     """What peft warns of while it attaches: its own use of transformers; that LoRA on a tied output layer must not be
-    merged into the embedding (it never is here); and that it has set fan_in_fan_out for GPT-2's layers itself."""
+    merged into the embedding (it never is here); and that it has set fan_in_fan_out for GPT-2's layers itself.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="peft|transformers")
         warnings.filterwarnings("ignore", category=UserWarning, message=".*(tie_word_embeddings|fan_in_fan_out).*")
         yield
-
-
-def _takes_block_mask(base: BaseModel) -> bool:
-    """Compare packed with one-by-one hidden states of a small random batch, both with shared and separate prefixes."""
-    generator = torch.Generator().manual_seed(0)
-    draw = torch.randint(0, base.vocab_size, (4, 12), generator=generator).tolist()
-    sequences = [draw[0][:9] + draw[1], draw[0][:9] + draw[2][:5], draw[3]]
-    try:
-        with torch.no_grad():
-            together = base.trunk(pack(sequences, 48)).flatten(0, 1)
-            packed = pack(sequences, 48)
-            for i, sequence in enumerate(sequences):
-                ids = torch.tensor([sequence], device=base.device)
-                alone = getattr(base._model, base._model.base_model_prefix)(input_ids=ids, use_cache=False)
-                difference = together[torch.from_numpy(packed.places[i])] - alone.last_hidden_state[0]
-                scale = alone.last_hidden_state.abs().max()
-                if not float(difference.abs().max()) <= (2e-2 if base._model.dtype == torch.bfloat16 else 1e-4) * float(scale):
-                    return False
-    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError):
-        return False
-    return True

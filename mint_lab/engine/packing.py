@@ -59,7 +59,7 @@ def pack(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool = T
         row_tokens: attention costs rows x width^2, so a row should not be much wider than the model's hidden size.
         share: store common prefixes once; with False each sequence has a row of its own, padded at the end.
     """
-    width = max(row_tokens, max(len(s) for s in sequences)) if share else 0
+    width = max(row_tokens, *map(len, sequences)) if share else 0
     trees = _trees(sequences, width) if share else [[(i, 0)] for i in range(len(sequences))]
     return _fill(sequences, _rows(sequences, trees, width) if share else trees, padded=not share)
 

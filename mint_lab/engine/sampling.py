@@ -1,9 +1,9 @@
 r"""Generation with a key-value cache, many requests as one batch.
 
 Each prompt is run once, whatever the number of samples drawn from it. Every sequence has random numbers of its own,
-drawn from its request's seed, and picks its token by inverting the cumulative distribution: the same seed gives the same
-tokens whatever else is in the batch. The log-probabilities returned are those of the distribution sampled from (after
-temperature, top_k and top_p), which is what an importance ratio has to be taken against.
+drawn from its request's seed, and picks its token by inverting the cumulative distribution: the same seed gives the
+same tokens whatever else is in the batch. The log-probabilities returned are those of the distribution sampled from
+(after temperature, top_k and top_p), which is what an importance ratio has to be taken against.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class _State:
             keep = torch.tensor(going, dtype=torch.int64, device=self.mask.device)
             self.rows = [self.rows[i] for i in going]
             if going:
-                self.cache.reorder_cache(keep)
+                self.cache.reorder_cache(keep)  # pyright: ignore[reportArgumentType]
             self.mask = self.mask[keep]
         if not going:
             return
@@ -157,7 +157,7 @@ def _prefill(base: BaseModel, requests: Sequence[Request]) -> _State:
     ]
     keep = torch.tensor(owner, device=base.device)
     if len(owner) > len(requests):
-        cache.reorder_cache(keep)
+        cache.reorder_cache(keep)  # pyright: ignore[reportArgumentType]
     state = _State(base, rows, cache, mask[keep], logits[keep])
     for i, row in zip(owner, rows, strict=True):
         state.samples.setdefault(i, []).append(row.sample)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ def _read(source: str, device: torch.device) -> tuple[Any, Any]:
     def load(*, local: bool) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a model without its files
+            raise OSError("there is no tokenizer")
         with _no_progress_bar(source):
             model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, local_files_only=local)
         return tokenizer, model
@@ -102,7 +104,7 @@ def _reach_hub() -> None:
 
 
 @contextlib.contextmanager
-def _no_progress_bar(source: str) -> Iterator[None]:
+def _no_progress_bar(source: str) -> Generator[None]:
     """A local model loads at once, and its progress bar would only end up in a notebook's output."""
     shown = hf_logging.is_progress_bar_enabled()
     if Path(source).is_dir():

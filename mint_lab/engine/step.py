@@ -2,11 +2,11 @@ r"""One trunk pass, any loss; and the optimizer step.
 
 The graph is cut twice: at the hidden states and at the log-probabilities. Between the cuts stands the loss, built-in or
 custom, which sees leaf tensors and nothing of the model. Its gradient :math:`g = dL/d\log p` goes back through the head
-(where it is not 0) to :math:`dL/dh` and from there through the trunk, once. So a custom loss costs what a built-in costs.
+(where it is not 0) to :math:`dL/dh` and from there through the trunk, once. A custom loss costs what a built-in costs.
 
 A batch larger than the token budget is cut into micro-batches. A separable loss (the sum of its datums' losses) then
-accumulates; a coupled one takes two phases: log-probabilities without a graph, the loss on all of them, then forward and
-backward by micro-batch with :math:`g` held fixed. Neither value nor gradient depends on the cut.
+accumulates; a coupled one takes two phases: log-probabilities without a graph, the loss on all of them, then forward
+and backward by micro-batch with :math:`g` held fixed. Neither value nor gradient depends on the cut.
 
 Nothing is changed by a pass that fails: gradients are collected aside and added to the adapter at the very end.
 """
@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ..errors import ConfigError, LossError, ModelError
@@ -87,8 +86,8 @@ class Custom:
         for index, gradient in enumerate(found):
             if gradient is None:
                 raise LossError(
-                    f"no gradient reaches datum {index}: the loss does not depend on logprobs_list[{index}] (or detaches "
-                    "it); a datum that should not count can be multiplied by 0, or left out of the batch",
+                    f"no gradient reaches datum {index}: the loss does not depend on logprobs_list[{index}], or "
+                    "detaches it; a datum that should not count can be multiplied by 0, or left out of the batch",
                     index=index,
                 )
             if not bool(torch.isfinite(gradient).all()):
@@ -113,7 +112,9 @@ def _read_result(result: Any) -> tuple[torch.Tensor, dict[str, float]]:
         raise LossError(f"the loss function returned {found}, expected a tuple (loss, metrics)")
     loss, metrics = result
     if not isinstance(loss, torch.Tensor):
-        raise LossError(f"the loss is a {type(loss).__name__}, expected a scalar torch.Tensor; do not call float() on it")
+        raise LossError(
+            f"the loss is a {type(loss).__name__}, expected a scalar torch.Tensor; do not call float() on it"
+        )
     if loss.dim() != 0:
         raise LossError(f"the loss has shape {tuple(loss.shape)}, expected a scalar; reduce it with .sum() or .mean()")
     if not loss.is_floating_point():
@@ -130,7 +131,8 @@ def _read_result(result: Any) -> tuple[torch.Tensor, dict[str, float]]:
     numbers: dict[str, float] = {}
     for name, value in metrics.items():
         try:
-            numbers[str(name)] = float(value)
+            # detached: torch warns of float() on a tensor with a graph
+            numbers[str(name)] = float(value.detach() if isinstance(value, torch.Tensor) else value)
         except (TypeError, ValueError, RuntimeError):  # torch's own for a tensor of several numbers
             raise LossError(f"metric {name!r} is a {type(value).__name__}, expected a float") from None
     return loss, numbers
@@ -179,10 +181,12 @@ def run_pass(
             run.two_phases(batch, [batch.select(part) for part in parts])
     run.result.micro_batches = len(parts)
     if backward:
-        adapter.add_gradients([
-            torch.zeros_like(p) if g is None else g
-            for p, g in zip(adapter.parameters.values(), run.collected, strict=True)
-        ])
+        adapter.add_gradients(
+            [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(adapter.parameters.values(), run.collected, strict=True)
+            ]
+        )
     return run.result
 
 
@@ -281,14 +285,17 @@ class Optimizer:
         gradients = self._adapter.gradients
         if gradients is None:
             raise ModelError(
-                "optim_step has no gradient to apply: call forward_backward first (if it failed, nothing was accumulated)"
+                "optim_step has no gradient to apply: call forward_backward first (if that failed, nothing "
+                "was accumulated)"
             )
         norm = torch.nn.utils.get_total_norm(gradients)
         if not math.isfinite(float(norm)):
             self._adapter.gradients = None
-            raise ModelError(f"the gradient's norm is {float(norm):g}; it was dropped, weights and optimizer are unchanged")
+            raise ModelError(
+                f"the gradient's norm is {float(norm):g}; it was dropped, weights and optimizer are unchanged"
+            )
         if settings.grad_clip_norm > 0 and float(norm) > settings.grad_clip_norm:
-            torch._foreach_mul_(gradients, settings.grad_clip_norm / float(norm))
+            gradients = [gradient * (settings.grad_clip_norm / float(norm)) for gradient in gradients]
         for group in self._adam.param_groups:
             group["lr"] = settings.learning_rate
             group["betas"] = (settings.beta1, settings.beta2)
@@ -324,7 +331,6 @@ class Optimizer:
             kind, name = key.split(".", 1)
             entries.setdefault(index[name], {})[kind] = value
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
-
 
     def check(self, state: dict[str, torch.Tensor]) -> None:
         """Raise :class:`ModelError` unless ``state`` is empty or has every moment of this adapter."""

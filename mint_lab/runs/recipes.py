@@ -210,8 +210,8 @@ class Preference:
 
     name: str = "preference"
     default_loss: str = "pairwise_preference"
-    default_steps: int = 200
-    default_learning_rate: float = 2e-3
+    default_steps: int = 240
+    default_learning_rate: float = 6e-4
     families: tuple[Family, ...] = ("preference", "custom")
 
     def prepare(

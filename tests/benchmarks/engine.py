@@ -49,7 +49,7 @@ def custom_against_builtin(rounds: int, pairs: int) -> list[Row]:
             client = ml.ServiceClient().create_lora_training_client(name, rank=16, seed=0)
             data = ml.data.pairs_to_data(ml.data.arithmetic_pairs(pairs, seed=0), client.get_tokenizer())
             found = alternate(_three_ways(client, data), rounds)
-            label = "1.7 M parameters" if name == "mint-tiny" else "22 M parameters"
+            label = "0.9 M parameters" if name == "mint-tiny" else "22 M parameters"
             rows.append(
                 _row(f"custom loss / built-in loss, {label}", found["custom"], found["builtin"], "at most 1.05")
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +75,11 @@ def test_a_round_trip_is_exact_and_training_goes_on_the_same(
 
 def test_without_optimizer_only_the_weights(trained: tuple[Adapter, Optimizer], tmp_path: Path, qwen3: Path) -> None:
     save_checkpoint(tmp_path / "s", trained[0], None)
-    assert sorted(f.name for f in (tmp_path / "s").iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "mint_lab.json"]
+    assert sorted(f.name for f in (tmp_path / "s").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "mint_lab.json",
+    ]
     checkpoint = load_checkpoint(tmp_path / "s")
     assert checkpoint.optimizer is None
     other = fresh(qwen3)
@@ -104,7 +107,9 @@ def test_peft_alone_loads_it(trained: tuple[Adapter, Optimizer], saved: Path, qw
     plain = Reference(qwen3, saved)
     with torch.no_grad(), trained[0].base.using(trained[0]):
         ours = torch.log_softmax(trained[0].base(input_ids=torch.tensor([[5, 6, 7]])).logits[0], -1)
-        torch.testing.assert_close(plain.logprobs([5, 6, 7], [1, 2, 3]), ours[torch.arange(3), [1, 2, 3]], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            plain.logprobs([5, 6, 7], [1, 2, 3]), ours[torch.arange(3), [1, 2, 3]], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_what_it_is_can_be_read_without_the_weights(saved: Path, adapter: Adapter) -> None:
@@ -122,7 +127,11 @@ class Crash(BaseException):
     [*((m, k) for m in ("weights", "config", "optimizer") for k in (Crash, OSError)), ("rename", OSError)],
 )
 def test_a_crash_while_writing_leaves_the_old_one(
-    moment: str, kind: type[BaseException], trained: tuple[Adapter, Optimizer], saved: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str,
+    kind: type[BaseException],
+    trained: tuple[Adapter, Optimizer],
+    saved: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = state(*trained)
     step(*trained, 5)
@@ -138,7 +147,7 @@ def test_a_crash_while_writing_leaves_the_old_one(
         return call
 
     if moment == "rename":
-        monkeypatch.setattr(checkpoints.os, "replace", fail_at(2, os.replace))
+        monkeypatch.setattr(Path, "replace", fail_at(2, Path.replace))
     elif moment == "config":
         monkeypatch.setattr(trained[0].base, "peft_config", fail_at(1, trained[0].base.peft_config))
     else:
@@ -160,7 +169,7 @@ def test_replacing_leaves_one(trained: tuple[Adapter, Optimizer], saved: Path) -
 
 def test_a_place_that_cannot_be_written(adapter: Adapter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="cannot write checkpoint .*file/c"):
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*file/c"):
         save_checkpoint(tmp_path / "file" / "c", adapter, None)
 
 
@@ -206,12 +215,24 @@ def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another base model": (lambda f: edit(f, base_model="other"), "was made on base model 'other', this client trains"),
-    "a weight too few": (lambda f: rewrite(f / "adapter_model.safetensors", dict.popitem), r"do not fit this adapter \(rank 3\)"),
-    "a weight of another shape": (lambda f: rewrite(f / "adapter_model.safetensors", lambda t: t.update({min(t): torch.zeros(1, 2)})), r"has shape \(1, 2\), expected"),
+    "a weight too few": (
+        lambda f: rewrite(f / "adapter_model.safetensors", dict.popitem),
+        r"do not fit this adapter \(rank 3\)",
+    ),
+    "a weight of another shape": (
+        lambda f: rewrite(f / "adapter_model.safetensors", lambda t: t.update({min(t): torch.zeros(1, 2)})),
+        r"has shape \(1, 2\), expected",
+    ),
     "a moment too few": (lambda f: rewrite(f / "optimizer.safetensors", dict.popitem), "optimizer state does not fit"),
-    "a moment of another name": (lambda f: rewrite(f / "optimizer.safetensors", lambda t: t.update({"exp_avg.x": torch.zeros(1)})), r"exp_avg.x has shape \(1,\), expected none"),
-    "a moment of another shape": (lambda f: rewrite(f / "optimizer.safetensors", lambda t: t.update({min(t): torch.zeros(1)})), r"has shape \(1,\), expected"),
-}  # fmt: skip
+    "a moment of another name": (
+        lambda f: rewrite(f / "optimizer.safetensors", lambda t: t.update({"exp_avg.x": torch.zeros(1)})),
+        r"exp_avg.x has shape \(1,\), expected none",
+    ),
+    "a moment of another shape": (
+        lambda f: rewrite(f / "optimizer.safetensors", lambda t: t.update({min(t): torch.zeros(1)})),
+        r"has shape \(1,\), expected",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", FOREIGN)

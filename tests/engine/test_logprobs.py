@@ -14,7 +14,9 @@ from mint_lab.engine.logprobs import TargetLogprobs
 HIDDEN, VOCAB = 4, 7
 
 
-def case(seed: int, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray], np.ndarray, torch.Tensor]:
+def case(
+    seed: int, lengths: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray], np.ndarray, torch.Tensor]:
     """Hidden states, head weights, places (with repeats, as under shared prefixes), targets, and a gradient."""
     random = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -45,7 +47,9 @@ def test_values_and_gradients_are_log_softmaxs(seed: int, lengths: list[int], ch
     assert plain_hidden.grad is not None
     assert plain_head.grad is not None
     torch.testing.assert_close(into, plain_hidden.grad, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.zeros_like(head) if into_head is None else into_head, plain_head.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.zeros_like(head) if into_head is None else into_head, plain_head.grad, rtol=1e-4, atol=1e-5
+    )
     assert parameter.grad is None
     assert hidden.grad is None
 
@@ -54,7 +58,9 @@ def test_values_and_gradients_are_log_softmaxs(seed: int, lengths: list[int], ch
 def test_by_hand(keep: bool) -> None:
     """Logits (0, ln 3): probabilities 1/4 and 3/4. d log p_1 / dz = (-1/4, 1/4), and z = h W with W = [[0], [ln 3]]."""
     weights = torch.tensor([[0.0], [np.log(3.0)]], dtype=torch.float32)
-    found = TargetLogprobs(lambda h: h @ weights.T, torch.ones(1, 1), [np.array([0])], np.array([1]), 2, keep_graph=keep)
+    found = TargetLogprobs(
+        lambda h: h @ weights.T, torch.ones(1, 1), [np.array([0])], np.array([1]), 2, keep_graph=keep
+    )
     assert found.values.tolist() == pytest.approx([np.log(0.75)])
     into, rest = found.backward(torch.tensor([2.0]), [])
     assert into.tolist() == [pytest.approx([2 * 0.25 * np.log(3)])]
@@ -93,7 +99,9 @@ def test_backward_visits_only_what_has_a_gradient() -> None:
 def test_large_logits_do_not_overflow() -> None:
     """exp(1e4) is inf; log p is 0 for the winner and -1e4 for the other."""
     weights = torch.tensor([[1e4], [0.0]])
-    found = TargetLogprobs(lambda h: h @ weights.T, torch.ones(1, 1), [np.array([0, 0])], np.array([0, 1]), 2, keep_graph=True)
+    found = TargetLogprobs(
+        lambda h: h @ weights.T, torch.ones(1, 1), [np.array([0, 0])], np.array([0, 1]), 2, keep_graph=True
+    )
     assert found.values.tolist() == [0.0, -1e4]
     into, _ = found.backward(torch.tensor([1.0, 1.0]), [])
     assert bool(torch.isfinite(into).all())

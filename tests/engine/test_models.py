@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -68,11 +67,15 @@ def test_a_damaged_folder_is_named(damage: str, qwen3: Path, tmp_path: Path) -> 
         (folder / "config.json").write_text("{")
     else:
         (folder / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
-    with pytest.raises(ModelError, match=r"cannot load base model '.*' \(.+\): the directory is not a complete causal language model"):
+    with pytest.raises(
+        ModelError, match=r"cannot load base model '.*' \(.+\): the directory is not a complete causal language model"
+    ):
         load_base(str(folder))
 
 
-@pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}])
+@pytest.mark.parametrize(
+    "network", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
+)
 def test_a_hub_name_without_network_is_one_clear_error_at_once(network: dict[str, str], tmp_path: Path) -> None:
     """Left to itself huggingface_hub retries each file for 23 seconds, printing as it goes."""
     code = (
@@ -146,8 +149,7 @@ def test_adapters_see_neither_each_other_nor_the_base(qwen3: Path) -> None:
     first = hidden(one, base)
     assert not torch.allclose(first, start, atol=1e-2)
     with torch.no_grad():
-        for p in two.parameters.values():
-            p += 0.3
+        torch._foreach_add_(list(two.parameters.values()), 0.3)
     second = hidden(two, base)
     assert not torch.allclose(second, first, atol=1e-2)
     for _ in range(2):
@@ -194,12 +196,14 @@ def test_dead_adapters_are_swept(qwen3: Path) -> None:
     last = base.attach(LoraShape(rank=2), seed=0)
     assert names() == {kept.name, last.name}
     hidden(kept, base)
-    assert {n.split(".lora_A.")[1].split(".")[0] for n, _ in base._peft.named_parameters() if ".lora_A." in n} == names()
+    assert {
+        n.split(".lora_A.")[1].split(".")[0] for n, _ in base._peft.named_parameters() if ".lora_A." in n
+    } == names()
 
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, True, "4", None])
 def test_bad_ranks(rank: object) -> None:
-    with pytest.raises(ModelError, match="rank is .*, expected a whole number from 1 up"):
+    with pytest.raises(ModelError, match=r"rank is .*, expected a whole number from 1 up"):
         LoraShape(rank=rank)  # type: ignore[arg-type]
 
 

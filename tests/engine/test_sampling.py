@@ -62,7 +62,9 @@ def test_a_seed_decides_whatever_else_is_in_the_batch(adapter: Adapter) -> None:
         batch = [*others[:place], mine, *others[place:]]
         assert [s.tokens for s in draw(adapter, *batch)[place]] == [s.tokens for s in alone]
     (more,) = draw(adapter, replace(mine, num_samples=5, max_tokens=6))
-    assert [s.tokens for s in more[:3]] == [s.tokens[:6] for s in alone], "more samples or fewer tokens: the same beginning"
+    assert [s.tokens for s in more[:3]] == [s.tokens[:6] for s in alone], (
+        "more samples or fewer tokens: the same beginning"
+    )
     assert len({tuple(s.tokens) for s in alone}) == 3, "samples of one request differ"
     (another,) = draw(adapter, replace(mine, seed=12))
     assert [s.tokens for s in another] != [s.tokens for s in alone]
@@ -108,7 +110,7 @@ def truncated(logits: torch.Tensor, temperature: float, top_k: int, top_p: float
     [(1.0, -1, 1.0), (0.5, -1, 1.0), (2.0, -1, 1.0), (1.0, 5, 1.0), (1.0, -1, 0.6), (1.5, 20, 0.8), (1.0, 1000, 1.0)],
 )
 def test_the_distribution_is_the_one_asked_for(temperature: float, top_k: int, top_p: float, adapter: Adapter) -> None:
-    """Log-probabilities exactly; frequencies of 4,000 draws by chi-square, whose 99.9% quantile is near n + 3.1 sqrt(2n)."""
+    """Log-probabilities exactly; frequencies of 4,000 draws by chi-square (99.9% quantile: near n + 3.1 sqrt(2n))."""
     n = 4000
     (samples,) = draw(adapter, Request(PROMPT, n, 1, temperature, top_k, top_p, seed=8))
     q = truncated(next_logits(adapter, PROMPT), temperature, top_k, top_p)
@@ -136,7 +138,9 @@ def test_a_cold_temperature_is_nearly_greedy(adapter: Adapter) -> None:
 def test_stop_tokens_and_lengths(adapter: Adapter) -> None:
     free = draw(adapter, Request(PROMPT, 6, 12, seed=4))[0]
     stop = free[0].tokens[5]
-    for sample, before in zip(draw(adapter, Request(PROMPT, 6, 12, seed=4, stop_tokens=frozenset([stop])))[0], free, strict=True):
+    for sample, before in zip(
+        draw(adapter, Request(PROMPT, 6, 12, seed=4, stop_tokens=frozenset([stop])))[0], free, strict=True
+    ):
         end = before.tokens.index(stop) + 1 if stop in before.tokens else 12
         assert sample.tokens == before.tokens[:end]
         assert sample.logprobs == pytest.approx(before.logprobs[:end], abs=1e-5)
@@ -191,13 +195,22 @@ def test_bad_prompts_are_refused(prompt: list[int], words: str, adapter: Adapter
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
-        ("num_samples", 0, "1 or more"), ("num_samples", 1.5, "1 or more"), ("num_samples", None, "1 or more"),
-        ("max_tokens", 0, "1 or more"), ("max_tokens", -3, "1 or more"),
-        ("temperature", -0.1, "0 or more"), ("temperature", float("nan"), "0 or more"), ("temperature", float("inf"), "0 or more"),
-        ("top_k", 0, "-1 .no limit. or 1 or more"), ("top_k", -2, "-1"), ("top_p", 0.0, "above 0"), ("top_p", 1.1, "up to 1"),
-        ("top_p", "much", "above 0"), ("stop_strings", ("a", ""), "no empty string"),
+        ("num_samples", 0, "1 or more"),
+        ("num_samples", 1.5, "1 or more"),
+        ("num_samples", None, "1 or more"),
+        ("max_tokens", 0, "1 or more"),
+        ("max_tokens", -3, "1 or more"),
+        ("temperature", -0.1, "0 or more"),
+        ("temperature", float("nan"), "0 or more"),
+        ("temperature", float("inf"), "0 or more"),
+        ("top_k", 0, "-1 .no limit. or 1 or more"),
+        ("top_k", -2, "-1"),
+        ("top_p", 0.0, "above 0"),
+        ("top_p", 1.1, "up to 1"),
+        ("top_p", "much", "above 0"),
+        ("stop_strings", ("a", ""), "no empty string"),
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range(setting: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=f"{setting} is .*{words}"):
         Request(PROMPT, **{setting: value})

@@ -18,7 +18,9 @@ NAMES = ["importance_sampling", "ppo", "cispo", "dro"]
 LO, HI, BETA = 0.8, 1.2, 0.05
 
 
-def documented(name: str, target_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+def documented(
+    name: str, target_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, advantages: torch.Tensor
+) -> torch.Tensor:
     """MinT's formulas as its documentation prints them (without weights), per token."""
     clip_low_threshold, clip_high_threshold, beta = LO, HI, BETA
     prob_ratio = torch.exp(target_logprobs - sampling_logprobs)
@@ -33,7 +35,9 @@ def documented(name: str, target_logprobs: torch.Tensor, sampling_logprobs: torc
     return -(target_logprobs * advantages - 0.5 * beta * quadratic_term)
 
 
-def value_and_gradient(name: str, logp: Any, logq: Any, advantages: Any, weights: Any, **config: float) -> tuple[list[float], list[float]]:
+def value_and_gradient(
+    name: str, logp: Any, logq: Any, advantages: Any, weights: Any, **config: float
+) -> tuple[list[float], list[float]]:
     leaf = torch.as_tensor(logp, dtype=torch.float32).clone().requires_grad_()
     made = [torch.as_tensor(x, dtype=torch.float32) for x in (weights, logq, advantages)]
     loss = LOSSES[name].fn(leaf, weights=made[0], sampling_logprobs=made[1], advantages=made[2], **config)
@@ -43,8 +47,8 @@ def value_and_gradient(name: str, logp: Any, logq: Any, advantages: Any, weights
 
 
 # r = 1.5, 1.0, 0.5 for logq = -1; A = 2 and A = -2; by hand value and d/dlogp.
-# importance sampling: -rA, gradient -rA.  ppo: r=1.5 A=2 -> -1.2*2 flat; r=.5 A=2 -> -0.5*2 moving; r=1.5 A=-2 -> 3 moving;
-# r=.5 A=-2 -> 0.8*2 flat.  cispo: -clamp(r)*A*logp, gradient -clamp(r)*A.
+# importance sampling: -rA, gradient -rA. ppo: r=1.5 A=2 -> -1.2*2 flat; r=.5 A=2 -> -0.5*2 moving; r=1.5 A=-2 -> 3
+# moving; r=.5 A=-2 -> 0.8*2 flat.  cispo: -clamp(r)*A*logp, gradient -clamp(r)*A.
 BY_HAND = [
     ("importance_sampling", 1.5, 2, -3.0, -3.0),
     ("importance_sampling", 0.5, -2, 1.0, 1.0),
@@ -64,9 +68,10 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize(("name", "ratio", "advantage", "value", "gradient"), BY_HAND)
+@pytest.mark.parametrize("case", BY_HAND)
 @pytest.mark.parametrize("weight", [1.0, 0.25])
-def test_by_hand(name: str, ratio: float, advantage: float, value: float, gradient: float, weight: float) -> None:
+def test_by_hand(case: tuple[str, float, float, float, float], weight: float) -> None:
+    name, ratio, advantage, value, gradient = case
     found = value_and_gradient(name, [math.log(ratio) - 1], [-1.0], [advantage], [weight])
     assert found[0] == pytest.approx([weight * value], rel=1e-5)
     assert found[1] == pytest.approx([weight * gradient], rel=1e-5, abs=1e-7)
@@ -98,11 +103,13 @@ def test_a_weight_of_0_adds_exactly_0(name: str, odd: float, field: str) -> None
     value, gradient = value_and_gradient(name, **{**clean, field: [odd, clean[field][1]]})
     assert (value, gradient) == value_and_gradient(name, **clean)
     assert (value[0], gradient[0]) == (0.0, 0.0)
-    assert math.isfinite(value[1]) and math.isfinite(gradient[1]) and gradient[1] != 0
+    assert math.isfinite(value[1])
+    assert math.isfinite(gradient[1])
+    assert gradient[1] != 0
 
 
 def test_dros_pull_does_not_vanish_at_advantage_0_but_under_the_mask() -> None:
-    """g = 1: beta / 2 = 0.025 where it counts, nothing where it does not."""
+    """At g = 1: beta / 2 = 0.025 where it counts, nothing where it does not."""
     assert value_and_gradient("dro", [-1.0, -1.0], [-2.0, -2.0], [0, 0], [1, 0])[0] == pytest.approx([0.025, 0])
 
 
@@ -112,7 +119,7 @@ def test_an_advantage_of_0_adds_nothing_even_at_an_infinite_ratio(name: str) -> 
 
 
 def test_infinite_ratios_that_count() -> None:
-    """r = inf: clipped for A > 0, where ppo is -hi A and flat; unclipped for A < 0, where the loss really is infinite."""
+    """At r = inf: clipped for A > 0, where ppo is flat; unclipped for A < 0, where the loss really is infinite."""
     assert value_and_gradient("ppo", [-1.0], [-500.0], [2.0], [1.0]) == ([pytest.approx(-2.4)], [0.0])
     assert value_and_gradient("ppo", [-1.0], [-500.0], [-2.0], [1.0])[0] == [math.inf]
     assert value_and_gradient("importance_sampling", [-1.0], [-500.0], [2.0], [1.0])[0] == [-math.inf]
@@ -122,7 +129,9 @@ def test_infinite_ratios_that_count() -> None:
 def test_on_policy_all_but_dro_are_reinforce() -> None:
     """At r = 1 the gradient is -A in all four (dro's pull is 0 there)."""
     for name in NAMES:
-        assert value_and_gradient(name, [-1.0, -2.0], [-1.0, -2.0], [3.0, -0.5], [1, 1])[1] == pytest.approx([-3.0, 0.5])
+        assert value_and_gradient(name, [-1.0, -2.0], [-1.0, -2.0], [3.0, -0.5], [1, 1])[1] == pytest.approx(
+            [-3.0, 0.5]
+        )
 
 
 @given(st.floats(0.05, 4), st.sampled_from([-1.0, 1.0]), st.floats(0.1, 1), st.floats(1, 3))

@@ -28,7 +28,9 @@ def test_by_hand() -> None:
 @given(values)
 def test_it_is_the_documented_formula(rows: list[tuple[float, float]]) -> None:
     target_logprobs, weights = torch.tensor(rows).T
-    torch.testing.assert_close(cross_entropy(target_logprobs, weights=weights).sum(), (-target_logprobs * weights).sum())
+    torch.testing.assert_close(
+        cross_entropy(target_logprobs, weights=weights).sum(), (-target_logprobs * weights).sum()
+    )
 
 
 @pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
@@ -53,6 +55,12 @@ def test_the_sum_grows_with_the_tokens() -> None:
 
 def test_what_the_registry_says_of_it() -> None:
     spec = LOSSES["cross_entropy"]
-    assert (spec.builtin, spec.separable, spec.pairs, spec.inputs, spec.optional) == (True, True, False, ("weights",), ())
+    assert (spec.builtin, spec.separable, spec.pairs, spec.inputs, spec.optional) == (
+        True,
+        True,
+        False,
+        ("weights",),
+        (),
+    )
     with pytest.raises(ConfigError, match="it takes no settings"):
         spec.config({"beta": 1})

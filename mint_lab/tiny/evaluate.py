@@ -1,0 +1,105 @@
+"""What the bundled model can do: greedy answers to held-out problems, graded by kind of error."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mint_lab.data.tasks import (
+    KINDS,
+    Problem,
+    addition_problems,
+    dropped_carry,
+    has_carry,
+    problems,
+    reward,
+)
+
+__all__ = ["greedy_answers", "held_out_report", "sampled_answers"]
+
+
+def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[str], *, max_tokens: int = 12) -> list[str]:
+    """The model's most likely continuation of each prompt, up to the end mark or ``max_tokens``."""
+    return _answers(model, tokenizer, prompts, max_tokens, None)
+
+
+def sampled_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, seed: int, max_tokens: int = 12
+) -> list[str]:
+    """One continuation of each prompt, sampled at temperature 1; the same for the same seed."""
+    return _answers(model, tokenizer, prompts, max_tokens, torch.Generator().manual_seed(seed))
+
+
+def held_out_report(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dict[str, float]:
+    """Shares, 0 to 1, over ``n`` held-out problems a kind.
+
+    Keys: ``"<kind>"`` is greedy accuracy over all phrasings (``"addition"``: the plain phrasing);
+    ``"addition, no carry"`` and ``"addition, carry"`` split it; ``"addition, dropped carry"`` is
+    how often a carry problem gets the dropped-carry answer; ``"addition, sampled"`` is accuracy
+    at temperature 1.
+    """
+    asked = addition_problems(n, seed, "held_out")
+    prompts = [p.prompt for p in asked]
+    answers = greedy_answers(model, tokenizer, prompts)
+    right = [reward(a, p) for a, p in zip(answers, asked, strict=True)]
+    carries = [has_carry(*map(int, p.operands)) for p in asked]
+    dropped = [_is_dropped(a, p) for a, p in zip(answers, asked, strict=True)]
+    sampled = sampled_answers(model, tokenizer, prompts, seed=seed)
+    report = {
+        "addition": _mean(right),
+        "addition, no carry": _mean(r for r, c in zip(right, carries, strict=True) if not c),
+        "addition, carry": _mean(r for r, c in zip(right, carries, strict=True) if c),
+        "addition, dropped carry": _mean(d for d, c in zip(dropped, carries, strict=True) if c),
+        "addition, sampled": _mean(reward(a, p) for a, p in zip(sampled, asked, strict=True)),
+    }
+    for kind in KINDS[1:]:
+        asked = problems(kind, n, seed=seed, split="held_out")
+        answers = greedy_answers(model, tokenizer, [p.prompt for p in asked])
+        report[kind] = _mean(reward(a, p) for a, p in zip(answers, asked, strict=True))
+    return report
+
+
+def _is_dropped(answer: str, problem: Problem) -> float:
+    return float(answer.strip() == str(dropped_carry(*map(int, problem.operands))))
+
+
+def _mean(values: Any) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+@torch.inference_mode()
+def _answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_tokens: int,
+    generator: torch.Generator | None,
+) -> list[str]:
+    ids = [tokenizer.encode(p) for p in prompts]
+    # Prompts of one length go together, so that nothing is padded and no mask is needed.
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, tokens in enumerate(ids):
+        groups[len(tokens)].append(i)
+    texts = [""] * len(prompts)
+    for length, members in groups.items():
+        rows = torch.tensor([ids[i] for i in members])  # (prompts, tokens)
+        live = torch.ones(len(members), dtype=torch.bool)
+        for _ in range(max_tokens):
+            logits = model(rows, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+            if generator is None:
+                chosen = logits.argmax(-1)
+            else:
+                chosen = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+            chosen = torch.where(live, chosen, tokenizer.eos_token_id)
+            rows = torch.cat([rows, chosen[:, None]], dim=1)
+            live &= chosen != tokenizer.eos_token_id
+            if not live.any():
+                break
+        decoded = tokenizer.batch_decode(rows[:, length:], skip_special_tokens=True)
+        for i, text in zip(members, decoded, strict=True):
+            texts[i] = text
+    return texts

@@ -1,0 +1,135 @@
+"""What a page shows of a run besides its curves, read from the run's public face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ..losses import LossSpec, Param
+from ..runs.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
+from .catalogue import param_entry
+from .protocol import Failure, Histogram, Mark, State
+
+__all__ = ["MARKS", "FailureLike", "RunLike", "columns_of", "histograms_of", "state_of"]
+
+MARKS = 60
+"""Edits sent to the page, the latest; what lies further back is counted only."""
+
+_TEXT = 4000  # characters of a message that travel; a traceback may be ten times as long
+_WARNINGS = 4
+
+
+class FailureLike(Protocol):
+    """Why a step failed."""
+
+    message: str
+    line: int | None
+    index: int | None
+    traceback: str
+
+
+class RunLike(Protocol):
+    """The part of a run that a page reads and steers. Reading is safe from any thread."""
+
+    @property
+    def status(self) -> Status: ...
+    @property
+    def error(self) -> FailureLike | None: ...
+    @property
+    def steps_done(self) -> int: ...
+    @property
+    def steps_total(self) -> int | None: ...
+    @property
+    def steps_per_s(self) -> float: ...
+    @property
+    def recipe(self) -> str: ...
+    @property
+    def loss(self) -> LossSpec: ...
+    @property
+    def settings(self) -> dict[str, float]: ...
+    @property
+    def setting_params(self) -> Sequence[Param]: ...
+    @property
+    def edits(self) -> Sequence[Edit]: ...
+    @property
+    def records(self) -> Sequence[StepRecord]: ...
+    @property
+    def baseline(self) -> dict[str, float]: ...
+
+
+def columns_of(record: StepRecord) -> dict[str, float]:
+    """A record as curves: its metrics by name, held-out ones with the prefix ``held_out/``."""
+    held_out = {f"held_out/{name}": float(value) for name, value in record.held_out.items()}
+    return {name: float(value) for name, value in record.metrics.items()} | held_out
+
+
+def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str = "", data: str = "") -> State:
+    """The run as it is now."""
+    edits = list(run.edits)
+    records = run.records
+    warnings = records[-1].warnings if len(records) else []
+    loss = run.loss
+    return State(
+        status=run.status,
+        steps_done=run.steps_done,
+        steps_total=run.steps_total or 0,
+        steps_per_s=_rate(run),
+        recipe=run.recipe,
+        base_model=base_model,
+        data=_data(run, data),
+        loss=loss.name,
+        loss_label=loss.label,
+        settings=_finite(run.settings),
+        controls=[param_entry(param) for param in run.setting_params],
+        marks=[Mark(step=edit.step, label=edit.label[:200]) for edit in edits[-MARKS:]],
+        marks_total=len(edits),
+        baseline=_finite(run.baseline),
+        histograms=list(histograms),
+        warnings=[text[:_TEXT] for text in warnings[:_WARNINGS]],
+        failure=_failure(run),
+    )
+
+
+def histograms_of(record: StepRecord) -> list[Histogram]:
+    """The histograms of one record, with their bins."""
+    return [
+        Histogram(
+            name=name,
+            step=record.step,
+            source="held-out" if record.held_out else "training",
+            start=HISTOGRAM_EDGES[name][0],
+            width=round(HISTOGRAM_EDGES[name][1] - HISTOGRAM_EDGES[name][0], 9),
+            counts=[int(count) for count in counts],
+        )
+        for name, counts in record.histograms.items()
+        if name in HISTOGRAM_EDGES
+    ]
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """JSON knows neither nan nor inf."""
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _rate(run: RunLike) -> float:
+    rate = run.steps_per_s or 0.0
+    return round(rate, 2) if math.isfinite(rate) else 0.0
+
+
+def _data(run: RunLike, name: str) -> str:
+    sizes: tuple[int, int] | None = getattr(run, "data_sizes", None)  # known once it is loaded
+    return name if sizes is None else f"{name or 'data'}, {sizes[0]:,} train / {sizes[1]:,} held out"
+
+
+def _failure(run: RunLike) -> Failure | None:
+    error = run.error
+    if error is None:
+        return None
+    return Failure(
+        step=run.steps_done + 1,
+        message=error.message[:_TEXT],
+        line=error.line,
+        index=error.index,
+        traceback=error.traceback[-_TEXT:],
+    )

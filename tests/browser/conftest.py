@@ -1,0 +1,68 @@
+"""One JupyterLab and one chromium for all browser tests; a page that complained fails its test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from .lab import Lab, Notebook, chromium, serve
+
+SCRIPTED = """
+import traitlets
+from mint_lab.ui.widget import RunWidget
+from tests.ui.scripted import ScriptedRun, record
+
+class Bench(RunWidget):
+    part = traitlets.Unicode("workbench", read_only=True).tag(sync=True)
+"""
+
+Open = Callable[..., Notebook]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/browser/" in item.path.as_posix():
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    root = tmp_path_factory.mktemp("notebooks")
+    with serve(root) as server, sync_playwright() as playwright, chromium(playwright) as context:
+        yield Lab(server, context, root)
+
+
+@pytest.fixture
+def open_notebook(lab: Lab, numbers: Iterator[int]) -> Iterator[Open]:
+    """``open_notebook(cells)`` opens a notebook in JupyterLab; afterwards the page must not have complained."""
+    opened: list[Notebook] = []
+
+    def open_(cells: Sequence[str]) -> Notebook:
+        notebook = lab.notebook(f"test{next(numbers)}.ipynb", cells)
+        opened.append(notebook)
+        return notebook
+
+    yield open_
+    for notebook in opened:
+        notebook.page.close()
+    lab.stop_kernels()
+    assert [complaint for notebook in opened for complaint in notebook.complaints] == []
+
+
+@pytest.fixture
+def scripted(open_notebook: Open) -> Open:
+    """``scripted("ScriptedRun(400)")`` shows a workbench on a scripted run, whose name in the kernel is ``run``."""
+
+    def show(run: str, *cells: str) -> Notebook:
+        bench = "bench = Bench(run, base_model='mint-tiny', data='arithmetic pairs, 4,000 train / 400 held out')\nbench"
+        return open_notebook([SCRIPTED, f"run = {run}\n{bench}", *cells]).show()
+
+    return show
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Iterator[int]:
+    return count(1)

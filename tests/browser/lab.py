@@ -1,0 +1,330 @@
+"""A JupyterLab server and a chromium for the browser tests.
+
+The server gets configuration folders of its own, a token, and a free port of the loopback interface. A chromium that is
+missing is an error, never a skipped test. JavaScript promises are raced against a timeout, because playwright's
+``evaluate`` has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Playwright, Response
+
+__all__ = ["Lab", "Notebook", "Server", "chromium", "chromium_path", "serve", "write_notebook"]
+
+REPOSITORY = Path(__file__).parents[2]
+
+BROWSER_ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --force-color-profile=srgb"
+).split()
+
+# Counts what arrives on the kernel's websocket.
+WEBSOCKET_COUNTER = """
+(() => { const Real = window.WebSocket; window.__received = { messages: 0, bytes: 0 };
+  const size = (data) => typeof data === "string" ? data.length : (data.byteLength ?? data.size ?? 0);
+  window.WebSocket = class extends Real {
+    constructor(url, protocols) { super(url, protocols);
+      if (/\\/channels/.test(String(url))) this.addEventListener("message", (event) => {
+        window.__received.messages += 1; window.__received.bytes += size(event.data); }); } };
+})();
+"""
+
+KERNEL_READY = """async () => { const app = window.jupyterapp; await app.restored;
+  const pause = () => new Promise((resolve) => setTimeout(resolve, 100));
+  for (let i = 0; i < 300 && !app.shell.currentWidget?.sessionContext; i++) await pause();
+  const panel = app.shell.currentWidget;
+  await panel.revealed; await panel.context.ready; await panel.sessionContext.ready;
+  const kernel = panel.sessionContext.session.kernel; await kernel.info;
+  for (let i = 0; i < 300 && !(kernel.connectionStatus === "connected" && kernel.status === "idle"); i++)
+    await pause();
+  return [kernel.connectionStatus, kernel.status]; }"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running JupyterLab."""
+
+    base: str
+    token: str
+    log: Path
+
+    def request(self, path: str, method: str = "GET") -> Any:
+        call = urllib.request.Request(self.base + path, headers={"Authorization": f"token {self.token}"}, method=method)
+        with urllib.request.urlopen(call, timeout=10) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def stop_kernels(self) -> None:
+        for session in self.request("/api/sessions"):
+            self.request(f"/api/sessions/{session['id']}", "DELETE")
+
+
+def chromium_path() -> str:
+    """Where chromium is; raises ``RuntimeError`` when there is none."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        raise RuntimeError("the browser tests need chromium: apt-get install chromium, or set CHROMIUM to its path")
+    return path
+
+
+def write_notebook(path: Path, cells: Sequence[str]) -> Path:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+@contextlib.contextmanager
+def serve(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Server]:
+    """JupyterLab over ``root`` until the block ends; its kernels end with it."""
+    home = Path(tempfile.mkdtemp(prefix="mint-lab-jupyter-"))
+    _write_settings(home, settings or {})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), home / "server.log")
+    with server.log.open("w") as log:
+        process = subprocess.Popen(
+            _command(root, port, server.token), env=_environment(home), stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            _await_ready(server, process)
+            yield server
+        finally:
+            _shut_down(server, process)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _command(root: Path, port: int, token: str) -> list[str]:
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": root,
+        "IdentityProvider.token": token,
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.extension_manager": "readonly",
+    }
+    flags = ["--no-browser", "--allow-root", "--expose-app-in-browser"]
+    return [sys.executable, "-m", "jupyterlab", *flags, *(f"--{name}={value}" for name, value in options.items())]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    own = {name: str(home / folder) for name, folder in folders.items()}
+    # Kernels import the scripted run from the tests.
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    quiet = {"JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return {**os.environ, **own, **quiet, "PYTHONPATH": path}
+
+
+def _write_settings(home: Path, settings: Mapping[str, Any]) -> None:
+    quiet = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
+    for plugin, body in {**quiet, **settings}.items():
+        path = home / "settings" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(body))
+
+
+def _await_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended at once:\n{server.log.read_text()[-3000:]}")
+        try:
+            server.request("/api/status")
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.15)
+        else:
+            return
+
+
+def _shut_down(server: Server, process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        server.stop_kernels()
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def chromium(playwright: Playwright, width: int = 1400, height: int = 1200) -> Iterator[BrowserContext]:
+    """A fresh browser profile until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="mint-lab-chromium-", ignore_cleanup_errors=True) as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=chromium_path(),
+            headless=True,
+            args=BROWSER_ARGUMENTS,
+            viewport={"width": width, "height": height},
+        )
+        context.add_init_script(WEBSOCKET_COUNTER)
+        try:
+            yield context
+        finally:
+            context.close()
+
+
+@dataclass
+class Notebook:
+    """One notebook open in JupyterLab, and what the page complained about."""
+
+    page: Page
+    url: str
+    name: str
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        self.page.on("response", self._on_response)
+
+    def open(self) -> Notebook:
+        self.page.goto(self.url)
+        self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+        found = self.evaluate(KERNEL_READY, 60)
+        assert found == ["connected", "idle"], found
+        return self
+
+    def reload(self) -> Notebook:
+        """Save and load the page again; waits for the widget to stand."""
+        self.command("docmanager:save")
+        self.open()
+        self.widget.wait_for(timeout=30_000)
+        return self
+
+    def show(self) -> Notebook:
+        """Run all cells and wait for the widget."""
+        self.run_all()
+        self.widget.wait_for(timeout=60_000)
+        return self
+
+    def evaluate(self, source: str, timeout: float = 30, argument: Any = None) -> Any:
+        """``source``, a JavaScript function, called with ``argument``; fails after ``timeout`` seconds."""
+        return self.page.evaluate(
+            """async ([source, seconds, argument]) => Promise.race([
+                 Promise.resolve((0, eval)("(" + source + ")")(argument)),
+                 new Promise((_, reject) => setTimeout(
+                   () => reject(new Error("took too long: " + source.slice(0, 80))), seconds * 1000))])""",
+            [source, timeout, argument],
+        )
+
+    def command(self, name: str, arguments: Any = None) -> None:
+        self.evaluate(
+            "async ([name, given]) => { await window.jupyterapp.commands.execute(name, given ?? {}); }",
+            60,
+            [name, arguments],
+        )
+
+    def run_all(self) -> None:
+        self.command("notebook:run-all-cells")
+
+    def run_cell(self, index: int) -> str:
+        """Execute cell ``index`` and return the text of its outputs."""
+        self.evaluate("(index) => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", 5, index)
+        self.command("notebook:run-cell")
+        return self.evaluate(
+            """(index) => { const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
+                 return [...cell.outputArea.node.querySelectorAll('.jp-OutputArea-output')]
+                   .map((output) => output.innerText.trim()).join('\\n'); }""",
+            10,
+            index,
+        )
+
+    def theme(self, name: str) -> None:
+        self.command("apputils:change-theme", {"theme": name})
+        self.page.wait_for_timeout(900)
+
+    def received(self) -> dict[str, int]:
+        """Messages and bytes that came over the kernel's websocket since the page loaded."""
+        return self.page.evaluate("() => ({ ...window.__received })")
+
+    @property
+    def widget(self) -> Locator:
+        return self.page.locator(".mint-lab").first
+
+    def chart(self, name: str) -> Locator:
+        return self.widget.locator(f"[data-name='{name}']")
+
+    def points(self, name: str) -> int:
+        return int(self.chart(name).get_attribute("data-points") or 0)
+
+    def await_points(self, name: str, at_least: int, timeout: float = 60) -> int:
+        self.page.wait_for_function(
+            """([name, wanted]) => [...document.querySelectorAll(`.mint-lab [data-name="${name}"]`)]
+                 .some((chart) => Number(chart.dataset.points) >= wanted)""",
+            arg=[name, at_least],
+            timeout=1000 * timeout,
+        )
+        return self.points(name)
+
+    def await_status(self, status: str, timeout: float = 60) -> None:
+        self.widget.locator(f".ml-status[data-status='{status}']").wait_for(timeout=1000 * timeout)
+
+    def drawn(self) -> dict[str, list[str]]:
+        """Every curve and bar as drawn: the SVG paths, by chart."""
+        return self.page.evaluate(
+            """() => Object.fromEntries([...document.querySelectorAll(".mint-lab .ml-chart")].map((chart) =>
+                 [chart.dataset.name, [...chart.querySelectorAll(".scatterlayer path, .barlayer path")]
+                   .map((path) => path.getAttribute("d") + path.style.stroke + path.style.fill)]))"""
+        )
+
+    def button(self, name: str) -> Locator:
+        return self.widget.get_by_role("button", name=name, exact=True)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _on_response(self, response: Response) -> None:
+        if not response.url.startswith(self.url.split("/lab/")[0]) and response.url.startswith("http"):
+            self.complaints.append(f"outside request: {response.url}")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A server with a browser; opens notebooks."""
+
+    server: Server
+    context: BrowserContext
+    root: Path
+
+    def notebook(self, name: str, cells: Sequence[str]) -> Notebook:
+        write_notebook(self.root / name, cells)
+        url = f"{self.server.base}/lab/tree/{name}?reset&token={self.server.token}"
+        return Notebook(self.context.new_page(), url, name).open()
+
+    def stop_kernels(self) -> None:
+        self.server.stop_kernels()

@@ -1,0 +1,247 @@
+"""The page on a scripted run: every control and every state, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nbformat
+from playwright.sync_api import expect
+
+from .lab import Lab, Notebook
+
+Open = Callable[..., Notebook]
+MAIN = ["loss", "pair_accuracy", "mean_margin", "logps", "margin", "grad_norm"]
+
+
+def test_start_moves_every_chart_to_the_end(scripted: Open, lab: Lab) -> None:
+    notebook = scripted("ScriptedRun(150, rate=60)", "run.status")
+    expect(notebook.widget.locator(".ml-empty")).to_have_text("Press Start and watch the model learn")
+    assert [notebook.points(name) for name in MAIN] == [0] * 6
+    notebook.button("Start").click()
+    notebook.await_points("loss", 20)
+    assert notebook.run_cell(2) == "'running'"  # another cell runs meanwhile
+    notebook.await_status("finished")
+    notebook.await_points("loss", 165)  # 150 training, 15 held-out
+    for name in MAIN:
+        assert notebook.points(name) > 0, name
+        assert notebook.drawn()[name], name
+    assert float(notebook.chart("pair_accuracy").get_attribute("data-last") or 0) > 0.85
+    expect(notebook.widget.locator(".ml-line")).to_contain_text("Held-out pair_accuracy 0.710 → 0.969")
+    progress = notebook.widget.get_by_role("progressbar")
+    assert (progress.get_attribute("aria-valuenow"), progress.get_attribute("aria-valuemax")) == ("150", "150")
+    # The notebook that is saved now carries a picture for readers without a kernel.
+    notebook.page.wait_for_function(
+        """() => { const notebook = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON();
+                   return "image/png" in notebook.cells[1].outputs[0].data; }"""
+    )
+    notebook.command("docmanager:save")
+    saved = nbformat.read(lab.root / notebook.name, as_version=4)
+    assert len(saved.cells[1].outputs) == 1
+    assert {"image/png", "text/plain"} <= set(saved.cells[1].outputs[0].data)
+
+
+def test_pause_step_resume_and_stop(scripted: Open) -> None:
+    notebook = scripted("ScriptedRun(2000, rate=40)")
+    for name, enabled in (("Start", True), ("Step", True), ("Stop", True)):
+        expect(notebook.button(name)).to_be_enabled(enabled=enabled)
+    notebook.button("Step").click()
+    notebook.await_status("paused")
+    notebook.await_points("grad_norm", 1)
+    notebook.button("Resume").click()
+    notebook.await_points("grad_norm", 10)
+    expect(notebook.button("Step")).to_be_disabled()
+    notebook.button("Pause").click()
+    notebook.await_status("paused")
+    notebook.page.wait_for_timeout(400)
+    held = notebook.points("grad_norm")
+    notebook.button("Step").click()
+    notebook.await_points("grad_norm", held + 1)
+    notebook.page.wait_for_timeout(400)
+    assert notebook.points("grad_norm") == held + 1
+    notebook.button("Resume").click()
+    notebook.await_points("grad_norm", held + 10)
+    notebook.button("Stop").click()
+    notebook.await_status("stopped")
+    expect(notebook.button("Stop")).to_be_disabled()
+    expect(notebook.button("New run")).to_be_visible()
+
+
+def test_a_slider_an_entry_and_another_loss_take_effect_and_leave_marks(scripted: Open) -> None:
+    notebook = scripted(
+        "ScriptedRun(3000, rate=40)", "run.settings['beta'], run.settings['learning_rate'], run.loss.name"
+    )
+    notebook.button("Start").click()
+    notebook.await_points("loss", 10)
+    notebook.widget.locator("[data-setting='beta']").focus()
+    for _ in range(6):
+        notebook.page.keyboard.press("ArrowRight")
+    marks = notebook.widget.locator(".ml-marks li")
+    expect(marks).to_have_count(1)
+    expect(marks).to_contain_text("beta 1.2")
+    entry = notebook.widget.locator("[data-entry='learning_rate']")
+    entry.fill("0.003")
+    entry.press("Enter")
+    expect(marks).to_have_count(2)
+    entry.fill("-1")
+    entry.press("Enter")
+    expect(notebook.widget.locator(".ml-note").first).to_contain_text("expected a number from 0 up")
+    expect(entry).to_have_value("0.003")
+    notebook.widget.get_by_label("Loss", exact=True).select_option("simpo")
+    expect(marks).to_have_count(3)
+    expect(notebook.widget.locator("[data-setting='gamma']")).to_be_visible()
+    expect(notebook.widget.locator(".ml-formula math")).to_be_visible()
+    assert notebook.chart("loss").get_attribute("data-marks") == "3"
+    assert notebook.run_cell(2) == "(2.0, 0.003, 'simpo')"
+    unusable = notebook.widget.locator("option[value='ppo']")
+    assert unusable.is_disabled()
+    assert "needs logprobs and advantages" in (unusable.text_content() or "")
+
+
+def test_a_reload_in_mid_run_brings_the_same_picture_back(scripted: Open) -> None:
+    notebook = scripted("ScriptedRun(5000, rate=150)", "run.steps_done")
+    notebook.button("Start").click()
+    notebook.await_points("grad_norm", 700)  # beyond the buckets a series holds: decimated on both sides
+    notebook.reload()
+    before = notebook.await_points("grad_norm", 720)
+    notebook.await_points("grad_norm", before + 30)  # it goes on
+    notebook.button("Pause").click()
+    notebook.await_status("paused")
+    notebook.page.wait_for_timeout(600)
+    points, drawn = {name: notebook.points(name) for name in MAIN}, notebook.drawn()
+    assert notebook.run_cell(2) == str(points["grad_norm"])
+    notebook.reload()
+    notebook.await_points("grad_norm", points["grad_norm"])
+    notebook.page.wait_for_timeout(600)
+    assert {name: notebook.points(name) for name in MAIN} == points
+    again = notebook.drawn()
+    for name in MAIN:
+        assert again[name] == drawn[name], name
+    notebook.button("Resume").click()
+    notebook.await_points("grad_norm", points["grad_norm"] + 5)
+
+
+def test_a_failed_step_says_where_and_resume_goes_on(scripted: Open) -> None:
+    notebook = scripted("ScriptedRun(60, rate=60, fail_at=20)")
+    notebook.button("Start").click()
+    notebook.await_status("failed")
+    panel = notebook.widget.get_by_role("alert").filter(has_text="Step 20 failed")
+    expect(panel).to_contain_text("my_loss v2, line 5: RuntimeError")
+    expect(panel.locator("pre")).to_contain_text("-->   5 margin = chosen - rejected[1:]")
+    notebook.button("Resume").click()
+    notebook.await_status("finished")
+    expect(panel).to_be_hidden()
+
+
+TEXTS = [".ml-title", ".ml-key", ".ml-value", ".ml-summary", ".ml-count", ".ml-line", ".xtitle", ".ytick text"]
+HOSTILE = "<img src=x onerror=window.hacked=1>"
+
+
+def test_hostile_names_are_text(scripted: Open) -> None:
+    names = {HOSTILE: 1.0, "</script><b>x": 2.0, "\u202egnp.exe": 3.0, "m" * 5000: 1.0}
+    run = f"ScriptedRun(30, rate=60, **{names!r})"
+    notebook = scripted(f"{run}; run.warnings.append({HOSTILE!r})")
+    notebook.button("Start").click()
+    notebook.await_status("finished")
+    notebook.widget.get_by_text("More metrics").click()
+    expect(notebook.chart(HOSTILE).locator(".ml-title")).to_have_text(HOSTILE)
+    expect(notebook.widget.locator(".ml-warnings")).to_contain_text(HOSTILE)
+    notebook.chart(HOSTILE).locator(".ml-plot").hover()
+    notebook.page.wait_for_timeout(300)
+    assert notebook.page.evaluate("() => window.hacked") is None
+    assert notebook.widget.locator("img").count() == 0
+    assert overflow(notebook) == 0
+
+
+def test_two_views_share_one_run_and_closing_one_leaves_the_other(scripted: Open) -> None:
+    notebook = scripted("ScriptedRun(3000, rate=60)", "bench")
+    views = notebook.page.locator(".mint-lab")
+    expect(views).to_have_count(2)
+    views.nth(1).get_by_role("button", name="Start").click()
+    notebook.await_points("loss", 20)
+    expect(views.nth(0).get_by_role("button", name="Pause")).to_be_visible()
+    notebook.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+    notebook.command("notebook:clear-cell-output")
+    expect(views).to_have_count(1)
+    notebook.await_points("loss", notebook.points("loss") + 20)
+    notebook.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 2; }")
+    notebook.command("notebook:clear-cell-output")
+    expect(views).to_have_count(0)
+    assert notebook.page.locator(".js-plotly-plot").count() == 0
+
+
+def test_both_themes_are_legible_and_every_width_shows_everything(scripted: Open) -> None:
+    notebook = scripted("ScriptedRun(40, rate=200)")
+    notebook.command("application:toggle-left-area")
+    notebook.button("Start").click()
+    notebook.await_status("finished")
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.theme(theme)
+        assert notebook.widget.get_attribute("data-theme") == theme.split()[-1].lower()
+        for selector in TEXTS:
+            assert contrast(notebook, selector) >= 4.5, (theme, selector)
+    for width in (700, 1000, 2000):
+        notebook.page.set_viewport_size({"width": width, "height": 1100})
+        notebook.page.wait_for_timeout(500)
+        assert overflow(notebook) == 0
+        for name in MAIN:
+            box = notebook.chart(name).locator(".ml-plot svg").first.bounding_box()
+            assert box is not None
+            assert box["width"] > 180, (width, name)
+
+
+def test_what_a_page_receives_does_not_grow_with_the_run(scripted: Open) -> None:
+    notebook = scripted(
+        "ScriptedRun(100_000, rate=20)\nrun.records.extend(record(i, 100_000) for i in range(1, 2001))",
+        "run.records.extend(record(i, 100_000) for i in range(len(run.records) + 1, 12_001))",
+    )
+    early = bytes_per_second(notebook)
+    notebook.button("Pause").click()
+    notebook.await_status("paused")
+    notebook.run_cell(2)
+    late = bytes_per_second(notebook)
+    assert notebook.points("grad_norm") >= 12_000
+    assert late < 1.5 * early
+    assert late < 20_000
+
+
+def bytes_per_second(notebook: Notebook) -> float:
+    notebook.page.get_by_role("button", name="Start", exact=True).or_(notebook.button("Resume")).click()
+    notebook.page.wait_for_timeout(1000)  # the resync is over
+    before = notebook.received()["bytes"]
+    notebook.page.wait_for_timeout(2500)
+    return (notebook.received()["bytes"] - before) / 2.5
+
+
+def overflow(notebook: Notebook) -> int:
+    """Pixels by which the widget is wider than its room."""
+    return int(
+        notebook.widget.evaluate(
+            "(root) => Math.max(0, root.scrollWidth - root.clientWidth, "
+            "root.offsetWidth - root.parentElement.clientWidth)"
+        )
+    )
+
+
+def contrast(notebook: Notebook, selector: str) -> float:
+    """WCAG contrast of the first element's text against what lies behind it; 4.5 is the norm for small text."""
+    return float(notebook.widget.locator(selector).first.evaluate(CONTRAST))
+
+
+CONTRAST: Any = """(element) => {
+  const parse = (text) => { const p = text.match(/[\\d.]+/g).map(Number); return [p[0], p[1], p[2], p[3] ?? 1]; };
+  const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3]));
+  const layers = [];
+  for (let node = element; node; node = node.parentElement) {
+    const colour = parse(getComputedStyle(node).backgroundColor);
+    if (colour[3] > 0) layers.push(colour);
+    if (colour[3] === 1) break;
+  }
+  let ground = [255, 255, 255];
+  for (const layer of layers.reverse()) ground = over(layer, ground);
+  const style = getComputedStyle(element);
+  const ink = over(parse(element instanceof SVGElement ? style.fill : style.color), ground);
+  const luminance = (rgb) => { const [r, g, b] = rgb.map((c) => { c /= 255;
+    return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const [light, dark] = [luminance(ink), luminance(ground)].sort((a, b) => b - a);
+  return (light + 0.05) / (dark + 0.05); }"""

@@ -1,0 +1,136 @@
+"""One worker a base model: order, futures, cancelling, errors, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+
+from mint_lab.client.futures import Ready, Worker, at_once, done
+from mint_lab.types import APIFuture
+
+
+class Thing:
+    """Something a weak reference can point to."""
+
+
+def test_jobs_run_in_the_order_submitted_on_one_thread() -> None:
+    worker = Worker("t")
+    seen: list[tuple[int, str]] = []
+    futures = [worker.submit(lambda i=i: seen.append((i, threading.current_thread().name))) for i in range(50)]
+    futures[-1].result(10)
+    assert seen == [(i, "t") for i in range(50)]
+
+
+def test_submitting_never_waits() -> None:
+    worker, gate = Worker("t"), threading.Event()
+    future = worker.submit(gate.wait)
+    second = worker.submit(lambda: "second")
+    with pytest.raises(TimeoutError):
+        second.result(timeout=0.01)
+    gate.set()
+    assert (future.result(10), second.result(10)) == (True, "second")
+
+
+def test_every_form_of_waiting() -> None:
+    worker = Worker("t")
+
+    async def wait() -> list[Any]:
+        future = worker.submit(lambda: 7)
+        return [await future, await future.result_async(timeout=5), await future, future.result()]
+
+    assert asyncio.run(wait()) == [7, 7, 7, 7]
+    assert isinstance(worker.submit(int), APIFuture)
+    assert concurrent.futures.wait([worker.submit(int).future()], timeout=10).not_done == set()
+
+
+def test_an_error_is_the_futures_and_does_not_end_the_worker() -> None:
+    worker = Worker("t")
+    bad = worker.submit(lambda: 1 // 0)
+    good = worker.submit(lambda: 3)
+    with pytest.raises(ZeroDivisionError):
+        bad.result(10)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(bad.result_async())
+    with pytest.raises(SystemExit):
+        worker.submit(lambda: exec("raise SystemExit(3)")).result(10)
+    assert good.result(10) == 3
+    assert worker.run(lambda: 4) == 4
+
+
+def test_a_job_cancelled_before_its_turn_is_skipped() -> None:
+    worker, gate = Worker("t"), threading.Event()
+    ran: list[str] = []
+    worker.submit(gate.wait)
+    cancelled = worker.submit(lambda: ran.append("cancelled"))
+    after = worker.submit(lambda: ran.append("after"))
+    assert cancelled.future().cancel()
+    gate.set()
+    after.result(10)
+    assert ran == ["after"]
+    with pytest.raises(concurrent.futures.CancelledError):
+        cancelled.result(10)
+
+
+def test_a_job_may_wait_for_another_of_the_same_worker() -> None:
+    """In the queue the inner one would wait for the outer one, which waits for it."""
+    worker = Worker("t")
+    assert worker.submit(lambda: worker.submit(lambda: 5).result(1) + 1).result(10) == 6
+    with pytest.raises(ZeroDivisionError):
+        worker.submit(lambda: worker.submit(lambda: 1 // 0).result(1)).result(10)
+
+
+@pytest.mark.parametrize("ending", ["result", "error", "cancelled"])
+def test_nothing_of_a_finished_job_is_kept(ending: str) -> None:
+    worker, thing = Worker("t"), Thing()
+    seen = weakref.ref(thing)
+    gate = threading.Event()
+
+    def job(held: Thing = thing) -> None:
+        assert held
+        if ending == "error":
+            raise ValueError
+
+    worker.submit(gate.wait)
+    future = worker.submit(job)
+    if ending == "cancelled":
+        assert future.future().cancel()
+    gate.set()
+    worker.run(int)  # not the last job any more
+    del thing, job, future
+    gc.collect()
+    assert seen() is None
+
+
+def test_the_thread_ends_with_its_worker_and_finishes_what_was_queued() -> None:
+    worker = Worker("short-lived")
+    thread = worker._thread
+    last = worker.submit(lambda: time.sleep(0.05) or "done")
+    del worker
+    assert last.result(10) == "done"
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_answers_that_are_there_at_once() -> None:
+    assert done(3).result(0) == 3
+    assert at_once(lambda: 4).result(0) == 4
+    failed = at_once(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        failed.result(0)
+
+
+def test_a_client_answers_as_the_future_of_itself() -> None:
+    client = Ready()
+
+    async def wait() -> bool:
+        return await client is client and await client.result_async(timeout=1) is client
+
+    assert client.result(timeout=1) is client
+    assert asyncio.run(wait())

@@ -1,0 +1,198 @@
+"""The sampling client: snapshots, results in the API's types, and requests it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tinker.types import ImageChunk
+
+from mint_lab.client.protocol import SamplingClient as Protocol
+from mint_lab.client.sampling import SamplingClient
+from mint_lab.client.service import ServiceClient
+from mint_lab.client.training import TrainingClient
+from mint_lab.errors import ConfigError, DataError
+from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams
+
+from ..engine.batches import datum, sampled
+
+PROMPT = ModelInput.from_ints([5, 6, 7])
+
+
+def train(client: TrainingClient) -> None:
+    client.forward_backward(sampled(0), "cross_entropy")
+    client.optim_step(AdamParams(learning_rate=5e-2)).result()
+
+
+def test_a_sample_has_the_apis_types(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client("named")
+    response = sampler.sample(
+        PROMPT, 3, SamplingParams(max_tokens=4, seed=1, stop=[]), include_prompt_logprobs=True
+    ).result()
+    assert isinstance(response, SampleResponse)
+    assert len(response.sequences) == 3
+    for sequence in response.sequences:
+        assert (len(sequence.tokens), len(sequence.logprobs or []), sequence.stop_reason) == (4, 4, "length")
+        assert all(isinstance(t, int) for t in sequence.tokens)
+    assert response.prompt_logprobs is not None
+    assert response.prompt_logprobs[0] is None
+    assert response.prompt_logprobs[1:] == pytest.approx(sampler.compute_logprobs(PROMPT).result()[1:], rel=1e-6)
+    assert sampler.sample(PROMPT, 1, SamplingParams(max_tokens=1)).result().prompt_logprobs is None
+    ids = {getattr(s, "sequence_id", i) for i, s in enumerate(response.sequences)}
+    assert len(ids) == 3, "sequence ids are distinct where the SDK has them"
+
+
+def test_the_logprobs_are_the_trainers(client: TrainingClient) -> None:
+    """The importance ratio of fresh samples is 1: sampler and trainer agree to 1e-4 nats, token by token."""
+    train(client)
+    sampler = client.save_weights_and_get_sampling_client()
+    sequences = sampler.sample(PROMPT, 6, SamplingParams(max_tokens=12, seed=3)).result().sequences
+    data = [datum([5, 6, 7, *s.tokens], [0, 0] + [1] * len(s.tokens)) for s in sequences]
+    outputs = client.forward(data, "cross_entropy").result().loss_fn_outputs
+    for sequence, output in zip(sequences, outputs, strict=True):
+        np.testing.assert_allclose(output["logprobs"].to_numpy()[2:], sequence.logprobs, atol=1e-4)
+    whole = ModelInput.from_ints([5, 6, 7, *sequences[0].tokens])
+    np.testing.assert_allclose(sampler.compute_logprobs(whole).result()[3:], sequences[0].logprobs, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_a_snapshot_is_not_changed_by_training(client: TrainingClient) -> None:
+    train(client)
+    sampler = client.save_weights_and_get_sampling_client()
+    params = SamplingParams(max_tokens=8, seed=0)
+    before = sampler.compute_logprobs(PROMPT).result(), sampler.sample(PROMPT, 2, params).result().sequences
+    own = client.forward([datum([5, 6, 7], [1, 1])], "cross_entropy").result().metrics["loss:sum"]
+    assert own == pytest.approx(-sum(before[0][1:]), rel=1e-5)  # type: ignore[arg-type]
+    train(client)
+    after = sampler.compute_logprobs(PROMPT).result(), sampler.sample(PROMPT, 2, params).result().sequences
+    assert after[0] == before[0]
+    assert [s.tokens for s in after[1]] == [s.tokens for s in before[1]]
+    moved = client.forward([datum([5, 6, 7], [1, 1])], "cross_entropy").result().metrics["loss:sum"]
+    assert abs(moved - own) > 1e-3, "sampling has put the trained weights back"
+
+
+def test_a_snapshot_is_of_the_moment_it_was_asked_for(client: TrainingClient) -> None:
+    """Taken in the queue's order, even though nothing has been waited for."""
+    client.forward_backward(sampled(0), "cross_entropy")
+    before = client.save_weights_and_get_sampling_client()
+    client.optim_step(AdamParams(learning_rate=5e-2))
+    after = client.save_weights_and_get_sampling_client()
+    assert before.compute_logprobs(PROMPT).result() != after.compute_logprobs(PROMPT).result()
+
+
+def test_saved_weights_sample_like_the_snapshot(client: TrainingClient, service: ServiceClient) -> None:
+    train(client)
+    path = client.save_weights_for_sampler("s").result().path
+    snapshot = client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result()
+    train(client)
+    for sampler in (client.create_sampling_client(path), service.create_sampling_client(model_path=path)):
+        assert sampler.compute_logprobs(PROMPT).result()[1:] == pytest.approx(snapshot[1:], rel=1e-6)
+
+
+def test_the_base_model_alone(client: TrainingClient, service: ServiceClient, qwen3: Path) -> None:
+    """LoRA starts at B = 0, so a fresh client is the base model; a trained one is not, and leaves it alone."""
+    base = service.create_sampling_client(base_model=str(qwen3))
+    start = base.compute_logprobs(PROMPT).result()
+    fresh = client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result()
+    assert fresh[1:] == pytest.approx(start[1:], rel=1e-6)
+    train(client)
+    assert base.compute_logprobs(PROMPT).result() == start
+    assert client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result() != start
+
+
+def test_stops_by_text_and_by_token(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    tokenizer = client.get_tokenizer()
+    free = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=[])).result().sequences[0]
+    third = free.tokens[2]
+    first = free.tokens.index(third) + 1
+    by_token = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=[third])).result().sequences[0]
+    assert (by_token.tokens, by_token.stop_reason) == (free.tokens[:first], "stop")
+    text = tokenizer.decode([third])
+    if text.isascii():
+        by_text = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=text)).result().sequences[0]
+        assert (by_text.tokens, by_text.stop_reason) == (free.tokens[:first], "stop")
+    assert (len(free.tokens), free.stop_reason) == (20, "length")
+
+
+def test_the_end_of_text_stops_unless_told_otherwise(client: TrainingClient) -> None:
+    end = client.get_tokenizer().eos_token_id
+    sampler = client.save_weights_and_get_sampling_client()
+    for stop, stops in ((None, True), (["zzz"], True), ([3], True), ([], False)):
+        params = SamplingParams(max_tokens=120, seed=0, stop=stop, temperature=30.0)
+        found = [s for s in sampler.sample(PROMPT, 4, params).result().sequences if end in s.tokens]
+        assert found, "the test needs a sample with the end token"
+        last = [s.tokens.index(end) == len(s.tokens) - 1 and s.stop_reason == "stop" for s in found]
+        assert all(last) == stops
+
+
+def test_without_max_tokens_a_sample_ends_with_the_context(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    prompt = ModelInput.from_ints(list(range(120)))
+    for limit in (None, 1000):
+        (sequence,) = sampler.sample(prompt, 1, SamplingParams(max_tokens=limit, stop=[])).result().sequences
+        assert (len(sequence.tokens), sequence.stop_reason) == (8, "length")
+
+
+REFUSED: list[tuple[Any, int, dict[str, Any], dict[str, Any], type[Exception], str]] = [
+    (PROMPT, 0, {}, {}, ConfigError, "num_samples is 0, expected 1 or more"),
+    (PROMPT, "2", {}, {}, ConfigError, "num_samples is '2'"),  # type: ignore[list-item]
+    (PROMPT, 1, {"max_tokens": 0}, {}, ConfigError, "max_tokens is 0"),
+    (PROMPT, 1, {"temperature": -1.0}, {}, ConfigError, "temperature is -1.0"),
+    (PROMPT, 1, {"temperature": float("nan")}, {}, ConfigError, "temperature is nan"),
+    (PROMPT, 1, {"top_p": 0.0}, {}, ConfigError, "top_p is 0.0"),
+    (PROMPT, 1, {"top_k": 0}, {}, ConfigError, "top_k is 0"),
+    (PROMPT, 1, {"stop": ""}, {}, ConfigError, "no empty string"),
+    (PROMPT, 1, {}, {"topk_prompt_logprobs": 5}, ConfigError, "topk_prompt_logprobs is not available locally"),
+    (PROMPT, 1, {}, {"prompt_logprobs_last_n": 1}, ConfigError, "prompt_logprobs_last_n is not available"),
+    ("hello", 1, {}, {}, DataError, r"field 'prompt': got str .*expected ModelInput.from_ints"),
+    (ModelInput(chunks=[ImageChunk(data=b"", format="png")]), 1, {}, {}, DataError, "field 'prompt'"),
+    (ModelInput.empty(), 1, {}, {}, DataError, "is empty"),
+    (ModelInput.from_ints([270]), 1, {}, {}, DataError, "token id 270 at position 0, expected 0 to 269"),
+    (ModelInput.from_ints([1] * 129), 1, {}, {}, DataError, "129 tokens, but the model's context is 128"),
+    (ModelInput.from_ints([1] * 128), 1, {}, {}, DataError, "128 tokens fill the model's context"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_bad_requests_are_refused_and_the_client_stays_usable(case: int, client: TrainingClient) -> None:
+    prompt, samples, params, options, kind, words = REFUSED[case]
+    sampler = client.save_weights_and_get_sampling_client()
+    with pytest.raises(kind, match=words):
+        sampler.sample(prompt, samples, SamplingParams(**params), **options).result()
+    assert sampler.sample(PROMPT, 1, SamplingParams(max_tokens=1)).result().sequences
+
+
+def test_compute_logprobs_by_hand(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    model = client._adapter.base
+    with torch.no_grad(), model.using(client._adapter):
+        logits = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0].double()
+    expected = [None, *(float(torch.log_softmax(logits[i], -1)[t]) for i, t in ((0, 6), (1, 7)))]
+    found = sampler.compute_logprobs(PROMPT).result()
+    assert found[0] is None
+    assert found[1:] == pytest.approx(expected[1:], abs=1e-5)
+    assert sampler.compute_logprobs(ModelInput.from_ints([5])).result() == [None]
+    with pytest.raises(DataError, match="got list"):
+        sampler.compute_logprobs([5, 6])  # type: ignore[arg-type]
+
+
+def test_async_forms_and_facts(client: TrainingClient, qwen3: Path) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+
+    async def use() -> None:
+        params = SamplingParams(max_tokens=2, seed=1)
+        both = await asyncio.gather(sampler.sample_async(PROMPT, 1, params), sampler.sample_async(PROMPT, 1, params))
+        assert both[0].sequences[0].tokens == both[1].sequences[0].tokens
+        assert len(await sampler.compute_logprobs_async(PROMPT)) == 3
+        assert await sampler.get_base_model_async() == str(qwen3)
+        assert await sampler is sampler
+
+    asyncio.run(use())
+    assert isinstance(sampler, Protocol)
+    assert sampler.get_tokenizer() is client.get_tokenizer()
+    assert repr(sampler) == f"SamplingClient({str(qwen3)!r})"
+    assert isinstance(sampler.result(), SamplingClient)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mint_lab.errors import DataError
+from mint_lab.metrics import clip_metrics, ratio_metrics
+
+LN2 = math.log(2)
+
+
+def test_ratios_by_hand() -> None:
+    """Ratios 2 and 1/2; the token of weight 0 (e^9) is left out. w = 1.6, 0.4: ess = 1 / ((2.56 + 0.16) / 2)."""
+    logq = torch.tensor([-1.0, -3.0, -9.0])
+    logp = logq + torch.tensor([LN2, -LN2, 9.0])
+    assert ratio_metrics(logp, logq, torch.tensor([1.0, 1.0, 0.0])) == pytest.approx(
+        {
+            "ratio/mean": 1.25,
+            "ratio/min": 0.5,
+            "ratio/max": 2.0,
+            "kl/k1": 0.0,
+            "kl/k2": LN2**2 / 2,
+            "kl/k3": 0.25,
+            "ess": 1 / 1.36,
+            "entropy_est": 2.0,
+        },
+        rel=1e-6,
+        abs=1e-7,
+    )
+
+
+def test_clips_by_hand() -> None:
+    """Ratios 1.5, 1.5, 0.5, 0.5, 1: the clip is active for (1.5, A > 0) and (0.5, A < 0); four are out of range."""
+    logp = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.0]).log()
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
+    found = clip_metrics(logp, torch.zeros(5), advantages)
+    assert found == pytest.approx({"clip_frac/low": 0.2, "clip_frac/high": 0.2, "out_of_range_frac": 0.8})
+    wide = clip_metrics(logp, torch.zeros(5), advantages, clip_low_threshold=0.4, clip_high_threshold=2)
+    assert set(wide.values()) == {0.0}
+    masked = clip_metrics(logp, torch.zeros(5), advantages, torch.tensor([1.0, 0, 0, 0, 1]))
+    assert masked == pytest.approx({"clip_frac/low": 0, "clip_frac/high": 0.5, "out_of_range_frac": 0.5})
+    assert clip_metrics(logp, torch.zeros(5), torch.zeros(5))["clip_frac/high"] == 0, "no advantage, nothing to clip"
+
+
+def test_a_clip_at_the_very_edge_is_not_active() -> None:
+    found = clip_metrics(
+        torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0]), clip_low_threshold=1, clip_high_threshold=1
+    )
+    assert set(found.values()) == {0.0}
+
+
+@given(st.lists(st.floats(-30, 0, width=32), min_size=1, max_size=20))
+def test_on_policy_everything_is_still(values: list[float]) -> None:
+    logp = torch.tensor(values)
+    found = ratio_metrics(logp, logp)
+    assert (found["ratio/mean"], found["ratio/min"], found["ratio/max"], found["ess"]) == (1, 1, 1, 1)
+    assert found["kl/k1"] == found["kl/k2"] == found["kl/k3"] == 0
+    assert found["entropy_est"] == pytest.approx(-sum(values) / len(values), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(-20, 0, width=32), st.floats(-20, 0, width=32)), min_size=1, max_size=20))
+def test_identities(rows: list[tuple[float, float]]) -> None:
+    """k3 = mean(r) - 1 + k1; k2 >= k1^2 / 2 (Jensen); k3 >= 0; 1/n <= ess <= 1."""
+    logp, logq = torch.tensor(rows, dtype=torch.float64).T
+    found = ratio_metrics(logp, logq)
+    assert found["kl/k3"] == pytest.approx(found["ratio/mean"] - 1 + found["kl/k1"], rel=1e-9, abs=1e-9)
+    assert found["kl/k2"] >= found["kl/k1"] ** 2 / 2 - 1e-9
+    assert found["kl/k3"] >= 0
+    assert 1 / len(rows) - 1e-9 <= found["ess"] <= 1 + 1e-9
+    assert found["ratio/min"] <= found["ratio/mean"] * (1 + 1e-12)
+
+
+def test_a_ratio_shifted_as_a_whole_keeps_its_ess() -> None:
+    logq = torch.tensor([-1.0, -2.0, -3.0], dtype=torch.float64)
+    logp = logq + torch.tensor([0.1, -0.4, 0.7], dtype=torch.float64)
+    assert ratio_metrics(logp, logq)["ess"] == pytest.approx(ratio_metrics(logp - 5, logq)["ess"])
+
+
+def test_one_token_that_outweighs_all_leaves_an_ess_of_one_in_n() -> None:
+    """The ratio overflows even in double precision (e^800); w does not."""
+    found = ratio_metrics(torch.tensor([0.0, -1, -1, -1]), torch.tensor([-800.0, -1, -1, -1]))
+    assert (found["ratio/mean"], found["ratio/max"]) == (math.inf, math.inf)
+    assert found["ess"] == pytest.approx(0.25)
+    assert found["kl/k1"] == pytest.approx(-200)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_stands_at_weight_0_is_not_read(odd: float) -> None:
+    weights = torch.tensor([0.0, 1.0])
+    logp, logq, a = torch.tensor([odd, -1.0]), torch.tensor([-1.0, -1.5]), torch.tensor([odd, 1.0])
+    assert all(math.isfinite(v) for v in ratio_metrics(logp, logq, weights).values())
+    assert clip_metrics(logp, logq, a, weights)["clip_frac/high"] == 1
+
+
+def test_no_graph_is_kept() -> None:
+    found = ratio_metrics(torch.tensor([-1.0], requires_grad=True), torch.tensor([-1.0]))
+    assert all(isinstance(v, float) for v in found.values())
+
+
+def test_bad_input() -> None:
+    with pytest.raises(DataError, match=r"shapes differ: \[\(1,\), \(2,\)\], expected one value a token in each"):
+        ratio_metrics(torch.zeros(2), torch.zeros(1))
+    with pytest.raises(DataError, match="shapes differ"):
+        clip_metrics(torch.zeros(2), torch.zeros(2), torch.zeros(1))
+    with pytest.raises(DataError, match="shapes differ"):
+        ratio_metrics(torch.zeros(2), torch.zeros(2), torch.zeros(3))
+    with pytest.raises(DataError, match="field 'weights': no token counts"):
+        ratio_metrics(torch.zeros(2), torch.zeros(2), torch.zeros(2))
+    with pytest.raises(DataError, match="no token counts"):
+        ratio_metrics(torch.zeros(0), torch.zeros(0))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mint_lab.errors import DataError
+from mint_lab.metrics import displacement_frac, margins, pair_metrics, saturation
+
+scores = st.lists(st.tuples(*[st.floats(-50, 0, width=32)] * 4), min_size=1, max_size=9)
+
+
+def test_pairs_by_hand() -> None:
+    """Margins 2, 0, -1, 3: two wins of four (the tie is none), mean 1."""
+    chosen, rejected = torch.tensor([-1.0, -2, -4, -1]), torch.tensor([-3.0, -2, -3, -4])
+    assert margins(chosen, rejected).tolist() == [2, 0, -1, 3]
+    assert pair_metrics(chosen, rejected) == {
+        "pair_accuracy": 0.5,
+        "mean_margin": 1.0,
+        "logps/chosen": -2.0,
+        "logps/rejected": -3.0,
+    }
+
+
+def test_displacement_by_hand() -> None:
+    """Rose and fell: only pair 0. Pair 1 fell without a wider margin, pair 2 has risen, pair 3 stands still."""
+    before = torch.tensor([-1.0, -1, -1, -1]), torch.tensor([-1.0, -1, -1, -1])
+    after = torch.tensor([-2.0, -2, -0.5, -1]), torch.tensor([-5.0, -1, -1, -1])
+    assert displacement_frac(*after, *before) == 0.25
+    assert displacement_frac(*before, *before) == 0
+
+
+def test_saturation_by_hand() -> None:
+    """sigma(0) = 1/2, sigma(ln 3) = 3/4; twice the beta, ln 9: 9/10."""
+    chosen, rejected = torch.tensor([0.0, math.log(3)]), torch.tensor([0.0, 0.0])
+    assert saturation(chosen, rejected) == pytest.approx(0.625)
+    assert saturation(chosen, rejected, beta=2) == pytest.approx((0.5 + 0.9) / 2)
+
+
+@given(scores)
+def test_ranges_and_symmetry(rows: list[tuple[float, ...]]) -> None:
+    a, b, c, d = torch.tensor(rows, dtype=torch.float64).T
+    here, there = pair_metrics(a, b), pair_metrics(b, a)
+    ties = float((a == b).double().mean())
+    assert here["pair_accuracy"] + there["pair_accuracy"] + ties == pytest.approx(1)
+    assert here["mean_margin"] == pytest.approx(-there["mean_margin"])
+    assert here["mean_margin"] == pytest.approx(here["logps/chosen"] - here["logps/rejected"], abs=1e-9)
+    assert saturation(a, b) + saturation(b, a) == pytest.approx(1)
+    assert 0 <= displacement_frac(a, b, c, d) <= float((a < c).double().mean())
+
+
+def test_no_graph_is_kept() -> None:
+    chosen = torch.tensor([1.0], requires_grad=True)
+    assert not margins(chosen, torch.zeros(1)).requires_grad
+    assert all(isinstance(v, float) for v in pair_metrics(chosen, torch.zeros(1)).values())
+
+
+@pytest.mark.parametrize(("a", "b"), [((2,), (3,)), ((0,), (0,)), ((2, 1), (2, 1)), ((), ())])
+def test_bad_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    good = torch.zeros(2)
+    with pytest.raises(DataError, match="expected one score a pair"):
+        pair_metrics(torch.zeros(a), torch.zeros(b))
+    with pytest.raises(DataError, match="expected one score a pair"):
+        displacement_frac(good, good, torch.zeros(a), torch.zeros(b))
+    with pytest.raises(DataError, match="expected one score a pair"):
+        saturation(torch.zeros(a), torch.zeros(b))

@@ -1,0 +1,243 @@
+"""A stand-in for a run: the face that pages read and steer, over made-up numbers, at any speed and without a model."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mint_lab.errors import ConfigError, RunError
+from mint_lab.losses import LOSSES, LossSpec, Param
+from mint_lab.runs.record import Edit, Status, StepRecord, histogram
+
+__all__ = ["Failed", "ScriptedRun", "record"]
+
+
+@dataclass
+class Failed:
+    message: str
+    line: int | None = None
+    index: int | None = None
+    traceback: str = ""
+
+
+def record(step: int, total: int = 400, rng: random.Random | None = None, **extra: float) -> StepRecord:
+    """What step ``step`` of a run that learns would leave behind."""
+    rng = rng or random.Random(step)
+    gone = step / total
+    margin = 1 + 7 * (1 - math.exp(-4 * gone))
+    accuracy = 0.72 + 0.26 * (1 - math.exp(-6 * gone))
+
+    def noisy(value: float, spread: float) -> float:
+        return value + rng.gauss(0, spread)
+
+    metrics = {
+        "loss": max(0.01, noisy(0.12 + 0.62 * math.exp(-5 * gone), 0.06)),
+        "pair_accuracy": min(1.0, round(noisy(accuracy, 0.05) * 32) / 32),
+        "mean_margin": noisy(margin, 0.5),
+        "logps/chosen": noisy(-9 - 2 * gone, 0.4),
+        "logps/rejected": noisy(-9 - 2 * gone - margin, 0.6),
+        "grad_norm": abs(noisy(2.4 * math.exp(-3 * gone) + 0.4, 0.2)),
+        "tokens_per_s": noisy(9000, 400),
+        **extra,
+    }
+    held_out: dict[str, float] = {}
+    if step % 10 == 0 or step == total:
+        held_out = {
+            "loss": 0.14 + 0.6 * math.exp(-5 * gone),
+            "pair_accuracy": accuracy - 0.01,
+            "mean_margin": margin - 0.2,
+            "displacement_frac": 0.14 * gone,
+        }
+    count = 400 if held_out else 32
+    margins = [rng.gauss(margin, 2 + 1.5 * gone) for _ in range(count)]
+    return StepRecord(
+        step=step,
+        time=step / 18,
+        step_time=1 / 18,
+        tokens=800,
+        loss_name="pairwise_preference",
+        loss_version=1,
+        metrics=metrics,
+        held_out=held_out,
+        histograms={"margin": histogram(margins, "margin")},
+        settings={"learning_rate": 5e-4, "beta": 1.0},
+        warnings=[],
+    )
+
+
+class ScriptedRun:
+    """Makes ``rate`` steps a second on a thread of its own; ``fail_at`` fails there once, as a bad loss cell would."""
+
+    def __init__(
+        self,
+        steps: int = 400,
+        *,
+        rate: float = 60.0,
+        fail_at: int | None = None,
+        recipe: str = "preference",
+        **extra: float,
+    ) -> None:
+        self.name = "scripted"
+        self.base_model = "mint-tiny"
+        self.recipe = recipe
+        self.status: Status = "ready"
+        self.error: Failed | None = None
+        self.records: list[StepRecord] = []
+        self.edits: list[Edit] = []
+        self.baseline: dict[str, float] = {}
+        self.loss: LossSpec = LOSSES["pairwise_preference"]
+        self.steps_total = steps
+        self.warnings: list[str] = []
+        self._config = self.loss.config()
+        self._own = {"learning_rate": 5e-4, "batch_size": 32.0}
+        self._pending: list[Edit] = []
+        self._rate, self._fail_at, self._extra = rate, fail_at, extra
+        self._budget: int | None = None
+        self._halt: Status | None = None
+        self._subscribers: list[Callable[[], None]] = []
+        self._lock = threading.RLock()
+        self._rng = random.Random(0)
+        self.calls: list[str] = []
+
+    @property
+    def steps_done(self) -> int:
+        return len(self.records)
+
+    @property
+    def steps_per_s(self) -> float:
+        return 0.0 if len(self.records) < 2 else self._rate
+
+    @property
+    def loss_config(self) -> dict[str, float]:
+        return dict(self._config)
+
+    @property
+    def settings(self) -> dict[str, float]:
+        return {**self._own, **self._config}
+
+    @property
+    def setting_params(self) -> list[Param]:
+        return [Param("learning_rate", 5e-4, 1e-5, 1e-2, "AdamW step size"), *self.loss.params]
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscribers)
+
+    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
+        self._subscribers.append(notify)
+
+        def dispose() -> None:
+            if notify in self._subscribers:
+                self._subscribers.remove(notify)
+
+        return dispose
+
+    def ring(self) -> None:
+        for notify in list(self._subscribers):
+            notify()
+
+    def append(self, *records: StepRecord) -> None:
+        """Let records appear at once, without a thread."""
+        self.records.extend(records)
+        self.ring()
+
+    def start(self) -> ScriptedRun:
+        return self._go("start", None)
+
+    def resume(self) -> ScriptedRun:
+        return self._go("resume", None)
+
+    def step(self, n: int = 1) -> ScriptedRun:
+        return self._go("step", n)
+
+    def pause(self) -> ScriptedRun:
+        self.calls.append("pause")
+        self._halt = "paused"
+        return self
+
+    def stop(self) -> ScriptedRun:
+        self.calls.append("stop")
+        if self.status == "running":
+            self._halt = "stopped"
+        else:
+            self.status = "stopped"
+            self.ring()
+        return self
+
+    def set(self, **settings: float) -> ScriptedRun:
+        for key, value in settings.items():
+            if key not in self.settings:
+                raise ConfigError(f"unknown setting {key!r}")
+            if value < 0:
+                raise ConfigError(f"{key} is {value:g}, expected a number from 0 up")
+            (self._own if key in self._own else self._config)[key] = value
+            self._edit("setting", f"{key} {value:g}")
+        return self
+
+    def set_loss(self, loss: str, **config: float) -> ScriptedRun:
+        self.loss = LOSSES[loss]
+        self._config = self.loss.config(config)
+        self._edit("loss", self.loss.label)
+        return self
+
+    def wait(self, timeout: float = 30.0) -> bool:
+        deadline = time.monotonic() + timeout
+        while self.status == "running":
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def _edit(self, kind: str, label: str) -> None:
+        with self._lock:
+            self._pending.append(Edit(0, "loss" if kind == "loss" else "setting", label))
+        self.ring()
+
+    def _go(self, call: str, budget: int | None) -> ScriptedRun:
+        self.calls.append(call)
+        if self.status in ("stopped", "finished"):
+            raise RunError(f"this run is {self.status}")
+        self._budget, self._halt, self.error = budget, None, None
+        if self.status != "running":
+            self.status = "running"
+            threading.Thread(target=contextvars.copy_context().run, args=(self._work,), daemon=True).start()
+        self.ring()
+        return self
+
+    def _work(self) -> None:
+        if not self.baseline:
+            first = record(10, 10**6)
+            self.baseline = dict(first.held_out)
+        while self._halt is None and self.steps_done < self.steps_total:
+            step = self.steps_done + 1
+            if step == self._fail_at:
+                self._fail_at = None
+                self.error = Failed(
+                    "my_loss v2, line 5: RuntimeError: The size of tensor a (31) must match the size of tensor b (30)",
+                    line=5,
+                    index=12,
+                    traceback="my_loss v2, line 5:\n      3 chosen = scores[0::2]\n      4 rejected = scores[1::2]\n"
+                    "-->   5 margin = chosen - rejected[1:]\n      6 loss = -F.logsigmoid(margin).mean()\n",
+                )
+                self._halt = "paused"
+                break
+            with self._lock:
+                if self.records:
+                    self.edits.extend(Edit(step, edit.kind, edit.label) for edit in self._pending)
+                self._pending.clear()
+            made = record(step, self.steps_total, self._rng, **self._extra)
+            made.warnings.extend(self.warnings)
+            self.records.append(made)
+            self.ring()
+            if self._budget is not None:
+                self._budget -= 1
+                if self._budget == 0:
+                    self._halt = "paused"
+            time.sleep(1 / self._rate)
+        self.status = self._halt or "finished"
+        self.ring()

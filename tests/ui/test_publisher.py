@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import contextvars
+import gc
+import json
+import math
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mint_lab.ui.publisher import REPEATABLE, Publisher
+from tests.ui.scripted import ScriptedRun, record
+
+
+class Page:
+    """What a page does with messages, as the protocol says, and nothing else."""
+
+    def __init__(self) -> None:
+        self.epoch, self.number, self.seen = "", 0, 0
+        self.state: dict[str, Any] = {}
+        self.columns: dict[str, list[tuple[float, float]]] = {}
+        self.wants_sync = True
+
+    def receive(self, message: Any, buffers: Any) -> None:
+        if message["type"] == "snapshot":
+            if message["epoch"] == self.epoch and message["number"] <= self.number and not self.wants_sync:
+                return
+            self.epoch, self.number, self.seen = message["epoch"], message["number"], message["seen"]
+            self.state, self.wants_sync = dict(message["state"]), False
+            self.columns = {s["name"]: points(s) for s in message["series"]}
+            return
+        if message["epoch"] != self.epoch or message["first"] > self.seen:
+            self.wants_sync = True
+            return
+        if message["number"] <= self.number:
+            return
+        if message["number"] > self.number + 1 and not message["full"]:
+            self.wants_sync = True
+        if message["full"]:
+            self.wants_sync = False
+        self.append(message, buffers)
+        self.number = message["number"]
+        self.state |= message["state"]
+
+    def append(self, message: Any, buffers: Any) -> None:
+        skip, count = self.seen - message["first"], message["count"]
+        if count <= skip:
+            return
+        steps = struct.unpack(f"<{count}d", buffers[0])
+        values = struct.unpack(f"<{count * len(message['columns'])}f", buffers[1])
+        for row, name in enumerate(message["columns"]):
+            pairs = zip(steps, values[row * count : (row + 1) * count], strict=True)
+            new = [pair for pair in list(pairs)[skip:] if not math.isnan(pair[1])]
+            self.columns.setdefault(name, []).extend(new)
+        self.seen += count - skip
+
+
+def points(series: Any) -> list[tuple[float, float]]:
+    assert series["width"] == 1
+    count = len(series["steps"]) // 8
+    steps = struct.unpack(f"<{count}d", series["steps"])
+    return list(zip(steps, struct.unpack(f"<{count}f", series["values"]), strict=True))
+
+
+class Wire:
+    """Keeps what was sent; sizes as they travel."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, list[bytes]]] = []
+
+    def __call__(self, message: Any, buffers: Any) -> None:
+        self.sent.append((json.loads(json.dumps(message, default=lambda b: f"<{len(b)} bytes>")), list(buffers)))
+
+    def size(self, index: int = -1) -> int:
+        message, buffers = self.sent[index]
+        return len(json.dumps(message)) + sum(map(len, buffers))
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def run() -> ScriptedRun:
+    return ScriptedRun(1000)
+
+
+@pytest.fixture
+def publisher(run: ScriptedRun, wire: Wire) -> Iterator[Publisher]:
+    # Notified by nobody: the tests call publish() themselves.
+    quiet = Publisher(run, wire, interval=60)
+    run._subscribers.clear()
+    yield quiet
+    quiet.close()
+
+
+def test_an_update_carries_what_is_new_and_what_changed(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    run.append(record(1), record(2))
+    assert publisher.publish() == 2
+    message, (steps, values) = wire.sent[-1]
+    assert (message["first"], message["count"], message["full"]) == (0, 2, True)
+    assert struct.unpack("<2d", steps) == (1, 2)
+    row = message["columns"].index("loss")
+    sent = struct.unpack(f"<{2 * len(message['columns'])}f", values)[2 * row : 2 * row + 2]
+    assert sent == pytest.approx([record(1).metrics["loss"], record(2).metrics["loss"]], rel=1e-6)
+    run.append(record(3))
+    publisher.publish()
+    message, _ = wire.sent[-1]
+    assert (message["first"], message["count"], message["full"]) == (2, 1, False)
+    assert set(message["state"]) == {"steps_done", "histograms"}
+
+
+def test_nothing_new_sends_nothing(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    run.append(record(1))
+    publisher.publish()
+    sent = len(wire.sent)
+    assert publisher.publish() == 0
+    assert len(wire.sent) == sent
+
+
+def test_a_metric_of_some_records_only_is_nan_in_the_others(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    run.append(record(1), record(2, extra=0.5), record(3, extra=1e300))
+    publisher.publish()
+    message, (_, values) = wire.sent[-1]
+    row = message["columns"].index("extra")
+    first, second, third = struct.unpack(f"<{3 * len(message['columns'])}f", values)[3 * row : 3 * row + 3]
+    assert math.isnan(first)
+    assert second == 0.5
+    assert math.isnan(third)  # beyond float32
+
+
+def test_state_is_json_whatever_the_numbers(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    run.baseline = {"loss": math.nan, "pair_accuracy": 0.5}
+    run.append(record(1, weird=math.inf))
+    publisher.publish()
+    assert wire.sent[-1][0]["state"]["baseline"] == {"pair_accuracy": 0.5}
+    json.dumps(wire.sent[-1][0], allow_nan=False)
+
+
+def test_a_message_grows_with_what_is_new_and_never_with_the_run(
+    run: ScriptedRun, publisher: Publisher, wire: Wire
+) -> None:
+    sizes, snapshots = [], []
+    for length in (1_000, 20_000):
+        run.append(*(record(step) for step in range(len(run.records) + 1, length)))
+        publisher.publish()
+        run.append(record(length))
+        publisher.publish()
+        sizes.append(wire.size())
+        series = publisher.snapshot()["series"]
+        snapshots.append(sum(len(s["steps"]) + len(s["values"]) for s in series))
+    assert abs(sizes[1] - sizes[0]) < 20
+    assert sizes[0] < 2000
+    # 12 series of at most 512 buckets of 20 bytes.
+    assert max(snapshots) <= 12 * 512 * 20
+
+
+def test_edits_that_travel_are_limited_and_counted(run: ScriptedRun, publisher: Publisher) -> None:
+    for step in range(1, 500):
+        run.append(record(step))
+        run.set(beta=1 + step / 1000)
+        run.edits.extend(run._pending)
+        run._pending.clear()
+    state = publisher.snapshot()["state"]
+    assert (len(state["marks"]), state["marks_total"]) == (60, 499)
+
+
+def test_a_page_that_missed_little_gets_the_records_and_all_of_the_state(
+    run: ScriptedRun, publisher: Publisher, wire: Wire
+) -> None:
+    run.append(*(record(step) for step in range(1, 11)))
+    publisher.sync(4, publisher.epoch)
+    message, _ = wire.sent[-1]
+    assert (message["type"], message["first"], message["count"], message["full"]) == ("update", 4, 6, True)
+
+
+@pytest.mark.parametrize("since", [-1, 5])
+def test_a_page_that_makes_no_sense_gets_the_whole_picture(
+    run: ScriptedRun, publisher: Publisher, wire: Wire, since: int
+) -> None:
+    run.append(record(1))
+    publisher.sync(since, publisher.epoch)
+    assert wire.sent[-1][0]["type"] == "snapshot"
+
+
+def test_a_page_that_missed_much_or_showed_another_run_gets_the_whole_picture(
+    run: ScriptedRun, publisher: Publisher, wire: Wire
+) -> None:
+    run.append(*(record(step) for step in range(1, REPEATABLE + 3)))
+    publisher.sync(1, publisher.epoch)
+    assert wire.sent[-1][0]["type"] == "snapshot"
+    publisher.sync(REPEATABLE, "another run")
+    assert wire.sent[-1][0]["type"] == "snapshot"
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("records"), st.integers(1, 5)), st.sampled_from([("publish", 0), ("sync", 0), ("edit", 0)])
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(actions=ACTIONS, lost=st.randoms(use_true_random=False))
+def test_no_record_is_lost_or_doubled_whatever_gets_lost_on_the_way(actions: Any, lost: Any) -> None:
+    run, page = ScriptedRun(1000), Page()
+    reliable = False
+
+    def unreliable(message: Any, buffers: Any) -> None:
+        if reliable or lost.random() > 0.4:
+            page.receive(message, buffers)
+
+    publisher = Publisher(run, unreliable, interval=60)
+    run._subscribers.clear()
+    page.receive(publisher.snapshot(), [])
+    for action, count in actions:
+        if action == "records":
+            done = len(run.records)
+            run.append(*(record(step) for step in range(done + 1, done + 1 + count)))
+        elif action == "edit":
+            run.set(beta=1 + len(run._pending) / 100)
+        elif action == "publish":
+            publisher.publish()
+        if action == "sync" or page.wants_sync:
+            publisher.sync(page.seen, page.epoch)
+    reliable = True
+    publisher.publish()
+    publisher.sync(page.seen, page.epoch)
+    publisher.close()
+    assert page.seen == len(run.records)
+    assert [step for step, _ in page.columns.get("loss", [])] == [r.step for r in run.records]
+    assert page.state == publisher.snapshot()["state"]
+
+
+def test_the_thread_follows_the_run_and_ends_with_its_last_word(wire: Wire) -> None:
+    settled = threading.Event()
+    run = ScriptedRun(40, rate=400)
+    publisher = Publisher(run, wire, interval=0.02, settled=settled.set)
+    run.start()
+    assert run.wait()
+    assert settled.wait(5)
+    deadline = time.monotonic() + 5
+    while publisher._state()["status"] != publisher._sent["status"] and time.monotonic() < deadline:  # type: ignore[index]
+        time.sleep(0.01)
+    publisher.close()
+    updates = [message for message, _ in wire.sent]
+    assert sum(message["count"] for message in updates) == 40
+    assert [message["number"] for message in updates] == list(range(1, len(updates) + 1))
+    final: dict[str, Any] = {}
+    for message in updates:
+        final |= message["state"]
+    assert (final["status"], final["steps_done"]) == ("finished", 40)
+
+
+def test_messages_are_throttled(wire: Wire) -> None:
+    run = ScriptedRun(200, rate=1000)
+    publisher = Publisher(run, wire, interval=0.1)
+    began = time.monotonic()
+    run.start()
+    assert run.wait()
+    time.sleep(0.15)
+    took = time.monotonic() - began
+    publisher.close()
+    assert len(wire.sent) <= took / 0.1 + 2
+
+
+def test_the_thread_runs_in_its_creators_context(run: ScriptedRun) -> None:
+    # ipykernel finds out by context variables where a message belongs.
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="elsewhere")
+    variable.set("here")
+    found: list[str] = []
+    heard = threading.Event()
+
+    def send(message: Any, buffers: Any) -> None:
+        found.append(variable.get())
+        heard.set()
+
+    publisher = Publisher(run, send, interval=0.01)
+    run.append(record(1))
+    assert heard.wait(5)
+    publisher.close()
+    assert found[0] == "here"
+
+
+def test_closing_leaves_nothing_behind(wire: Wire) -> None:
+    run = ScriptedRun()
+    publisher = Publisher(run, wire, interval=0.01)
+    thread = publisher._thread
+    publisher.close()
+    publisher.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert run.subscribers == 0
+    run.append(record(1))
+    assert publisher.publish() == 0
+    assert wire.sent == []
+
+
+def test_a_page_costs_the_interpreter_little(run: ScriptedRun, publisher: Publisher) -> None:
+    # Five publishes a second of a few records each: below 2 % of one core, generously measured.
+    run.append(*(record(step) for step in range(1, 5_001)))
+    publisher.publish()
+    gc.disable()
+    try:
+        took = []
+        for i in range(50):
+            run.append(*(record(5_001 + 4 * i + k) for k in range(4)))
+            began = time.perf_counter()
+            publisher.publish()
+            took.append(time.perf_counter() - began)
+    finally:
+        gc.enable()
+    assert sorted(took)[25] < 0.004

@@ -29,6 +29,9 @@ __all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_de
 # alpha as on the hosted service: the update is scaled by alpha / rank, so the learning rate need not follow the rank.
 LORA_ALPHA = 32
 
+# Hidden size up to which one CPU thread is faster than two.
+SMALL = 256
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -96,6 +99,7 @@ class BaseModel:
     Attributes:
         name: "mint-tiny", a directory's full path, or a hub name; ``source``: where it was loaded from.
         context: longest sequence, tokens.
+        threads: CPU threads its passes take at most.
         packs: whether its attention takes a block mask exactly; otherwise each sequence has a row of its own.
     """
 
@@ -115,6 +119,8 @@ class BaseModel:
         self._active: str | None = None
         self._in_use: str | None = None
         self._retired: list[str] = []
+        # A second thread costs a very small model more in waiting than it saves in work (see tests/benchmarks/LOG.md).
+        self.threads = 1 if device.type == "cpu" and self.hidden_size <= SMALL else torch.get_num_threads()
         self.packs = self._takes_block_mask()
 
     def layout(self, sequences: list[list[int]]) -> Layout:
@@ -196,6 +202,16 @@ class BaseModel:
 
         May be nested: a custom loss, called in the middle of a pass, may ask the same model for a reference.
         """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(min(threads, self.threads))
+        try:
+            with self._switched(adapter, weights):
+                yield
+        finally:
+            torch.set_num_threads(threads)
+
+    @contextlib.contextmanager
+    def _switched(self, adapter: Adapter | None, weights: Weights | None) -> Generator[None]:
         if adapter is None:
             with self._peft.disable_adapter() if self._peft is not None else contextlib.nullcontext():
                 yield

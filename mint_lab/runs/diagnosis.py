@@ -20,6 +20,7 @@ SATURATED_STEPS = 20
 SATURATED_ACCURACY, SATURATED_GRADIENT = 0.99, 0.02  # the latter against the run's largest in the window
 BEHIND = 0.1  # share of pairs, or of the nll, that held-out data may trail training data by
 DIVERGED, DIVERGED_LEAST = 3.0, 0.2  # times the loss at its best in the window, and by how much at least
+SILENT_STEPS = 5
 EXPLODED = 20.0  # times the usual gradient norm
 
 
@@ -35,7 +36,7 @@ def findings(records: Sequence[StepRecord]) -> dict[str, str]:
     evaluated = next((r for r in reversed(recent) if r.held_out), None)
     checks = {
         "not finite": _not_finite(recent[-1]),
-        "no gradient": _no_gradient(recent[-1]),
+        "no gradient": _no_gradient(recent),
         "exploding": _exploding(recent),
         "diverging": _diverging(recent),
         "saturation": _saturation(recent),
@@ -65,8 +66,10 @@ def _not_finite(record: StepRecord) -> str:
     return f"{' and '.join(bad)}: lower the learning rate, and look for log(0) or exp in the loss" if bad else ""
 
 
-def _no_gradient(record: StepRecord) -> str:
-    if record.metrics.get("grad_norm", 1.0) != 0.0:
+def _no_gradient(recent: Sequence[StepRecord]) -> str:
+    # One batch may be satisfied where the next is not: a hinge loss does that when it has learned most of its pairs.
+    tail = _same_loss(recent)[-SILENT_STEPS:]
+    if any(r.metrics.get("grad_norm", 1.0) != 0.0 for r in tail):
         return ""
     return (
         "The gradient is exactly 0, so nothing is learned: the loss may be detached, clipped or satisfied everywhere; "

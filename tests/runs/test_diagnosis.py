@@ -144,3 +144,11 @@ def test_each_finding_says_what_to_try() -> None:
     assert len(found) == 7
     verbs = ("try", "lower", "Stop", "check", "look")
     assert all(any(verb in text for verb in verbs) for text in found.values())
+
+
+def test_a_batch_that_is_satisfied_now_and_then_is_no_missing_gradient() -> None:
+    """Five steps without a gradient are worth a word; one among others is not."""
+    norms = [0.3, 0.0, 0.0, 0.2, 0.0]
+    records = [record(step, grad_norm=norm) for step, norm in enumerate(norms, 1)]
+    assert "no gradient" not in findings(records)
+    assert "no gradient" in findings([*records, *(record(step, grad_norm=0.0) for step in range(6, 10))])

@@ -1,7 +1,8 @@
 """One worker a base model, and the futures it hands out.
 
-Calls run in the order submitted, one at a time, on a thread of their own; the caller gets a future at once. The futures
-are the SDK's own class: ``.result(timeout)``, ``await``, ``.result_async()``.
+Calls run in the order submitted, one at a time, on a thread of their own; the caller gets a future at once. Calls of
+one kind that stand directly behind each other may run as one (:class:`Together`). The futures are the SDK's own class:
+``.result(timeout)``, ``await``, ``.result_async()``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import contextvars
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from ..types import AwaitableConcurrentFuture
 
@@ -20,17 +22,47 @@ if TYPE_CHECKING:
     from ..engine.models import BaseModel
     from ..types import APIFuture
 
-__all__ = ["Ready", "Worker", "at_once", "done", "worker_of"]
+__all__ = ["Ready", "Together", "Worker", "at_once", "done", "worker_of"]
 
 T = TypeVar("T")
-_Job = tuple[Callable[[], Any], "concurrent.futures.Future[Any]"]
+Item = TypeVar("Item")
+
+# How long a call that may have company waits for the next one to arrive, seconds: the callers of a batch submit it one
+# after the other, and a model's pass takes longer than this.
+PATIENCE = 0.001
+
+
+@dataclass(frozen=True, eq=False)
+class Together(Generic[Item, T]):
+    """Calls that run as one where they meet in the queue.
+
+    Attributes:
+        run: results in the order of the items; an exception in place of a result is that item's alone.
+        limit: sizes of the items of one run add up to no more than this, unless there is only one.
+    """
+
+    run: Callable[[Sequence[Item]], Sequence[T | Exception]]
+    limit: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One call: ``item`` for ``together``, or a function of its own."""
+
+    future: concurrent.futures.Future[Any]
+    item: Any
+    together: Together[Any, Any] | None = None
+    size: int = 0
+
+
+_Queue = queue.SimpleQueue[_Job | None]
 
 
 class Worker:
     """A thread that runs jobs in order. It ends when nobody holds the worker any more."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: _Queue = queue.SimpleQueue()
         # A copied context: what the submitting notebook cell has set stays visible to the thread.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(_work, self._jobs), name=name, daemon=True)
@@ -43,31 +75,72 @@ class Worker:
         A job submitted by a running job (a custom loss that asks a model for reference log-probabilities) runs at once:
         in the queue it would wait for the job that waits for it.
         """
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        if threading.current_thread() is self._thread:
-            _carry_out(job, future)
-        else:
-            self._jobs.put((job, future))
-        return AwaitableConcurrentFuture(future)
+        return self._put(_Job(concurrent.futures.Future(), job))
+
+    def submit_to(self, together: Together[Item, T], item: Item, size: int) -> APIFuture[T]:
+        """Queue ``item``; it runs with those of ``together`` that stand directly behind it when its turn comes.
+
+        Nothing is overtaken, so results are those of running the calls one by one.
+        """
+        return self._put(_Job(concurrent.futures.Future(), item, together, size))
 
     def run(self, job: Callable[[], T]) -> T:
         """Queue ``job`` and wait for it."""
         return self.submit(job).result()
 
+    def _put(self, job: _Job) -> APIFuture[Any]:
+        future = job.future
+        if threading.current_thread() is self._thread:
+            _carry_out([job])
+        else:
+            self._jobs.put(job)
+        return AwaitableConcurrentFuture(future)
 
-def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
-    while (item := jobs.get()) is not None:
-        _carry_out(*item)
-        del item  # the queue may be silent for long: hold on to nothing
+
+def _work(jobs: _Queue) -> None:
+    while (job := jobs.get()) is not None:
+        while job is not None:
+            batch, job, ended = _with_company(job, jobs)
+            _carry_out(batch)
+            del batch  # the queue may be silent for long: hold on to nothing
+            if ended:
+                return
 
 
-def _carry_out(job: Callable[[], T], future: concurrent.futures.Future[T]) -> None:
-    if not future.set_running_or_notify_cancel():
+def _with_company(first: _Job, jobs: _Queue) -> tuple[list[_Job], _Job | None, bool]:
+    """``first`` and what runs with it; the job after them, if it had to be taken from the queue; whether that ends."""
+    batch, size = [first], first.size
+    if first.together is None:
+        return batch, None, False
+    while True:
+        try:
+            job = jobs.get(timeout=PATIENCE)
+        except queue.Empty:
+            return batch, None, False
+        if job is None:
+            return batch, None, True
+        if job.together is not first.together or size + job.size > first.together.limit:
+            return batch, job, False
+        batch.append(job)
+        size += job.size
+
+
+def _carry_out(batch: list[_Job]) -> None:
+    live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+    if not live:
         return
+    together = live[0].together
     try:
-        future.set_result(job())
+        found = [live[0].item()] if together is None else together.run([job.item for job in live])
+        for job, result in zip(live, found, strict=True):
+            if together is not None and isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
     except BaseException as error:
-        future.set_exception(error)
+        for job in live:
+            if not job.future.done():
+                job.future.set_exception(error)
 
 
 _workers: weakref.WeakKeyDictionary[BaseModel, Worker] = weakref.WeakKeyDictionary()
@@ -85,7 +158,7 @@ def worker_of(base: BaseModel) -> Worker:
 def at_once(job: Callable[[], T]) -> APIFuture[T]:
     """``job`` done here and now, its result or exception in a future: for calls that need no model."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
-    _carry_out(job, future)
+    _carry_out([_Job(future, job)])
     return AwaitableConcurrentFuture(future)
 
 

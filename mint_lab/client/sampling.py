@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..engine.sampling import Request, Sample, generate, prompt_logprobs
+from ..engine.sampling import (
+    Request,
+    Sample,
+    check_request,
+    generate,
+    prompt_logprobs,
+    prompt_topk,
+    token_budget,
+)
 from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse
-from .futures import Ready, worker_of
+from .futures import Ready, Together, worker_of
 
 if TYPE_CHECKING:
     from ..engine.models import Adapter, BaseModel, Weights
@@ -21,10 +33,38 @@ if TYPE_CHECKING:
 __all__ = ["SamplingClient"]
 
 _sequence_ids = itertools.count()
+# What the API puts where there are no log-probabilities: before the first token of a prompt.
+_NO_LOGPROB = -99999.0
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of ``sample``."""
+
+    request: Request
+    prompt_logprobs: bool
+    topk: int
+
+    @property
+    def size(self) -> int:
+        """Tokens that it takes at most, prompts counted for every sample."""
+        return self.request.num_samples * (len(self.request.prompt) + self.request.max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Topk:
+    """Twin of the SDK's class of these matrices, ``(length, k)``; its name differs between the SDK's versions."""
+
+    token_ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
 
 
 class SamplingClient(Ready):
-    """Draws from a fixed snapshot: training that goes on does not change it."""
+    """Draws from a fixed snapshot: training that goes on does not change it.
+
+    Calls of ``sample`` that wait for the model one behind another are generated as one batch, which takes far less time
+    than one by one: submit them all, then wait for the results. Each gets what it would have got alone.
+    """
 
     def __init__(self, base: BaseModel, adapter: Adapter | None, snapshot: APIFuture[Weights | None]) -> None:
         """``adapter`` None: the base model alone; ``snapshot`` None: the adapter as it is, which nobody trains."""
@@ -32,6 +72,8 @@ class SamplingClient(Ready):
         self._adapter = adapter
         self._snapshot = snapshot
         self._worker = worker_of(base)
+        self._together = Together(self._run, token_budget(base))
+        self._warned = False
 
     def __repr__(self) -> str:
         return f"SamplingClient({self._base.name!r})"
@@ -50,11 +92,19 @@ class SamplingClient(Ready):
     ) -> APIFuture[SampleResponse]:
         """Continue ``prompt`` ``num_samples`` times.
 
+        The log-probabilities returned are those of the distribution that the tokens were drawn from: after temperature,
+        top_k and top_p, renormalised. A trainer's are at temperature 1 without truncation; where the sampler's are not,
+        a :class:`UserWarning` says, once a client, that importance ratios between the two do not start at 1 and that a
+        truncated distribution leaves out what the trainer's has. Temperature 0 takes the most likely token, whatever
+        top_k and top_p, and gives its log-probability at temperature 1: no warning, as nothing is drawn.
+
         Args:
             sampling_params: max_tokens, temperature, top_k, top_p, seed, and stop: strings or token ids that end a
                 sample besides the end-of-text token, which does unless stop is an empty list. A sample's last token is
-                the one that ended it.
+                the one that ended it. The same seed gives the same tokens, whatever else is generated with it.
             include_prompt_logprobs: also give the prompt's own log-probabilities (first entry None).
+            topk_prompt_logprobs: also give so many of the most likely tokens at each position of the prompt, most
+                likely first, as ``(token, log-probability)`` (first entry None).
             The other arguments are the hosted service's and have to be left at their defaults.
 
         Returns:
@@ -66,7 +116,6 @@ class SamplingClient(Ready):
                 the future).
         """
         hosted = {
-            "topk_prompt_logprobs": topk_prompt_logprobs,
             "topk_sample_logprobs": topk_sample_logprobs,
             "target_prompt_logprobs": target_prompt_logprobs,
             "prompt_alt_tokens_k": prompt_alt_tokens_k,
@@ -75,16 +124,9 @@ class SamplingClient(Ready):
         used = [name for name, value in hosted.items() if value is not None and value != 0]
         if used:
             raise ConfigError(f"{used[0]} is not available locally; use compute_logprobs for given tokens")
-        request = self._request(_tokens(prompt), num_samples, sampling_params)
-
-        def run() -> SampleResponse:
-            with self._base.using(self._adapter, self._snapshot.result()):
-                (samples,) = generate(self._base, [request])
-                found = prompt_logprobs(self._base, request.prompt) if include_prompt_logprobs else None
-            given = None if found is None else np.array([np.nan if x is None else x for x in found], np.float32)
-            return SampleResponse(sequences=[_sequence(s) for s in samples], prompt_logprobs_np=given)
-
-        return self._worker.submit(run)
+        call = self._call(prompt, num_samples, sampling_params, include_prompt_logprobs, topk_prompt_logprobs)
+        self._warn(call.request)
+        return self._worker.submit_to(self._together, call, call.size)
 
     def compute_logprobs(self, prompt: ModelInput) -> APIFuture[list[float | None]]:
         """Log-probability of each token of ``prompt`` given those before it, nats; None for the first.
@@ -101,8 +143,9 @@ class SamplingClient(Ready):
 
         return self._worker.submit(run)
 
-    async def sample_async(self, *args: Any, **kwargs: Any) -> SampleResponse:
-        return await self.sample(*args, **kwargs)
+    def sample_async(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, SampleResponse]:
+        """As :meth:`sample`, for ``await``; the call is in the queue at once."""
+        return self.sample(*args, **kwargs).result_async()
 
     async def compute_logprobs_async(self, prompt: ModelInput) -> list[float | None]:
         return await self.compute_logprobs(prompt)
@@ -117,6 +160,64 @@ class SamplingClient(Ready):
 
     async def get_base_model_async(self) -> str:
         return self.get_base_model()
+
+    def _run(self, calls: Sequence[_Call]) -> list[SampleResponse | Exception]:
+        """All calls as one batch; a call whose prompt is unfit gets its error, and the others their samples."""
+        found: list[SampleResponse | Exception] = []
+        refused = [self._refusal(call) for call in calls]
+        good = [call for call, error in zip(calls, refused, strict=True) if error is None]
+        with self._base.using(self._adapter, self._snapshot.result()):
+            samples = iter(generate(self._base, [call.request for call in good]))
+            for call, error in zip(calls, refused, strict=True):
+                found.append(self._response(call, next(samples)) if error is None else error)
+        return found
+
+    def _refusal(self, call: _Call) -> DataError | None:
+        try:
+            check_request(self._base, call.request)
+        except DataError as error:
+            return error.with_traceback(None)
+        return None
+
+    def _response(self, call: _Call, samples: list[Sample]) -> SampleResponse:
+        prompt = call.request.prompt
+        logprobs = topk = None
+        if call.prompt_logprobs:
+            logprobs = np.array([np.nan, *prompt_logprobs(self._base, prompt)[1:]], np.float32)
+        if call.topk:
+            ids, values = prompt_topk(self._base, prompt, call.topk)
+            topk = _Topk(
+                token_ids=np.pad(ids, ((1, 0), (0, 0))),
+                logprobs=np.pad(values, ((1, 0), (0, 0)), constant_values=_NO_LOGPROB),
+            )
+        return SampleResponse(
+            sequences=[_sequence(s) for s in samples],
+            prompt_logprobs_np=logprobs,
+            topk_prompt_logprobs_np=cast("Any", topk),
+        )
+
+    def _warn(self, request: Request) -> None:
+        drawn = request.temperature != 0
+        changed = request.temperature != 1 or request.top_k != -1 or request.top_p < 1
+        if drawn and changed and not self._warned:
+            self._warned = True
+            level, frame = 1, inspect.currentframe()
+            while frame is not None and frame.f_globals is globals():  # sample or sample_async may be the entry
+                level, frame = level + 1, frame.f_back
+            warnings.warn(
+                f"temperature={request.temperature:g}, top_k={request.top_k}, top_p={request.top_p:g}: the samples' "
+                "log-probabilities are those of this changed distribution and a trainer's are not, so importance "
+                "ratios between them are biased; where ratios matter sample with temperature=1, top_k=-1, top_p=1",
+                UserWarning,
+                stacklevel=level,
+            )
+
+    def _call(
+        self, prompt: ModelInput, num_samples: int, params: SamplingParams, prompt_logprobs: bool, topk: int
+    ) -> _Call:
+        if isinstance(topk, bool) or not isinstance(topk, Integral) or not 0 <= topk <= self._base.vocab_size:
+            raise ConfigError(f"topk_prompt_logprobs is {topk!r}, expected 0 to {self._base.vocab_size}")
+        return _Call(self._request(_tokens(prompt), num_samples, params), bool(prompt_logprobs), int(topk))
 
     def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> Request:
         tokens, strings = self._stops(params.stop)

@@ -13,6 +13,7 @@ from ..engine.models import BaseModel, LoraShape, load_base
 from ..errors import CheckpointError, ConfigError
 from ..types import GetServerCapabilitiesResponse, SupportedModel
 from .futures import done, worker_of
+from .limits import Limits
 from .paths import Paths, default_home
 from .rest import RestClient
 from .sampling import SamplingClient
@@ -27,11 +28,15 @@ class ServiceClient:
     Args:
         home: folder for checkpoints; default ``$MINT_LAB_HOME`` or ``~/.mint_lab``.
         device: "cuda", "mps" or "cpu"; None picks the best one there is.
+        max_batch_tokens: tokens that go through the model at a time in training, shared prefixes counted once; a larger
+            batch is cut, with the same result. None: what half of the free memory holds when a client is made.
+        gradient_checkpointing: compute each layer again in the backward pass instead of keeping what it saw: less
+            memory, about a third more time.
         base_url, api_key, user_metadata, project_id: a hosted client's, so that its programs start here unchanged;
             there is nothing to connect to, so ``base_url`` has to be None.
 
     Raises:
-        ConfigError: a ``base_url`` is given.
+        ConfigError: a ``base_url`` is given, or a limit is not of its kind.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class ServiceClient:
         home: str | Path | None = None,
         *,
         device: str | None = None,
+        max_batch_tokens: int | None = None,
+        gradient_checkpointing: bool = False,
         base_url: str | None = None,
         api_key: str | None = None,
         user_metadata: Mapping[str, str] | None = None,
@@ -50,6 +57,7 @@ class ServiceClient:
             )
         self._paths = Paths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
+        self._limits = Limits(max_batch_tokens, gradient_checkpointing)
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +77,9 @@ class ServiceClient:
         train_attn: bool = True,
         train_unembed: bool = True,
         user_metadata: dict[str, str] | None = None,
+        *,
+        max_batch_tokens: int | None = None,
+        gradient_checkpointing: bool | None = None,
     ) -> TrainingClient:
         """A client that trains a fresh LoRA adapter.
 
@@ -78,15 +89,18 @@ class ServiceClient:
             seed: of LoRA's initial weights; None draws one.
             train_mlp, train_attn, train_unembed: which layers carry adapters.
             user_metadata: not used here.
+            max_batch_tokens, gradient_checkpointing: this client's own; None takes the service's.
 
         Raises:
-            ModelError: the model cannot be found or loaded, the rank is not a positive whole number, or nothing is
-                left to train. ConfigError: the seed is no whole number.
+            ModelError: the model cannot be found or loaded, the rank is not a positive whole number, nothing is left to
+                train, or the model knows no gradient checkpointing. ConfigError: the seed is no whole number, or a
+                limit is not of its kind.
         """
         if seed is not None and not isinstance(seed, Integral):
             raise ConfigError(f"seed is {seed!r}, expected a whole number or None")
         shape = LoraShape(rank, train_mlp, train_attn, train_unembed)
-        return self._training_client(self._base(base_model), shape, seed)
+        limits = self._limits.but(max_batch_tokens, gradient_checkpointing)
+        return self._training_client(self._base(base_model), shape, seed, limits)
 
     def create_training_client_from_state(
         self,
@@ -164,9 +178,11 @@ class ServiceClient:
     def _base(self, name: str) -> BaseModel:
         return load_base(name, self._device)
 
-    def _training_client(self, base: BaseModel, shape: LoraShape, seed: int | None) -> TrainingClient:
+    def _training_client(
+        self, base: BaseModel, shape: LoraShape, seed: int | None, limits: Limits | None = None
+    ) -> TrainingClient:
         adapter = worker_of(base).run(lambda: base.attach(shape, seed))
-        return TrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}")
+        return TrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}", limits or self._limits)
 
     def _from_state(self, path: str, base_model: str | None, *, with_optimizer: bool) -> TrainingClient:
         checkpoint = load_checkpoint(self._paths.folder(path))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..engine.batch import read_batch
 from ..engine.checkpoints import load_checkpoint, save_checkpoint
-from ..engine.step import Builtin, Custom, Optimizer, PassResult, run_pass
+from ..engine.optimizer import Optimizer
+from ..engine.reference import fingerprint, reference_logprobs
+from ..engine.step import Builtin, Custom, PassResult, run_pass
 from ..errors import CheckpointError, ConfigError
 from ..losses import LOSSES
 from ..types import (
@@ -22,6 +25,7 @@ from ..types import (
     TensorData,
 )
 from .futures import Ready, done, worker_of
+from .limits import Limits
 from .paths import Paths
 from .sampling import SamplingClient
 
@@ -39,10 +43,19 @@ class TrainingClient(Ready):
 
     Every call returns a future at once and runs on the base model's worker, in the order submitted. A call that fails
     leaves weights, optimizer and accumulated gradient as they were, and the client stays usable.
+
+    Attributes:
+        max_batch_tokens: tokens of a micro-batch at most; halved for good when a batch ran out of memory.
+        gradient_checkpointing: whether layers are computed again in the backward pass, which saves memory.
+        packs: whether the model's attention takes packed rows; otherwise every sequence has a padded row of its own.
     """
 
-    def __init__(self, adapter: Adapter, paths: Paths, model_id: str) -> None:
+    def __init__(self, adapter: Adapter, paths: Paths, model_id: str, limits: Limits | None = None) -> None:
         self.model_id = model_id
+        limits = (limits or Limits()).on(adapter.base)
+        self.max_batch_tokens = limits.max_batch_tokens
+        self.gradient_checkpointing = limits.gradient_checkpointing
+        self.packs = adapter.base.packs
         self._adapter = adapter
         self._paths = paths
         self._worker = worker_of(adapter.base)
@@ -76,12 +89,14 @@ class TrainingClient(Ready):
 
         Returns:
             A future of the output: ``loss_fn_outputs[i]["logprobs"]`` of shape ``(N_i,)``; metrics ``loss:sum`` (nats),
-            ``time:sum`` (seconds), ``passes:max`` and ``micro_batches:max``.
+            ``time:sum`` (seconds), ``passes:max`` and ``micro_batches:max``, and ``oom_retries:sum`` where memory ran
+            out and the batch was done again in smaller parts.
 
         Raises:
             ConfigError: unknown loss or setting, crossed clip bounds (at once).
             DataError: the batch is not fit to train on (from the future).
             LossError: the loss is not finite (from the future).
+            ModelError: out of memory, also with half the tokens at a time (from the future).
         """
         objective = self._builtin(loss_fn, loss_fn_config)
         return self._pass(data, objective, backward=True, return_gradients=return_gradients)
@@ -214,12 +229,43 @@ class TrainingClient(Ready):
         self._worker.run(lambda: checkpoint.into(adapter))
         return SamplingClient(self._adapter.base, adapter, done(None))
 
-    def get_info(self) -> GetInfoResponse:
-        """Model name, id and LoRA rank."""
+    def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
+        """Log-probabilities of ``target_tokens`` under the base model, whatever this client has learnt.
+
+        ``mint_lab.data.with_reference`` puts them into datums, and keeps them on disk.
+
+        Returns:
+            A future of one tensor a datum, ``(N_i,)`` float32, nats.
+
+        Raises:
+            DataError: the batch is not fit for the model (from the future).
+        """
         base = self._adapter.base
+
+        def run() -> list[TensorData]:
+            batch = read_batch(data, None, vocab_size=base.vocab_size, context=base.context)
+            return [TensorData.from_numpy(row) for row in reference_logprobs(base, batch, self.max_batch_tokens)]
+
+        return self._worker.submit(run)
+
+    def reference_folder(self) -> Path:
+        """Where the base model's log-probabilities may be kept: a folder named by a hash of its name and weights."""
+        base = self._adapter.base
+        if base.fingerprint is None:
+            base.fingerprint = self._worker.run(lambda: fingerprint(base))
+        return self._paths.home / "reference" / base.fingerprint[:32]
+
+    def get_info(self) -> GetInfoResponse:
+        """Model name, id and LoRA rank; ``model_data.arch`` also says when and why sequences run padded."""
+        base = self._adapter.base
+        arch = base.config.model_type
+        if not base.packs:
+            arch += " (runs padded: its attention takes no packed rows)"
+        elif base.window:
+            arch += f" (batches with sequences above its window of {base.window} tokens run padded)"
         return GetInfoResponse(
             type="get_info",
-            model_data=ModelData(arch=base.config.model_type, model_name=base.name, tokenizer_id=base.source),
+            model_data=ModelData(arch=arch, model_name=base.name, tokenizer_id=base.source),
             model_id=self.model_id,
             is_lora=True,
             lora_rank=self._adapter.shape.rank,
@@ -263,6 +309,9 @@ class TrainingClient(Ready):
     async def create_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
         return self.create_sampling_client(*args, **kwargs)
 
+    async def reference_logprobs_async(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
+        return self.reference_logprobs(data)
+
     async def get_info_async(self) -> GetInfoResponse:
         return self.get_info()
 
@@ -283,7 +332,16 @@ class TrainingClient(Ready):
         def run() -> ForwardBackwardOutput:
             start = time.perf_counter()
             batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
-            result = run_pass(self._adapter, batch, objective, backward=backward)
+            result = run_pass(
+                self._adapter,
+                batch,
+                objective,
+                backward=backward,
+                max_tokens=self.max_batch_tokens,
+                checkpointing=self.gradient_checkpointing,
+            )
+            if result.max_tokens is not None:
+                self.max_batch_tokens = result.max_tokens
             return _output(result, return_gradients, time.perf_counter() - start)
 
         return self._worker.submit(run)
@@ -315,4 +373,6 @@ def _output(result: PassResult, return_gradients: bool, seconds: float) -> Forwa
         "micro_batches:max": float(result.micro_batches),
         "time:sum": seconds,
     }
+    if result.oom_retries:
+        metrics["oom_retries:sum"] = float(result.oom_retries)
     return ForwardBackwardOutput(loss_fn_output_type="ArrayRecord", loss_fn_outputs=outputs, metrics=metrics)

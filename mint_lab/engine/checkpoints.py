@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, ModelError
 from .models import Adapter, LoraShape, Weights
-from .step import Optimizer
+from .optimizer import Optimizer
 
 __all__ = ["ABOUT", "Checkpoint", "describe", "load_checkpoint", "save_checkpoint"]
 

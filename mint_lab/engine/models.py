@@ -10,45 +10,27 @@ import contextlib
 import itertools
 import secrets
 import threading
-import warnings
 import weakref
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import ConfigError, ModelError
-from .packing import Layout, pack
+from . import logprobs, recompute
+from .lora import LORA_ALPHA, LoraShape, linear_layers, peft_quiet, targets
+from .memory import Cost
+from .packing import Layout, grid_tokens, pack
+from .probes import check_causal, takes_block_mask
 from .sources import find, name_of, read
 
 __all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device"]
-
-# alpha as on the hosted service: the update is scaled by alpha / rank, so the learning rate need not follow the rank.
-LORA_ALPHA = 32
 
 # Hidden size up to which one CPU thread is faster than two.
 SMALL = 256
 
 Weights = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """Which adapter: rank, and which kinds of layers carry it."""
-
-    rank: int = 32
-    train_mlp: bool = True
-    train_attn: bool = True
-    train_unembed: bool = True
-
-    def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ModelError(f"rank is {self.rank!r}, expected a whole number from 1 up")
-        if not (self.train_mlp or self.train_attn or self.train_unembed):
-            raise ModelError("nothing to train: train_mlp, train_attn and train_unembed are all False")
 
 
 class Adapter:
@@ -101,6 +83,12 @@ class BaseModel:
         context: longest sequence, tokens.
         threads: CPU threads its passes take at most.
         packs: whether its attention takes a block mask exactly; otherwise each sequence has a row of its own.
+        window: sequences longer than this have rows of their own too (sliding windows); None: there is no such length.
+        weights: the base model's own parameters by name, without any adapter's.
+        fingerprint: a hash of name and weights, once somebody has asked for it.
+
+    Raises:
+        ModelError: the model is not causal, or cannot run at all.
     """
 
     def __init__(self, name: str, source: str, model: Any, tokenizer: Any, device: torch.device) -> None:
@@ -112,8 +100,12 @@ class BaseModel:
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
         self.hidden_size = int(self.config.hidden_size)
+        self.window = _window(self.config)
+        self.weights: dict[str, torch.Tensor] = dict(model.named_parameters())
+        self.fingerprint: str | None = None
         self._model = model
-        self._linear = _linear_layers(model)
+        self._linear = linear_layers(model)
+        self._layers = recompute.layers_of(model)
         self._peft: Any = None
         self._names = itertools.count()
         self._active: str | None = None
@@ -121,17 +113,42 @@ class BaseModel:
         self._retired: list[str] = []
         # A second thread costs a very small model more in waiting than it saves in work (see tests/benchmarks/LOG.md).
         self.threads = 1 if device.type == "cpu" and self.hidden_size <= SMALL else torch.get_num_threads()
-        self.packs = self._takes_block_mask()
+        self.cost = self._cost()
+        self.packs = self._probe()
+
+    @property
+    def can_recompute(self) -> bool:
+        """Whether gradient checkpointing is to be had with this family."""
+        return bool(self._layers)
 
     def layout(self, sequences: list[list[int]]) -> Layout:
         """``sequences`` packed for this model's trunk."""
-        window = _window(self.config)
-        packs = self.packs and (not window or max(map(len, sequences)) <= window)
-        row = min(max(self.hidden_size, 128), self.context, window or self.context)
-        return pack(sequences, row, share=packs)
+        return pack(sequences, self._row, share=self._shares(sequences))
 
-    def trunk(self, layout: Layout) -> torch.Tensor:
-        """Hidden states before the output layer, ``(rows, width, hidden)``, with a graph where gradients are on."""
+    def grid(self, sequences: Sequence[list[int]]) -> int:
+        """Tokens that :meth:`layout` holds for ``sequences``: shared prefixes once, padding counted."""
+        return grid_tokens(sequences, self._row, share=self._shares(sequences))
+
+    def grid_at_most(self, sequences: Sequence[list[int]]) -> int:
+        """A bound on :meth:`grid` that costs nothing."""
+        return len(sequences) * max(self._row, *map(len, sequences))
+
+    @property
+    def _row(self) -> int:
+        return min(max(self.hidden_size, 128), self.context, self.window or self.context)
+
+    def _shares(self, sequences: Sequence[list[int]]) -> bool:
+        return self.packs and (not self.window or max(map(len, sequences)) <= self.window)
+
+    def trunk(self, layout: Layout, *, checkpointing: bool = False) -> torch.Tensor:
+        """Hidden states before the output layer, ``(rows, width, hidden)``, with a graph where gradients are on.
+
+        With ``checkpointing`` the graph keeps each layer's input only, and the backward pass computes the rest again.
+        """
+        with recompute.recomputed(self._layers) if checkpointing else contextlib.nullcontext():
+            return self._trunk(layout)
+
+    def _trunk(self, layout: Layout) -> torch.Tensor:
         body = getattr(self._model, self._model.base_model_prefix)
         if layout.padded:  # the family makes its own mask: sliding windows, ALiBi
             mask = layout.present.to(self.device)
@@ -171,7 +188,7 @@ class BaseModel:
         config = peft.LoraConfig(
             r=shape.rank,
             lora_alpha=LORA_ALPHA,
-            target_modules=_targets(self._linear, shape),
+            target_modules=targets(self._linear, shape),
             task_type="CAUSAL_LM",
             base_model_name_or_path=self.source,
         )
@@ -179,7 +196,7 @@ class BaseModel:
         # peft draws from torch's one generator, which other base models' workers use too.
         with _seeding, torch.random.fork_rng(devices=[]):
             torch.manual_seed(secrets.randbits(63) if seed is None else seed)
-            with _peft_quiet():
+            with peft_quiet():
                 if self._peft is None:
                     self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
                 else:
@@ -244,25 +261,34 @@ class BaseModel:
             p.requires_grad_(True)
         return found
 
-    def _takes_block_mask(self) -> bool:
-        """Whether packed hidden states are those of each sequence alone: a small random batch with shared prefixes."""
-        draw = torch.randint(0, self.vocab_size, (4, 12), generator=torch.Generator().manual_seed(0)).tolist()
-        sequences = [draw[0][:9] + draw[1], draw[0][:9] + draw[2][:5], draw[3]]
-        tolerance = 2e-2 if self._model.dtype == torch.bfloat16 else 1e-4
+    def _probe(self) -> bool:
+        """Whether sequences may be packed; raises :class:`ModelError` where the model is not causal or does not run."""
         body = getattr(self._model, self._model.base_model_prefix)
+        tolerance = 2e-2 if self._model.dtype == torch.bfloat16 else 1e-4
+
+        def alone(sequence: list[int]) -> torch.Tensor:
+            return body(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).last_hidden_state[0]
+
         try:
             with torch.no_grad():
-                packed = pack(sequences, 48)
-                together = self.trunk(packed).flatten(0, 1)
-                for place, sequence in zip(packed.places, sequences, strict=True):
-                    ids = torch.tensor([sequence], device=self.device)
-                    alone = body(input_ids=ids, use_cache=False).last_hidden_state[0]
-                    difference = (together[torch.from_numpy(place)] - alone).abs().max()
-                    if not float(difference) <= tolerance * float(alone.abs().max()):
-                        return False
-        except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError):
-            return False
-        return True
+                check_causal(alone, self.vocab_size, tolerance)
+                return takes_block_mask(alone, self.trunk, self.vocab_size, tolerance)
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ModelError(f"cannot use base model {self.source!r}: {error}") from error
+
+    def _cost(self) -> Cost:
+        """Memory that a token takes in a training pass; see :mod:`mint_lab.engine.memory`."""
+        size = self._model.dtype.itemsize
+        modules = dict(self._model.named_modules())
+        features = sum(sum(modules[path].weight.shape) for path, kind in self._linear.items() if kind != "unembed")
+        layers = int(getattr(self.config, "num_hidden_layers", None) or 1)
+        scores = 0
+        if self.config._attn_implementation == "eager":
+            scores = 2 * size * int(getattr(self.config, "num_attention_heads", None) or 1) * self._row
+        layer = 2 * size * features // layers + scores
+        kept = 2 * size * self.hidden_size * layers
+        chunk = max(1, logprobs.CHUNK_LOGITS // self.vocab_size)
+        return Cost(trunk=layer * layers, recomputed=layer + kept, head=16 * self.vocab_size, chunk=chunk)
 
     def _sweep(self) -> None:
         """Delete the adapters whose owners are gone; the active one must not be among them."""
@@ -315,41 +341,3 @@ def _window(config: Any) -> int | None:
     """Tokens that the attention of some layer looks back at most, under the names that families have for it."""
     found = (getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
     return min((w for w in found if isinstance(w, int) and w > 0), default=None)
-
-
-def _linear_layers(model: Any) -> dict[str, str]:
-    """Path of every linear layer -> "attn", "mlp" or "unembed"."""
-    output = model.get_output_embeddings()
-    kinds: dict[str, str] = {}
-    for path, module in model.named_modules():
-        if module is output:
-            kinds[path] = "unembed"
-        elif isinstance(module, (nn.Linear, Conv1D)):
-            kinds[path] = "attn" if "attn" in path.lower() or "attention" in path.lower() else "mlp"
-    return kinds
-
-
-def _targets(kinds: dict[str, str], shape: LoraShape) -> list[str]:
-    """Names of the layers that carry LoRA, as short as they are unambiguous, so that other loaders know them."""
-    wanted = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
-    chosen = [path for path, kind in kinds.items() if wanted[kind]]
-    others = [path for path, kind in kinds.items() if not wanted[kind]]
-    names: set[str] = set()
-    for path in chosen:
-        parts = path.split(".")
-        tails = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        names.add(next(t for t in tails if not any(o == t or o.endswith(f".{t}") for o in others)))
-    if not names:
-        raise ModelError("this model has no linear layer of the kinds asked for; LoRA has nothing to attach to")
-    return sorted(names)
-
-
-@contextlib.contextmanager
-def _peft_quiet() -> Generator[None]:
-    """What peft warns of while it attaches: its own use of transformers; that LoRA on a tied output layer must not be
-    merged into the embedding (it never is here); and that it has set fan_in_fan_out for GPT-2's layers itself.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="peft|transformers")
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*(tie_word_embeddings|fan_in_fan_out).*")
-        yield

@@ -13,14 +13,14 @@ The result is exact: a packed sequence has the hidden states it would have had a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Layout", "pack"]
+__all__ = ["Layout", "cut", "grid_tokens", "pack"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,67 @@ def pack(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool = T
         row_tokens: attention costs rows x width^2, so a row should not be much wider than the model's hidden size.
         share: store common prefixes once; with False each sequence has a row of its own, padded at the end.
     """
-    width = max(row_tokens, *map(len, sequences)) if share else 0
-    trees = _trees(sequences, width) if share else [[(i, 0)] for i in range(len(sequences))]
-    return _fill(sequences, _rows(sequences, trees, width) if share else trees, padded=not share)
+    return _fill(sequences, _plan(sequences, row_tokens, share=share), padded=not share)
+
+
+def grid_tokens(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool = True) -> int:
+    """Rows times width of :func:`pack` with the same arguments: what it costs, without making it."""
+    rows = _plan(sequences, row_tokens, share=share)
+    return len(rows) * _width(sequences, rows)
+
+
+def cut(
+    sequences: Sequence[Sequence[int]], limit: int, size: Callable[[Sequence[Sequence[int]]], int]
+) -> list[list[int]]:
+    """Indices of consecutive sequences, in parts of ``size`` at most ``limit``; one too large by itself is a part.
+
+    A part ends where neighbours share least, so that pairs and groups stay together where there is room for them: a
+    prefix shared across a cut is computed twice.
+
+    Args:
+        size: tokens that some sequences take together.
+    """
+    parts: list[list[int]] = []
+    start = 0
+    while start < len(sequences):
+        rest = sequences[start:]
+        count = _fitting(rest, limit, size)
+        if count < len(rest):
+            count = _between_groups(rest, count)
+        parts.append(list(range(start, start + count)))
+        start += count
+    return parts
+
+
+def _fitting(sequences: Sequence[Sequence[int]], limit: int, size: Callable[[Sequence[Sequence[int]]], int]) -> int:
+    """How many sequences from the first on are within ``limit``; at least one."""
+    low, high = 1, 2  # low fits; high is not known to
+    while high <= len(sequences) and size(sequences[:high]) <= limit:
+        low, high = high, 2 * high
+    high = min(high, len(sequences) + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(sequences[:middle]) <= limit else (low, middle)
+    return low
+
+
+def _between_groups(sequences: Sequence[Sequence[int]], count: int) -> int:
+    """The largest number up to ``count``, above its half, after which neighbours share less than most do there."""
+    candidates = range(count, count // 2, -1)
+    shared = [_common_prefix(sequences[k - 1], sequences[k]) for k in candidates]
+    return next(k for k, s in zip(candidates, shared, strict=True) if 2 * s <= min(shared) + max(shared))
+
+
+def _plan(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool) -> list[_Tree]:
+    """What goes into which row."""
+    if not share:
+        return [[(i, 0)] for i in range(len(sequences))]
+    width = max(row_tokens, *map(len, sequences))
+    return _rows(sequences, _trees(sequences, width), width)
+
+
+def _width(sequences: Sequence[Sequence[int]], rows: list[_Tree]) -> int:
+    return max(sum(len(sequences[i]) - shared for i, shared in row) for row in rows)
 
 
 # A tree is a list of (sequence index, length of the prefix shared with the sequence before it in the tree).
@@ -109,7 +167,7 @@ def _rows(sequences: Sequence[Sequence[int]], trees: list[_Tree], width: int) ->
 
 
 def _fill(sequences: Sequence[Sequence[int]], rows: list[_Tree], *, padded: bool) -> Layout:
-    width = max(sum(len(sequences[i]) - shared for i, shared in row) for row in rows)
+    width = _width(sequences, rows)
     tokens = np.zeros((len(rows), width), dtype=np.int64)
     positions = np.zeros((len(rows), width), dtype=np.int64)
     # Every token sees itself: a padding token that saw nothing would have no softmax.

@@ -1,29 +1,43 @@
 r"""Generation with a key-value cache, many requests as one batch.
 
-Each prompt is run once, whatever the number of samples drawn from it. Every sequence has random numbers of its own,
-drawn from its request's seed, and picks its token by inverting the cumulative distribution: the same seed gives the
-same tokens whatever else is in the batch. The log-probabilities returned are those of the distribution sampled from
-(after temperature, top_k and top_p), which is what an importance ratio has to be taken against.
+Each prompt is run once, whatever the number of samples drawn from it and of requests that share it. Every sequence has
+random numbers of its own, drawn from its request's seed, and picks its token by inverting the cumulative distribution:
+the same seed gives the same tokens whatever else is in the batch. The log-probabilities returned are those of the
+distribution sampled from (after temperature, top_k and top_p), which is what an importance ratio has to be taken
+against.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from .batch import check_tokens
-from .logprobs import TargetLogprobs
+from .cache import cache_bytes, new_cache
+from .draw import Settings, draw
+from .logprobs import CHUNK_LOGITS, TargetLogprobs
+from .memory import free_memory
 from .models import BaseModel
 
-__all__ = ["Request", "Sample", "generate", "prompt_logprobs"]
+__all__ = ["Request", "Sample", "check_request", "generate", "prompt_logprobs", "prompt_topk", "token_budget"]
+
+# Keys, values and logits of the rows generated together take no more than this, bytes, or half of what is free.
+MEMORY = 1 << 30
+# Random numbers are drawn for so many tokens at a time.
+AHEAD = 64
+# Rows that ended are dropped when so much of the batch has: dropping copies the cache of the others.
+DROP = 0.25
+# Tokens before a stop string that may matter to its text: parts of a character, a space that a decoder strips.
+MARGIN = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,8 @@ class Request:
 
     Attributes:
         stop_tokens: a sample ends with the first of these; ``stop_strings``: or when its text contains one.
-        temperature: 0 takes the most likely token; the log-probabilities are then those at temperature 1.
+        temperature: 0 takes the most likely token, whatever top_k and top_p; the log-probabilities are then those at
+            temperature 1 without truncation.
         top_k: -1 for no limit; ``top_p``: 1 for no limit.
     """
 
@@ -70,160 +85,179 @@ class Sample:
     stop_reason: str = "length"
 
 
+def check_request(base: BaseModel, request: Request, index: int | None = None) -> None:
+    """Raise :class:`DataError` unless the prompt is one that the model can continue; ``index`` names it there."""
+    check_tokens(request.prompt, base.vocab_size, base.context, index)
+    if len(request.prompt) == base.context:
+        raise DataError(
+            f"{base.context} tokens fill the model's context, there is no room for a sample; truncate the prompt",
+            index=index,
+            field="model_input",
+        )
+
+
+def token_budget(base: BaseModel) -> int:
+    """Tokens, rows times length, that are generated together at most: what fits into ``MEMORY``."""
+    spare = min(MEMORY, free_memory(base.device) // 2)
+    tokens = spare // cache_bytes(base.config, next(iter(base.weights.values())).element_size())
+    return 1 << max(tokens, 1).bit_length() - 1  # rounded down, so that two runs cut their batches alike
+
+
 def generate(base: BaseModel, requests: Sequence[Request]) -> list[list[Sample]]:
     """Continue every request's prompt ``num_samples`` times; the caller has made the wanted adapter active.
+
+    Rows that would need more memory together than :func:`token_budget` allows are generated one part after another.
 
     Raises:
         DataError: a prompt is empty, too long, or has tokens outside the vocabulary.
     """
     for index, request in enumerate(requests):
-        where = index if len(requests) > 1 else None
-        check_tokens(request.prompt, base.vocab_size, base.context, where)
-        if len(request.prompt) == base.context:
-            raise DataError(
-                f"{base.context} tokens fill the model's context, there is no room for a sample; truncate the prompt",
-                index=where,
-                field="model_input",
-            )
+        check_request(base, request, index if len(requests) > 1 else None)
+    groups = [_rows(base, request) for request in requests]
     with torch.no_grad():
-        state = _prefill(base, requests)
-        while state.rows:
-            state.advance()
-    return [state.samples[i] for i in range(len(requests))]
+        for rows in _parts([row for group in groups for row in group], token_budget(base)):
+            batch = _Batch(base, rows)
+            while batch.advance():
+                pass
+    return [[row.sample for row in group] for group in groups]
 
 
 @dataclass
 class _Row:
-    """A sequence that is being generated."""
+    """A sequence that is being generated.
+
+    Attributes:
+        room: tokens that may come at most.
+        tail: the last tokens, as many as any stop string can span.
+    """
 
     request: Request
-    sample: Sample
     random: np.random.Generator
     room: int
+    tail: deque[int]
+    sample: Sample = field(default_factory=Sample)
+    going: bool = True
+
+    def take(self, token: int, logprob: float, tokenizer: Any) -> None:
+        """Add a token, and see whether it is the last."""
+        self.sample.tokens.append(token)
+        self.sample.logprobs.append(logprob)
+        if token in self.request.stop_tokens or (self.request.stop_strings and self._stopped(token, tokenizer)):
+            self.sample.stop_reason = "stop"
+            self.going = False
+        elif len(self.sample.tokens) == self.room:
+            self.going = False
+
+    def _stopped(self, token: int, tokenizer: Any) -> bool:
+        """Whether the text has a stop string now: one that it had before would have ended it, so it is in the tail."""
+        if tokenizer.convert_ids_to_tokens(token) is None:
+            return False  # a model's vocabulary may be larger than its tokenizer's; such a token has no text
+        self.tail.append(token)
+        text = tokenizer.decode(list(self.tail))
+        return any(stop in text for stop in self.request.stop_strings)
 
 
-class _State:
-    """The rows still going, their cache, and the logits of their next token."""
+def _rows(base: BaseModel, request: Request) -> list[_Row]:
+    """A row for every sample of a request, each with a stream of random numbers of which each token takes one."""
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    room = min(request.max_tokens, base.context - len(request.prompt))
+    # A token that has text has a byte of it at least, so a string of n bytes is in the last n tokens.
+    window = max((len(stop.encode("utf-8", "replace")) for stop in request.stop_strings), default=0) + MARGIN
+    return [
+        _Row(request, np.random.default_rng(child), room, deque(maxlen=window))
+        for child in np.random.SeedSequence(abs(int(seed))).spawn(request.num_samples)
+    ]
 
-    def __init__(
-        self, base: BaseModel, rows: list[_Row], cache: DynamicCache, mask: torch.Tensor, logits: torch.Tensor
-    ) -> None:
+
+def _parts(rows: list[_Row], budget: int) -> Iterator[list[_Row]]:
+    """Consecutive rows, so many at a time that rows times length is within the budget; at least one."""
+    part: list[_Row] = []
+    prompt = room = 0
+    for row in rows:
+        prompt, room = max(prompt, len(row.request.prompt)), max(room, row.room)
+        if part and (len(part) + 1) * (prompt + room) > budget:
+            yield part
+            part, prompt, room = [], len(row.request.prompt), row.room
+        part.append(row)
+    if part:
+        yield part
+
+
+class _Batch:
+    """Rows that are generated together, their cache, and the logits of their next token."""
+
+    def __init__(self, base: BaseModel, rows: list[_Row]) -> None:
         self.base = base
         self.rows = rows
-        self.samples: dict[int, list[Sample]] = {}
-        self.cache = cache
-        self.mask = mask  # (rows, length), 1 where a token is
-        self.logits = logits  # (rows, vocab)
+        self.cache = new_cache(base.config)
+        self.settings = Settings(
+            torch.tensor([row.request.temperature for row in rows], dtype=torch.float32),
+            torch.tensor([row.request.top_k for row in rows], dtype=torch.int64),
+            torch.tensor([row.request.top_p for row in rows], dtype=torch.float64),
+        )
+        self.step = 0
+        self._prefill()
 
-    def advance(self) -> None:
-        """Pick a token for each row, retire those that ended, run the model on the rest."""
-        tokens, logprobs = _pick(self.logits, self.rows)
-        going = []
-        for i, row in enumerate(self.rows):
-            row.sample.tokens.append(tokens[i])
-            row.sample.logprobs.append(logprobs[i])
-            if _stops(self.base, row):
-                row.sample.stop_reason = "stop"
-            elif len(row.sample.tokens) < row.room:
-                going.append(i)
-        if len(going) < len(self.rows):
-            keep = torch.tensor(going, dtype=torch.int64, device=self.mask.device)
-            self.rows = [self.rows[i] for i in going]
-            if going:
-                self.cache.reorder_cache(keep)  # pyright: ignore[reportArgumentType]
-            self.mask = self.mask[keep]
+    def advance(self) -> bool:
+        """Draw a token for each row and run the model on those that go on; False when all have ended."""
+        if self.step % AHEAD == 0:
+            self.random = torch.from_numpy(np.stack([row.random.random(AHEAD) for row in self.rows]))
+        tokens, logprobs = draw(self.logits, self.settings, self.random[:, self.step % AHEAD])
+        self.step += 1
+        for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            if row.going:
+                row.take(token, logprob, self.base.tokenizer)
+        going = [i for i, row in enumerate(self.rows) if row.going]
         if not going:
-            return
-        last = torch.tensor([[row.sample.tokens[-1]] for row in self.rows], device=self.mask.device)
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
-        self.logits = _last_logits(self.base, last, self.mask, self.cache)
-
-
-def _prefill(base: BaseModel, requests: Sequence[Request]) -> _State:
-    width = max(len(r.prompt) for r in requests)
-    tokens = torch.zeros(len(requests), width, dtype=torch.int64)
-    mask = torch.zeros(len(requests), width, dtype=torch.int64)
-    for i, request in enumerate(requests):  # on the right, so that all next tokens stand in one column
-        tokens[i, width - len(request.prompt) :] = torch.tensor(request.prompt)
-        mask[i, width - len(request.prompt) :] = 1
-    mask = mask.to(base.device)
-    cache = DynamicCache(config=base.config)
-    logits = _last_logits(base, tokens.to(base.device), mask, cache)
-    owner = [i for i, request in enumerate(requests) for _ in range(request.num_samples)]
-    rows = [
-        _Row(request, Sample(), random, min(request.max_tokens, base.context - len(request.prompt)))
-        for request in requests
-        for random in _generators(request)
-    ]
-    keep = torch.tensor(owner, device=base.device)
-    if len(owner) > len(requests):
-        cache.reorder_cache(keep)  # pyright: ignore[reportArgumentType]
-    state = _State(base, rows, cache, mask[keep], logits[keep])
-    for i, row in zip(owner, rows, strict=True):
-        state.samples.setdefault(i, []).append(row.sample)
-    return state
-
-
-def _generators(request: Request) -> list[np.random.Generator]:
-    """A stream of random numbers for every sample of a request, of which each token takes one."""
-    seed = secrets.randbits(63) if request.seed is None else request.seed
-    children = np.random.SeedSequence(abs(int(seed))).spawn(request.num_samples)
-    return [np.random.default_rng(child) for child in children]
-
-
-def _last_logits(base: BaseModel, tokens: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
-    """Logits ``(rows, vocab)`` after the last column; the cache grows by the columns given."""
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-    output = base(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1].float()
-
-
-def _pick(logits: torch.Tensor, rows: Sequence[_Row]) -> tuple[list[int], list[float]]:
-    """Next token of each row and its log-probability."""
-    logits = logits.cpu()
-    heat = torch.tensor([row.request.temperature or 1.0 for row in rows])
-    logprobs = torch.log_softmax(logits / heat[:, None], dim=-1)
-    logprobs = _truncated(logprobs, rows)
-    distribution = logprobs.double().exp().cumsum(-1)
-    draw = torch.tensor([row.random.random() for row in rows], dtype=torch.float64)
-    picked = torch.searchsorted(distribution, (draw * distribution[:, -1])[:, None], right=True).squeeze(-1)
-    picked = picked.clamp(max=logits.shape[-1] - 1)
-    greedy = torch.tensor([row.request.temperature == 0 for row in rows])
-    picked = torch.where(greedy, logprobs.argmax(-1), picked)
-    return picked.tolist(), logprobs.gather(-1, picked[:, None]).squeeze(-1).tolist()
-
-
-def _truncated(logprobs: torch.Tensor, rows: Sequence[_Row]) -> torch.Tensor:
-    """Renormalised log-probabilities after top_k and top_p, where a row asks for them."""
-    for i, row in enumerate(rows):
-        if row.request.top_k == -1 and row.request.top_p >= 1:
-            continue
-        order = logprobs[i].argsort(descending=True, stable=True)
-        keep = torch.ones_like(order, dtype=torch.bool)
-        if row.request.top_k != -1:
-            keep[row.request.top_k :] = False
-        before = logprobs[i][order].exp().cumsum(-1) - logprobs[i][order].exp()
-        keep &= before < row.request.top_p  # the token that crosses the bound stays in
-        kept = torch.full_like(logprobs[i], float("-inf"))
-        kept[order[keep]] = logprobs[i][order[keep]]
-        logprobs[i] = torch.log_softmax(kept, dim=-1)
-    return logprobs
-
-
-def _stops(base: BaseModel, row: _Row) -> bool:
-    if row.sample.tokens[-1] in row.request.stop_tokens:
+            return False
+        if len(going) <= (1 - DROP) * len(self.rows):
+            keep = torch.tensor(going)
+            self._select(keep)
+            tokens = tokens[keep]
+        # A row that has ended runs along until it is dropped, and must not leave the context while it does.
+        positions = self.lengths.clamp(max=self.base.context - 1)
+        self.lengths += 1
+        self.width += 1
+        self.logits = self._last_logits(tokens[:, None], positions[:, None])
         return True
-    if not row.request.stop_strings:
-        return False
-    text = base.tokenizer.decode(row.sample.tokens)
-    return any(stop in text for stop in row.request.stop_strings)
+
+    def _prefill(self) -> None:
+        """Run each different prompt once, then make a copy of its cache for every row."""
+        unique: dict[tuple[int, ...], int] = {}
+        owner = torch.tensor([unique.setdefault(tuple(row.request.prompt), len(unique)) for row in self.rows])
+        prompts = list(unique)
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts])
+        self.width = int(self.lengths.max())
+        tokens = torch.zeros(len(prompts), self.width, dtype=torch.int64)
+        for i, prompt in enumerate(prompts):  # on the right, so that all next tokens stand in one column
+            tokens[i, self.width - len(prompt) :] = torch.tensor(prompt)
+        self.pads = self.width - self.lengths
+        positions = (torch.arange(self.width) - self.pads[:, None]).clamp(min=0)
+        logits = self._last_logits(tokens, positions)
+        if len(owner) > len(prompts):
+            self.cache.reorder_cache(owner.to(self.base.device))  # pyright: ignore[reportArgumentType]
+        self.logits = logits[owner]
+        self.lengths, self.pads = self.lengths[owner], self.pads[owner]
+
+    def _select(self, keep: torch.Tensor) -> None:
+        self.rows = [self.rows[i] for i in keep.tolist()]
+        self.cache.reorder_cache(keep.to(self.base.device))  # pyright: ignore[reportArgumentType]
+        self.settings = self.settings.select(keep)
+        self.random, self.lengths, self.pads = self.random[keep], self.lengths[keep], self.pads[keep]
+
+    def _last_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Logits ``(rows, vocab)`` after the last column, on the CPU; the cache grows by the columns given."""
+        device = self.base.device
+        mask = (torch.arange(self.width) >= self.pads[:, None]).long() if self.pads.any() else None
+        output = self.base(
+            input_ids=tokens.to(device),
+            attention_mask=None if mask is None else mask.to(device),
+            position_ids=positions.to(device),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float().cpu()
 
 
 def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
@@ -241,3 +275,26 @@ def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
         targets = np.asarray(tokens[1:], dtype=np.int64)
         found = TargetLogprobs(base.head, hidden, layout.places, targets, base.vocab_size, keep_graph=False)
     return [None, *found.values.tolist()]
+
+
+def prompt_topk(base: BaseModel, tokens: list[int], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The ``k`` most likely tokens at each position but the first, most likely first, and their log-probabilities.
+
+    Returns:
+        Token ids and log-probabilities, both ``(len(tokens) - 1, k)``.
+
+    Raises:
+        DataError: as :func:`prompt_logprobs`.
+    """
+    check_tokens(tokens, base.vocab_size, base.context)
+    if len(tokens) == 1:
+        return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
+    with torch.no_grad():
+        layout = base.layout([tokens[:-1]])
+        hidden = base.trunk(layout).flatten(0, 1)[torch.from_numpy(layout.places[0]).to(base.device)]
+        found = [
+            torch.log_softmax(base.head(piece), dim=-1).topk(k, dim=-1)
+            for piece in hidden.split(max(1, CHUNK_LOGITS // base.vocab_size))
+        ]
+    ids = torch.cat([f.indices for f in found]).to(torch.int32).cpu()
+    return ids.numpy(), torch.cat([f.values for f in found]).cpu().numpy()

@@ -1,4 +1,4 @@
-r"""One trunk pass, any loss; and the optimizer step.
+r"""One trunk pass, any loss.
 
 The graph is cut twice: at the hidden states and at the log-probabilities. Between the cuts stands the loss, built-in or
 custom, which sees leaf tensors and nothing of the model. Its gradient :math:`g = dL/d\log p` goes back through the head
@@ -8,29 +8,28 @@ A batch larger than the token budget is cut into micro-batches. A separable loss
 accumulates; a coupled one takes two phases: log-probabilities without a graph, the loss on all of them, then forward
 and backward by micro-batch with :math:`g` held fixed. Neither value nor gradient depends on the cut.
 
-Nothing is changed by a pass that fails: gradients are collected aside and added to the adapter at the very end.
+Nothing is changed by a pass that fails: gradients are collected aside and added to the adapter at the very end. One
+that runs out of memory is made once more with half the token budget.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import ConfigError, LossError, ModelError
+from ..errors import LossError, ModelError
 from .batch import Batch
 from .logprobs import TargetLogprobs
-from .packing import Layout
+from .memory import is_out_of_memory, release
+from .packing import cut
 
 if TYPE_CHECKING:
     from ..losses import CustomLoss, LossSpec
-    from ..types import AdamParams
-    from .models import Adapter
+    from .models import Adapter, BaseModel
 
-__all__ = ["Builtin", "Custom", "Objective", "Optimizer", "PassResult", "run_pass"]
+__all__ = ["Builtin", "Custom", "Objective", "PassResult", "parts_of", "run_pass", "target_logprobs"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,8 @@ class PassResult:
         passes: trunk forwards, in units of the whole batch: 1, or 2 for a coupled loss that had to be cut.
         micro_batches: how many parts the batch was cut into.
         stored_tokens: tokens the trunk computed, shared prefixes once.
+        max_tokens: the token budget that it ran with; half of the one asked for where memory ran out at first.
+        oom_retries: 1 where memory ran out at first.
     """
 
     loss: float = 0.0
@@ -157,60 +158,127 @@ class PassResult:
     passes: int = 1
     micro_batches: int = 1
     stored_tokens: int = 0
+    max_tokens: int | None = None
+    oom_retries: int = 0
 
 
 def run_pass(
-    adapter: Adapter, batch: Batch, objective: Objective, *, backward: bool = True, max_tokens: int | None = None
+    adapter: Adapter,
+    batch: Batch,
+    objective: Objective,
+    *,
+    backward: bool = True,
+    max_tokens: int | None = None,
+    checkpointing: bool = False,
 ) -> PassResult:
     """Forward and, unless told otherwise, backward; on success the gradient is added to the adapter's.
 
+    Where memory runs out, all of it is dropped and done again once with half the budget; a custom function is then
+    called a second time.
+
     Args:
-        max_tokens: token budget of a micro-batch, before sharing; None: the whole batch at once.
+        max_tokens: token budget of a micro-batch, shared prefixes counted once; None: the whole batch at once.
+        checkpointing: compute the layers again in the backward pass instead of keeping their activations.
 
     Raises:
         LossError: the loss returned something that cannot be trained on. Whatever a custom function raises itself
             passes through as it is.
+        ModelError: memory ran out twice; nothing has been changed.
     """
-    parts = _cut(batch.lengths, max_tokens)
-    run = _Pass(adapter, objective, backward)
-    with adapter.base.using(adapter):
-        if len(parts) == 1 or objective.separable:
-            for part in parts:
-                run.one_phase(batch.select(part) if len(parts) > 1 else batch)
-        else:
-            run.two_phases(batch, [batch.select(part) for part in parts])
-    run.result.micro_batches = len(parts)
-    if backward:
-        adapter.add_gradients(
-            [
-                torch.zeros_like(p) if g is None else g
-                for p, g in zip(adapter.parameters.values(), run.collected, strict=True)
-            ]
-        )
-    return run.result
+    run = _Pass(adapter, objective, backward, checkpointing)
+    try:
+        return run.through(batch, max_tokens)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out of the except clause, for the error's traceback holds the failed pass's tensors.
+    del run
+    release(adapter.base.device)
+    held = adapter.base.grid(batch.tokens)
+    half = max(1, min(held if max_tokens is None else max_tokens, held) // 2)
+    again = _Pass(adapter, objective, backward, checkpointing)
+    try:
+        result = again.through(batch, half)
+    except (RuntimeError, MemoryError) as error:
+        if again.in_loss or not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+    else:
+        result.oom_retries = 1
+        return result
+    del again
+    release(adapter.base.device)
+    raise ModelError(
+        f"out of memory twice, with {held} tokens in the batch and then with at most {half} at a time ({reason}); "
+        "weights and accumulated gradients are as before. Give ServiceClient a smaller max_batch_tokens or "
+        "gradient_checkpointing=True, shorten the longest sequence, or free memory held by other programs"
+    )
+
+
+def parts_of(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[Batch]:
+    """``batch`` in micro-batches of at most ``max_tokens`` tokens, or of one datum."""
+    if max_tokens is None or base.grid_at_most(batch.tokens) <= max_tokens:
+        return [batch]
+    parts = cut(batch.tokens, max_tokens, base.grid)  # pyright: ignore[reportArgumentType]
+    return [batch.select(part) for part in parts] if len(parts) > 1 else [batch]
+
+
+def target_logprobs(
+    base: BaseModel, batch: Batch, *, graph: bool, checkpointing: bool = False
+) -> tuple[torch.Tensor, TargetLogprobs, int]:
+    """One pass of the trunk and the head: hidden states ``(places, hidden)``, log-probabilities, tokens stored."""
+    layout = base.layout(batch.tokens)
+    with torch.set_grad_enabled(graph):
+        hidden = base.trunk(layout, checkpointing=graph and checkpointing).flatten(0, 1)
+        logprobs = TargetLogprobs(base.head, hidden, layout.places, batch.targets, base.vocab_size, keep_graph=graph)
+    return hidden, logprobs, layout.stored
 
 
 class _Pass:
-    """The state of one call of :func:`run_pass`."""
+    """The state of one attempt of :func:`run_pass`.
 
-    def __init__(self, adapter: Adapter, objective: Objective, backward: bool) -> None:
+    Attributes:
+        in_loss: the loss is being computed; after an error: it was the loss that raised it.
+    """
+
+    def __init__(self, adapter: Adapter, objective: Objective, backward: bool, checkpointing: bool) -> None:
+        self.adapter = adapter
         self.base = adapter.base
         self.parameters = list(adapter.parameters.values())
         self.objective = objective
         self.backward = backward
+        self.checkpointing = checkpointing
+        self.in_loss = False
         self.collected: list[torch.Tensor | None] = [None] * len(self.parameters)
         self.result = PassResult()
 
+    def through(self, batch: Batch, max_tokens: int | None) -> PassResult:
+        """The whole pass, the adapter's gradient last."""
+        parts = parts_of(self.base, batch, max_tokens)
+        with self.base.using(self.adapter):
+            if len(parts) == 1 or self.objective.separable:
+                for part in parts:
+                    self.one_phase(part)
+            else:
+                self.two_phases(batch, parts)
+        self.result.micro_batches = len(parts)
+        self.result.max_tokens = max_tokens
+        if self.backward:
+            self.adapter.add_gradients(
+                [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, self.collected, strict=True)]
+            )
+        return self.result
+
     def one_phase(self, batch: Batch) -> None:
         hidden, logprobs = self.forward(batch, graph=self.backward)
-        loss, gradient, metrics = self.objective(batch, logprobs.values)
+        loss, gradient, metrics = self.judge(batch, logprobs.values)
         if self.backward:
             self.back(hidden, logprobs, gradient)
         self.note(batch, loss, logprobs.values, gradient, metrics)
 
     def two_phases(self, batch: Batch, parts: list[Batch]) -> None:
         values = torch.cat([self.forward(part, graph=False)[1].values for part in parts])
-        loss, gradient, metrics = self.objective(batch, values)
+        loss, gradient, metrics = self.judge(batch, values)
         self.note(batch, loss, values, gradient, metrics)
         if not self.backward:
             return
@@ -222,14 +290,15 @@ class _Pass:
                 self.back(hidden, logprobs, piece)
 
     def forward(self, batch: Batch, *, graph: bool) -> tuple[torch.Tensor, TargetLogprobs]:
-        layout: Layout = self.base.layout(batch.tokens)
-        with torch.set_grad_enabled(graph):
-            hidden = self.base.trunk(layout).flatten(0, 1)
-            logprobs = TargetLogprobs(
-                self.base.head, hidden, layout.places, batch.targets, self.base.vocab_size, keep_graph=graph
-            )
-        self.result.stored_tokens += layout.stored
+        hidden, logprobs, stored = target_logprobs(self.base, batch, graph=graph, checkpointing=self.checkpointing)
+        self.result.stored_tokens += stored
         return hidden, logprobs
+
+    def judge(self, batch: Batch, values: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
+        self.in_loss = True
+        verdict = self.objective(batch, values)
+        self.in_loss = False
+        return verdict
 
     def back(self, hidden: torch.Tensor, logprobs: TargetLogprobs, gradient: torch.Tensor) -> None:
         into, from_head = logprobs.backward(gradient, self.parameters)
@@ -250,115 +319,3 @@ class _Pass:
         self.result.logprobs += [piece.cpu() for piece in values.split(batch.lengths)]
         self.result.gradient += [piece.cpu() for piece in gradient.split(batch.lengths)]
         self.result.metrics.update(metrics)
-
-
-def _cut(lengths: list[int], max_tokens: int | None) -> list[list[int]]:
-    """Consecutive datums into parts of at most ``max_tokens``; neighbours stay together, for they share prompts."""
-    parts: list[list[int]] = [[]]
-    size = 0
-    for index, length in enumerate(lengths):
-        if parts[-1] and max_tokens is not None and size + length > max_tokens:
-            parts.append([])
-            size = 0
-        parts[-1].append(index)
-        size += length
-    return parts
-
-
-class Optimizer:
-    """AdamW over one adapter's parameters, its settings given anew at each step (Loshchilov and Hutter 2019)."""
-
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
-        self._parameters = list(adapter.parameters.values())
-        device = self._parameters[0].device
-        self._adam = torch.optim.AdamW(self._parameters, lr=0.0, fused=device.type in ("cpu", "cuda"))
-
-    def step(self, settings: AdamParams) -> dict[str, float]:
-        """Apply the accumulated gradient and forget it. Returns ``grad_norm``, before clipping.
-
-        Raises:
-            ConfigError: a setting is out of range.
-            ModelError: there is no gradient to apply, or it is not finite (it is dropped; nothing else changes).
-        """
-        _check_adam(settings)
-        gradients = self._adapter.gradients
-        if gradients is None:
-            raise ModelError(
-                "optim_step has no gradient to apply: call forward_backward first (if that failed, nothing "
-                "was accumulated)"
-            )
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not math.isfinite(float(norm)):
-            self._adapter.gradients = None
-            raise ModelError(
-                f"the gradient's norm is {float(norm):g}; it was dropped, weights and optimizer are unchanged"
-            )
-        if settings.grad_clip_norm > 0 and float(norm) > settings.grad_clip_norm:
-            gradients = [gradient * (settings.grad_clip_norm / float(norm)) for gradient in gradients]
-        for group in self._adam.param_groups:
-            group["lr"] = settings.learning_rate
-            group["betas"] = (settings.beta1, settings.beta2)
-            group["eps"] = settings.eps
-            group["weight_decay"] = settings.weight_decay
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
-        self._adapter.gradients = None
-        return {"grad_norm": float(norm)}
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts by ``exp_avg.NAME`` and the like; empty before the first step."""
-        names = list(self._adapter.parameters)
-        found = self._adam.state_dict()["state"]
-        return {
-            f"{key}.{names[index]}": torch.as_tensor(value).clone()
-            for index, entry in found.items()
-            for key, value in entry.items()
-        }
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """The inverse of :meth:`state`; an empty state forgets the moments.
-
-        Raises:
-            ModelError: it does not fit this adapter; nothing has been changed then.
-        """
-        self.check(state)
-        index = {name: i for i, name in enumerate(self._adapter.parameters)}
-        entries: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in state.items():
-            kind, name = key.split(".", 1)
-            entries.setdefault(index[name], {})[kind] = value
-        self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
-
-    def check(self, state: dict[str, torch.Tensor]) -> None:
-        """Raise :class:`ModelError` unless ``state`` is empty or has every moment of this adapter."""
-        shapes = {name: tuple(p.shape) for name, p in self._adapter.parameters.items()}
-        wanted = {f"{kind}.{name}": s for name, s in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
-        wanted |= {f"step.{name}": () for name in shapes}
-        found = {key: tuple(value.shape) for key, value in state.items()}
-        if found and found != wanted:
-            odd = sorted(set(found.items()) ^ set(wanted.items()))[0][0]
-            raise ModelError(
-                f"the optimizer state does not fit this adapter: {odd} has shape {found.get(odd, 'none')}, "
-                f"expected {wanted.get(odd, 'none')}"
-            )
-
-
-def _check_adam(settings: AdamParams) -> None:
-    ranges: dict[str, Callable[[float], bool]] = {
-        "learning_rate": lambda v: v >= 0,
-        "beta1": lambda v: 0 <= v < 1,
-        "beta2": lambda v: 0 <= v < 1,
-        # LoRA starts with gradients of exactly 0, and Adam's 0 / (0 + eps) is nan where float32 has no eps.
-        "eps": lambda v: v >= torch.finfo(torch.float32).tiny,
-        "weight_decay": lambda v: v >= 0,
-        "grad_clip_norm": lambda v: v >= 0,
-    }
-    for name, fits in ranges.items():
-        value = float(getattr(settings, name))
-        if not (math.isfinite(value) and fits(value)):
-            beta, low = name.startswith("beta"), "1.2e-38 (0 divides by 0)" if name == "eps" else "0"
-            expected = "from 0 up to (not including) 1" if beta else f"a finite number from {low} up"
-            raise ConfigError(f"AdamParams.{name} is {value:g}, expected {expected}")

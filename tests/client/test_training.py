@@ -109,8 +109,8 @@ def test_a_loss_that_keeps_the_logprobs_keeps_no_graph(client: TrainingClient) -
     hidden: list[weakref.ref[torch.Tensor]] = []
     trunk = client._adapter.base.trunk
 
-    def watch(layout: Any) -> torch.Tensor:
-        made = trunk(layout)
+    def watch(layout: Any, **options: Any) -> torch.Tensor:
+        made = trunk(layout, **options)
         hidden.append(weakref.ref(made))
         return made
 
@@ -215,7 +215,7 @@ def test_an_eps_of_0_cannot_poison_a_fresh_adapter(client: TrainingClient) -> No
 def test_a_failed_pass_leaves_no_gradient_to_step_with(client: TrainingClient) -> None:
     with pytest.raises(LossError):
         client.forward_backward_custom(PAIRS, lambda d, lp: (torch.cat(lp).sum() * torch.nan, {})).result()
-    with pytest.raises(ModelError, match="if it failed, nothing was accumulated"):
+    with pytest.raises(ModelError, match="if that failed, nothing was accumulated"):
         client.optim_step(ADAM).result()
 
 
@@ -325,6 +325,10 @@ def test_the_client_is_what_runs_are_written_against(client: TrainingClient) -> 
     assert isinstance(client, Protocol)
 
 
+# What needs no waiting, as in the SDK, and what only this machine has.
+PLAIN = ("result", "get_tokenizer", "reference_folder")
+
+
 def test_every_call_has_its_async_form(client: TrainingClient, tmp_path: Path) -> None:
     async def use() -> None:
         output = await (await client.forward_backward_async(sampled(0), "cross_entropy"))
@@ -341,10 +345,11 @@ def test_every_call_has_its_async_form(client: TrainingClient, tmp_path: Path) -
         assert await client.create_sampling_client_async(sampler.path)
         assert await client.save_weights_and_get_sampling_client_async(name="c")
         assert (await client.get_info_async()).lora_rank == 3
+        assert len(await (await client.reference_logprobs_async(sampled(0)))) == 3
 
     asyncio.run(use())
     for name, method in inspect.getmembers(TrainingClient, inspect.isfunction):
-        if not name.startswith("_") and not name.endswith("_async") and name not in ("result", "get_tokenizer"):
+        if not name.startswith("_") and not name.endswith("_async") and name not in PLAIN:
             assert inspect.iscoroutinefunction(getattr(TrainingClient, f"{name}_async")), method
 
 

@@ -16,7 +16,8 @@ from mint_lab.engine import checkpoints
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import describe, load_checkpoint, save_checkpoint
 from mint_lab.engine.models import Adapter, LoraShape, load_base
-from mint_lab.engine.step import Builtin, Optimizer, run_pass
+from mint_lab.engine.optimizer import Optimizer
+from mint_lab.engine.step import Builtin, run_pass
 from mint_lab.errors import CheckpointError
 from mint_lab.losses import LOSSES
 from mint_lab.types import AdamParams

@@ -7,7 +7,8 @@ import torch
 
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.models import Adapter
-from mint_lab.engine.step import Builtin, Optimizer, run_pass
+from mint_lab.engine.optimizer import Optimizer
+from mint_lab.engine.step import Builtin, run_pass
 from mint_lab.errors import ConfigError, ModelError
 from mint_lab.losses import LOSSES
 from mint_lab.types import AdamParams, Datum

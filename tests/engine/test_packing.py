@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.engine.packing import pack
+from mint_lab.engine.packing import cut, grid_tokens, pack
 
 # Few different tokens, so that prefixes are really shared; lengths from 1.
 sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -63,3 +65,36 @@ def test_without_sharing_every_sequence_has_its_row() -> None:
 @pytest.mark.parametrize("copies", [1, 2, 7])
 def test_duplicates_cost_nothing(copies: int) -> None:
     assert pack([[5, 6, 7]] * copies, 100).stored == 3
+
+
+# --- cutting a batch into parts --------------------------------------------------------------------------------------
+
+
+def size(sequences: Sequence[Sequence[int]]) -> int:
+    return grid_tokens(sequences, 16)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=12),
+    st.integers(1, 40),
+)
+def test_parts_are_consecutive_and_within_the_limit(sequences: list[list[int]], limit: int) -> None:
+    parts = cut(sequences, limit, size)
+    assert [i for part in parts for i in part] == list(range(len(sequences)))
+    for part in parts:
+        assert part
+        assert len(part) == 1 or size([sequences[i] for i in part]) <= limit
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=12), st.booleans())
+def test_the_size_is_known_before_packing(sequences: list[list[int]], share: bool) -> None:
+    assert grid_tokens(sequences, 16, share=share) == pack(sequences, 16, share=share).tokens.numel()
+
+
+def test_pairs_and_groups_stay_together() -> None:
+    """Pairs of 5 + 1 + 1 tokens: 24 hold three of them and one half; groups of 4 + 4 x 1: 20 hold two and a half."""
+    pairs = [[n, n, n, n, n, end] for n in range(2, 9) for end in (0, 1)]
+    assert [len(part) for part in cut(pairs, 27, lambda s: grid_tokens(s, 64))] == [6, 6, 2]
+    groups = [[n, n, n, n, end] for n in range(10, 14) for end in range(4)]
+    assert [len(part) for part in cut(groups, 21, lambda s: grid_tokens(s, 64))] == [8, 8]
+    assert [len(part) for part in cut(groups, 6, lambda s: grid_tokens(s, 64))] == [2] * 8, "a group above the limit"

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from mint_lab.engine import sampling
 from mint_lab.engine.models import Adapter, load_base
-from mint_lab.engine.sampling import Request, Sample, generate, prompt_logprobs
+from mint_lab.engine.sampling import MARGIN, Request, Sample, _rows, generate, prompt_logprobs
 from mint_lab.errors import ConfigError, DataError
 
 from .conftest import random_adapter
@@ -218,3 +221,79 @@ def test_settings_out_of_range(setting: str, value: Any, words: str) -> None:
 
 def test_numpy_numbers_are_numbers() -> None:
     assert Request(PROMPT, np.int64(2), np.int32(3), np.float32(0.5)).num_samples == 2  # type: ignore[arg-type]
+
+
+TEXTS = st.text(st.sampled_from("ab é€😀\n"), min_size=1, max_size=4)
+
+
+@given(
+    stops=st.lists(TEXTS, min_size=1, max_size=3),
+    text=st.text(st.sampled_from("ab é€😀\n"), max_size=60),
+    data=st.data(),
+)
+def test_a_stop_string_ends_a_sample_where_the_whole_text_first_has_it(
+    stops: list[str], text: str, data: st.DataObject, qwen3: Path
+) -> None:
+    """Characters of one to four bytes, each byte a token; ids past the tokenizer's, without text, strewn in."""
+    tokenizer = load_base(str(qwen3)).tokenizer
+    tokens = tokenizer.encode(text)
+    for place in data.draw(st.lists(st.integers(0, len(tokens)), max_size=20)):
+        tokens.insert(place, 265)
+    request = Request(PROMPT, max_tokens=200, stop_strings=tuple(stops))
+    (row,) = _rows(load_base(str(qwen3)), request)
+    whole = [n for n in range(1, len(tokens) + 1) if any(stop in tokenizer.decode(tokens[:n]) for stop in stops)]
+    for token in tokens:
+        if row.going:
+            row.take(token, 0.0, tokenizer)
+    assert len(row.sample.tokens) == (whole[0] if whole else len(tokens))
+    assert row.sample.stop_reason == ("stop" if whole else "length")
+
+
+def test_only_the_tail_is_decoded(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_base(str(qwen3))
+    lengths: list[int] = []
+    decode = base.tokenizer.decode
+    monkeypatch.setattr(base.tokenizer, "decode", lambda ids: lengths.append(len(ids)) or decode(ids))
+    with base.using(None):
+        generate(base, [Request(PROMPT, 1, 100, seed=0, stop_strings=("never seen",))])
+    assert len(lengths) > 90
+    assert max(lengths) == len("never seen") + MARGIN
+
+
+def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of 40 tokens: three rows of 13 at a time, one of more than 40 alone."""
+    requests = [Request(PROMPT, 5, 10, seed=3), Request([1] * 30, 2, 20, seed=4), Request([9], 1, 2, seed=5)]
+    whole = draw(adapter, *requests)
+    sizes: list[int] = []
+    original = sampling._Batch.__init__
+    monkeypatch.setattr(sampling, "token_budget", lambda base: 40)
+    monkeypatch.setattr(
+        sampling._Batch, "__init__", lambda self, base, rows: sizes.append(len(rows)) or original(self, base, rows)
+    )
+    parts = draw(adapter, *requests)
+    assert sizes == [3, 2, 1, 1, 1]
+    assert [[s.tokens for s in group] for group in parts] == [[s.tokens for s in group] for group in whole]
+
+
+def test_a_rerun_is_the_same_to_the_last_bit(adapter: Adapter) -> None:
+    requests = [Request(PROMPT, 3, 20, 0.8, 40, 0.9, seed=3), Request([9], 4, 30, seed=5, stop_strings=("a",))]
+    first, second = draw(adapter, *requests), draw(adapter, *requests)
+    assert first == second
+
+
+def test_rows_end_one_by_one(adapter: Adapter) -> None:
+    """Many lengths in one batch, each sample as alone: rows are dropped now and then, the others go on."""
+    requests = [Request([k], 2, 3 * k, seed=k) for k in range(1, 14)]
+    for request, found in zip(requests, draw(adapter, *requests), strict=True):
+        assert [len(s.tokens) for s in found] == [request.max_tokens] * 2
+        assert [s.tokens for s in found] == [s.tokens for s in draw(adapter, request)[0]]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_a_row_at_the_contexts_end_does_not_disturb_the_others(name: str, family: Callable[[str], Path]) -> None:
+    """It runs along until it is dropped; GPT-2's positions are a table that ends there."""
+    adapter = random_adapter(family(name))
+    requests = [Request([3] * 126, 1, 50, seed=0), Request(PROMPT, 9, 30, seed=1)]
+    full, others = draw(adapter, *requests)
+    assert len(full[0].tokens) == 2
+    assert [s.tokens for s in others] == [s.tokens for s in draw(adapter, requests[1])[0]]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import save_checkpoint
 from mint_lab.engine.models import Adapter, load_base
-from mint_lab.engine.step import Builtin, Custom, Optimizer, PassResult, run_pass
+from mint_lab.engine.optimizer import Optimizer
+from mint_lab.engine.step import Builtin, Custom, PassResult, run_pass
 from mint_lab.errors import DataError, LossError
 from mint_lab.losses import LOSSES, pairwise_preference_loss
 from mint_lab.types import AdamParams, Datum

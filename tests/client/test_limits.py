@@ -1,0 +1,123 @@
+"""Token budgets and gradient checkpointing, as a service and its clients are given them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mint_lab.client.limits import Limits
+from mint_lab.client.service import ServiceClient
+from mint_lab.client.training import TrainingClient
+from mint_lab.engine.memory import token_budget
+from mint_lab.engine.models import BaseModel, load_base
+from mint_lab.errors import ConfigError, ModelError
+from mint_lab.losses import pairwise_preference_loss
+
+from ..engine.batches import sampled
+from .steps import PAIRS, sum_loss
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 1.5, True, "many"])
+def test_bad_budgets(tokens: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_batch_tokens is .*, expected a whole number from 1 up, or None"):
+        ServiceClient(home=tmp_path, max_batch_tokens=tokens)
+
+
+def test_bad_switch(service: ServiceClient, qwen3: Path) -> None:
+    with pytest.raises(ConfigError, match="gradient_checkpointing is 1, expected True or False"):
+        service.create_lora_training_client(str(qwen3), gradient_checkpointing=1)  # type: ignore[arg-type]
+
+
+def test_a_client_s_own_limits_come_before_the_services(tmp_path: Path, qwen3: Path) -> None:
+    service = ServiceClient(home=tmp_path, max_batch_tokens=100, gradient_checkpointing=True)
+    usual = service.create_lora_training_client(str(qwen3), rank=1)
+    own = service.create_lora_training_client(str(qwen3), rank=1, max_batch_tokens=7, gradient_checkpointing=False)
+    assert (usual.max_batch_tokens, usual.gradient_checkpointing) == (100, True)
+    assert (own.max_batch_tokens, own.gradient_checkpointing) == (7, False)
+    again = service.create_training_client_from_state(usual.save_state("s").result().path)
+    assert (again.max_batch_tokens, again.gradient_checkpointing) == (100, True)
+
+
+def test_the_default_budget_is_what_memory_holds(client: TrainingClient, qwen3: Path) -> None:
+    base = load_base(str(qwen3))
+    assert client.max_batch_tokens == token_budget(base.cost, torch.device("cpu"), recompute=False)
+    assert Limits(gradient_checkpointing=True).on(base).max_batch_tokens >= client.max_batch_tokens
+
+
+def test_a_family_without_layers_to_compute_again(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_base(str(qwen3))
+    monkeypatch.setattr(base, "_layers", [])
+    with pytest.raises(ModelError, match=r"\(qwen3\) has no layers that can be computed again"):
+        Limits(gradient_checkpointing=True).on(base)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_large_batch_is_cut_and_says_so(service: ServiceClient, qwen3: Path, checkpointing: bool) -> None:
+    whole, cut = (
+        service.create_lora_training_client(
+            str(qwen3), rank=3, seed=0, max_batch_tokens=tokens, gradient_checkpointing=checkpointing
+        )
+        for tokens in (10_000, 5)
+    )
+    one, two = (c.forward_backward_custom(PAIRS, pairwise_preference_loss).result().metrics for c in (whole, cut))
+    assert (one["passes:max"], one["micro_batches:max"]) == (1, 1)
+    assert (two["passes:max"], two["micro_batches:max"]) == (2, 2)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    separable = cut.forward_backward(PAIRS, "cross_entropy").result().metrics
+    assert (separable["passes:max"], separable["micro_batches:max"]) == (1, 2)
+    assert "oom_retries:sum" not in separable
+
+
+def test_after_running_out_of_memory_a_client_takes_less(
+    client: TrainingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    trunk = BaseModel.trunk
+
+    def sometimes(self: BaseModel, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return trunk(self, *args, **options)
+
+    expected = client.forward(sampled(0), "cross_entropy").result().metrics["loss:sum"]
+    monkeypatch.setattr(BaseModel, "trunk", sometimes)
+    first = client.forward_backward(sampled(0), "cross_entropy").result().metrics
+    assert first["oom_retries:sum"] == 1.0
+    assert first["micro_batches:max"] > 1
+    assert first["loss:sum"] == pytest.approx(expected, rel=1e-5)
+    # 5 + 9 + 3 tokens are held in one row of 17, so half of it is 8
+    assert client.max_batch_tokens == 8
+    assert "oom_retries:sum" not in client.forward_backward(sampled(0), "cross_entropy").result().metrics
+
+
+def test_twice_out_of_memory_is_an_error_from_the_future(
+    client: TrainingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: BaseModel, *args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseModel, "trunk", never)
+        with pytest.raises(ModelError, match="out of memory twice"):
+            client.forward_backward_custom(PAIRS, sum_loss).result()
+    assert client.forward_backward_custom(PAIRS, sum_loss).result().metrics["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "packs", "arch"),
+    [
+        ("qwen3", True, "qwen3"),
+        ("mistral", False, "mistral (runs padded: its attention takes no packed rows)"),
+    ],
+)
+def test_info_says_how_a_family_runs(
+    name: str, packs: bool, arch: str, service: ServiceClient, family: Callable[[str], Path]
+) -> None:
+    client = service.create_lora_training_client(str(family(name)), rank=1, seed=0)
+    assert client.packs == packs
+    assert client.get_info().model_data.arch == arch

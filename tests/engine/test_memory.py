@@ -1,0 +1,241 @@
+"""The memory estimate against what autograd really keeps; free memory; running out of it at every point of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mint_lab.engine import memory
+from mint_lab.engine.memory import Cost, free_memory, is_out_of_memory, token_budget
+from mint_lab.engine.models import Adapter, BaseModel, LoraShape, load_base
+from mint_lab.errors import DataError, LossError, ModelError
+from mint_lab.losses import pairwise_preference_loss
+from mint_lab.types import Datum
+
+from .batches import datum, sampled
+from .families import FAMILIES
+from .test_step import assert_same_gradients, go, named_gradients
+
+CPU = torch.device("cpu")
+PAIRS = [datum([9, 8, 7, a, b], [0, 0, 1, 1]) for a, b in ((1, 2), (3, 4), (5, 6), (7, 8))]
+
+
+def kept_bytes(adapter: Adapter, sequences: list[list[int]], *, checkpointing: bool = False) -> float:
+    """Bytes a token that autograd keeps for the trunk's backward pass, weights left out."""
+    base = adapter.base
+    weights = {p.untyped_storage().data_ptr() for p in base._model.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # alive, so that no address is used twice
+        return tensor
+
+    layout = base.layout(sequences)
+    with base.using(adapter), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        hidden = base.trunk(layout, checkpointing=checkpointing)
+    del hidden
+    return sum(size for size, _ in kept.values()) / layout.tokens.numel()
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "mint-tiny"])
+def test_the_estimate_covers_what_autograd_keeps(name: str, family: Callable[[str], Path]) -> None:
+    base = load_base(name if name == "mint-tiny" else str(family(name)))
+    adapter = base.attach(LoraShape(rank=8), seed=0)
+    draw = torch.Generator().manual_seed(0)
+    sequences = [torch.randint(0, 250, (60,), generator=draw).tolist() for _ in range(16)]
+    kept = kept_bytes(adapter, sequences)
+    assert kept <= base.cost.trunk <= 2.5 * kept
+    less = kept_bytes(adapter, sequences, checkpointing=True)
+    assert less < 0.5 * kept
+    assert less <= base.cost.recomputed
+
+
+def test_cost_by_hand() -> None:
+    """A token takes 100 + 20 bytes, but the head never more than 10 positions: 10 * 20 + 100 n is 1,300 at 11."""
+    cost = Cost(trunk=100, recomputed=30, head=20, chunk=10)
+    assert cost.tokens(1_199, recompute=False) == 9
+    assert cost.tokens(1_300, recompute=False) == 11
+    assert cost.tokens(250, recompute=True) == 5
+    assert cost.tokens(800, recompute=True) == 20
+
+
+@pytest.mark.parametrize(("free", "budget"), [(0, 64), (2 * 64 * 120, 64), (2 * 130 * 120, 128), (2 * 255 * 120, 128)])
+def test_the_budget_is_a_power_of_two_from_half_of_the_free_memory(
+    free: int, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+    assert token_budget(Cost(100, 30, 20, 1000), CPU, recompute=False) == budget
+
+
+def test_free_memory_is_the_least_of_what_machine_and_container_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < free_memory(CPU) < 1 << 50
+    monkeypatch.setattr(memory, "_available", lambda: 700)
+    monkeypatch.setattr(memory, "_cgroup_room", lambda: 300)
+    assert free_memory(CPU) == 300
+    monkeypatch.setattr(memory, "_cgroup_room", lambda: None)
+    assert free_memory(CPU) == 700
+
+    def unknown() -> int:
+        raise OSError("no such thing here")
+
+    monkeypatch.setattr(memory, "_available", unknown)
+    assert free_memory(CPU) == memory.UNKNOWN
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_with_its_cached_files_given_back(version: int, tmp_path: Path) -> None:
+    names = {
+        1: (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+        2: ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    }[version]
+    assert memory._cgroup_room(tmp_path) is None
+    for name, text in zip(names, ("2000\n", "1500\n", f"anon 900\n{names[3]} 400\n"), strict=False):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory._cgroup_room(tmp_path) == 900
+    (tmp_path / names[0]).write_text("max\n")
+    if version == 2:
+        assert memory._cgroup_room(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            True,
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),
+        (ModelError("out of memory twice"), False),
+        (LossError("out of memory"), False),
+        (DataError("out of memory"), False),
+    ],
+)
+def test_whose_error_it_is(error: BaseException, verdict: bool) -> None:
+    assert is_out_of_memory(error) == verdict
+
+
+def test_torchs_own_words_are_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+class Failing:
+    """A method of the base model that fails at its n-th calls, as an allocator does."""
+
+    def __init__(self, method: Callable[..., Any], *calls: int, kind: type[Exception] = RuntimeError) -> None:
+        self.method, self.calls, self.kind, self.count = method, calls, kind, 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.count += 1
+        if self.count in self.calls:
+            raise self.kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes\nmore")
+        return self.method(*args, **options)
+
+
+def inject(patch: pytest.MonkeyPatch, adapter: Adapter, where: str, call: int, kind: type[Exception]) -> None:
+    """Let a method of the model or the adapter, or the way back, fail at its n-th call."""
+    if where == "back":  # the first gradient is the loss's own
+        patch.setattr(torch.autograd, "grad", Failing(torch.autograd.grad, call + 1, kind=kind))
+        return
+    owner = adapter if where == "add_gradients" else adapter.base
+    failing = Failing(getattr(owner, where), call, kind=kind)
+    patch.setattr(type(owner), where, lambda self, *args, **options: failing(*args, **options))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, torch.OutOfMemoryError])
+@pytest.mark.parametrize(
+    ("place", "loss", "budget"),
+    [
+        (("trunk", 1), "cross_entropy", None),
+        (("trunk", 2), "cross_entropy", 4),
+        (("head", 1), pairwise_preference_loss, None),
+        (("trunk", 2), pairwise_preference_loss, 5),  # its first phase
+        (("trunk", 3), pairwise_preference_loss, 5),  # its second
+        (("back", 1), pairwise_preference_loss, None),
+        (("add_gradients", 1), "cross_entropy", None),
+    ],
+)
+def test_out_of_memory_halves_the_budget_once(
+    kind: type[Exception], place: tuple[str, int], loss: Any, budget: int | None, adapter: Adapter
+) -> None:
+    data: list[Datum] = PAIRS if callable(loss) else sampled(3)
+    go(adapter, data, loss)
+    whole = go(adapter, data, loss)  # twice: the gradient of before has to stay, and only once
+    expected = named_gradients(adapter)
+    adapter.gradients = None
+    go(adapter, data, loss)
+    with pytest.MonkeyPatch.context() as patch:
+        inject(patch, adapter, *place, kind)
+        found = go(adapter, data, loss, max_tokens=budget)
+    assert found.oom_retries == 1
+    held = adapter.base.grid([d.model_input.to_ints() for d in data])
+    assert found.max_tokens == min(budget or held, held) // 2
+    assert found.micro_batches > 1
+    assert found.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert_same_gradients(named_gradients(adapter), expected)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", pairwise_preference_loss])
+def test_a_second_failure_is_one_clear_error_and_changes_nothing(
+    loss: Any, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(adapter, PAIRS, loss)
+    gradients = [g.clone() for g in adapter.gradients or []]
+    weights = adapter.copy()
+    failing = Failing(adapter.base.trunk, 1, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseModel, "trunk", lambda self, *args, **options: failing(*args, **options))
+        with pytest.raises(
+            ModelError, match=r"out of memory twice.*max_batch_tokens or gradient_checkpointing"
+        ) as caught:
+            go(adapter, PAIRS, loss)
+    assert "more" not in str(caught.value).split("Give", maxsplit=1)[0]
+    assert caught.value.__cause__ is caught.value.__context__ is None, "a traceback would hold the tensors"
+    assert all(torch.equal(a, b) for a, b in zip(adapter.gradients or [], gradients, strict=True))
+    assert all(torch.equal(p, weights[n]) for n, p in adapter.parameters.items())
+    go(adapter, PAIRS, loss)  # and the client goes on
+
+
+def test_what_a_loss_function_raises_is_its_own(adapter: Adapter) -> None:
+    calls = []
+
+    def greedy(data: Any, logprobs_list: Any) -> Any:
+        calls.append(len(logprobs_list))
+        raise RuntimeError("out of memory, said the loss")
+
+    with pytest.raises(RuntimeError, match="said the loss") as caught:
+        go(adapter, PAIRS, greedy)
+    assert not isinstance(caught.value, ModelError)
+    assert calls == [4, 4]
+    assert adapter.gradients is None
+
+
+def test_other_errors_are_not_tried_again(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def broken(self: BaseModel, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(BaseModel, "trunk", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        go(adapter, PAIRS)
+    assert calls == [1]

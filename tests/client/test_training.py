@@ -215,7 +215,7 @@ def test_an_eps_of_0_cannot_poison_a_fresh_adapter(client: TrainingClient) -> No
 def test_a_failed_pass_leaves_no_gradient_to_step_with(client: TrainingClient) -> None:
     with pytest.raises(LossError):
         client.forward_backward_custom(PAIRS, lambda d, lp: (torch.cat(lp).sum() * torch.nan, {})).result()
-    with pytest.raises(ModelError, match="if it failed, nothing was accumulated"):
+    with pytest.raises(ModelError, match="if that failed, nothing was accumulated"):
         client.optim_step(ADAM).result()
 
 

@@ -36,7 +36,7 @@ help:
 	@echo "make clean   remove .venv and everything built"
 
 lab: $(VENV)/.lab
-	$(BIN)/jupyter-lab $(NOTEBOOK) $(AS_ROOT) $(LAB_ARGS)
+	$(BIN)/jupyter-lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(AS_ROOT) $(LAB_ARGS)
 
 demo: $(VENV)/.lab
 	$(BIN)/mint-lab demo $(DEMO_ARGS)

@@ -23,9 +23,17 @@ Open = Callable[..., Notebook]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the browser tests, and run them last: playwright keeps an event loop running, beside which nobody else's
+    ``asyncio.run`` works.
+    """
     for item in items:
-        if "/browser/" in item.path.as_posix():
+        if _in_browser(item):
             item.add_marker(pytest.mark.browser)
+    items.sort(key=_in_browser)
+
+
+def _in_browser(item: pytest.Item) -> bool:
+    return "/browser/" in item.path.as_posix()
 
 
 @pytest.fixture(scope="session")

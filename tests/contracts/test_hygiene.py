@@ -80,6 +80,8 @@ def test_no_function_is_too_long(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in FILES if path.suffix not in BINARY], ids=named)
 def test_nothing_private_is_named(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":  # a picture's base64 spells whatever it likes
+        text = re.sub(r'("image/png": ")[A-Za-z0-9+/=\\n]+', r"\1", text)
     assert [match.group() for match in FORBIDDEN.finditer(text)] == []
 
 

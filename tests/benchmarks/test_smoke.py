@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from mint_lab import tiny
+
 from . import __main__ as bench
+from .peers import compare
+from .peers.jobs import Job, Report, Stopwatch
 from .timing import alternate
 
 
@@ -25,3 +31,62 @@ def test_variants_take_turns() -> None:
     order: list[str] = []
     alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1)
     assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+
+
+def test_peers_without_the_data_say_which_file_is_missing(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no.jsonl.gz")
+    result = CliRunner().invoke(bench.app, ["peers", "--pairs", missing, "--prompts", missing])
+    assert result.exit_code == 2
+    assert "there is no file" in result.output
+
+
+def _bundled(folder: Path) -> None:
+    shutil.copytree(tiny.path(), folder, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["preference", "rl"])
+def test_our_side_of_a_job_reports_every_step(kind: str, tmp_path: Path) -> None:
+    pairs, prompts = tmp_path / "pairs.jsonl", tmp_path / "prompts.jsonl"
+    rows = [
+        {"chosen": f"\n\nHuman: {k}\n\nAssistant: yes", "rejected": f"\n\nHuman: {k}\n\nAssistant: no, {k}"}
+        for k in range(4)
+    ]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts.write_text("".join(json.dumps({"question": f"What is {k} + 1?"}) + "\n" for k in range(4)))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    compare.prepare(folder, pairs=pairs, prompts=prompts, rows=4, max_length=64, model=_bundled)
+    job = Job(kind, str(folder), steps=1, batch=2, samples=2, new_tokens=2, threads=1)
+    report = compare.one_side(job, "ours")
+    assert len(report.seconds) == len(report.tokens) == 1
+    assert len(report.losses) == 2
+    assert report.peak_mb >= report.start_mb > 100
+    if kind == "preference":  # the adapter starts at nothing: every margin is 0
+        assert report.losses[0] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_figure_is_the_ratio_of_the_same_step() -> None:
+    ours = Report(seconds=[1.0, 2.0], cpu=[2.0, 4.0], tokens=[10, 20], start_mb=100.0, peak_mb=200.0)
+    theirs = Report(seconds=[3.0, 6.0], cpu=[4.0, 8.0], tokens=[10, 20], start_mb=100.0, peak_mb=900.0)
+    speed, spent, peak, grown = compare.figures(Job("sft", "", 2), [ours], [theirs])
+    assert speed.ratio == speed.low == speed.high == pytest.approx(3.0)
+    assert speed.met
+    assert spent.ratio == pytest.approx(2.0)
+    assert peak.ratio == pytest.approx(4.5)
+    assert grown.ratio == pytest.approx(8.0)
+
+
+def test_arithmetic_beside_matrix_multiplication_by_clock_and_by_processor() -> None:
+    extra = {"arithmetic": [{"flops": 6e9}], "matmul_rates": {"mlp": 4e9, "mlp by processor": 2e9}}
+    ours = Report(seconds=[2.0], cpu=[4.0], tokens=[10], start_mb=100.0, peak_mb=200.0, extra=extra)
+    theirs = Report(seconds=[2.0], cpu=[4.0], tokens=[10], start_mb=100.0, peak_mb=200.0)
+    *_, clock, processor = compare.figures(Job("preference", "", 1), [ours], [theirs])
+    assert clock.ratio == pytest.approx(0.75)
+    assert processor.ratio == pytest.approx(0.75)
+
+
+def test_the_first_steps_are_not_kept() -> None:
+    watch = Stopwatch(warmup=1)
+    watch.step_done()
+    watch.step_done()
+    assert len(watch.seconds) == 1

@@ -1,0 +1,199 @@
+"""Blocks of ours and theirs in turn, so that a machine that slows down slows both; ratios of the same step."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine import medium_model
+from .environment import ROOT, peer_python
+from .jobs import Job, Report
+
+__all__ = ["Figure", "JobFailed", "compare", "figures", "one_side", "prepare"]
+
+# How much first losses may differ: the same sums in another order.
+SAME = 2e-3
+
+
+class JobFailed(RuntimeError):
+    """A side's process ended with an error, or the two sides did not do the same job."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table; ``ratio`` is how many times better ours is, ``low`` and ``high`` its quartiles."""
+
+    what: str
+    ours: str
+    theirs: str
+    ratio: float
+    low: float
+    high: float
+    target: float
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.target
+
+
+def prepare(
+    folder: Path,
+    *,
+    pairs: Path,
+    prompts: Path,
+    rows: int,
+    max_length: int,
+    model: Callable[[Path], object] = medium_model,
+) -> None:
+    """Model (saved by ``model``) and data of all jobs: seeded rows, pairs of which both sides fit into ``max_length``.
+
+    Pairs that fit are taken because the two sides cut the others differently.
+    """
+    from transformers import AutoTokenizer
+
+    import mint_lab as ml
+
+    (folder / "model").mkdir()
+    model(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    found = ml.data.load_pairs(pairs)
+    random.Random(0).shuffle(found)
+    fit: list[dict[str, Any]] = []
+    for pair in found:
+        longest = max(len(ml.data.encode(tokenizer, pair.prompt, text)[0]) for text in (pair.chosen, pair.rejected))
+        if longest <= max_length:
+            fit.append(asdict(pair))
+        if len(fit) == rows:
+            break
+    questions = [json.loads(line)["question"] for line in prompts.read_text(encoding="utf-8").splitlines()]
+    random.Random(0).shuffle(questions)
+    _write(folder / "pairs.jsonl", fit)
+    _write(folder / "prompts.jsonl", [{"prompt": f"Question: {q}\nAnswer:"} for q in questions[:rows]])
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def compare(jobs: Sequence[Job], venv: Path, blocks: int) -> tuple[list[Figure], dict[str, Any]]:
+    """Each job on both sides, ``blocks`` times in turn; the figures, and every number they come from.
+
+    Raises:
+        NoPeer: TRL cannot be installed. JobFailed: a side failed, or the first losses differ.
+    """
+    python = peer_python(venv)
+    found: list[Figure] = []
+    raw: dict[str, Any] = {}
+    for job in jobs:
+        ours: list[Report] = []
+        theirs: list[Report] = []
+        for _ in range(blocks):
+            ours.append(_run(Path(sys.executable), "ours", job))
+            theirs.append(_run(python, "theirs", job))
+        if job.kind != "rl" and abs(ours[0].losses[0] - theirs[0].losses[0]) > SAME * abs(theirs[0].losses[0]):
+            raise JobFailed(f"{job.kind}: first loss {ours[0].losses[0]:.5f}, TRL's {theirs[0].losses[0]:.5f}")
+        name = _name(job)
+        raw[name] = {"job": asdict(job), "ours": [asdict(r) for r in ours], "theirs": [asdict(r) for r in theirs]}
+        found += figures(job, ours, theirs)
+    return found, raw
+
+
+def one_side(job: Job, side: str, venv: Path | None = None) -> Report:
+    """One side alone: for profiling and for tests."""
+    return _run(Path(sys.executable) if side == "ours" else peer_python(venv or Path()), side, job)
+
+
+def _run(python: Path, side: str, job: Job) -> Report:
+    quiet = {
+        "OMP_NUM_THREADS": str(job.threads),
+        "MKL_NUM_THREADS": str(job.threads),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": f"{job.folder}/datasets",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [python, "-m", f"tests.benchmarks.peers.{side}", job.write()],
+        cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-8:])
+        raise JobFailed(f"{job.kind}, {side}: the process ended with {done.returncode}:\n{last}")
+    return Report.read(done.stdout)
+
+
+def _name(job: Job) -> str:
+    extra = (", padding-free" if job.packed else "") + (f", accumulating by {job.micro}" if job.micro else "")
+    return f"{job.kind}{extra}"
+
+
+def figures(job: Job, ours: list[Report], theirs: list[Report]) -> list[Figure]:
+    """Speed of the same step on both sides, and the highest peak of each side's processes."""
+    a, b = [s for r in ours for s in r.seconds], [s for r in theirs for s in r.seconds]
+    speed, memory, unit, what = {
+        "preference": (5.0, 4.0, "pairs/s", "preference step (DPO)"),
+        "sft": (2.0, 0.0, "tokens/s", "SFT step"),
+        "rl": (4.0, 4.0, "s a step", "RL step (sample, then update)"),
+    }[job.kind]
+    if job.packed:
+        what += ", TRL padding-free"
+    if job.micro:
+        what += f", TRL by {job.micro}"
+    tokens = [t for r in ours for t in r.tokens]
+    work = {"preference": [job.batch] * len(a), "sft": tokens, "rl": [1] * len(a)}[job.kind]
+    shown = [_rate(s, w, invert=job.kind == "rl") for s, w in ((a, work), (b, work))]
+    low, middle, high = _quartiles([y / x for x, y in zip(a, b, strict=True)])
+    found = [Figure(f"{what}: {unit}", shown[0], shown[1], middle, low, high, speed)]
+    spent = [[s for r in side for s in r.cpu] for side in (ours, theirs)]
+    low, middle, high = _quartiles([y / x for x, y in zip(*spent, strict=True)])
+    shown = [f"{statistics.median(side):.3g}" for side in spent]
+    found.append(Figure(f"{what}: processor seconds", shown[0], shown[1], middle, low, high, 0.0))
+    peaks = [max(r.peak_mb for r in side) for side in (ours, theirs)]
+    grown = [max(r.peak_mb - r.start_mb for r in side) for side in (ours, theirs)]
+    for label, (x, y) in (("peak memory of the process", peaks), ("  of it above the loaded model", grown)):
+        ratio = y / max(x, 1e-9)
+        found.append(Figure(f"{what}: {label}", f"{x:.0f} MB", f"{y:.0f} MB", ratio, ratio, ratio, memory))
+    if job.kind == "preference":
+        found += _against_matmul(ours)
+    return found
+
+
+def _against_matmul(ours: list[Report]) -> list[Figure]:
+    """Arithmetic of a step over what the same process reaches multiplying matrices of the model's shapes.
+
+    By the clock, and by processor seconds, which hold on a busy machine but do not see a core that waits.
+    """
+    found: list[Figure] = []
+    for label, clock, limit in (("", "seconds", "mlp"), (", by processor time", "cpu", "mlp by processor")):
+        done = [
+            (a["flops"] / s, r.extra["matmul_rates"][limit])
+            for r in ours
+            for a, s in zip(r.extra["arithmetic"], getattr(r, clock), strict=True)
+        ]
+        low, middle, high = _quartiles([rate / most for rate, most in done])
+        rate, most = (statistics.median(column) / 1e9 for column in zip(*done, strict=True))
+        what = f"arithmetic of that step / matrix multiplication{label}"
+        found.append(Figure(what, f"{rate:.0f} GFLOP/s", f"{most:.0f} GFLOP/s", middle, low, high, 0.6))
+    return found
+
+
+def _rate(seconds: list[float], work: Sequence[float], *, invert: bool) -> str:
+    values = [s / w if invert else w / s for s, w in zip(seconds, work, strict=True)]
+    low, middle, high = _quartiles(values)
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high

@@ -23,6 +23,11 @@ def test_start_moves_every_chart_to_the_end(scripted: Open, lab: Lab) -> None:
     assert notebook.run_cell(2) == "'running'"  # another cell runs meanwhile
     notebook.await_status("finished")
     notebook.await_points("loss", 165)  # 150 training, 15 held-out
+    # At the end the output is displayed anew, with its picture: the charts may be on their way.
+    for _ in range(100):
+        if all(notebook.drawn().get(name) for name in MAIN):
+            break
+        notebook.page.wait_for_timeout(100)
     for name in MAIN:
         assert notebook.points(name) > 0, name
         assert notebook.drawn()[name], name

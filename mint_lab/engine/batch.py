@@ -50,6 +50,14 @@ class Batch:
         """``N_i`` of each datum."""
         return [len(t) for t in self.tokens]
 
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """``(sum N_i,)``: where a gradient is to be expected, that is, where a weight is not 0; else everywhere."""
+        if "weights" in self.fields:
+            return self.fields["weights"].numpy() != 0
+        rows = [_weights(datum, length) for datum, length in zip(self.data, self.lengths, strict=True)]
+        return np.concatenate(rows) != 0
+
     def where(self, flat: int) -> tuple[int, int]:
         """Datum index (as submitted) and position of an index into the batch laid end to end."""
         index, position = _locate(flat, self.lengths)
@@ -102,7 +110,8 @@ def check_tokens(tokens: Sequence[int], vocab_size: int, context: int, index: in
         raise DataError("is empty, expected at least one token", index=index, field="model_input")
     if len(tokens) > context:
         raise DataError(
-            f"{len(tokens)} tokens, but the model's context is {context}; truncate the prompt or the completion",
+            f"{len(tokens)} tokens, but the model's context is {context}; truncate the prompt or the completion, as "
+            f"pairs_to_data(..., max_length={context}) does",
             index=index,
             field="model_input",
         )
@@ -157,6 +166,13 @@ def _flat_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str
             raise DataError(f"length {len(row)}, expected {length}, the length of model_input", index=i, field=name)
         rows.append(row)
     return np.concatenate(rows)
+
+
+def _weights(datum: Datum, length: int) -> NDArray[Any]:
+    """What a custom loss's datum says about it, which may be nothing."""
+    value = datum.loss_fn_inputs.get("weights")
+    found = None if value is None else value.to_numpy()
+    return found if found is not None and found.shape == (length,) else np.ones(length)
 
 
 def _check_vocabulary(targets: NDArray[Any], lengths: list[int], vocab_size: int) -> None:

@@ -6,11 +6,14 @@
     NAME/optimizer.safetensors                             moments of AdamW (training checkpoints)
     NAME/mint_lab.json                                     base model, adapter shape, format version
 
-A checkpoint is written beside its place and renamed, so a name always leads to a whole one.
+A checkpoint is written beside its place and renamed, so a name leads to a whole one. No portable call puts one folder
+in the place of another: the old one is moved aside first, to ``.NAME.old``. Where a save was killed right then, whoever
+next reads, lists, saves or deletes NAME puts the old one back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -25,7 +28,16 @@ from ..errors import CheckpointError, ModelError
 from .models import Adapter, LoraShape, Weights
 from .optimizer import Optimizer
 
-__all__ = ["ABOUT", "Checkpoint", "describe", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "ABOUT",
+    "Checkpoint",
+    "delete_checkpoint",
+    "describe",
+    "load_checkpoint",
+    "recover",
+    "recover_all",
+    "save_checkpoint",
+]
 
 FORMAT = 1
 ABOUT = "mint_lab.json"
@@ -61,10 +73,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None) -> None:
-    """Write ``adapter`` (and the optimizer's state) to ``folder``, replacing what was there in one step.
+    """Write ``adapter`` (and the optimizer's state) to ``folder``, replacing what was there.
 
     Raises:
-        CheckpointError: the folder cannot be written.
+        CheckpointError: the folder cannot be written; what was there before is there still.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -93,16 +105,54 @@ def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None)
 def _replace(draft: Path, folder: Path) -> None:
     """Put ``draft`` in the place of ``folder``; where that fails, the old one is put back."""
     draft.chmod(0o755)  # mkdtemp's is private
-    old = draft.with_name(f"{draft.name}-old")
-    if folder.exists():
-        folder.replace(old)
-    try:
-        draft.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
+    old = _aside(folder)
+    recover(folder)
+    while True:
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.replace(old)
+        try:
+            draft.replace(folder)
+            break
+        except OSError:
+            if not folder.exists() or old.exists():
+                recover(folder)
+                raise
+            # else a reader came between the two renames and has put the old one back: once more
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def recover(folder: Path) -> None:
+    """Where a save was killed between its two renames, put back what was at ``folder`` before."""
+    with contextlib.suppress(OSError):
+        if not folder.exists():
+            _aside(folder).replace(folder)
+
+
+def recover_all(parent: Path) -> None:
+    """:func:`recover` for every name in ``parent``."""
+    for old in parent.glob(".?*.old"):
+        recover(old.with_name(old.name[1 : -len(".old")]))
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Delete ``folder``, and with it what a killed save has left aside, which must not come back in its place.
+
+    Raises:
+        CheckpointError: it cannot be deleted.
+    """
+    try:
+        if _aside(folder).exists():
+            shutil.rmtree(_aside(folder))
+        gone = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        folder.replace(gone / folder.name)  # first out of sight, in one step: nobody reads a half-deleted one
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise CheckpointError(f"cannot delete checkpoint {folder}: {error}") from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -126,6 +176,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def describe(folder: Path) -> tuple[str, LoraShape]:
     """Base model and adapter shape of a checkpoint, without reading its weights. Raises as :func:`load_checkpoint`."""
+    recover(folder)
     about = folder / ABOUT
     if not about.is_file():
         raise CheckpointError(f"no checkpoint at {folder}: expected a folder with {ABOUT} in it")

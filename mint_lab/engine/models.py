@@ -7,25 +7,30 @@ none, is active at a time. Snapshots for sampling are copies of an adapter's ten
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import secrets
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
-from . import logprobs, recompute
+from . import recompute
+from .attention import attending, plan
+from .fused import fuse, merged
+from .head import Head, head_of
+from .logprobs import chunk_positions
 from .lora import LORA_ALPHA, LoraShape, linear_layers, peft_quiet, targets
 from .memory import Cost
-from .packing import Layout, grid_tokens, pack
-from .probes import check_causal, takes_block_mask
+from .packing import Layout, pack, pad, stored_tokens
+from .probes import check_causal, check_head, packs_exactly
 from .sources import find, name_of, read
 
-__all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device"]
+__all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device", "pick_dtype"]
 
 # Hidden size up to which one CPU thread is faster than two.
 SMALL = 256
@@ -82,10 +87,12 @@ class BaseModel:
         name: "mint-tiny", a directory's full path, or a hub name; ``source``: where it was loaded from.
         context: longest sequence, tokens.
         threads: CPU threads its passes take at most.
-        packs: whether its attention takes a block mask exactly; otherwise each sequence has a row of its own.
-        window: sequences longer than this have rows of their own too (sliding windows); None: there is no such length.
+        packs: whether its attention runs over packed sequences exactly; otherwise each has a row of its own.
+        window: tokens that some layer looks back at most; None: there is no limit. Where the family does not tell
+            its attention function so, longer sequences have rows of their own too.
         weights: the base model's own parameters by name, without any adapter's.
         fingerprint: a hash of name and weights, once somebody has asked for it.
+        shares_prompts: whether samples of a prompt can share its cache, once somebody has sampled.
 
     Raises:
         ModelError: the model is not causal, or cannot run at all.
@@ -101,9 +108,12 @@ class BaseModel:
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
         self.hidden_size = int(self.config.hidden_size)
         self.window = _window(self.config)
+        self._windows: set[int | None] = set()
         self.weights: dict[str, torch.Tensor] = dict(model.named_parameters())
         self.fingerprint: str | None = None
+        self.shares_prompts: bool | None = None
         self._model = model
+        fuse(model)  # now, and not with the first adapter: the base model's numbers stay the same to the last bit
         self._linear = linear_layers(model)
         self._layers = recompute.layers_of(model)
         self._peft: Any = None
@@ -121,65 +131,58 @@ class BaseModel:
         """Whether gradient checkpointing is to be had with this family."""
         return bool(self._layers)
 
-    def layout(self, sequences: list[list[int]]) -> Layout:
-        """``sequences`` packed for this model's trunk."""
-        return pack(sequences, self._row, share=self._shares(sequences))
+    def layout(self, sequences: Sequence[list[int]]) -> Layout:
+        """``sequences`` laid out for this model's trunk."""
+        return pack(sequences) if self._shares(sequences) else pad(sequences)
 
-    def grid(self, sequences: Sequence[list[int]]) -> int:
-        """Tokens that :meth:`layout` holds for ``sequences``: shared prefixes once, padding counted."""
-        return grid_tokens(sequences, self._row, share=self._shares(sequences))
-
-    def grid_at_most(self, sequences: Sequence[list[int]]) -> int:
-        """A bound on :meth:`grid` that costs nothing."""
-        return len(sequences) * max(self._row, *map(len, sequences))
+    def size(self, sequences: Sequence[list[int]]) -> int:
+        """Tokens that :meth:`layout` makes the trunk compute: shared prefixes once, padding counted."""
+        return stored_tokens(sequences) if self._shares(sequences) else len(sequences) * max(map(len, sequences))
 
     @property
-    def _row(self) -> int:
-        return min(max(self.hidden_size, 128), self.context, self.window or self.context)
+    def packs_up_to(self) -> int | None:
+        """Longest sequence that is packed: the window, if layers do not tell attention of it; None: there is none."""
+        return None if self.window in self._windows else self.window
 
     def _shares(self, sequences: Sequence[list[int]]) -> bool:
-        return self.packs and (not self.window or max(map(len, sequences)) <= self.window)
+        limit = self.packs_up_to
+        return self.packs and (limit is None or max(map(len, sequences)) <= limit)
 
     def trunk(self, layout: Layout, *, checkpointing: bool = False) -> torch.Tensor:
-        """Hidden states before the output layer, ``(rows, width, hidden)``, with a graph where gradients are on.
+        """Hidden states before the output layer, shaped as ``layout.tokens``, with a graph where gradients are on.
 
         With ``checkpointing`` the graph keeps each layer's input only, and the backward pass computes the rest again.
         """
-        with recompute.recomputed(self._layers) if checkpointing else contextlib.nullcontext():
-            return self._trunk(layout)
-
-    def _trunk(self, layout: Layout) -> torch.Tensor:
         body = getattr(self._model, self._model.base_model_prefix)
-        if layout.padded:  # the family makes its own mask: sliding windows, ALiBi
-            mask = layout.present.to(self.device)
-        elif self.config._attn_implementation != "sdpa":  # the others add the mask to the scores
-            dtype = self._model.dtype
-            mask = torch.zeros(layout.mask.shape, dtype=dtype)
-            mask = mask.masked_fill(~layout.mask, torch.finfo(dtype).min).to(self.device)
+        inputs: dict[str, Any] = {
+            "input_ids": layout.tokens.to(self.device),
+            "position_ids": layout.positions.to(self.device),
+            "use_cache": False,
+        }
+        blocks = None
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        if layout.padded:  # the family makes its own mask
+            inputs["attention_mask"] = layout.present.to(self.device)
         else:
-            mask = layout.mask.to(self.device)
-        return body(
-            input_ids=layout.tokens.to(self.device),
-            position_ids=layout.positions.to(self.device),
-            attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state
+            blocks = plan(layout, self._attention_features, self.device)
+            around = functools.partial(attending, self.config, blocks)
+        with recompute.recomputed(self._layers, around) if checkpointing else contextlib.nullcontext(), around():
+            hidden = body(**inputs).last_hidden_state
+        if blocks is not None:
+            self._windows |= blocks.windows
+        return hidden
 
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits ``(..., vocab)`` in float32 of hidden states ``(..., hidden)``."""
-        logits = self._model.get_output_embeddings()(hidden).float()
-        divisor = getattr(self.config, "logits_scaling", None)  # Granite
-        factor = getattr(self.config, "logit_scale", None)  # Cohere
-        cap = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2
-        if divisor:
-            logits = logits / divisor
-        if factor:
-            logits = logits * factor
-        return torch.tanh(logits / cap) * cap if cap else logits
+    def head(self) -> Head:
+        """The output layer, with the adapter that is active now."""
+        return head_of(self._model, self.config)
 
     def __call__(self, **inputs: Any) -> Any:
         """The whole model as transformers calls it: for generation with a cache."""
         return self._model(**inputs)
+
+    def merged(self, limit: int) -> contextlib.AbstractContextManager[None]:
+        """In here the active adapter is part of copies of the weights, if they take ``limit`` bytes at most."""
+        return contextlib.nullcontext() if self._peft is None else merged(self._peft, limit)
 
     def attach(self, shape: LoraShape, seed: int | None) -> Adapter:
         """A new adapter. LoRA starts at B = 0, so the model starts as the base model, whatever the seed."""
@@ -201,6 +204,7 @@ class BaseModel:
                     self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
                 else:
                     self._peft.add_adapter(name, config)
+            fuse(self._peft)
         self._peft.set_adapter(name)
         self._active = name
         self._sweep()
@@ -269,12 +273,21 @@ class BaseModel:
         def alone(sequence: list[int]) -> torch.Tensor:
             return body(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).last_hidden_state[0]
 
+        def logits(sequence: list[int]) -> torch.Tensor:
+            return self._model(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).logits[0]
+
         try:
             with torch.no_grad():
                 check_causal(alone, self.vocab_size, tolerance)
-                return takes_block_mask(alone, self.trunk, self.vocab_size, tolerance)
+                check_head(alone, logits, self.head().logits, self.vocab_size, tolerance)
+                return packs_exactly(alone, self.trunk, self.vocab_size, tolerance)
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise ModelError(f"cannot use base model {self.source!r}: {error}") from error
+
+    @property
+    def _attention_features(self) -> int:
+        heads = int(getattr(self.config, "num_attention_heads", None) or 1)
+        return heads * int(getattr(self.config, "head_dim", None) or self.hidden_size // heads)
 
     def _cost(self) -> Cost:
         """Memory that a token takes in a training pass; see :mod:`mint_lab.engine.memory`."""
@@ -282,13 +295,10 @@ class BaseModel:
         modules = dict(self._model.named_modules())
         features = sum(sum(modules[path].weight.shape) for path, kind in self._linear.items() if kind != "unembed")
         layers = int(getattr(self.config, "num_hidden_layers", None) or 1)
-        scores = 0
-        if self.config._attn_implementation == "eager":
-            scores = 2 * size * int(getattr(self.config, "num_attention_heads", None) or 1) * self._row
-        layer = 2 * size * features // layers + scores
+        layer = 2 * size * features // layers
         kept = 2 * size * self.hidden_size * layers
-        chunk = max(1, logprobs.CHUNK_LOGITS // self.vocab_size)
-        return Cost(trunk=layer * layers, recomputed=layer + kept, head=16 * self.vocab_size, chunk=chunk)
+        chunk = chunk_positions(self.vocab_size)
+        return Cost(trunk=layer * layers, recomputed=layer + kept, head=8 * self.vocab_size, chunk=chunk)
 
     def _sweep(self) -> None:
         """Delete the adapters whose owners are gone; the active one must not be among them."""
@@ -296,29 +306,49 @@ class BaseModel:
             self._peft.delete_adapter(self._retired.pop())
 
 
-_loaded: weakref.WeakValueDictionary[tuple[str, str], BaseModel] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[tuple[str, str, torch.dtype], BaseModel] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 _seeding = threading.Lock()
 
 
-def load_base(name: str, device: str | None = None) -> BaseModel:
+def load_base(name: str, device: str | None = None, dtype: str | None = None) -> BaseModel:
     """A base model by name: the bundled ``mint-tiny``, a local directory, or a hub name. Loaded once, then shared.
 
     Args:
         device: "cuda", "mps" or "cpu"; None picks the best one there is.
+        dtype: of the frozen weights, "float32" or "bfloat16"; None picks bfloat16 on a GPU that multiplies it faster.
+            LoRA weights, log-probabilities and losses are float32 whatever it is.
 
     Raises:
         ModelError: it cannot be found or loaded.
+        ConfigError: torch knows no such device, or the type is another one.
     """
     where = pick_device(device)
+    kind = pick_dtype(where, dtype)
     source = find(name)
     with _loading:
-        base = _loaded.get((source, str(where)))
+        base = _loaded.get((source, str(where), kind))
         if base is None:
-            tokenizer, model = read(source, where)
+            tokenizer, model = read(source, where, kind)
             base = BaseModel(name_of(source), source, model, tokenizer, where)
-            _loaded[(source, str(where))] = base
+            _loaded[(source, str(where), kind)] = base
         return base
+
+
+def pick_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
+    """The type asked for, or bfloat16 on CUDA where the hardware has it, or float32.
+
+    Some CPUs multiply bfloat16 faster too; they keep float32 unless asked otherwise, for the same numbers everywhere.
+
+    Raises:
+        ConfigError: neither "float32" nor "bfloat16".
+    """
+    if name is not None:
+        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if name not in kinds:
+            raise ConfigError(f"dtype is {name!r}, expected 'float32' or 'bfloat16'")
+        return kinds[name]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def pick_device(name: str | None = None) -> torch.device:

@@ -1,26 +1,28 @@
-r"""Sequences laid into rows without padding, shared prefixes stored once.
+r"""Sequences laid end to end without padding, shared prefixes stored once.
 
-Sequences that begin with the same tokens have the same hidden states there, whatever follows. So the batch is a forest
-of prefix trees, and a tree fits into one row: sequences in sorted order, each storing only what it does not share with
-the one before. Position ids restart at every sequence, and a mask lets each token see exactly its own path::
+Sequences that begin with the same tokens have the same hidden states there, whatever follows. In sorted order the
+longest prefix that a sequence shares with any before it is the one it shares with its neighbour, so each stores only
+what comes after that. Positions restart at every sequence, and each token sees exactly its own path::
 
-    row      Q : 1 + 2 A : | 3 <eos> | 4 <eos>
-    position 0 1 2 3 4 5 6 | 7 8     | 7 8
-                            chosen     rejected
+    stored   Q : 1 + 2 A : 3 <eos> | 4 <eos>
+    position 0 1 2 3 4 5 6 7 8     | 7 8
+             prompt and chosen      rejected
 
-The result is exact: a packed sequence has the hidden states it would have had alone.
+The result is exact: a packed sequence has the hidden states it would have had alone. What attention needs for that is
+in :mod:`mint_lab.engine.attention`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Layout", "cut", "grid_tokens", "pack"]
+__all__ = ["Layout", "cut", "pack", "pad", "stored_tokens"]
 
 
 @dataclass(frozen=True)
@@ -28,44 +30,70 @@ class Layout:
     """A batch as the trunk takes it.
 
     Attributes:
-        tokens: ``(rows, width)``, int64.
-        positions: ``(rows, width)``, int64; position of each token in its own sequence.
-        mask: ``(rows, 1, width, width)``, bool; True where a query (third axis) may see a key (fourth).
-        places: for each sequence ``(N_i,)`` indices into the flattened ``(rows * width,)`` grid, in order.
-        stored: tokens stored, without padding: what the trunk really has to compute.
-        padded: each sequence has a row of its own, from column 0.
+        tokens: ``(1, stored)`` where packed, ``(sequences, longest)`` where padded; int64.
+        positions: the same shape, int64; position of each token in its own sequence.
+        places: for each sequence ``(N_i,)`` indices into the flattened tokens, in order: its path.
+        shared: for each sequence how many tokens of its path were stored before it; the rest are its own and stand
+            side by side.
+        padded: each sequence has a row of its own, from column 0, and attention is the family's own.
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
-    mask: torch.Tensor
     places: list[NDArray[np.int64]]
-    stored: int
+    shared: list[int]
     padded: bool
 
     @property
+    def stored(self) -> int:
+        """Tokens stored, without padding: what the trunk really has to compute."""
+        return sum(len(place) - shared for place, shared in zip(self.places, self.shared, strict=True))
+
+    @property
     def present(self) -> torch.Tensor:
-        """``(rows, width)``, int64: 1 where a token is stored, 0 where there is padding."""
+        """Shaped as ``tokens``, int64: 1 where a token is stored, 0 where there is padding."""
         present = torch.zeros(self.tokens.numel(), dtype=torch.int64)
         present[torch.from_numpy(np.concatenate(self.places))] = 1
         return present.view_as(self.tokens)
 
 
-def pack(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool = True) -> Layout:
-    """Lay ``sequences`` into rows of at most ``row_tokens`` tokens (or the longest sequence, where that is longer).
+def pack(sequences: Sequence[Sequence[int]]) -> Layout:
+    """Lay ``sequences``, token ids, each of length >= 1, end to end, each common prefix stored once."""
+    places: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sequences)
+    shares = [0] * len(sequences)
+    tokens: list[int] = []
+    positions: list[NDArray[np.int64]] = []
+    path = np.empty(0, np.int64)
+    for i, shared in _in_order(sequences):
+        own = sequences[i][shared:]
+        path = np.concatenate([path[:shared], np.arange(len(tokens), len(tokens) + len(own))])
+        places[i], shares[i] = path, shared
+        tokens.extend(own)
+        positions.append(np.arange(shared, len(path)))
+    return Layout(
+        torch.tensor([tokens], dtype=torch.int64),
+        torch.from_numpy(np.concatenate(positions))[None],
+        places,
+        shares,
+        padded=False,
+    )
 
-    Args:
-        sequences: token ids, each of length >= 1.
-        row_tokens: attention costs rows x width^2, so a row should not be much wider than the model's hidden size.
-        share: store common prefixes once; with False each sequence has a row of its own, padded at the end.
-    """
-    return _fill(sequences, _plan(sequences, row_tokens, share=share), padded=not share)
+
+def pad(sequences: Sequence[Sequence[int]]) -> Layout:
+    """Lay ``sequences`` one a row, padded at the end: for families whose attention cannot be told who sees whom."""
+    width = max(map(len, sequences))
+    tokens = np.zeros((len(sequences), width), dtype=np.int64)
+    places: list[NDArray[np.int64]] = []
+    for row, sequence in enumerate(sequences):
+        tokens[row, : len(sequence)] = sequence
+        places.append(np.arange(row * width, row * width + len(sequence)))
+    columns = torch.arange(width).expand(len(sequences), width)
+    return Layout(torch.from_numpy(tokens), columns, places, [0] * len(sequences), padded=True)
 
 
-def grid_tokens(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool = True) -> int:
-    """Rows times width of :func:`pack` with the same arguments: what it costs, without making it."""
-    rows = _plan(sequences, row_tokens, share=share)
-    return len(rows) * _width(sequences, rows)
+def stored_tokens(sequences: Sequence[Sequence[int]]) -> int:
+    """Tokens that :func:`pack` stores, without laying them."""
+    return sum(len(sequences[i]) - shared for i, shared in _in_order(sequences))
 
 
 def cut(
@@ -91,6 +119,20 @@ def cut(
     return parts
 
 
+def _in_order(sequences: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """(index, length of the prefix that it shares with the one before) in sorted order."""
+    order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
+    shared = [0, *(_common_prefix(sequences[a], sequences[b]) for a, b in pairwise(order))]
+    return list(zip(order, shared, strict=True))
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    length = min(len(a), len(b))
+    if a[:length] == b[:length]:
+        return length
+    return next(k for k in range(length) if a[k] != b[k])
+
+
 def _fitting(sequences: Sequence[Sequence[int]], limit: int, size: Callable[[Sequence[Sequence[int]]], int]) -> int:
     """How many sequences from the first on are within ``limit``; at least one."""
     low, high = 1, 2  # low fits; high is not known to
@@ -108,92 +150,3 @@ def _between_groups(sequences: Sequence[Sequence[int]], count: int) -> int:
     candidates = range(count, count // 2, -1)
     shared = [_common_prefix(sequences[k - 1], sequences[k]) for k in candidates]
     return next(k for k, s in zip(candidates, shared, strict=True) if 2 * s <= min(shared) + max(shared))
-
-
-def _plan(sequences: Sequence[Sequence[int]], row_tokens: int, *, share: bool) -> list[_Tree]:
-    """What goes into which row."""
-    if not share:
-        return [[(i, 0)] for i in range(len(sequences))]
-    width = max(row_tokens, *map(len, sequences))
-    return _rows(sequences, _trees(sequences, width), width)
-
-
-def _width(sequences: Sequence[Sequence[int]], rows: list[_Tree]) -> int:
-    return max(sum(len(sequences[i]) - shared for i, shared in row) for row in rows)
-
-
-# A tree is a list of (sequence index, length of the prefix shared with the sequence before it in the tree).
-_Tree = list[tuple[int, int]]
-
-
-def _trees(sequences: Sequence[Sequence[int]], width: int) -> list[_Tree]:
-    """Neighbours in sorted order that share a prefix, cut where a row would overflow."""
-    order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
-    trees: list[_Tree] = []
-    size, last = 0, -1
-    for i in order:
-        shared = _common_prefix(sequences[last], sequences[i]) if trees else 0
-        if shared and size + len(sequences[i]) - shared <= width:
-            trees[-1].append((i, shared))
-            size += len(sequences[i]) - shared
-        else:
-            trees.append([(i, 0)])
-            size = len(sequences[i])
-        last = i
-    return trees
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    length = min(len(a), len(b))
-    if a[:length] == b[:length]:
-        return length
-    return next(k for k in range(length) if a[k] != b[k])
-
-
-def _rows(sequences: Sequence[Sequence[int]], trees: list[_Tree], width: int) -> list[_Tree]:
-    """First-fit decreasing: each tree into the first row that has room for it."""
-    sized = sorted(((sum(len(sequences[i]) - shared for i, shared in t), t) for t in trees), key=lambda st: -st[0])
-    rows: list[_Tree] = []
-    room: list[int] = []
-    for size, tree in sized:
-        place = next((r for r, left in enumerate(room) if left >= size), None)
-        if place is None:
-            rows.append(list(tree))
-            room.append(width - size)
-        else:
-            rows[place].extend(tree)
-            room[place] -= size
-    return rows
-
-
-def _fill(sequences: Sequence[Sequence[int]], rows: list[_Tree], *, padded: bool) -> Layout:
-    width = _width(sequences, rows)
-    tokens = np.zeros((len(rows), width), dtype=np.int64)
-    positions = np.zeros((len(rows), width), dtype=np.int64)
-    # Every token sees itself: a padding token that saw nothing would have no softmax.
-    mask = np.broadcast_to(np.eye(width, dtype=bool), (len(rows), width, width)).copy()
-    places: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sequences)
-    triangle = np.tri(width, dtype=bool)
-    stored = 0
-    for r, row in enumerate(rows):
-        column, path = 0, np.empty(0, np.int64)
-        for i, shared in row:
-            length = len(sequences[i])
-            end = column + length - shared
-            own = np.arange(column, end)
-            path = np.concatenate([path[:shared], own])
-            tokens[r, column:end] = sequences[i][shared:]
-            positions[r, column:end] = np.arange(shared, length)
-            mask[r, column:end, path[:shared]] = True
-            mask[r, column:end, column:end] = triangle[: len(own), : len(own)]
-            places[i] = path + r * width
-            column = end
-        stored += column
-    return Layout(
-        torch.from_numpy(tokens),
-        torch.from_numpy(positions),
-        torch.from_numpy(mask[:, None]),
-        places,
-        stored,
-        padded,
-    )

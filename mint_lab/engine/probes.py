@@ -9,21 +9,21 @@ import torch
 from ..errors import ModelError
 from .packing import Layout, pack
 
-__all__ = ["check_causal", "takes_block_mask"]
+__all__ = ["check_causal", "check_head", "packs_exactly"]
 
 # Hidden states ``(N, hidden)`` of one sequence run by itself, as transformers would.
 Alone = Callable[[list[int]], torch.Tensor]
 
 
-def takes_block_mask(alone: Alone, trunk: Callable[[Layout], torch.Tensor], vocab_size: int, tolerance: float) -> bool:
+def packs_exactly(alone: Alone, trunk: Callable[[Layout], torch.Tensor], vocab_size: int, tolerance: float) -> bool:
     """Whether packed hidden states are those of each sequence alone, within ``tolerance`` of the largest.
 
-    A family whose attention makes a mask of its own (ALiBi, windows measured along the row) or cannot take one fails.
+    A family whose attention does not go through transformers' registry, or adds something to the scores (ALiBi), fails.
     """
     draw = _draw(vocab_size)
     sequences = [draw[0][:9] + draw[1], draw[0][:9] + draw[2][:5], draw[3]]
     try:
-        packed = pack(sequences, 48)
+        packed = pack(sequences)
         together = trunk(packed).flatten(0, 1)
         return all(
             _near(together[torch.from_numpy(place)], alone(sequence), tolerance)
@@ -44,7 +44,19 @@ def check_causal(alone: Alone, vocab_size: int, tolerance: float) -> None:
     if not _near(first, second, tolerance):
         raise ModelError(
             "its hidden states depend on later tokens: it is a bidirectional model, which has no next-token "
-            "distribution; expected a causal language model (for BERT and its kin: is_decoder in config.json)"
+            "distribution; expected a causal language model"
+        )
+
+
+def check_head(
+    alone: Alone, logits: Alone, head: Callable[[torch.Tensor], torch.Tensor], vocab_size: int, tolerance: float
+) -> None:
+    """Raise :class:`ModelError` where ``head`` does not make the logits that the model itself makes."""
+    sequence = _draw(vocab_size)[0]
+    if not _near(head(alone(sequence)), logits(sequence).float(), tolerance):
+        raise ModelError(
+            "its output layer does more than multiply, scale and cap (tanh), and its log-probabilities would be wrong "
+            "here; please report this family"
         )
 
 

@@ -25,12 +25,18 @@ def layers_of(model: Any) -> list[GradientCheckpointingLayer]:
 
 
 @contextlib.contextmanager
-def recomputed(layers: list[GradientCheckpointingLayer]) -> Generator[None]:
-    """Forward passes in here keep the inputs of ``layers`` only; each layer is entered once a pass."""
+def recomputed(
+    layers: list[GradientCheckpointingLayer], around: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Generator[None]:
+    """Forward passes in here keep the inputs of ``layers`` only; each layer is entered once a pass.
+
+    Args:
+        around: makes what a layer is to be computed in, for the second time comes when the pass is over.
+    """
     try:
         for layer in layers:
             layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = _leaving_training(layer)  # pyright: ignore[reportArgumentType]
+            layer._gradient_checkpointing_func = _leaving_training(layer, around)  # pyright: ignore[reportArgumentType]
             layer.training = True  # of the layer alone: what is in it, dropout above all, stays as it is
         yield
     finally:
@@ -39,11 +45,18 @@ def recomputed(layers: list[GradientCheckpointingLayer]) -> Generator[None]:
             layer.training = False
 
 
-def _leaving_training(layer: GradientCheckpointingLayer) -> Callable[..., Any]:
+def _leaving_training(
+    layer: GradientCheckpointingLayer, around: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Callable[..., Any]:
     """A ``checkpoint`` as torch's for ``layer``, which is back in inference mode before its first line runs."""
 
     def run(function: Callable[..., torch.Tensor], *args: Any) -> Any:
         layer.training = False
-        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+        def within(*args: Any) -> torch.Tensor:
+            with around():
+                return function(*args)
+
+        return checkpoint(within, *args, use_reentrant=False, preserve_rng_state=False)
 
     return run

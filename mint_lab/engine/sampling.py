@@ -9,6 +9,7 @@ against.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError
 from .batch import check_tokens
 from .cache import cache_bytes, new_cache
+from .continuing import Continuing
 from .draw import Settings, draw
-from .logprobs import CHUNK_LOGITS, TargetLogprobs
+from .logprobs import TargetLogprobs, chunk_positions
 from .memory import free_memory
 from .models import BaseModel
 
@@ -36,6 +38,8 @@ MEMORY = 1 << 30
 AHEAD = 64
 # Rows that ended are dropped when so much of the batch has: dropping copies the cache of the others.
 DROP = 0.25
+# Samples of so many tokens are drawn with LoRA merged into the weights, where memory allows.
+MERGE = 16
 # Tokens before a stop string that may matter to its text: parts of a character, a space that a decoder strips.
 MARGIN = 8
 
@@ -114,9 +118,13 @@ def generate(base: BaseModel, requests: Sequence[Request]) -> list[list[Sample]]
     for index, request in enumerate(requests):
         check_request(base, request, index if len(requests) > 1 else None)
     groups = [_rows(base, request) for request in requests]
-    with torch.no_grad():
+    # Copies of the weights are not worth making for a few tokens.
+    longest = max((row.room for group in groups for row in group), default=0)
+    merge = min(MEMORY, free_memory(base.device) // 4) if longest >= MERGE else 0
+    with torch.no_grad(), base.merged(merge):
+        shares = _shares_prompts(base)
         for rows in _parts([row for group in groups for row in group], token_budget(base)):
-            batch = _Batch(base, rows)
+            batch = _Batch(base, rows, shares=shares)
             while batch.advance():
                 pass
     return [[row.sample for row in group] for group in groups]
@@ -186,17 +194,16 @@ def _parts(rows: list[_Row], budget: int) -> Iterator[list[_Row]]:
 class _Batch:
     """Rows that are generated together, their cache, and the logits of their next token."""
 
-    def __init__(self, base: BaseModel, rows: list[_Row]) -> None:
+    def __init__(self, base: BaseModel, rows: list[_Row], *, shares: bool) -> None:
         self.base = base
         self.rows = rows
-        self.cache = new_cache(base.config)
         self.settings = Settings(
             torch.tensor([row.request.temperature for row in rows], dtype=torch.float32),
             torch.tensor([row.request.top_k for row in rows], dtype=torch.int64),
             torch.tensor([row.request.top_p for row in rows], dtype=torch.float64),
         )
         self.step = 0
-        self._prefill()
+        self._prefill(shares)
 
     def advance(self) -> bool:
         """Draw a token for each row and run the model on those that go on; False when all have ended."""
@@ -214,15 +221,19 @@ class _Batch:
             keep = torch.tensor(going)
             self._select(keep)
             tokens = tokens[keep]
+        self.logits = self.logits_after(tokens)
+        return True
+
+    def logits_after(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits ``(rows, vocab)`` after one more token a row, on the CPU."""
         # A row that has ended runs along until it is dropped, and must not leave the context while it does.
         positions = self.lengths.clamp(max=self.base.context - 1)
         self.lengths += 1
         self.width += 1
-        self.logits = self._last_logits(tokens[:, None], positions[:, None])
-        return True
+        return self._last_logits(tokens[:, None], positions[:, None])
 
-    def _prefill(self) -> None:
-        """Run each different prompt once, then make a copy of its cache for every row."""
+    def _prefill(self, shares: bool) -> None:
+        """Run each different prompt once; its cache is shared by its rows, or copied for each of them."""
         unique: dict[tuple[int, ...], int] = {}
         owner = torch.tensor([unique.setdefault(tuple(row.request.prompt), len(unique)) for row in self.rows])
         prompts = list(unique)
@@ -232,32 +243,62 @@ class _Batch:
         for i, prompt in enumerate(prompts):  # on the right, so that all next tokens stand in one column
             tokens[i, self.width - len(prompt) :] = torch.tensor(prompt)
         self.pads = self.width - self.lengths
+        device = self.base.device
+        shared = Continuing(self.base.config, owner, self.pads, self.width, device) if shares else None
+        self.shared: Continuing | None = None  # not for the prompts themselves
+        self.cache = new_cache(self.base.config) if shared is None else shared.cache
         positions = (torch.arange(self.width) - self.pads[:, None]).clamp(min=0)
         logits = self._last_logits(tokens, positions)
-        if len(owner) > len(prompts):
-            self.cache.reorder_cache(owner.to(self.base.device))  # pyright: ignore[reportArgumentType]
+        self.shared = shared
+        if shared is None and len(owner) > len(prompts):
+            self.cache.reorder_cache(owner.to(device))  # pyright: ignore[reportArgumentType]
         self.logits = logits[owner]
         self.lengths, self.pads = self.lengths[owner], self.pads[owner]
 
     def _select(self, keep: torch.Tensor) -> None:
         self.rows = [self.rows[i] for i in keep.tolist()]
-        self.cache.reorder_cache(keep.to(self.base.device))  # pyright: ignore[reportArgumentType]
+        if self.shared is None:
+            self.cache.reorder_cache(keep.to(self.base.device))  # pyright: ignore[reportArgumentType]
+        else:
+            self.shared.select(keep)
         self.settings = self.settings.select(keep)
         self.random, self.lengths, self.pads = self.random[keep], self.lengths[keep], self.pads[keep]
 
     def _last_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Logits ``(rows, vocab)`` after the last column, on the CPU; the cache grows by the columns given."""
         device = self.base.device
-        mask = (torch.arange(self.width) >= self.pads[:, None]).long() if self.pads.any() else None
-        output = self.base(
-            input_ids=tokens.to(device),
-            attention_mask=None if mask is None else mask.to(device),
-            position_ids=positions.to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        masked = self.shared is None and bool(self.pads.any())
+        mask = (torch.arange(self.width) >= self.pads[:, None]).long().to(device) if masked else None
+        with contextlib.nullcontext() if self.shared is None else self.shared.attending():
+            output = self.base(
+                input_ids=tokens.to(device),
+                attention_mask=mask,
+                position_ids=positions.to(device),
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return output.logits[:, -1].float().cpu()
+
+
+def _shares_prompts(base: BaseModel) -> bool:
+    """Whether samples can read their prompt's cache in common: tried once a model, on two small prompts."""
+    if base.shares_prompts is None:
+        base.shares_prompts = base.packs and base.window is None and _shares_exactly(base)
+    return base.shares_prompts
+
+
+def _shares_exactly(base: BaseModel) -> bool:
+    prompts = [[1 % base.vocab_size] * 3, [2 % base.vocab_size] * 5]
+    found: list[torch.Tensor] = []
+    try:
+        for shares in (False, True):
+            rows = [row for prompt in prompts for row in _rows(base, Request(prompt, num_samples=2, seed=0))]
+            batch = _Batch(base, rows, shares=shares)
+            found += [batch.logits_after(torch.arange(token, token + 4) % base.vocab_size) for token in range(2)]
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
+        return False
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(found[:2], found[2:], strict=True))
 
 
 def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
@@ -273,7 +314,7 @@ def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
         layout = base.layout([tokens[:-1]])
         hidden = base.trunk(layout).flatten(0, 1)
         targets = np.asarray(tokens[1:], dtype=np.int64)
-        found = TargetLogprobs(base.head, hidden, layout.places, targets, base.vocab_size, keep_graph=False)
+        found = TargetLogprobs(base.head(), hidden, layout.places, targets, live=None)
     return [None, *found.values.tolist()]
 
 
@@ -293,8 +334,8 @@ def prompt_topk(base: BaseModel, tokens: list[int], k: int) -> tuple[NDArray[np.
         layout = base.layout([tokens[:-1]])
         hidden = base.trunk(layout).flatten(0, 1)[torch.from_numpy(layout.places[0]).to(base.device)]
         found = [
-            torch.log_softmax(base.head(piece), dim=-1).topk(k, dim=-1)
-            for piece in hidden.split(max(1, CHUNK_LOGITS // base.vocab_size))
+            torch.log_softmax(base.head().logits(piece), dim=-1).topk(k, dim=-1)
+            for piece in hidden.split(chunk_positions(base.vocab_size))
         ]
     ids = torch.cat([f.indices for f in found]).to(torch.int32).cpu()
     return ids.numpy(), torch.cat([f.values for f in found]).cpu().numpy()

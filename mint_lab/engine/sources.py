@@ -50,14 +50,14 @@ def name_of(source: str) -> str:
     return BUNDLED if source == str((Path(tiny.__file__).parent / tiny.NAME).resolve()) else source
 
 
-def read(source: str, device: torch.device) -> tuple[Any, Any]:
+def read(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     """Tokenizer and model, ready for inference on ``device``.
 
     Raises:
         ModelError: nothing can be loaded from there; the message says what to do.
     """
     try:
-        tokenizer, model = _read(source, device)
+        tokenizer, model = _read(source, dtype)
         return tokenizer, model.to(device).eval().requires_grad_(False)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -70,10 +70,8 @@ def read(source: str, device: torch.device) -> tuple[Any, Any]:
         raise ModelError(f"cannot load base model {source!r} ({reason}): {hint}") from error
 
 
-def _read(source: str, device: torch.device) -> tuple[Any, Any]:
+def _read(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Tokenizer and model, from this machine where they are already there, otherwise from the hub."""
-    # bfloat16 where the hardware multiplies it faster and there is memory to save; on a CPU float32, for exactness.
-    dtype = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
     def load(*, local: bool) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, local_files_only=local)

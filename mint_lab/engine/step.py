@@ -4,9 +4,9 @@ The graph is cut twice: at the hidden states and at the log-probabilities. Betwe
 custom, which sees leaf tensors and nothing of the model. Its gradient :math:`g = dL/d\log p` goes back through the head
 (where it is not 0) to :math:`dL/dh` and from there through the trunk, once. A custom loss costs what a built-in costs.
 
-A batch larger than the token budget is cut into micro-batches. A separable loss (the sum of its datums' losses) then
-accumulates; a coupled one takes two phases: log-probabilities without a graph, the loss on all of them, then forward
-and backward by micro-batch with :math:`g` held fixed. Neither value nor gradient depends on the cut.
+A batch larger than the token budget is cut into micro-batches. A separable loss (the sum, or the mean, of its parts'
+losses) then accumulates; a coupled one takes two phases: log-probabilities without a graph, the loss on all of them,
+then forward and backward by micro-batch with :math:`g` held fixed. Neither value nor gradient depends on the cut.
 
 Nothing is changed by a pass that fails: gradients are collected aside and added to the adapter at the very end. One
 that runs out of memory is made once more with half the token budget.
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import LossError, ModelError
+from ..errors import DataError, LossError, ModelError
 from .batch import Batch
 from .logprobs import TargetLogprobs
-from .memory import is_out_of_memory, release
+from .memory import enough, is_out_of_memory, release
 from .packing import cut
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ class Builtin:
 
     spec: LossSpec
     config: dict[str, float]
-    separable: bool = True
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
         """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
@@ -69,10 +68,15 @@ class Builtin:
 
 @dataclass(frozen=True)
 class Custom:
-    """A loss function with MinT's contract ``(data, logprobs_list) -> (loss, metrics)``."""
+    """A loss function with MinT's contract ``(data, logprobs_list) -> (loss, metrics)``.
+
+    Attributes:
+        parts: what is said of a batch that is cut: its loss is the "sum" of its parts' losses, or their "mean" by
+            number of datums, or neither (""). A batch that is not cut goes to the function whole, whatever it says.
+    """
 
     fn: CustomLoss
-    separable: bool = False
+    parts: str = ""
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
         """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
@@ -80,7 +84,7 @@ class Custom:
         leaves = [piece.clone().requires_grad_(True) for piece in logprobs.cpu().split(batch.lengths)]
         with torch.enable_grad():
             result = self.fn(batch.data, leaves)
-        loss, metrics = _read_result(result)
+        loss, metrics = read_result(result)
         found = torch.autograd.grad(loss, leaves, allow_unused=True)
         for index, gradient in enumerate(found):
             if gradient is None:
@@ -104,7 +108,7 @@ class Custom:
 Objective = Builtin | Custom
 
 
-def _read_result(result: Any) -> tuple[torch.Tensor, dict[str, float]]:
+def read_result(result: Any) -> tuple[torch.Tensor, dict[str, float]]:
     """The loss and the metrics that a custom function returned, or a :class:`LossError` that says what it returned."""
     if not isinstance(result, tuple) or len(result) != 2:
         found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
@@ -194,7 +198,7 @@ def run_pass(
     # Out of the except clause, for the error's traceback holds the failed pass's tensors.
     del run
     release(adapter.base.device)
-    held = adapter.base.grid(batch.tokens)
+    held = adapter.base.size(batch.tokens)
     half = max(1, min(held if max_tokens is None else max_tokens, held) // 2)
     again = _Pass(adapter, objective, backward, checkpointing)
     try:
@@ -217,9 +221,9 @@ def run_pass(
 
 def parts_of(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[Batch]:
     """``batch`` in micro-batches of at most ``max_tokens`` tokens, or of one datum."""
-    if max_tokens is None or base.grid_at_most(batch.tokens) <= max_tokens:
+    if max_tokens is None or len(batch.tokens) * max(batch.lengths) <= max_tokens:
         return [batch]
-    parts = cut(batch.tokens, max_tokens, base.grid)  # pyright: ignore[reportArgumentType]
+    parts = cut(batch.tokens, max_tokens, base.size)  # pyright: ignore[reportArgumentType]
     return [batch.select(part) for part in parts] if len(parts) > 1 else [batch]
 
 
@@ -230,7 +234,7 @@ def target_logprobs(
     layout = base.layout(batch.tokens)
     with torch.set_grad_enabled(graph):
         hidden = base.trunk(layout, checkpointing=graph and checkpointing).flatten(0, 1)
-        logprobs = TargetLogprobs(base.head, hidden, layout.places, batch.targets, base.vocab_size, keep_graph=graph)
+    logprobs = TargetLogprobs(base.head(), hidden, layout.places, batch.targets, live=batch.live if graph else None)
     return hidden, logprobs, layout.stored
 
 
@@ -254,12 +258,15 @@ class _Pass:
 
     def through(self, batch: Batch, max_tokens: int | None) -> PassResult:
         """The whole pass, the adapter's gradient last."""
-        parts = parts_of(self.base, batch, max_tokens)
+        builtin = isinstance(self.objective, Builtin)
+        most = enough(self.base.device) if builtin else None
+        limits = [tokens for tokens in (max_tokens, most) if tokens is not None]
+        parts = parts_of(self.base, batch, min(limits, default=None))
         with self.base.using(self.adapter):
-            if len(parts) == 1 or self.objective.separable:
+            if builtin or len(parts) == 1:
                 for part in parts:
                     self.one_phase(part)
-            else:
+            elif not self.by_parts(batch, parts):
                 self.two_phases(batch, parts)
         self.result.micro_batches = len(parts)
         self.result.max_tokens = max_tokens
@@ -275,6 +282,37 @@ class _Pass:
         if self.backward:
             self.back(hidden, logprobs, gradient)
         self.note(batch, loss, logprobs.values, gradient, metrics)
+
+    def by_parts(self, batch: Batch, parts: list[Batch]) -> bool:
+        """A custom loss that is said to be made of its parts' losses: each part forward and backward by itself, then
+        the loss of all of it, whose gradient shows whether that was right. False, and nothing done, where it was not.
+        """
+        said = self.objective.parts if isinstance(self.objective, Custom) else ""
+        if not said or not self.backward:
+            return False
+        values: list[torch.Tensor] = []
+        pieces: list[torch.Tensor] = []
+        try:
+            for part in parts:
+                hidden, logprobs = self.forward(part, graph=True)
+                share = len(part.data) / len(batch.data) if said == "mean" else 1.0
+                pieces.append(self.judge(part, logprobs.values)[1] * share)
+                values.append(logprobs.values)
+                self.back(hidden, logprobs, pieces[-1])
+        except (LossError, DataError):  # of a part that is no batch to it, half a pair for example
+            self._restart()
+            return False
+        loss, gradient, metrics = self.judge(batch, torch.cat(values))
+        if not torch.allclose(torch.cat(pieces), gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max())):
+            self._restart()
+            return False
+        self.note(batch, loss, torch.cat(values), gradient, metrics)
+        return True
+
+    def _restart(self) -> None:
+        self.in_loss = False
+        self.collected = [None] * len(self.parameters)
+        self.result = PassResult()
 
     def two_phases(self, batch: Batch, parts: list[Batch]) -> None:
         values = torch.cat([self.forward(part, graph=False)[1].values for part in parts])

@@ -44,6 +44,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {**_GPT2, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "gpt_neox": {k: v for k, v in _SMALL.items() if k != "num_key_value_heads"},
     "phi": _SMALL,
+    "granite": {**_SMALL, "logits_scaling": 0.5, "residual_multiplier": 0.7},
+    "cohere": {**_SMALL, "logit_scale": 0.5},
+    # Its attention cannot be told who sees whom, and has a window that it measures along the row.
+    "gpt_neo": {
+        "vocab_size": VOCAB,
+        "hidden_size": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "max_position_embeddings": 128,
+        "window_size": 8,
+        "attention_types": [[["global", "local"], 1]],
+        "bos_token_id": 256,
+        "eos_token_id": 256,
+    },
 }
 
 

@@ -84,6 +84,20 @@ def test_policy_data_may_come_without_weights() -> None:
         read(data, "cross_entropy")
 
 
+def test_where_a_gradient_is_to_be_expected() -> None:
+    """Weights say it for a built-in loss; for a custom one they may be there, missing, or of another shape."""
+    assert read([datum([1, 2, 3], [0, -1]), datum([4, 5], [2])], "cross_entropy").live.tolist() == [False, True, True]
+    policy = [datum([1, 2, 3], logprobs=[-1, -1], advantages=[0, 1])]
+    assert read(policy).live.tolist() == [True, True]
+    odd = replace(
+        datum([6, 7, 8]),
+        loss_fn_inputs={**datum([6, 7, 8]).loss_fn_inputs, "weights": TensorData.from_numpy(np.zeros(3, np.float32))},
+    )
+    mixed = read([datum([1, 2, 3], [0, 1]), datum([4, 5]), odd], None)
+    assert mixed.live.tolist() == [False, True, True, True, True]
+    assert mixed.select([1, 0]).live.tolist() == [True, False, True]
+
+
 def test_extra_fields_are_for_custom_losses() -> None:
     data = changed({"reference_logprobs": np.zeros(4, np.float32)})
     assert read(data, None).fields == {}

@@ -5,103 +5,166 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mint_lab.engine import logprobs as module
-from mint_lab.engine.logprobs import TargetLogprobs
+from mint_lab.engine.head import Head
+from mint_lab.engine.logprobs import TargetLogprobs, chunk_positions
 
-HIDDEN, VOCAB = 4, 7
+from .test_head import HIDDEN, ROWS, logits, made
+
+PLACES = 6
 
 
-def case(
-    seed: int, lengths: list[int]
-) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray], np.ndarray, torch.Tensor]:
-    """Hidden states, head weights, places (with repeats, as under shared prefixes), targets, and a gradient."""
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Positions of each call of the head."""
+    calls: list[int] = []
+    plain = Head.logits
+
+    def counted(self: Head, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if len(hidden):
+            calls.append(len(hidden))
+        return plain(self, hidden, out)
+
+    monkeypatch.setattr(Head, "logits", counted)
+    return calls
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 999),
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    chunk=st.integers(1, 20),
+    lora=st.booleans(),
+    factor=st.sampled_from([1.0, 0.25]),
+    cap=st.sampled_from([0.0, 2.0]),
+    live=st.sampled_from(["all", "none", "right", "wrong", "any"]),
+)
+def test_values_and_gradients_are_log_softmaxs(
+    *, seed: int, lengths: list[int], chunk: int, lora: bool, factor: float, cap: float, live: str
+) -> None:
+    """Places repeat, as under shared prefixes; ``live`` may say anything about where the gradient will be."""
     random = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    hidden, head = torch.randn(6, HIDDEN), torch.randn(VOCAB, HIDDEN)
-    places = [random.integers(0, 6, n) for n in lengths]
-    targets = random.integers(0, VOCAB, sum(lengths))
+    head = made(seed, bias=bool(seed % 2), lora=lora, factor=factor, cap=cap)
+    hidden = torch.randn(PLACES, HIDDEN, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    places = [random.integers(0, PLACES, n) for n in lengths]
+    targets = random.integers(0, ROWS, sum(lengths))
     gradient = torch.from_numpy(random.choice([0.0, 0.0, 1.0, -2.0], sum(lengths)).astype(np.float32))
-    return hidden, head, places, targets, gradient
-
-
-@given(st.integers(0, 999), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 20), st.booleans())
-def test_values_and_gradients_are_log_softmaxs(seed: int, lengths: list[int], chunk: int, keep: bool) -> None:
-    hidden, head, places, targets, gradient = case(seed, lengths)
-    plain_hidden, plain_head = hidden.clone().requires_grad_(), head.clone().requires_grad_()
-    logits = plain_hidden[torch.from_numpy(np.concatenate(places))] @ plain_head.T
-    expected = torch.log_softmax(logits, -1)[torch.arange(len(targets)), torch.from_numpy(targets)]
-    expected.backward(gradient)
-    parameter = head.clone().requires_grad_()
-    old = module.CHUNK_LOGITS
-    module.CHUNK_LOGITS = chunk * VOCAB
-    try:
-        found = TargetLogprobs(lambda h: h @ parameter.T, hidden, places, targets, VOCAB, keep_graph=keep)
+    masks: dict[str, NDArray[np.bool_]] = {
+        "all": np.ones(len(targets), bool),
+        "none": np.zeros(len(targets), bool),
+        "right": gradient.numpy() != 0,
+        "wrong": gradient.numpy() == 0,
+        "any": random.integers(0, 2, len(targets)).astype(bool),
+    }
+    table = torch.log_softmax(logits(head, hidden[torch.from_numpy(np.concatenate(places))]), -1)
+    expected = table[torch.arange(len(targets)), torch.from_numpy(targets)]
+    parameters = [p for p in (head.a, head.b) if p is not None]
+    wanted = torch.autograd.grad(expected, [hidden, *parameters], gradient)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_LOGITS", chunk * ROWS)
+        found = TargetLogprobs(head, hidden, places, targets, live=masks[live])
         assert not found.values.requires_grad
-        torch.testing.assert_close(found.values, expected.detach(), rtol=1e-5, atol=1e-6)
-        into, (into_head,) = found.backward(gradient, [parameter])
-    finally:
-        module.CHUNK_LOGITS = old
-    assert plain_hidden.grad is not None
-    assert plain_head.grad is not None
-    torch.testing.assert_close(into, plain_hidden.grad, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        torch.zeros_like(head) if into_head is None else into_head, plain_head.grad, rtol=1e-4, atol=1e-5
-    )
-    assert parameter.grad is None
+        torch.testing.assert_close(found.values, expected.detach(), rtol=1e-5, atol=1e-5)
+        for _ in range(2):  # once from what is kept, once from what is made again
+            into, rest = found.backward(gradient, [torch.zeros(1), *parameters])
+            assert rest[0] is None
+            for a, b in zip([into, *rest[1:]], wanted, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+        alone = TargetLogprobs(head, hidden, places, targets, live=None)
+        torch.testing.assert_close(alone.values, expected.detach(), rtol=1e-5, atol=1e-5)
     assert hidden.grad is None
+    assert all(p.grad is None for p in parameters)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_by_hand(keep: bool) -> None:
+@pytest.mark.parametrize("live", [[True], [False]])
+def test_by_hand(live: list[bool]) -> None:
     """Logits (0, ln 3): probabilities 1/4 and 3/4. d log p_1 / dz = (-1/4, 1/4), and z = h W with W = [[0], [ln 3]]."""
-    weights = torch.tensor([[0.0], [np.log(3.0)]], dtype=torch.float32)
-    found = TargetLogprobs(
-        lambda h: h @ weights.T, torch.ones(1, 1), [np.array([0])], np.array([1]), 2, keep_graph=keep
-    )
+    head = Head(torch.tensor([[0.0], [np.log(3.0)]], dtype=torch.float32))
+    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0])], np.array([1]), live=np.array(live))
     assert found.values.tolist() == pytest.approx([np.log(0.75)])
     into, rest = found.backward(torch.tensor([2.0]), [])
     assert into.tolist() == [pytest.approx([2 * 0.25 * np.log(3)])]
     assert rest == []
 
 
-def test_the_same_place_and_target_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_by_hand() -> None:
+    """Logits (0, 0), A = 0, B = (1, 0), scaling 2: d log p_0 / dz = (1/2, -1/2), dz / dA = 2 B h, dz / dB = 2 A h."""
+    a, b = torch.nn.Parameter(torch.zeros(1, 1)), torch.nn.Parameter(torch.tensor([[1.0], [0.0]]))
+    head = Head(torch.zeros(2, 1), None, a, b, scaling=2.0)
+    found = TargetLogprobs(head, torch.full((1, 1), 3.0), [np.array([0])], np.array([0]), live=np.array([True]))
+    into, (of_b, of_a) = found.backward(torch.ones(1), [b, a])
+    assert into.tolist() == [[0.0]]
+    assert of_a is not None
+    assert of_b is not None
+    assert of_a.tolist() == [[3.0]]
+    assert of_b.tolist() == [[0.0], [0.0]]
+
+
+def test_the_same_place_and_target_is_computed_once(seen: list[int]) -> None:
     """Five samples of one prompt: the prompt's positions cost one."""
-    seen: list[int] = []
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        seen.append(len(hidden))
-        return hidden @ torch.ones(HIDDEN, VOCAB)
-
     places, targets = [np.array([0, 1])] * 5, np.array([3, 4] * 5)
-    found = TargetLogprobs(head, torch.randn(6, HIDDEN), places, targets, VOCAB, keep_graph=False)
+    head = made(0, bias=False, lora=False, factor=1.0, cap=0.0)
+    hidden = torch.randn(PLACES, HIDDEN)
+    found = TargetLogprobs(head, hidden, places, targets, live=np.ones(10, bool))
     assert seen == [2]
     assert found.values.shape == (10,)
+    assert found.values.unique().numel() == 2
+    fifth = found.backward(torch.ones(10), [])[0]
+    one = TargetLogprobs(head, hidden, places[:1], targets[:2], live=np.ones(2, bool)).backward(torch.ones(2), [])[0]
+    torch.testing.assert_close(fifth, 5 * one)
 
 
-def test_backward_visits_only_what_has_a_gradient() -> None:
-    seen: list[int] = []
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        seen.append(len(hidden))
-        return hidden @ torch.ones(HIDDEN, VOCAB)
-
-    found = TargetLogprobs(head, torch.randn(6, HIDDEN), [np.arange(6)], np.arange(6), VOCAB, keep_graph=False)
+@pytest.mark.parametrize("lora", [True, False])
+def test_the_vocabulary_is_crossed_where_there_is_something_to_learn(lora: bool, seen: list[int]) -> None:
+    """6 positions, 2 of them live: 4 and 2 forward, none backward; what was not expected is made then."""
+    head = made(0, bias=False, lora=lora, factor=1.0, cap=0.0)
+    live = np.array([False, True, False, False, True, False])
+    found = TargetLogprobs(head, torch.randn(PLACES, HIDDEN), [np.arange(6)], np.arange(6), live=live)
+    assert seen == [4, 2]
     found.backward(torch.tensor([0.0, 1, 0, 0, 2, 0]), [])
-    assert seen == [6, 2]
+    assert seen == [4, 2], "log-probabilities and their gradient came together, and LoRA's was kept"
     into, _ = found.backward(torch.zeros(6), [])
-    assert sum(seen) == 6 + 2
     assert not into.any()
+    assert seen == [4, 2]
+    found.backward(torch.tensor([1.0, 1, 0, 0, 0, 0]), [])
+    assert seen == ([4, 2, 1, 2] if lora else [4, 2, 1]), "position 0, and for LoRA both again"
+
+
+def test_lora_makes_again_what_no_chunk_holds(seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 4 * ROWS)
+    head = made(0, bias=False, lora=True, factor=1.0, cap=0.0)
+    found = TargetLogprobs(head, torch.randn(PLACES, HIDDEN), [np.arange(6)], np.arange(6), live=np.ones(6, bool))
+    assert seen == [4, 2]
+    found.backward(torch.tensor([1.0, 1, 1, 1, 1, 0]), [])
+    assert seen == [4, 2, 4, 1]
+
+
+def test_positions_of_a_chunk() -> None:
+    assert chunk_positions(1 << 10) == 1 << 13
+    assert chunk_positions(1 << 30) == 1
 
 
 def test_large_logits_do_not_overflow() -> None:
     """exp(1e4) is inf; log p is 0 for the winner and -1e4 for the other."""
-    weights = torch.tensor([[1e4], [0.0]])
-    found = TargetLogprobs(
-        lambda h: h @ weights.T, torch.ones(1, 1), [np.array([0, 0])], np.array([0, 1]), 2, keep_graph=True
-    )
+    head = Head(torch.tensor([[1e4], [0.0]]))
+    both = np.ones(2, bool)
+    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0, 0])], np.array([0, 1]), live=both)
     assert found.values.tolist() == [0.0, -1e4]
     into, _ = found.backward(torch.tensor([1.0, 1.0]), [])
     assert bool(torch.isfinite(into).all())
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_probability_that_is_no_number_any_more_has_a_logarithm(lora: bool) -> None:
+    """exp(-200) is 0 in float32, log p is -200 all the same, and d log p_1 / dh = W^T (e_1 - p) = -200."""
+    a, b = torch.nn.Parameter(torch.ones(1, 1)), torch.nn.Parameter(torch.zeros(2, 1))
+    head = Head(torch.tensor([[200.0], [0.0]]), None, *((a, b) if lora else (None, None)))
+    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0])], np.array([1]), live=np.ones(1, bool))
+    assert found.values.tolist() == [-200.0]
+    into, rest = found.backward(torch.ones(1), [b] if lora else [])
+    assert into.tolist() == [[-200.0]]
+    assert not lora or (rest[0] is not None and rest[0].tolist() == [[-1.0], [1.0]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mint_lab.engine import memory
-from mint_lab.engine.memory import Cost, free_memory, is_out_of_memory, token_budget
+from mint_lab.engine.memory import Cost, enough, free_memory, is_out_of_memory, token_budget
 from mint_lab.engine.models import Adapter, BaseModel, LoraShape, load_base
 from mint_lab.errors import DataError, LossError, ModelError
 from mint_lab.losses import pairwise_preference_loss
@@ -71,6 +71,12 @@ def test_the_budget_is_a_power_of_two_from_half_of_the_free_memory(
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
     assert token_budget(Cost(100, 30, 20, 1000), CPU, recompute=False) == budget
+
+
+def test_where_a_larger_micro_batch_is_no_faster() -> None:
+    assert enough(CPU) == 2048
+    assert enough(torch.device("cuda")) is None
+    assert enough(torch.device("mps")) is None
 
 
 def test_free_memory_is_the_least_of_what_machine_and_container_leave(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +192,7 @@ def test_out_of_memory_halves_the_budget_once(
         inject(patch, adapter, *place, kind)
         found = go(adapter, data, loss, max_tokens=budget)
     assert found.oom_retries == 1
-    held = adapter.base.grid([d.model_input.to_ints() for d in data])
+    held = adapter.base.size([d.model_input.to_ints() for d in data])
     assert found.max_tokens == min(budget or held, held) // 2
     assert found.micro_batches > 1
     assert found.loss == pytest.approx(whole.loss, rel=1e-5)

@@ -239,6 +239,48 @@ def test_a_window_under_another_name(tmp_path: Path) -> None:
             torch.testing.assert_close(rows[torch.from_numpy(place)], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_window_that_the_attention_function_is_told_of_is_packed(
+    family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistral's layers say 8, half of Gemma 2's do; one that kept it to itself would have rows of its own beyond it."""
+    mistral, gemma = load_base(str(family("mistral"))), load_base(str(family("gemma2")))
+    assert (mistral.window, mistral._windows) == (8, {8})
+    assert (gemma.window, gemma._windows) == (8, {8, None})
+    short, long = [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3]], [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3]]
+    for base in (mistral, gemma):
+        assert not base.layout(long).padded
+        assert base.size(long) == 9
+    monkeypatch.setattr(mistral, "_windows", {None})
+    assert not mistral.layout(short).padded
+    assert mistral.size(short) == 8
+    assert mistral.layout(long).padded
+    assert mistral.size(long) == 18
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gpt_neo"])
+def test_the_size_is_known_before_the_layout(name: str, family: Callable[[str], Path]) -> None:
+    base = load_base(str(family(name)))
+    for sequences in ([[1, 2, 3], [1, 2], [4]], [[5]], [[5], [5]]):
+        layout = base.layout(sequences)
+        assert base.size(sequences) == layout.tokens.numel()
+        assert layout.padded == (name == "gpt_neo")
+
+
+def test_weights_are_merged_for_the_length_of_a_call(family: Callable[[str], Path]) -> None:
+    base = load_base(str(family("qwen2")))
+    with base.merged(1 << 40):  # no adapter was ever attached
+        plain = hidden(None, base)
+    adapter = random_adapter(family("qwen2"))
+    expected = hidden(adapter, base)
+    other = {n: 2 * p.detach() for n, p in adapter.parameters.items()}
+    for weights in (None, other):
+        with base.using(adapter, weights), base.merged(1 << 40), torch.no_grad():
+            found = base(input_ids=torch.tensor([[3, 1, 4, 1, 5]])).logits
+        torch.testing.assert_close(found, hidden(adapter, base, weights), rtol=1e-4, atol=1e-4)
+    assert torch.equal(hidden(adapter, base), expected)
+    torch.testing.assert_close(hidden(None, base), plain, rtol=1e-6, atol=1e-6)
+
+
 def build_config(config: object, folder: Path) -> Path:
     build("qwen3", folder)  # its tokenizer
     torch.manual_seed(1)

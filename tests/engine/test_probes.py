@@ -1,20 +1,25 @@
-"""What a model's attention is found to do when it is loaded."""
+"""What a model's attention and output layer are found to do when it is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from transformers import CONFIG_MAPPING
 
 from mint_lab.engine.models import load_base
+from mint_lab.engine.packing import Layout
+from mint_lab.engine.probes import check_causal, check_head, packs_exactly
 from mint_lab.errors import ModelError
 
 from .families import FAMILIES, VOCAB
 from .test_models import build_config
 
-PADDED = {"mistral", "gemma2", "gemma3_text"}  # sliding windows of 8, below the probe's 21 tokens
+# GPT-Neo's attention does not go through the registry of attention functions.
+PADDED = {"gpt_neo"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -22,16 +27,114 @@ def test_every_family_is_causal_and_known_to_pack_or_not(name: str, family: Call
     assert load_base(str(family(name))).packs == (name not in PADDED)
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        # No registry; ALiBi, which is added to the scores; sinks, which are scores without a key.
+        ("gpt_neo", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]}),
+        ("bloom", {"n_layer": 2, "n_head": 4}),
+        ("gpt_oss", {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
+                     "intermediate_size": 80, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8,
+                     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "pad_token_id": 256}),
+    ],
+)  # fmt: skip
+def test_attention_that_blocks_cannot_do_has_a_row_for_each_sequence(
+    name: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    config = CONFIG_MAPPING[name](
+        vocab_size=VOCAB, hidden_size=48, max_position_embeddings=128, bos_token_id=256, eos_token_id=256, **more
+    )
+    base = load_base(str(build_config(config, tmp_path)))
+    assert not base.packs
+    sequences = [[1, 2, 3, 4, 5], [1, 2, 3], [7]]
+    assert base.layout(sequences).padded
+    assert base.size(sequences) == 15
+
+
 @pytest.mark.parametrize("decoder", [False, True])
-def test_a_bidirectional_model_is_refused(decoder: bool, tmp_path: Path) -> None:
-    """BERT loads as a causal language model; whether it is one, a flag in its configuration says."""
+def test_bert_is_refused_for_what_it_is(decoder: bool, tmp_path: Path) -> None:
+    """BERT loads as a causal language model. Without the flag it is none; with it, there is a layer and a norm between
+    its hidden states and its output layer.
+    """
     config = CONFIG_MAPPING["bert"](
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=128, is_decoder=decoder,
     )  # fmt: skip
     folder = str(build_config(config, tmp_path))
-    if decoder:
+    words = "its output layer does more than multiply" if decoder else "its hidden states depend on later tokens"
+    with pytest.raises(ModelError, match=rf"cannot use base model '.*': {words}"):
         load_base(folder)
-    else:
-        with pytest.raises(ModelError, match=r"cannot use base model '.*': its hidden states depend on later tokens"):
-            load_base(folder)
+
+
+# --- the probes themselves, on a model that sums up what it has seen -------------------------------------------------
+
+TABLE = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+
+
+def alone(sequence: list[int]) -> torch.Tensor:
+    return TABLE[torch.tensor(sequence)].cumsum(0)
+
+
+def trunk(layout: Layout) -> torch.Tensor:
+    hidden = torch.zeros(layout.tokens.numel(), 4)
+    for place in layout.places:
+        hidden[torch.from_numpy(place)] = alone(layout.tokens.flatten()[torch.from_numpy(place)].tolist())
+    return hidden[None]
+
+
+def test_packing_is_exact_to_a_tolerance() -> None:
+    assert packs_exactly(alone, trunk, 20, 1e-6)
+    assert packs_exactly(alone, lambda layout: trunk(layout) * 1.01, 20, 2e-2)
+    assert not packs_exactly(alone, lambda layout: trunk(layout) * 1.01, 20, 5e-3)
+
+
+@pytest.mark.parametrize("blind", ["to prefixes", "to other sequences"])
+def test_both_ways_to_see_the_wrong_tokens_are_found(blind: str) -> None:
+    def wrong(layout: Layout) -> torch.Tensor:
+        hidden = torch.zeros(layout.tokens.numel(), 4)
+        for place, shared in zip(layout.places, layout.shared, strict=True):
+            tokens = layout.tokens.flatten()
+            if blind == "to prefixes":  # a continuation begins anew
+                if len(place) > shared:
+                    own = torch.from_numpy(place[shared:])
+                    hidden[own] = alone(tokens[own].tolist())
+            else:  # one row, causal, and nothing more
+                hidden = alone(tokens.tolist())
+        return hidden[None]
+
+    assert not packs_exactly(alone, wrong, 20, 1e-4)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, TypeError, KeyError, NotImplementedError])
+def test_a_trunk_that_cannot_pack_does_not(error: type[Exception]) -> None:
+    def broken(layout: Layout) -> torch.Tensor:
+        raise error("no such thing")
+
+    assert not packs_exactly(alone, broken, 20, 1e-4)
+
+
+def test_running_out_of_memory_is_no_answer() -> None:
+    def broken(layout: Layout) -> torch.Tensor:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        packs_exactly(alone, broken, 20, 1e-4)
+
+
+def test_later_tokens() -> None:
+    check_causal(alone, 20, 1e-6)
+    with pytest.raises(ModelError, match=r"depend on later tokens.*expected a causal language model"):
+        check_causal(lambda sequence: alone(sequence[::-1]), 20, 1e-4)
+
+
+def test_heads() -> None:
+    weight = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+
+    def logits(sequence: list[int]) -> torch.Tensor:
+        return alone(sequence) @ weight.T
+
+    check_head(alone, logits, lambda hidden: hidden @ weight.T, 20, 1e-5)
+    check_head(alone, lambda s: logits(s).bfloat16(), lambda hidden: hidden @ weight.T, 20, 2e-2)
+    for other in (lambda z: z * 1.001, lambda z: z + 0.1, lambda z: 30 * torch.tanh(z / 30), lambda z: z.relu()):
+        with pytest.raises(ModelError, match="does more than multiply, scale and cap"):
+            check_head(alone, lambda s, other=other: other(logits(s)), lambda hidden: hidden @ weight.T, 20, 1e-4)

@@ -263,12 +263,14 @@ def test_only_the_tail_is_decoded(qwen3: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of 40 tokens: three rows of 13 at a time, one of more than 40 alone."""
     requests = [Request(PROMPT, 5, 10, seed=3), Request([1] * 30, 2, 20, seed=4), Request([9], 1, 2, seed=5)]
-    whole = draw(adapter, *requests)
+    whole = draw(adapter, *requests)  # which has tried, too, whether prompts can be shared
     sizes: list[int] = []
     original = sampling._Batch.__init__
     monkeypatch.setattr(sampling, "token_budget", lambda base: 40)
     monkeypatch.setattr(
-        sampling._Batch, "__init__", lambda self, base, rows: sizes.append(len(rows)) or original(self, base, rows)
+        sampling._Batch,
+        "__init__",
+        lambda self, base, rows, **shares: sizes.append(len(rows)) or original(self, base, rows, **shares),
     )
     parts = draw(adapter, *requests)
     assert sizes == [3, 2, 1, 1, 1]

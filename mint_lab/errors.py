@@ -9,6 +9,7 @@ separately; otherwise an existing one takes a better message.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -17,6 +18,7 @@ __all__ = [
     "LossError",
     "MintLabError",
     "ModelError",
+    "RewardError",
     "RunError",
     "one_of",
 ]
@@ -59,6 +61,23 @@ class LossError(MintLabError, RuntimeError):
         super().__init__(message)
         self.line = line
         self.index = index
+
+
+class RewardError(MintLabError, RuntimeError):
+    """A reward function raised, or returned something that is no finite number.
+
+    Attributes:
+        index: position of the example in its data set.
+        prompt, response: what the function was to grade.
+        reward: the :class:`mint_lab.data.rewards.Reward` in question.
+    """
+
+    def __init__(self, message: str, *, index: int, prompt: str, response: str, reward: Any) -> None:
+        super().__init__(message)
+        self.index = index
+        self.prompt = prompt
+        self.response = response
+        self.reward = reward
 
 
 class ModelError(MintLabError, RuntimeError):

@@ -10,7 +10,9 @@ sequence. Every per-token field has shape ``(N,)`` with ``N = model_input.length
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from tinker.lib.public_interfaces.api_future import APIFuture, AwaitableConcurrentFuture
@@ -40,10 +42,6 @@ if TYPE_CHECKING:
         TrainingRunsResponse,
     )
 
-# Where each name lives, for those that are not in ``tinker.types``.
-_FUTURES = "tinker.lib.public_interfaces.api_future"
-_ELSEWHERE = {"APIFuture": _FUTURES, "AwaitableConcurrentFuture": _FUTURES}
-
 __all__ = [
     "APIFuture",
     "AdamParams",
@@ -72,16 +70,9 @@ __all__ = [
     "TrainingRunsResponse",
 ]
 
+_FUTURES = "tinker.lib.public_interfaces.api_future"
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(_ELSEWHERE.get(name, "tinker.types")), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {**dict.fromkeys(__all__, "tinker.types"), "APIFuture": _FUTURES, "AwaitableConcurrentFuture": _FUTURES},
+)

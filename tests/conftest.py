@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Losses and rewards that a test registers are gone after it."""
+    from mint_lab.data.rewards import REWARDS
+    from mint_lab.losses import LOSSES
+
+    before = [(held, dict(held)) for registry in (LOSSES, REWARDS) for held in (registry._entries, registry._first)]
+    yield
+    for held, entries in before:
+        held.clear()
+        held.update(entries)
 
 
 @pytest.fixture(scope="session")

@@ -6,23 +6,38 @@ Cheap to import: pandas, pyarrow, torch and tinker are imported only by the func
 
 from __future__ import annotations
 
+from .completions import load_completions
+from .examples import ExampleTask, PromptTask, load_gsm8k, task_of
+from .groups import group_advantages
 from .pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
 from .reference import with_reference
 from .render import encode, to_datum
+from .rewards import REWARDS, Reward, exact_match, format_reward, gsm8k_reward
 from .tasks import TASKS, Problem, Task, addition_problems, mistake, reward
 
 __all__ = [
+    "REWARDS",
     "TASKS",
+    "ExampleTask",
     "Pair",
     "Problem",
+    "PromptTask",
+    "Reward",
     "Task",
     "addition_problems",
     "arithmetic_pairs",
     "encode",
+    "exact_match",
+    "format_reward",
+    "group_advantages",
+    "gsm8k_reward",
+    "load_completions",
+    "load_gsm8k",
     "load_pairs",
     "mistake",
     "pairs_to_data",
     "reward",
+    "task_of",
     "to_datum",
     "with_reference",
 ]

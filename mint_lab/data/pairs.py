@@ -16,7 +16,7 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -101,23 +101,25 @@ def arithmetic_pairs(n: int = 4000, seed: int = 0, split: Literal["train", "held
     ]
 
 
-def pairs_to_data(pairs: Sequence[Pair], tokenizer: Any, *, max_length: int | None = None) -> list[Datum]:
+def pairs_to_data(
+    pairs: Iterable[Pair | Mapping[str, Any]], tokenizer: Any, *, max_length: int | None = None
+) -> list[Datum]:
     """Datums of pairs, chosen and rejected in turn: ``2 n`` of them, prompts with weight 0.
+
+    What :func:`load_pairs` reads is taken as well: rows with named columns, a data frame, a data set.
 
     Both sides of a pair have exactly the same prompt tokens, also where ``max_length`` (tokens) cuts it: the prompt
     loses its beginning by the same amount on both sides, and only a completion that does not fit by itself loses its
     end. How many did is said in one ``UserWarning``.
 
     Raises:
+        ConfigError: ``tokenizer`` is none.
         DataError: no pairs, a pair that cannot be learned from, or what :func:`mint_lab.data.encode` raises.
             ``error.index`` is the place of the pair.
     """
-    if not pairs:
-        raise DataError("no pairs, expected at least one")
     data: list[Datum] = []
     cut = same = 0
-    for index, pair in enumerate(pairs):
-        pair.check(index)
+    for index, pair in enumerate(load_pairs(pairs)):
         try:
             sides = [encode_completion(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
             rendered = fit(encode_prompt(tokenizer, pair.prompt), sides, max_length)

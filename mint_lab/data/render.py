@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -22,7 +22,7 @@ Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = "str | Sequence[Message]"
 
 # Fields that hold one number a token; any other field keeps the shape it comes in.
-PER_TOKEN = frozenset({"advantages", "logprobs", "mask", "reference_logprobs", "weights"})
+PER_TOKEN = frozenset({"advantages", "logprobs", "mask", "reference_logprobs", "teacher_logprobs", "weights"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def encode(tokenizer: Any, prompt: Prompt, completion: str, *, max_length: int |
         ``(tokens, prompt_length)``: ``tokens[:prompt_length]`` is the prompt.
 
     Raises:
+        ConfigError: ``tokenizer`` is none.
         DataError: an empty completion, messages that are none, a tokenizer without chat template or without
             end-of-text token, or a ``max_length`` that leaves nothing of the completion.
     """
@@ -103,8 +104,9 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     since a completion's first token has to be predicted from something.
 
     Raises:
-        DataError: as :func:`encode`.
+        ConfigError, DataError: as :func:`encode`.
     """
+    _check_tokenizer(tokenizer)
     if isinstance(prompt, str):
         tokens = _tokens(tokenizer, prompt, special=True)
         end = tokenizer.eos_token_id
@@ -126,8 +128,9 @@ def encode_completion(tokenizer: Any, prompt: Prompt, completion: str) -> list[i
     space or end with a mark of its own), up to the end-of-text token.
 
     Raises:
-        DataError: as :func:`encode`.
+        ConfigError, DataError: as :func:`encode`.
     """
+    _check_tokenizer(tokenizer)
     if not completion:
         raise DataError("empty, expected at least one character", field="completion")
     end = _end_of_text(tokenizer)
@@ -176,6 +179,12 @@ def _array(name: str, value: Any, length: int) -> Any:
     if name in PER_TOKEN and array.shape != (length,):
         raise DataError(f"found shape {array.shape}, expected ({length},), one number a target token", field=name)
     return array
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    if not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "eos_token_id")):
+        found = repr(tokenizer) if isinstance(tokenizer, str) else f"a {type(tokenizer).__name__}"
+        raise ConfigError(f"the tokenizer is {found}, expected one of transformers: client.get_tokenizer()")
 
 
 def _tokens(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:

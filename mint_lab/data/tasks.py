@@ -19,8 +19,9 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mint_lab.errors import DataError, one_of
 
@@ -58,8 +59,8 @@ _WORDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One question with one right answer.
+class Problem(Mapping[str, Any]):
+    """One question with one right answer; like a row of a file it also gives its fields as ``problem["answer"]``.
 
     Attributes:
         kind: the operation, one of `KINDS`.
@@ -72,6 +73,17 @@ class Problem:
     operands: Operands
     prompt: str
     answer: str
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)

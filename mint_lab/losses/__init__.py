@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from .contract import CustomLoss, LossRegistry, LossSpec, Param
+from ..registry import Registry
+from .contract import CustomLoss, LossSpec, Param
 from .policy import CISPO, DRO, IMPORTANCE_SAMPLING, PPO
-from .preference import HINGE, PAIRWISE_PREFERENCE, SIMPO, pairwise_preference_loss
+from .preference import CPO, HINGE, ORPO, PAIRWISE_PREFERENCE, SIMPO, pairwise_preference_loss
+from .reference import APO_DOWN, APO_ZERO, DPO, DPO_HINGE, IPO, KTO, NCA_PAIR, ROBUST_DPO
+from .rollouts import DR_GRPO, GRPO, GSPO, REVERSE_KL
 from .supervised import CROSS_ENTROPY
 
-__all__ = ["LOSSES", "CustomLoss", "LossRegistry", "LossSpec", "Param", "pairwise_preference_loss"]
+__all__ = ["LOSSES", "CustomLoss", "LossSpec", "Param", "pairwise_preference_loss"]
 
-LOSSES = LossRegistry()
-for _spec in (CROSS_ENTROPY, IMPORTANCE_SAMPLING, PPO, CISPO, DRO, PAIRWISE_PREFERENCE, HINGE, SIMPO):
+# In the order of the picker: within a family, what to try first comes first.
+_GALLERY = (
+    *(CROSS_ENTROPY, IMPORTANCE_SAMPLING, PPO, CISPO, DRO, GRPO, DR_GRPO, GSPO, REVERSE_KL),
+    *(PAIRWISE_PREFERENCE, HINGE, SIMPO, CPO, ORPO),
+    *(DPO, ROBUST_DPO, DPO_HINGE, IPO, KTO, APO_ZERO, APO_DOWN, NCA_PAIR),
+)
+
+LOSSES: Registry[LossSpec] = Registry("loss")
+for _spec in _GALLERY:
     LOSSES.register(_spec)

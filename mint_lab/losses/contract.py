@@ -1,4 +1,4 @@
-"""What a loss is: the two call forms, its description, and the registry that holds it.
+"""What a loss is: the two call forms, and its description.
 
 There are two call forms and no third:
 
@@ -17,10 +17,9 @@ the function untouched.
 from __future__ import annotations
 
 import functools
-import inspect
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -30,7 +29,7 @@ from ..errors import ConfigError, one_of
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["CustomLoss", "Family", "LossRegistry", "LossSpec", "Param"]
+__all__ = ["CustomLoss", "Family", "LossSpec", "Param"]
 
 CustomLoss: TypeAlias = "Callable[[list[Datum], list[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]"
 Family: TypeAlias = Literal["supervised", "policy", "preference", "custom"]
@@ -38,6 +37,9 @@ Family: TypeAlias = Literal["supervised", "policy", "preference", "custom"]
 # loss_fn_inputs key -> keyword of the built-in call form. "logprobs" there means the sampler's, which is easily
 # mistaken for the trainer's own; inside the functions the two have different names.
 BUILTIN_KEYWORDS = {"weights": "weights", "logprobs": "sampling_logprobs", "advantages": "advantages"}
+
+# The loss_fn_inputs key of the base model's log-probabilities. A trainer fills it for a loss that lists it.
+REFERENCE = "reference_logprobs"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Param:
         default: used when the config does not name it.
         low, high: what a slider spans; a value outside may still be given by hand.
         doc: one line, with its unit.
-        minimum: the smallest value that makes sense; below it a value is refused.
+        minimum, maximum: the values that make sense lie between; others are refused.
     """
 
     name: str
@@ -57,19 +59,21 @@ class Param:
     high: float
     doc: str = ""
     minimum: float = 0.0
+    maximum: float = math.inf
 
     def check(self, value: Any, loss: str) -> float:
-        """``value`` as a float; raises :class:`ConfigError` when it is no number or too small."""
+        """``value`` as a float; raises :class:`ConfigError` when it is no number or makes no sense."""
         try:
             number = float(value)
         except (TypeError, ValueError):
             raise ConfigError(f"{loss}: {self.name} is {value!r}, expected a number") from None
-        if not number >= self.minimum:  # also true of nan
-            raise ConfigError(f"{loss}: {self.name} is {number:g}, expected a number from {self.minimum:g} up")
+        if not self.minimum <= number <= self.maximum:  # also true of nan
+            end = "up" if self.maximum == math.inf else f"to {self.maximum:g}"
+            raise ConfigError(f"{loss}: {self.name} is {number:g}, expected a number from {self.minimum:g} {end}")
         return number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LossSpec:
     """A loss with all that a picker, a checker and a trainer need to know of it.
 
@@ -84,6 +88,9 @@ class LossSpec:
         params: its settings.
         builtin: True for the built-in call form.
         separable: the batch's loss is the sum of its datums' losses, so a batch may be split freely.
+        parts: of a custom loss: a batch's loss is the "sum", or the "mean" by number of datums, of the losses of its
+            parts (whole pairs, where it takes pairs), or neither (""). A batch too large for memory is then computed
+            part by part in one pass instead of two.
         pairs: datums come in consecutive (chosen, rejected) pairs.
         paper: where it comes from.
         version: counts up each time the name is registered again.
@@ -100,10 +107,14 @@ class LossSpec:
     params: tuple[Param, ...] = ()
     builtin: bool = False
     separable: bool = False
+    parts: str = ""
     pairs: bool = False
     paper: str = ""
     version: int = 1
     source: str = ""
+
+    def __repr__(self) -> str:
+        return f"LossSpec({self.name!r}, v{self.version}, {self.family})"
 
     @property
     def label(self) -> str:
@@ -114,7 +125,7 @@ class LossSpec:
         """Defaults overlaid with ``given``, checked.
 
         Raises:
-            ConfigError: an unknown key, a value that is no number or too small, or clip bounds that cross.
+            ConfigError: an unknown key, a value that is no number or makes no sense, or clip bounds that cross.
         """
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(f"{self.name}: the settings are {given!r}, expected a dict of names to numbers")
@@ -133,16 +144,23 @@ class LossSpec:
             )
         return config
 
-    def bind(self, config: Mapping[str, Any] | None = None) -> CustomLoss:
+    def bind(self, config: Mapping[str, Any] | None = None, **settings: float) -> CustomLoss:
         """The loss in the custom call form with its settings fixed, ready for ``forward_backward_custom``.
+
+        ``bind(beta=0.5)`` is ``bind({"beta": 0.5})``.
 
         Raises:
             ConfigError: as :meth:`config`.
         """
-        checked = self.config(config)
+        checked = {**self.config(config), **settings} if settings else config
+        checked = self.config(checked)
         if self.builtin:
             return functools.partial(_builtin_as_custom, self, checked)
-        return functools.partial(self.fn, **checked) if checked else self.fn
+        if not checked and not self.parts:
+            return self.fn
+        bound = functools.partial(self.fn, **checked)
+        bound.parts = self.parts  # pyright: ignore[reportAttributeAccessIssue], read by the trainer
+        return bound
 
 
 def _builtin_as_custom(
@@ -159,79 +177,3 @@ def _builtin_as_custom(
         fields.setdefault("weights", torch.ones_like(logprobs))
         total = total.to(logprobs) + spec.fn(logprobs, **fields, **config).sum()
     return total, {"loss": float(total.detach())}
-
-
-class LossRegistry(Mapping[str, LossSpec]):
-    """Losses by name. Registering a name again gives it the next version and tells every subscriber.
-
-    Safe to use from several threads: a cell registers on the main thread while a run looks up on its worker.
-    """
-
-    def __init__(self) -> None:
-        self._specs: dict[str, LossSpec] = {}
-        self._subscribers: list[Callable[[LossSpec], None]] = []
-        self._lock = threading.RLock()
-
-    def __getitem__(self, name: str) -> LossSpec:
-        with self._lock:
-            if name in self._specs:
-                return self._specs[name]
-            names = list(self._specs)
-        raise UnknownLossError(f"unknown loss {name!r}; {one_of(names, str(name))}")
-
-    def __iter__(self) -> Iterator[str]:
-        with self._lock:
-            return iter(list(self._specs))
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    def __repr__(self) -> str:
-        return f"LossRegistry({', '.join(self)})"
-
-    def register(self, spec: LossSpec) -> LossSpec:
-        """Add ``spec``, or replace the spec of that name by its next version; returns what is now registered.
-
-        Raises:
-            ConfigError: the name belongs to a built-in loss, whose meaning is fixed by the API.
-        """
-        with self._lock:
-            old = self._specs.get(spec.name)
-            if old is not None and old.builtin:
-                raise ConfigError(f"{spec.name!r} is a built-in loss of the API; choose another name")
-            spec = replace(
-                spec,
-                version=old.version + 1 if old else spec.version,
-                source=spec.source or _source(spec.fn),
-            )
-            self._specs[spec.name] = spec
-            subscribers = list(self._subscribers)
-        for notify in subscribers:
-            notify(spec)
-        return spec
-
-    def subscribe(self, notify: Callable[[LossSpec], None]) -> Callable[[], None]:
-        """Call ``notify(spec)`` after each registration; returns a function that ends the subscription."""
-        with self._lock:
-            self._subscribers.append(notify)
-
-        def dispose() -> None:
-            with self._lock:
-                if notify in self._subscribers:
-                    self._subscribers.remove(notify)
-
-        return dispose
-
-
-class UnknownLossError(ConfigError, KeyError):
-    """A loss name that is not registered; also a ``KeyError``, so that the registry is a proper mapping."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-def _source(fn: Callable[..., Any]) -> str:
-    try:
-        return inspect.getsource(fn)
-    except (OSError, TypeError):
-        return ""

@@ -15,18 +15,19 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import CodeType
 from typing import Any, TypeVar, overload
 
 from ..errors import ConfigError
 from . import LOSSES
-from .contract import LossSpec, Param
+from .contract import REFERENCE, LossSpec, Param
 
 __all__ = ["RUN_SETTINGS", "Range", "loss", "params_of", "spec_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Settings of every run. A loss with a setting of that name could not be told apart from them.
-RUN_SETTINGS = ("learning_rate", "batch_size", "steps")
+RUN_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size", "steps")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ def _param(parameter: inspect.Parameter, hint: Any, loss_name: str) -> Param:
 def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = "") -> LossSpec:
     """A :class:`LossSpec` of family "custom" for ``fn``, not registered yet.
 
+    A function that names ``"reference_logprobs"``, or one that reads it such as
+    :func:`~mint_lab.losses.reference.log_ratios`, has it among its inputs, so that a run fills it.
+
     Args:
         fn: ``(data, logprobs_list, **settings) -> (loss, metrics)``.
         name: registry key; by default the function's own name.
@@ -118,14 +122,32 @@ def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = ""
     if not name.isidentifier():
         raise ConfigError(f"{name!r} cannot name a loss; use letters, digits and underscores, not a digit first")
     summary = (inspect.getdoc(fn) or "").strip().split("\n", 1)[0] if hasattr(fn, "__name__") else ""
-    return LossSpec(name=name, family="custom", fn=fn, summary=summary, params=params_of(fn, name), source=source)
+    params = params_of(fn, name)
+    inputs = (REFERENCE,) if _names_reference(getattr(inspect.unwrap(fn), "__code__", None)) else ()
+    return LossSpec(name=name, family="custom", fn=fn, summary=summary, inputs=inputs, params=params, source=source)
+
+
+def _names_reference(code: CodeType | None) -> bool:
+    """Whether code, or a function inside it, names the reference log-probabilities or a function that reads them."""
+    if code is None:
+        return False
+    readers = {
+        spec.fn.__name__ for spec in LOSSES.values() if REFERENCE in spec.inputs and hasattr(spec.fn, "__name__")
+    }
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    named = REFERENCE in code.co_consts or not readers.isdisjoint(code.co_names) or "log_ratios" in code.co_names
+    return named or any(map(_names_reference, inner))
 
 
 @overload
 def loss(fn: F, /) -> F: ...
 @overload
-def loss(*, name: str | None = None, formula: str = "", summary: str = "") -> Callable[[F], F]: ...
-def loss(fn: Any = None, /, *, name: str | None = None, formula: str = "", summary: str = "") -> Any:
+def loss(
+    *, name: str | None = None, formula: str = "", summary: str = "", inputs: tuple[str, ...] = ()
+) -> Callable[[F], F]: ...
+def loss(
+    fn: Any = None, /, *, name: str | None = None, formula: str = "", summary: str = "", inputs: tuple[str, ...] = ()
+) -> Any:
     """Register a function as a loss: ``@loss`` or ``@loss(name=..., formula=...)``.
 
     The function itself comes back unchanged, so that it can still be passed to any client's
@@ -136,14 +158,15 @@ def loss(fn: Any = None, /, *, name: str | None = None, formula: str = "", summa
         name: registry key; by default the function's own name.
         formula: LaTeX without dollar signs.
         summary: one sentence; by default the docstring's first line.
+        inputs: ``loss_fn_inputs`` that must be present; by default what :func:`spec_of` finds.
 
     Raises:
-        ConfigError: as :func:`spec_of`, or the name belongs to a built-in loss of the API.
+        ConfigError: as :func:`spec_of`, or the name is built in.
     """
 
     def register(function: F) -> F:
         spec = spec_of(function, name)
-        LOSSES.register(replace(spec, formula=formula, summary=summary or spec.summary))
+        LOSSES.register(replace(spec, formula=formula, summary=summary or spec.summary, inputs=inputs or spec.inputs))
         return function
 
     return register if fn is None else register(fn)

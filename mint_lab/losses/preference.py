@@ -1,10 +1,12 @@
-r"""Preference losses: custom-contract functions on consecutive (chosen, rejected) pairs.
+r"""Preference losses without a reference model: custom-contract functions on consecutive (chosen, rejected) pairs.
 
-Each takes ``(data, logprobs_list)`` and returns ``(loss, metrics)`` as MinT's ``forward_backward_custom`` expects, and
-each reads on its own, so that it can be opened as a cell and changed. Notation for a pair with prompt :math:`x`:
+Those that measure against a reference model are in :mod:`mint_lab.losses.reference`. Each takes
+``(data, logprobs_list)`` and returns ``(loss, metrics)`` as MinT's ``forward_backward_custom`` expects, and each reads
+on its own, so that it can be opened as a cell and changed. Notation for a pair with prompt :math:`x`:
 
 ====================  ===============================================================================
 :math:`s(y)`          sequence score :math:`\sum_t w_t \log p(y_t \mid x, y_{<t})`, nats
+:math:`\bar s(y)`     the same over :math:`\sum_t w_t`: mean log-probability, nats a token
 :math:`m`             margin :math:`s(y_{chosen}) - s(y_{rejected})`, nats
 ====================  ===============================================================================
 
@@ -25,10 +27,17 @@ if TYPE_CHECKING:
     from ..types import Datum
 
 __all__ = [
+    "CPO",
     "HINGE",
+    "ORPO",
     "PAIRWISE_PREFERENCE",
     "SIMPO",
+    "check_lengths",
+    "cpo_loss",
     "hinge_loss",
+    "margin_metrics",
+    "mean_scores",
+    "orpo_loss",
     "pairwise_preference_loss",
     "sequence_scores",
     "simpo_loss",
@@ -78,6 +87,26 @@ def sequence_scores(
     return scores[0::2], scores[1::2], lengths.view(-1, 2)
 
 
+def mean_scores(
+    data: list[Datum], logprobs_list: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As :func:`sequence_scores`, with scores divided by the sum of the weights: nats a token.
+
+    Raises:
+        DataError: as :func:`sequence_scores`, or a side without weighted tokens.
+    """
+    chosen, rejected, lengths = sequence_scores(data, logprobs_list)
+    check_lengths(lengths)
+    return chosen / lengths[:, 0], rejected / lengths[:, 1], lengths
+
+
+def check_lengths(lengths: torch.Tensor) -> None:
+    """Raise :class:`DataError` where a sequence has no weighted token, so that there is no mean to take of it."""
+    if not bool((lengths > 0).all()):
+        empty = int((lengths.flatten() <= 0).nonzero()[0])
+        raise DataError("no token counts, so there is no mean to take", index=empty, field="weights")
+
+
 def pairwise_preference_loss(
     data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 1.0
 ) -> tuple[torch.Tensor, dict[str, float]]:
@@ -100,7 +129,7 @@ def pairwise_preference_loss(
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     margins = beta * (chosen - rejected)
     loss = -F.logsigmoid(margins).mean()
-    return loss, _pair_metrics(loss, margins)
+    return loss, margin_metrics(loss, margins)
 
 
 def hinge_loss(
@@ -114,7 +143,7 @@ def hinge_loss(
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     margins = beta * (chosen - rejected)
     loss = torch.relu(1 - margins).mean()
-    return loss, _pair_metrics(loss, margins)
+    return loss, margin_metrics(loss, margins)
 
 
 def simpo_loss(
@@ -126,16 +155,74 @@ def simpo_loss(
     et al. 2024, arXiv:2405.14734. ``mean_margin`` is of :math:`\beta(\bar s_{chosen} - \bar s_{rejected})`, as TRL
     reports it. Raises as :func:`pairwise_preference_loss`, and :class:`DataError` for a side without weighted tokens.
     """
-    chosen, rejected, lengths = sequence_scores(data, logprobs_list)
-    if not bool((lengths > 0).all()):
-        empty = int((lengths.flatten() <= 0).nonzero()[0])
-        raise DataError("no token counts, so there is no mean to take", index=empty, field="weights")
-    margins = beta * (chosen / lengths[:, 0] - rejected / lengths[:, 1])
+    chosen, rejected, _ = mean_scores(data, logprobs_list)
+    margins = beta * (chosen - rejected)
     loss = -F.logsigmoid(margins - gamma).mean()
-    return loss, _pair_metrics(loss, margins)
+    return loss, margin_metrics(loss, margins)
 
 
-def _pair_metrics(loss: torch.Tensor, margins: torch.Tensor) -> dict[str, float]:
+def cpo_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1, alpha: float = 1.0
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""CPO, :math:`-\frac1n\sum \log\sigma(\beta m) - \alpha\,\overline{\log p}(y_{chosen})`.
+
+    Bradley-Terry, with DPO's reference taken to be uniform, and the likelihood of the chosen side held up: the second
+    term is the mean over all weighted tokens of the chosen sides, nats a token, which is how TRL takes it (the paper
+    sums each sequence). Xu et al. 2024, arXiv:2401.08417.
+
+    Args:
+        data: consecutive (chosen, rejected) pairs with ``weights``.
+        logprobs_list: one ``(N_i,)`` tensor a datum.
+        beta: inverse temperature of the preference, 1 / nats.
+        alpha: weight of the second term; 0 leaves :func:`pairwise_preference_loss`.
+
+    Returns:
+        The scalar loss, and ``loss``, ``pair_accuracy``, ``mean_margin`` (times beta) and ``nll`` (nats a token).
+
+    Raises:
+        DataError: as :func:`sequence_scores`, or no token of the chosen sides counts.
+    """
+    chosen, rejected, lengths = sequence_scores(data, logprobs_list)
+    if not bool(lengths[:, 0].sum() > 0):
+        raise DataError("no token of the chosen sides counts, so there is no mean to take", field="weights")
+    margins = beta * (chosen - rejected)
+    nll = -chosen.sum() / lengths[:, 0].sum()
+    loss = -F.logsigmoid(margins).mean() + alpha * nll
+    return loss, margin_metrics(loss, margins) | {"nll": float(nll.detach())}
+
+
+def orpo_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""ORPO, :math:`-\overline{\log p}(y_{chosen}) - \frac{\beta}{n}\sum \log\sigma(o_{chosen} - o_{rejected})`.
+
+    :math:`o = \bar s - \log(1 - e^{\bar s})` is the log-odds of the mean log-probability per token. The first term is
+    supervised fine-tuning on the chosen sides: the mean over all their weighted tokens, nats a token. TRL's counts the
+    prompt's tokens in it as well; here a weight of 0 masks them. Hong et al. 2024, arXiv:2403.07691.
+
+    Args:
+        data: consecutive (chosen, rejected) pairs with ``weights``.
+        logprobs_list: one ``(N_i,)`` tensor a datum.
+        beta: weight of the odds-ratio term (the paper's lambda).
+
+    Returns:
+        The scalar loss, and ``loss``, ``pair_accuracy``, ``mean_margin`` (of the log-odds, nats) and ``nll`` (nats a
+        token).
+
+    Raises:
+        DataError: as :func:`sequence_scores`, or a side without weighted tokens.
+    """
+    chosen, rejected, lengths = mean_scores(data, logprobs_list)
+    nll = -(chosen * lengths[:, 0]).sum() / lengths[:, 0].sum()
+    # Held a millionth of a nat away from certainty, where the odds are infinite.
+    chosen_odds, rejected_odds = (s - torch.log(-torch.expm1(s.clamp(max=-1e-6))) for s in (chosen, rejected))
+    margins = chosen_odds - rejected_odds
+    loss = nll - beta * F.logsigmoid(margins).mean()
+    return loss, margin_metrics(loss, margins) | {"nll": float(nll.detach())}
+
+
+def margin_metrics(loss: torch.Tensor, margins: torch.Tensor) -> dict[str, float]:
+    """``loss``, ``pair_accuracy`` and ``mean_margin`` of a loss and its margins ``(n,)``, as floats."""
     margins = margins.detach()
     return {
         "loss": float(loss.detach()),
@@ -154,6 +241,7 @@ PAIRWISE_PREFERENCE = LossSpec(
     summary="Bradley-Terry: make the chosen completion more likely than the rejected one.",
     inputs=("weights",),
     params=(_BETA,),
+    parts="mean",
     pairs=True,
     paper="https://doi.org/10.2307/2334029",
 )
@@ -165,6 +253,7 @@ HINGE = LossSpec(
     summary="Margin ranking: a pair that is far enough ahead is left alone.",
     inputs=("weights",),
     params=(_BETA,),
+    parts="mean",
     pairs=True,
     paper="https://arxiv.org/abs/2305.10425",
 )
@@ -179,6 +268,34 @@ SIMPO = LossSpec(
         Param("beta", 2.0, 0.01, 20.0, "inverse temperature, 1 / nats per token"),
         Param("gamma", 1.0, 0.0, 10.0, "target margin, nats per token times beta"),
     ),
+    parts="mean",
     pairs=True,
     paper="https://arxiv.org/abs/2405.14734",
+)
+CPO = LossSpec(
+    name="cpo",
+    family="preference",
+    fn=cpo_loss,
+    formula=r"-\tfrac1n \sum \log \sigma\left(\beta\,(s_{chosen} - s_{rejected})\right)"
+    r" - \alpha\,\overline{\log p}_{chosen}",
+    summary="Bradley-Terry that also keeps the chosen completion likely; no reference model.",
+    inputs=("weights",),
+    params=(
+        Param("beta", 0.1, 0.01, 10.0, "inverse temperature, 1 / nats"),
+        Param("alpha", 1.0, 0.0, 10.0, "weight of the chosen side's log-likelihood, per nat a token"),
+    ),
+    pairs=True,
+    paper="https://arxiv.org/abs/2401.08417",
+)
+ORPO = LossSpec(
+    name="orpo",
+    family="preference",
+    fn=orpo_loss,
+    formula=r"-\overline{\log p}_{chosen} - \tfrac{\beta}{n} \sum \log \sigma\left(o_{chosen} - o_{rejected}\right)"
+    r",\quad o = \bar s - \log(1 - e^{\bar s})",
+    summary="Fine-tuning on the chosen completion with a penalty on the odds of the rejected one.",
+    inputs=("weights",),
+    params=(Param("beta", 0.1, 0.0, 10.0, "weight of the odds-ratio term, per nat"),),
+    pairs=True,
+    paper="https://arxiv.org/abs/2403.07691",
 )

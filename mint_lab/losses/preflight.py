@@ -1,118 +1,102 @@
 r"""Checks a loss function before it may train: pure torch, no model.
 
-What is asked, in this order; each answer is one line, and a line that is not "ok" says what to change:
+What is asked, in this order; each answer is one line, and a line that is not "ok" says what to change. Some lines are
+only there when there is something to say.
 
 ==================  ================================================================================================
-returns             a tuple (loss, metrics); where it raises, the line of the function's own source
-loss                a scalar floating-point tensor, finite, on the right device, with a gradient
-metrics             a dict of names to floats
-inputs              the log-probabilities are read, not written to
+returns             a tuple (loss, metrics); where it raises, the line of the function's own source and the datum
+fields              what it reads is in the data
+loss                a scalar, finite, float32, on the device of its inputs, with a gradient
+metrics             a dict of names to finite floats
+inputs              log-probabilities and data are read, not written to, and ``backward`` is left to the trainer
 gradient            finite, and it reaches every datum
-repeatable          the same value when called again (a warning otherwise: some losses draw at random on purpose)
-weights             what stands at a position of weight 0 does not matter (a warning: some losses mean it)
-numerical gradient  central differences in double precision agree with autograd at the positions that matter most
-batch split         separable (the value is the sum over its items) or coupled; neither is wrong
+output              how much a call prints
+repeatable          the same value when called again (a warning otherwise: random, or stateful)
+memory              no tensor of a call is kept alive after it (a warning)
+weights             what stands at a position of weight 0 does not matter, nor how many there are (a warning)
+numerical gradient  central differences in double precision agree with autograd; kinks are known as such
+batch split         the value is the sum over its items, their mean, or coupled; none is wrong
+pairs               for a loss on pairs: chosen and rejected are taken in this order, in turn (a warning)
+large margins       for a loss on pairs: finite where one side is far behind, as in long completions (a warning)
+time                a call returns
 ==================  ================================================================================================
 """
 
 from __future__ import annotations
 
 import math
-import traceback
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..errors import ConfigError, LossError
+from ..errors import ConfigError
+from . import LOSSES
+from .blame import own_line
+from .checks import memory, numerical, repeatable, split, weights
+from .contract import LossSpec
+from .not_finite import first_operation, first_part
+from .report import Line, Report
+from .sides import margins, order
+from .subject import FLOOD, TORRENT, Finding, OutOfTime, Subject, random_state, set_random_state, some
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["Line", "Report", "check", "preflight", "random_logprobs"]
+__all__ = ["LIMIT", "Line", "Report", "check", "preflight", "random_logprobs"]
 
-Verdict = Literal["ok", "info", "warn", "fail"]
-MARKS: dict[str, str] = {"ok": "ok  ", "info": "    ", "warn": "warn", "fail": "FAIL"}
-POSITIONS = 5  # of the numerical gradient
-# Step of its differences, nats, and relative tolerance; for a loss that casts to single precision inside, rounding
-# leaves little of a small difference.
-STEP, TOLERANCE = 1e-5, 1e-4
-STEP_SINGLE, TOLERANCE_SINGLE = 2e-2, 2e-2
-SAME = 1e-6  # relative difference of values of one call to the next that is called equal
-
-
-@dataclass(frozen=True)
-class Line:
-    """One answer: what was asked, the verdict, what was found, and what to change (empty where nothing is)."""
-
-    name: str
-    verdict: Verdict
-    message: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{MARKS[self.verdict]}  {self.name:<19} {self.message}" + (f" -> {self.fix}" if self.fix else "")
-
-
-@dataclass(frozen=True)
-class Report:
-    """All answers.
-
-    Attributes:
-        lines: in the order of the checks; those that could not be asked any more are missing.
-        separable: whether the value is the sum over its items; None where that was not reached.
-    """
-
-    lines: tuple[Line, ...]
-    separable: bool | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed; warnings do not count."""
-        return all(line.verdict != "fail" for line in self.lines)
-
-    def __repr__(self) -> str:
-        fails = sum(line.verdict == "fail" for line in self.lines)
-        warns = sum(line.verdict == "warn" for line in self.lines)
-        head = "preflight: " + ("ok" if self.ok else f"{fails} failed") + (f", {warns} to look at" if warns else "")
-        return "\n".join([head, *(str(line) for line in self.lines)])
-
-    def raise_if_failed(self) -> Report:
-        """This report.
-
-        Raises:
-            LossError: something failed; the message has every failed line.
-        """
-        if self.ok:
-            return self
-        raise LossError("\n".join(f"{x.name}: {x.message}. {x.fix}" for x in self.lines if x.verdict == "fail"))
-
-
-class _Stop(Exception):
-    """A check failed in a way that leaves nothing to ask."""
-
-    def __init__(self, name: str, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.line = Line(name, "fail", message, fix)
+LIMIT = 5.0  # seconds
 
 
 def preflight(
-    fn: Callable[..., Any], data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor] | None = None, *, seed: int = 0
+    fn: str | LossSpec | Callable[..., Any],
+    data: Sequence[Datum],
+    logprobs_list: Sequence[torch.Tensor] | None = None,
+    *,
+    seed: int = 0,
+    client: Any = None,
+    limit: float = LIMIT,
 ) -> Report:
     """Check a loss function on ``data``.
 
     Args:
-        fn: ``(data, logprobs_list) -> (loss, metrics)``.
-        data: a few datums, ordered as the loss expects.
-        logprobs_list: their log-probabilities, ``(N_i,)`` each; without them plausible ones are drawn.
+        fn: ``(data, logprobs_list) -> (loss, metrics)``; or a name of ``LOSSES`` or a ``LossSpec``, with its defaults.
+        data: a few datums, ordered as the loss expects; they are not changed.
+        logprobs_list: their log-probabilities, ``(N_i,)`` each; without them the client's, or else plausible ones.
         seed: of those.
+        client: a training client, or a run that has one: its model gives the log-probabilities and its time is shown
+            beside the function's. Nothing of it is changed.
+        limit: seconds after which a call is broken off, and after which no further check is begun.
 
     Raises:
-        ConfigError: no data, or log-probabilities that do not fit them.
+        ConfigError: no data or something else than datums, log-probabilities that do not fit them, no such loss, or a
+            limit that is no time.
     """
-    return check(fn, data, random_logprobs(data, seed) if logprobs_list is None else logprobs_list)
+    if isinstance(fn, str):
+        fn = LOSSES[fn]
+    if isinstance(fn, LossSpec):
+        fn = fn.bind()
+    if not callable(fn):
+        raise ConfigError(f"the loss is {fn!r}, expected a name, a LossSpec or a function (data, logprobs_list)")
+    for index, datum in enumerate(data):
+        if not hasattr(datum, "model_input"):
+            raise ConfigError(
+                f"data[{index}] is a {type(datum).__name__}, expected a Datum; "
+                "pairs_to_data(pairs, client.get_tokenizer()) makes them of pairs"
+            )
+    if not limit > 0:
+        raise ConfigError(f"limit is {limit!r}, expected seconds above 0")
+    model_seconds = None
+    client = getattr(client, "client", client)  # a run's
+    if client is not None and data:
+        found, model_seconds = _from_model(client, data, limit)
+        logprobs_list = found if logprobs_list is None else logprobs_list
+    if logprobs_list is None:
+        logprobs_list = random_logprobs(data, seed)
+    return check(fn, data, logprobs_list, limit=limit, model_seconds=model_seconds)
 
 
 def random_logprobs(data: Sequence[Datum], seed: int = 0) -> list[torch.Tensor]:
@@ -121,22 +105,41 @@ def random_logprobs(data: Sequence[Datum], seed: int = 0) -> list[torch.Tensor]:
     return [torch.from_numpy(-rng.gamma(1.5, 1.0, d.model_input.length).astype(np.float32)) for d in data]
 
 
-def check(fn: Callable[..., Any], data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) -> Report:
+def check(
+    fn: Callable[..., Any],
+    data: Sequence[Datum],
+    logprobs_list: Sequence[torch.Tensor],
+    *,
+    limit: float = LIMIT,
+    model_seconds: float | None = None,
+) -> Report:
     """Every check of this module on given log-probabilities. Raises as :func:`preflight`."""
     _check_given(data, logprobs_list)
     lines: list[Line] = []
-    separable = None
-    subject = _Subject(fn, list(data), [lp.detach().float() for lp in logprobs_list])
+    subject = Subject(fn, data, logprobs_list, limit)
+    state = random_state()
+    found, unit = None, 1
     try:
-        loss, leaves = subject.first_call(lines)
-        subject.gradient(loss, leaves, lines)
-        if subject.repeatable(lines):
-            subject.weights(lines)
-            subject.numerical(lines)
-            separable = subject.split(lines)
-    except _Stop as stop:
-        lines.append(stop.line)
-    return Report(tuple(lines), separable)
+        _first_call(subject, lines)
+        if repeatable(subject, lines):
+            memory(subject, lines)
+            weights(subject, lines)
+            numerical(subject, lines)
+            found, unit = split(subject, lines)
+            if order(subject, found, unit, lines):
+                margins(subject, lines)
+    except Finding as finding:
+        lines.append(finding.line)
+    except OutOfTime:
+        fix = "give it less data, or more time with preflight(..., limit=seconds)"
+        lines.append(Line("time", "warn", f"more than {limit:g} s are over, so the rest was not asked", fix))
+    except Exception as error:
+        # It returned at first: on these other values, or parts of the batch, it does not.
+        lines.append(subject.raised(error, "when called again: ").line)
+    finally:
+        set_random_state(state)
+    printed = subject.first.kept if subject.first is not None else ""
+    return Report(tuple(lines), found, unit, printed, median(subject.times), model_seconds)
 
 
 def _check_given(data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) -> None:
@@ -148,234 +151,147 @@ def _check_given(data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) -
         raise ConfigError(f"log-probabilities of shapes {found}, expected {[(n,) for n in lengths]} as the data")
 
 
-@dataclass
-class _Subject:
-    """A loss function under examination, with the data to call it on."""
-
-    fn: Callable[..., Any]
-    data: list[Datum]
-    logprobs: list[torch.Tensor]
-
-    def call(self, values: Sequence[torch.Tensor], data: list[Datum] | None = None) -> tuple[Any, list[torch.Tensor]]:
-        """What the function returns on fresh leaves, and the leaves."""
-        leaves = [v.clone().requires_grad_(True) for v in values]
-        with torch.enable_grad():
-            result = self.fn(list(self.data if data is None else data), list(leaves))
-        return result, leaves
-
-    def value(self, values: Sequence[torch.Tensor], data: list[Datum] | None = None) -> float:
-        """The loss as a number, in the precision of ``values``."""
-        result, _ = self.call(values, data)
-        return float(result[0].detach())
-
-    def first_call(self, lines: list[Line]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        try:
-            result, leaves = self.call(self.logprobs)
-        except Exception as error:
-            raise _raised(self.fn, error) from error
-        if not isinstance(result, tuple) or len(result) != 2:
-            found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
-            raise _Stop("returns", f"the function returned {found}", "return loss, metrics")
-        loss, metrics = result
-        lines.append(Line("returns", "ok", "a loss and metrics"))
-        lines.append(_loss_line(loss))
-        lines.append(_metrics_line(metrics))
-        changed = next((i for i, (a, b) in enumerate(zip(leaves, self.logprobs, strict=True)) if not _same(a, b)), None)
-        if changed is not None:
-            raise _Stop(
-                "inputs", f"logprobs_list[{changed}] was changed in place", "work on a copy: logprobs_list[i].clone()"
-            )
-        return loss, leaves
-
-    def gradient(self, loss: torch.Tensor, leaves: list[torch.Tensor], lines: list[Line]) -> None:
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        missing = [i for i, g in enumerate(found) if g is None]
-        if missing:
-            raise _Stop(
-                "gradient",
-                f"none reaches datum {_some(missing)} of {len(found)}",
-                "use every logprobs_list[i] in the loss; look for an index that skips some, for .item() and detach()",
-            )
-        bad = [i for i, g in enumerate(found) if g is not None and not bool(torch.isfinite(g).all())]
-        if bad:
-            raise _Stop(
-                "gradient",
-                f"nan or inf at datum {_some(bad)}",
-                "look for log(0), sqrt(0), 0/0 or exp of something large; torch.where does not stop a nan gradient",
-            )
-        silent = [i for i, g in enumerate(found) if g is not None and not bool(g.any())]
-        if silent:
-            fix = "is that meant? Clamps, relu and rounding give no gradient where they are flat"
-            lines.append(Line("gradient", "warn", f"exactly 0 at datum {_some(silent)} of {len(found)}", fix))
-        else:
-            lines.append(Line("gradient", "ok", f"finite, reaches every datum ({len(found)})"))
-
-    def repeatable(self, lines: list[Line]) -> bool:
-        try:
-            values = [self.value(self.logprobs) for _ in range(3)]
-        except Exception as error:
-            raise _raised(self.fn, error, "when called again: ") from error
-        if max(values) - min(values) <= SAME * max(1.0, abs(values[0])):
-            lines.append(Line("repeatable", "ok", "the same value when called again"))
-            return True
-        fix = "draw no random numbers and keep no state between calls, unless that is the point"
-        lines.append(Line("repeatable", "warn", f"{values[0]:.6g}, then {values[1]:.6g} and {values[2]:.6g}", fix))
-        return False
-
-    def weights(self, lines: list[Line]) -> None:
-        moved, count = self._with_masked_moved()
-        if not count:
-            lines.append(Line("weights", "info", "no position of weight 0 to try"))
-            return
-        if _close(self.value(self.logprobs), self.value(moved)):
-            lines.append(Line("weights", "ok", f"{_count(count, 'position', 'positions')} of weight 0 do not matter"))
-            return
-        fix = 'multiply by datum.loss_fn_inputs["weights"].to_torch(), unless the prompt is meant to count'
-        lines.append(Line("weights", "warn", "log-probabilities of weight 0 (the prompt) change the loss", fix))
-
-    def _with_masked_moved(self) -> tuple[list[torch.Tensor], int]:
-        moved: list[torch.Tensor] = []
-        count = 0
-        for datum, logprobs in zip(self.data, self.logprobs, strict=True):
-            weights = datum.loss_fn_inputs.get("weights")
-            masked = torch.zeros_like(logprobs) if weights is None else weights.to_torch() == 0
-            if masked.shape != logprobs.shape:
-                masked = torch.zeros_like(logprobs)
-            count += int(masked.sum())
-            moved.append(logprobs - masked.to(logprobs))
-        return moved, count
-
-    def double(self) -> list[torch.Tensor]:
-        """The log-probabilities in double precision, or as they are where the function mixes them with its own float32.
-
-        ``datum.loss_fn_inputs[...].to_torch()`` is float32, and torch.dot of it with a double raises: a natural thing
-        to write, and no fault.
-        """
-        double = [lp.double() for lp in self.logprobs]
-        try:
-            self.call(double)
-        except Exception:
-            return self.logprobs
-        return double
-
-    def numerical(self, lines: list[Line]) -> None:
-        double = self.double()
-        result, leaves = self.call(double)
-        found = torch.autograd.grad(result[0], leaves, allow_unused=True)
-        gradient = [torch.zeros_like(lp) if g is None else g for g, lp in zip(found, double, strict=True)]
-        precise = result[0].dtype == double[0].dtype == torch.float64
-        step, tolerance = (STEP, TOLERANCE) if precise else (STEP_SINGLE, TOLERANCE_SINGLE)
-        worst, where = 0.0, ""
-        scale = max(float(g.abs().max()) for g in gradient) or 1.0
-        for index, position in _largest(gradient):
-            difference = self._difference(double, (index, position), step)
-            gap = abs(difference - float(gradient[index][position])) / scale
-            if not gap <= worst:
-                worst = gap
-                where = f"datum {index}, position {position}: {float(gradient[index][position]):.4g} by autograd, "
-                where += f"{difference:.4g} by differences"
-        if worst <= tolerance:
-            lines.append(Line("numerical gradient", "ok", f"agrees with autograd at {POSITIONS} positions"))
-            return
-        fix = "is a part detached on purpose? Otherwise look for detach(), .item(), .data, no_grad and rounding"
-        lines.append(Line("numerical gradient", "warn", where, fix))
-
-    def _difference(self, values: list[torch.Tensor], place: tuple[int, int], step: float) -> float:
-        index, position = place
-        ends: list[float] = []
-        for sign in (1, -1):
-            moved = list(values)
-            moved[index] = values[index].clone()
-            moved[index][position] += sign * step
-            ends.append(self.value(moved))
-        return (ends[0] - ends[1]) / (2 * step)
-
-    def split(self, lines: list[Line]) -> bool | None:
-        """Whether the loss is the sum over its datums, or over its pairs; says which."""
-        double = self.double()
-        whole = self.value(double)
-        for unit, name in ((1, "datums"), (2, "pairs")):
-            if len(self.data) % unit or len(self.data) < 2 * unit:
-                continue
-            starts = range(0, len(self.data), unit)
-            try:
-                parts = [self.value(double[s : s + unit], self.data[s : s + unit]) for s in starts]
-            except Exception:
-                continue  # a loss on pairs refuses single datums, as it should
-            if _close(whole, math.fsum(parts)):
-                lines.append(Line("batch split", "info", f"separable: the value is the sum over its {name}"))
-                return unit == 1
-            if _close(whole, math.fsum(parts) / len(parts)):
-                text = f"coupled: the value is the mean over its {name}, so it does not grow with the batch"
-                lines.append(Line("batch split", "info", text))
-                return False
-        lines.append(Line("batch split", "info", "coupled: the value needs the whole batch at once"))
-        return False
+def _from_model(client: Any, data: Sequence[Datum], limit: float) -> tuple[list[torch.Tensor] | None, float | None]:
+    """Log-probabilities and the seconds that they took; neither where the model is busy for longer than ``limit``."""
+    plain = [
+        type(d)(
+            model_input=d.model_input, loss_fn_inputs={k: d.loss_fn_inputs[k] for k in ("target_tokens", "weights")}
+        )
+        if {"target_tokens", "weights"} <= set(d.loss_fn_inputs)
+        else d
+        for d in data
+    ]
+    began = time.perf_counter()
+    try:
+        output = client.forward(plain, "cross_entropy").result(limit)
+    except TimeoutError:
+        return None, None
+    seconds = output.metrics.get("time:sum") or time.perf_counter() - began
+    return [piece["logprobs"].to_torch() for piece in output.loss_fn_outputs], seconds
 
 
-def _loss_line(loss: Any) -> Line:
-    """Raises :class:`_Stop` where there is nothing to differentiate."""
+def _first_call(subject: Subject, lines: list[Line]) -> None:
+    try:
+        result, leaves = subject.call(subject.logprobs)
+    except (Finding, OutOfTime):
+        raise
+    except Exception as error:
+        raise subject.raised(error) from error
+    if not isinstance(result, tuple) or len(result) != 2:
+        found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
+        raise Finding("returns", f"the function returned {found}", "return loss, metrics")
+    loss, metrics = result
+    lines.append(Line("returns", "ok", "a loss and metrics"))
+    lines.append(_loss_line(subject, loss))
+    lines.append(_metrics_line(metrics))
+    _inputs(subject, leaves)
+    _gradient(loss, leaves, lines)
+    printed = subject.first.lines if subject.first is not None else 0
+    if printed > TORRENT:
+        raise Finding(
+            "output", f"{printed:,} lines printed in one call", "print less: that takes longer than the model"
+        )
+    if printed > FLOOD:
+        fix = "print less; a run shows the first lines of each call and drops the rest"
+        lines.append(Line("output", "warn", f"{printed:,} lines printed in one call", fix))
+    elif printed:
+        lines.append(Line("output", "info", f"{printed} {'line' if printed == 1 else 'lines'} printed in one call"))
+
+
+def _loss_line(subject: Subject, loss: Any) -> Line:
     if not isinstance(loss, torch.Tensor):
-        raise _Stop("loss", f"a {type(loss).__name__}", "return the tensor itself, without float() or .item()")
+        raise Finding("loss", f"a {type(loss).__name__}", "return the tensor itself, without float() or .item()")
     if loss.dim() != 0:
-        raise _Stop("loss", f"has shape {tuple(loss.shape)}", "reduce it to a scalar with .sum() or .mean()")
+        raise Finding("loss", f"has shape {tuple(loss.shape)}", "reduce it to a scalar with .sum() or .mean()")
     if not loss.is_floating_point():
-        raise _Stop("loss", f"is of type {loss.dtype}", "compute it in floating point")
+        raise Finding("loss", f"is of type {loss.dtype}", "compute it from logprobs_list, which are floating point")
+    device = subject.logprobs[0].device
+    if loss.device != device:
+        fix = "make new tensors with device=logprobs_list[0].device"
+        raise Finding("loss", f"is on {loss.device}, logprobs_list on {device}", fix)
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise _Stop("loss", f"is {value:g}", "look for log(0), exp of something large, or a division by 0")
+        part = first_part(subject.fn, subject.data, subject.logprobs, value)
+        cause = first_operation(subject.fn, subject.data, subject.logprobs)
+        frame = None if cause is None else own_line(subject.fn, cause)
+        fix = "look for log(0), exp of something large, or a division by 0"
+        if frame is not None:
+            fix = f"{cause}, at line {frame.lineno}: {frame.line}; {fix}"
+        raise Finding("loss", f"is {value:g}" + ("" if part is None else f": {part}"), fix)
     if not loss.requires_grad:
-        raise _Stop(
+        raise Finding(
             "loss", "has no gradient", "compute it from logprobs_list without detach(), .item(), .data or no_grad"
         )
+    if loss.dtype != torch.float32:
+        fix = "logprobs_list are float32; look for .double(), .half(), or a numpy number in the sum"
+        return Line("loss", "warn", f"is {loss.dtype}, {value:.4g}", fix)
     return Line("loss", "ok", f"a finite scalar, {value:.4g}")
 
 
 def _metrics_line(metrics: Any) -> Line:
     if not isinstance(metrics, dict):
-        raise _Stop("metrics", f"a {type(metrics).__name__}", "return a dict of names to floats, {} for none")
+        raise Finding("metrics", f"a {type(metrics).__name__}", "return a dict of names to floats, {} for none")
+    odd: Line | None = None
     for name, value in metrics.items():
         if not isinstance(name, str):
-            raise _Stop("metrics", f"the name {name!r} is a {type(name).__name__}", "use text as names")
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise Finding("metrics", f"the name {name!r} is a {type(name).__name__}", "use text as names")
+        if not isinstance(value, float):
             fix = "write float(x), or float(x.detach()) for a tensor"
             try:
-                float(value)
-            except (TypeError, ValueError):
-                raise _Stop("metrics", f"{name!r} is a {type(value).__name__}", fix) from None
-            return Line("metrics", "warn", f"{name!r} is a {type(value).__name__}", fix)
-    return Line("metrics", "ok", ", ".join(metrics) or "none")
+                value = float(value.detach() if isinstance(value, torch.Tensor) else value)  # noqa: PLW2901
+            except (TypeError, ValueError, RuntimeError):
+                raise Finding("metrics", f"{name!r} is a {type(metrics[name]).__name__}", fix) from None
+            odd = odd or Line("metrics", "warn", f"{name!r} is a {type(metrics[name]).__name__}", fix)
+        if not math.isfinite(value):
+            fix = "charts leave it out; look for a mean of nothing or a division by 0"
+            odd = Line("metrics", "warn", f"{name!r} is {value:g}", fix)
+    return odd or Line("metrics", "ok", ", ".join(metrics) or "none")
 
 
-def _raised(fn: Callable[..., Any], error: BaseException, when: str = "") -> _Stop:
-    code = getattr(fn, "__code__", None) or getattr(getattr(fn, "func", None), "__code__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if code is not None and f.filename == code.co_filename]
-    place = f"line {own[-1].lineno}: {own[-1].line}" if own else ""
-    message = f"{when}{type(error).__name__}: {error}".strip()
-    return _Stop("returns", message, f"look at {place}" if place else "the error is not in the function itself")
+def _inputs(subject: Subject, leaves: list[torch.Tensor]) -> None:
+    if any(leaf.grad is not None for leaf in leaves):
+        raise Finding(
+            "inputs", "the function called backward() itself", "return the loss; the trainer differentiates it"
+        )
+    for index, (leaf, before) in enumerate(zip(leaves, subject.logprobs, strict=True)):
+        if not torch.equal(leaf.detach(), before):
+            fix = "work on a copy: logprobs_list[i].clone()"
+            raise Finding("inputs", f"logprobs_list[{index}] was changed in place", fix)
+    for index, (datum, before) in enumerate(zip(subject.data, subject.given, strict=True)):
+        now, then = datum.loss_fn_inputs, before.loss_fn_inputs
+        changed = sorted(set(now) ^ set(then)) or [k for k in then if not _same(now[k], then[k])]
+        if changed:
+            fix = "work on a copy: .to_torch() shares the datum's memory, .to_torch().clone() does not"
+            raise Finding("inputs", f'data[{index}].loss_fn_inputs["{changed[0]}"] was changed', fix)
 
 
-def _largest(gradient: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
-    """(datum, position) of the largest gradients, one a datum first."""
-    best = sorted(
-        ((float(g.abs().max()), i, int(g.abs().argmax())) for i, g in enumerate(gradient) if len(g)), reverse=True
-    )
-    return [(i, p) for _, i, p in best[:POSITIONS]]
+def _same(a: Any, b: Any) -> bool:
+    a, b = a.to_numpy(), b.to_numpy()
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
 
 
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-5 * max(1.0, abs(a), abs(b))
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(a.detach(), b)
-
-
-def _some(indices: Sequence[int]) -> str:
-    shown = ", ".join(str(i) for i in indices[:3])
-    return shown + (f" and {len(indices) - 3} more" if len(indices) > 3 else "")
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
+def _gradient(loss: torch.Tensor, leaves: list[torch.Tensor], lines: list[Line]) -> None:
+    try:
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    except RuntimeError as error:
+        raise Finding("gradient", f"autograd says: {str(error).splitlines()[0]}", "look for edits in place") from None
+    missing = [i for i, g in enumerate(found) if g is None]
+    if missing:
+        raise Finding(
+            "gradient",
+            f"none reaches datum {some(missing)} of {len(found)}",
+            "use every logprobs_list[i] in the loss; look for an index that skips some, for .item() and detach()",
+        )
+    bad = [i for i, g in enumerate(found) if g is not None and not bool(torch.isfinite(g).all())]
+    if bad:
+        raise Finding(
+            "gradient",
+            f"nan or inf at datum {some(bad)}",
+            "look for log(0), sqrt(0), 0/0 or exp of something large; torch.where does not stop a nan gradient",
+        )
+    silent = [i for i, g in enumerate(found) if g is not None and not bool(g.any())]
+    if silent:
+        fix = "is that meant? Clamps, relu and rounding give no gradient where they are flat"
+        lines.append(Line("gradient", "warn", f"exactly 0 at datum {some(silent)} of {len(found)}", fix))
+    else:
+        lines.append(Line("gradient", "ok", f"finite, reaches every datum ({len(found)})"))

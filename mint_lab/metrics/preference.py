@@ -5,15 +5,20 @@ r"""Numbers about pairs, one definition each.
 ====================  ============================================================================  ===================
 name                  meaning, unit                                                                 also called
 ====================  ============================================================================  ===================
-pair_accuracy         share of pairs with margin > 0 (a tie is not a win), 0 to 1                   rewards/accuracies
-mean_margin           mean of chosen - rejected, nats                                               rewards/margins
+pair_accuracy         share of pairs with margin > 0 (a tie is not a win), 0 to 1                   accuracy
+mean_margin           mean of chosen - rejected, nats                                               margin
 logps/chosen          mean sequence log-probability of the chosen side, nats                        same
 logps/rejected        mean sequence log-probability of the rejected side, nats                      same
 displacement_frac     share of pairs whose margin rose while the chosen log-probability fell        likelihood
                       since the start, 0 to 1                                                       displacement
 ====================  ============================================================================  ===================
 
-A loss that scales its margins (by ``beta``) reports ``mean_margin`` scaled; the functions here never do.
+A loss without a reference model that scales its margins (by ``beta``) reports ``mean_margin`` scaled; the functions
+here never do. A loss with a reference model leaves these numbers alone, which compare with any other loss, and also
+reports those of its rewards :math:`\beta (s - s_{ref})`, as TRL does: ``rewards/chosen`` and ``rewards/rejected``
+(means, nats times beta), ``rewards/margins`` (mean difference) and ``rewards/accuracies`` (share of pairs with a
+difference above 0; one that rounding alone explains counts one half, so that 0.5 is where training begins). Where a
+loss estimates the KL divergence from the reference, that is ``kl/reference``, nats a completion.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ import torch
 
 from ..errors import DataError
 
-__all__ = ["displacement_frac", "margins", "pair_metrics", "saturation"]
+__all__ = ["displacement_frac", "margins", "pair_metrics"]
 
 
 def margins(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
@@ -59,8 +64,3 @@ def displacement_frac(
     wider = margins(chosen, rejected) > margins(chosen_before, rejected_before)
     fell = chosen.detach() < chosen_before.detach()
     return float((wider & fell).float().mean())
-
-
-def saturation(chosen: torch.Tensor, rejected: torch.Tensor, beta: float = 1.0) -> float:
-    r"""Mean of :math:`\sigma(\beta m)`: at 1 a Bradley-Terry loss has no gradient left. Raises as :func:`margins`."""
-    return float(torch.sigmoid(beta * margins(chosen, rejected)).mean())

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.data import Pair, addition_problems, arithmetic_pairs, load_pairs, pairs_to_data
-from mint_lab.errors import DataError
+from mint_lab.data import Pair, addition_problems, arithmetic_pairs, encode, load_pairs, pairs_to_data
+from mint_lab.errors import ConfigError, DataError
 
 ROWS = [
     {"prompt": "Say hi.", "chosen": " Hi!", "rejected": " No."},
@@ -299,7 +299,8 @@ def test_completions_that_lose_their_end_are_counted(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([], "no pairs"),
+        ([], "the list given is empty, expected at least one row"),
+        ([("a", "b", "c")], "datum 0: found tuple, expected a row with named columns, or a Pair"),
         ([PAIRS[0], Pair("a", "b", "b")], "datum 1: chosen and rejected are the same"),
         ([PAIRS[0], Pair("a", "b", None)], r"datum 1, field 'rejected': found nothing \(None\)"),  # pyright: ignore
         ([PAIRS[0], Pair([], "b", "c")], "datum 1, field 'prompt': no messages, expected at least one"),
@@ -329,3 +330,19 @@ def test_1000_real_pairs(hh_rlhf: Path, tokenizer: Any) -> None:
             assert tokenizer.decode(targets[weights == 1]) == f"{text}<|end|>"
             assert (weights == 0).sum() == prompt_length - 1
         assert sides[0].model_input.to_ints()[:prompt_length] == sides[1].model_input.to_ints()[:prompt_length]
+
+
+def test_rows_are_taken_as_they_are(tokenizer: Any) -> None:
+    rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in PAIRS]
+    expected = [d.model_input.to_ints() for d in pairs_to_data(PAIRS, tokenizer)]
+    assert [d.model_input.to_ints() for d in pairs_to_data(rows, tokenizer)] == expected
+    for source in (iter(rows), datasets.Dataset.from_list(rows), pd.DataFrame(rows)):
+        assert [d.model_input.to_ints() for d in pairs_to_data(source, tokenizer)] == expected
+
+
+@pytest.mark.parametrize(("wrong", "found"), [("mint-tiny", "'mint-tiny'"), (object(), "a object")])
+def test_what_is_no_tokenizer(wrong: Any, found: str) -> None:
+    with pytest.raises(ConfigError, match=f"the tokenizer is {found}, expected .* client.get_tokenizer"):
+        pairs_to_data(PAIRS, wrong)
+    with pytest.raises(ConfigError, match=r"expected .* client.get_tokenizer"):
+        encode(wrong, "2+2=", "4")

@@ -214,3 +214,13 @@ def test_no_heavy_imports() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
+
+
+def test_a_problem_is_a_row_too() -> None:
+    problem = make_problem("addition", (12, 7))
+    assert dict(problem) == {"kind": "addition", "operands": (12, 7), "prompt": problem.prompt, "answer": " 19"}
+    assert problem.get("nothing") is None
+    with pytest.raises(KeyError):
+        problem["count"]
+    assert problem == make_problem("addition", (12, 7)) != make_problem("addition", (7, 12))
+    assert len({problem, make_problem("addition", (12, 7))}) == 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
-import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 
 from mint_lab.data import to_datum
 from mint_lab.errors import ConfigError
-from mint_lab.losses import LOSSES, LossRegistry, LossSpec, Param
+from mint_lab.losses import LOSSES, LossSpec, Param
+from mint_lab.losses.custom import spec_of
+from mint_lab.types import Datum
 
 BETA = Param("beta", 0.5, 0.0, 1.0, "made up", minimum=0.1)
 
@@ -36,6 +39,19 @@ def test_config_lays_what_is_given_over_the_defaults(given: dict[str, Any] | Non
     """A value beyond what a slider spans (here 1.0) may be given by hand."""
     assert spec().config(given) == {"beta": expected}
     assert isinstance(spec().config(given)["beta"], float)
+
+
+def test_settings_by_keyword_and_a_short_text() -> None:
+    data, logprobs = batch()
+    for fn in (spec().bind(beta=2), spec().bind({"beta": 2}), spec().bind({"beta": 3}, beta=2)):
+        assert float(fn(data, logprobs)[0].detach()) == -14.0
+    with pytest.raises(ConfigError, match="scaled: unknown setting 'gamma'"):
+        spec().bind(gamma=1)
+    with pytest.raises(ConfigError, match=r"scaled: the settings are 0.1, expected a dict"):
+        spec().bind(0.1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"scaled: the settings are 0.1, expected a dict"):
+        spec().bind(0.1, beta=2)  # type: ignore[arg-type]
+    assert repr(LOSSES["simpo"]) == "LossSpec('simpo', v1, preference)"
 
 
 @pytest.mark.parametrize(
@@ -115,19 +131,6 @@ def test_policy_losses_take_absent_weights_as_ones() -> None:
     assert loss.item() == pytest.approx(-7 * math.exp(0.5) + 1, rel=1e-6)
 
 
-def test_the_registry_is_a_mapping() -> None:
-    registry = LossRegistry()
-    first = registry.register(spec("a"))
-    assert (list(registry), len(registry), "a" in registry, "b" in registry) == (["a"], 1, True, False)
-    assert registry["a"] is first
-    assert registry.get("b") is None
-    assert repr(registry) == "LossRegistry(a)"
-    with pytest.raises(KeyError):
-        registry["b"]
-    with pytest.raises(ConfigError, match=r"^unknown loss 'aa'; expected one of: a; did you mean 'a'\?$"):
-        registry["aa"]
-
-
 def test_the_shipped_losses() -> None:
     assert {"cross_entropy", "importance_sampling", "ppo", "cispo", "dro", "pairwise_preference"} <= set(LOSSES)
     for name, loss in LOSSES.items():
@@ -139,57 +142,40 @@ def test_the_shipped_losses() -> None:
         assert all(p.low <= p.default <= p.high and p.doc for p in loss.params)
 
 
-def test_registering_again_counts_versions_and_keeps_the_source() -> None:
-    registry = LossRegistry()
-    assert registry.register(spec()).label == "scaled v1"
-    assert registry.register(spec()).label == "scaled v2"
-    assert registry.register(spec(source="by hand")).source == "by hand"
-    assert registry["scaled"].label == "scaled v3"
-    assert "def scaled(" in registry.register(spec()).source
+def test_a_maximum() -> None:
+    capped = spec(params=(Param("beta", 0.1, 0.0, 0.4, maximum=0.5),))
+    assert capped.config({"beta": 0.5}) == {"beta": 0.5}
+    with pytest.raises(ConfigError, match=r"scaled: beta is 0\.6, expected a number from 0 to 0\.5"):
+        capped.config({"beta": 0.6})
 
 
-def test_a_function_without_source_is_registered_all_the_same() -> None:
-    made = LossRegistry().register(LossSpec(name="c", family="custom", fn=math.fsum))
-    assert made.source == ""
+def test_every_loss_that_ships_says_what_it_is() -> None:
+    for name, shipped in LOSSES.items():
+        assert shipped.name == name
+        assert shipped.formula
+        assert shipped.summary.endswith(".")
+        assert shipped.fn.__doc__
+        assert shipped.paper.startswith("https://") or shipped.builtin
+        assert all(
+            p.doc and p.low <= p.default <= p.high and p.minimum <= p.default <= p.maximum for p in shipped.params
+        )
+        signature = inspect.signature(shipped.fn).parameters
+        assert {p.name: p.default for p in shipped.params} == {
+            k: v.default for k, v in signature.items() if isinstance(v.default, float)
+        }
 
 
-def test_builtin_names_are_not_for_the_taking() -> None:
-    registry = LossRegistry()
-    registry.register(spec("ppo", builtin=True))
-    with pytest.raises(ConfigError, match="'ppo' is a built-in loss of the API; choose another name"):
-        registry.register(spec("ppo"))
-    assert registry["ppo"].version == 1
-
-
-def test_subscribers_hear_of_each_version_until_they_are_disposed() -> None:
-    registry, heard = LossRegistry(), []
-    dispose = registry.subscribe(lambda loss: heard.append(loss.label))
-    registry.register(spec("a"))
-    registry.register(spec("a"))
-    dispose()
-    registry.register(spec("a"))
-    dispose()  # a second time does nothing
-    assert heard == ["a v1", "a v2"]
-
-
-def test_a_subscriber_may_look_up_and_dispose_in_the_middle() -> None:
-    registry, heard = LossRegistry(), []
-
-    def once(loss: LossSpec) -> None:
-        heard.append(registry[loss.name].version)
-        dispose()
-
-    dispose = registry.subscribe(once)
-    registry.register(spec("a"))
-    registry.register(spec("a"))
-    assert heard == [1]
-
-
-def test_versions_do_not_get_lost_between_threads() -> None:
-    registry = LossRegistry()
-    threads = [threading.Thread(target=lambda: [registry.register(spec()) for _ in range(50)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert registry["scaled"].version == 200
+@pytest.mark.parametrize("name", [name for name, s in LOSSES.items() if not s.builtin])
+def test_a_loss_that_ships_can_be_opened_as_a_cell(name: str) -> None:
+    """Its own source, with the public names of the modules, is the whole loss; as a cell it reads the same inputs."""
+    modules = [importlib.import_module(f"mint_lab.losses.{m}") for m in ("preference", "reference", "rollouts")]
+    namespace = {key: getattr(module, key) for module in modules for key in module.__all__}
+    namespace |= {"torch": torch, "F": torch.nn.functional, "Datum": Datum, "ConfigError": ConfigError}
+    fields = ("logprobs", "advantages", "teacher_logprobs", "reference_logprobs")
+    data = [to_datum([1, 2, 3], 2, **{f: [-9.0, -k / 4] for k, f in enumerate(fields)}) for _ in range(2)]
+    lists = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0, -1.0])]
+    shipped = LOSSES[name]
+    exec(shipped.source, namespace)
+    fn = namespace[shipped.fn.__name__]
+    assert fn(data, lists)[1] == shipped.fn(data, lists)[1]
+    assert spec_of(fn).inputs == tuple(x for x in shipped.inputs if x == "reference_logprobs")

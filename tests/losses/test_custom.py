@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
 
 from mint_lab.errors import ConfigError
-from mint_lab.losses import LOSSES
+from mint_lab.losses import LOSSES, reference
 from mint_lab.losses.custom import Range, loss, params_of, spec_of
-
-
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    before = dict(LOSSES._specs)
-    yield
-    LOSSES._specs.clear()
-    LOSSES._specs.update(before)
+from mint_lab.losses.preference import sequence_scores
 
 
 def test_the_decorator_registers_and_returns_the_function() -> None:
@@ -89,3 +81,30 @@ def test_functions_that_cannot_be_a_loss(fn: Any, message: str) -> None:
 def test_ranges_that_are_none(low: Any, high: Any) -> None:
     with pytest.raises(ConfigError, match="lower one first"):
         Range(low, high)
+
+
+def test_a_function_that_reads_the_reference_says_so() -> None:
+    def by_key(data: Any, logprobs_list: Any) -> Any:
+        return [d.loss_fn_inputs["reference_logprobs"] for d in data]
+
+    def in_a_function_inside(data: Any, logprobs_list: Any) -> Any:
+        def read(datum: Any) -> Any:
+            return datum.loss_fn_inputs["reference_logprobs"]
+
+        return [read(d) for d in data]
+
+    def by_helper(data: Any, logprobs_list: Any) -> Any:
+        return reference.log_ratios(data, *sequence_scores(data, logprobs_list)[:2])
+
+    def by_another_loss(data: Any, logprobs_list: Any, beta: float = 1.0) -> Any:
+        return reference.dpo_loss(data, logprobs_list, beta)
+
+    def not_at_all(data: Any, logprobs_list: Any) -> Any:
+        """Reads no reference_logprobs."""
+        return sequence_scores(data, logprobs_list)
+
+    for fn in (by_key, in_a_function_inside, by_helper, by_another_loss):
+        assert spec_of(fn).inputs == ("reference_logprobs",)
+    assert spec_of(not_at_all).inputs == ()
+    loss(inputs=("reference_logprobs",))(not_at_all)
+    assert LOSSES["not_at_all"].inputs == ("reference_logprobs",)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.losses import LOSSES, pairwise_preference_loss
-from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
+from mint_lab.losses.preference import cpo_loss, hinge_loss, orpo_loss, sequence_scores, simpo_loss
 from mint_lab.types import Datum, ModelInput, TensorData
 
-ALL = [pairwise_preference_loss, hinge_loss, simpo_loss]
+ALL = [pairwise_preference_loss, hinge_loss, simpo_loss, cpo_loss, orpo_loss]
 
 
 def datum(weights: list[float]) -> Datum:
@@ -129,6 +129,67 @@ def test_simpo_by_hand() -> None:
     assert lists[1].grad.tolist() == pytest.approx([0.5 * slope / 1.5, slope / 1.5])
 
 
+def gradients(lists: list[torch.Tensor]) -> list[list[float]]:
+    return [lp.grad.tolist() for lp in lists if lp.grad is not None]
+
+
+def test_cpo_by_hand() -> None:
+    """Bradley-Terry at beta 0.5 on a margin of 2, and 3 times the chosen side's nll of 1 over one token."""
+    data, lists = one_pair()
+    loss, metrics = cpo_loss(data, lists, beta=0.5, alpha=3.0)
+    loss.backward()
+    slope = 0.5 / (1 + math.e)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1)) + 3, rel=1e-6)
+    assert metrics == pytest.approx({"loss": loss.item(), "pair_accuracy": 1.0, "mean_margin": 1.0, "nll": 1.0})
+    assert gradients(lists)[0] == pytest.approx([0, -slope - 3])
+    assert gradients(lists)[1] == pytest.approx([0.5 * slope, slope])
+
+
+def test_the_nll_of_cpo_is_a_mean_over_tokens_and_not_over_pairs() -> None:
+    """Chosen sides of three tokens at -1 and one at -5: 8 / 4, where a mean of means would be 3."""
+    data = [datum([1, 1, 1]), datum([1]), datum([1]), datum([1])]
+    lists = [leaf(-1, -1, -1), leaf(-1), leaf(-5), leaf(-1)]
+    assert cpo_loss(data, lists)[1]["nll"] == pytest.approx(2)
+    assert orpo_loss(data, lists)[1]["nll"] == pytest.approx(2)
+
+
+def test_orpo_by_hand() -> None:
+    """Means -1 and -2: log-odds -1 - ln(1 - 1/e) and -2 - ln(1 - 1/e^2), slopes 1 / (1 - p); nll 1."""
+    data, lists = one_pair()
+    loss, metrics = orpo_loss(data, lists, beta=0.3)
+    loss.backward()
+    margin = 1 - math.log(1 - math.exp(-1)) + math.log(1 - math.exp(-2))
+    slope = 0.3 / (1 + math.exp(margin))
+    assert loss.item() == pytest.approx(1 + 0.3 * math.log1p(math.exp(-margin)), rel=1e-6)
+    assert metrics == pytest.approx({"loss": loss.item(), "pair_accuracy": 1.0, "mean_margin": margin, "nll": 1.0})
+    down = slope / (1 - math.exp(-2)) / 1.5
+    assert gradients(lists)[0] == pytest.approx([0, -1 - slope / (1 - math.exp(-1))])
+    assert gradients(lists)[1] == pytest.approx([0.5 * down, down])
+
+
+@pytest.mark.parametrize("values", [(0.0, -1.0), (-1.0, 0.0), (-1e-9, -1e4), (-1e4, -1e-9)])
+def test_orpo_is_finite_where_a_side_is_certain(values: tuple[float, float]) -> None:
+    """The odds of p = 1 are infinite."""
+    lists = [leaf(values[0]), leaf(values[1])]
+    loss, metrics = orpo_loss([datum([1]), datum([1])], lists)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert math.isfinite(metrics["mean_margin"])
+    assert np.isfinite(gradients(lists)).all()
+
+
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_gradient_check(loss_fn: Callable[..., Any]) -> None:
+    noise = torch.Generator().manual_seed(0)
+    weights = [[0, 1, 1], [0, 0.5, 1], [1, 1], [0, 1, 0.25]]
+    lists = [-torch.rand(len(w), generator=noise, dtype=torch.float64) - 0.1 for w in weights]
+
+    def loss(*leaves: torch.Tensor) -> torch.Tensor:
+        return loss_fn([datum(w) for w in weights], list(leaves), beta=0.3)[0]
+
+    assert torch.autograd.gradcheck(loss, [lp.requires_grad_() for lp in lists])
+
+
 @pytest.mark.parametrize("loss_fn", ALL)
 def test_the_loss_is_the_mean_over_pairs(loss_fn: Callable[..., Any]) -> None:
     data, lists = one_pair()
@@ -197,13 +258,19 @@ def test_weights_that_do_not_fit(loss_fn: Callable[..., Any]) -> None:
     assert (caught.value.index, caught.value.field) == (0, "weights")
 
 
-def test_simpo_needs_something_to_take_a_mean_of() -> None:
+@pytest.mark.parametrize("loss_fn", [simpo_loss, orpo_loss])
+def test_a_mean_needs_something_to_be_taken_of(loss_fn: Callable[..., Any]) -> None:
     with pytest.raises(DataError, match="no token counts") as caught:
-        simpo_loss([datum([1]), datum([0])], [leaf(-1), leaf(-1)])
+        loss_fn([datum([1]), datum([0])], [leaf(-1), leaf(-1)])
     assert caught.value.index == 1
 
 
-@pytest.mark.parametrize("name", ["pairwise_preference", "hinge", "simpo"])
+def test_cpo_needs_a_chosen_token() -> None:
+    with pytest.raises(DataError, match="no token of the chosen sides counts"):
+        cpo_loss([datum([0]), datum([1])], [leaf(-1), leaf(-1)])
+
+
+@pytest.mark.parametrize("name", ["pairwise_preference", "hinge", "simpo", "cpo", "orpo"])
 def test_settings(name: str) -> None:
     spec = LOSSES[name]
     assert (spec.pairs, spec.builtin, spec.separable, spec.inputs) == (True, False, False, ("weights",))

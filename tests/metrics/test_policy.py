@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.errors import DataError
-from mint_lab.metrics import clip_metrics, ratio_metrics
+from mint_lab.metrics import (
+    clip_metrics,
+    kl_base_metrics,
+    log_ratios_by_sign,
+    mismatch_metrics,
+    ratio_metrics,
+)
 
 LN2 = math.log(2)
 
@@ -94,6 +100,45 @@ def test_what_stands_at_weight_0_is_not_read(odd: float) -> None:
     logp, logq, a = torch.tensor([odd, -1.0]), torch.tensor([-1.0, -1.5]), torch.tensor([odd, 1.0])
     assert all(math.isfinite(v) for v in ratio_metrics(logp, logq, weights).values())
     assert clip_metrics(logp, logq, a, weights)["clip_frac/high"] == 1
+
+
+def test_infinite_ratios_leave_no_nan() -> None:
+    """One token of two that the sampler gave no probability: its weight is all there is, 1 of 2."""
+    found = ratio_metrics(torch.tensor([-1.0, -1.0]), torch.tensor([-math.inf, -1.0]))
+    assert found["ess"] == 0.5
+    assert (found["ratio/mean"], found["kl/k1"], found["kl/k2"], found["kl/k3"]) == (
+        math.inf,
+        -math.inf,
+        math.inf,
+        math.inf,
+    )
+    # A token that the trainer gives none has the ratio 0: w = 2, 0, and ess = 1 / 2.
+    none = ratio_metrics(torch.tensor([-math.inf, -1.0]), torch.tensor([-1.0, -1.0]))
+    assert (none["ess"], none["ratio/min"], none["kl/k1"]) == (0.5, 0, math.inf)
+    assert ratio_metrics(torch.full((2,), -math.inf), torch.tensor([-1.0, -2.0]))["ess"] == 1
+
+
+def test_divergence_from_the_base_by_hand() -> None:
+    """Ratios b / p of 1/2 and 1: k1 = (ln 2) / 2, k2 = (ln 2)^2 / 4, k3 = (1/2 - 1 + ln 2) / 2."""
+    logp = torch.tensor([-1.0, -2.0, -5.0])
+    base = logp - torch.tensor([LN2, 0.0, 3.0])
+    assert kl_base_metrics(logp, base, torch.tensor([1.0, 1.0, 0.0])) == pytest.approx(
+        {"kl_base/k1": LN2 / 2, "kl_base/k2": LN2**2 / 4, "kl_base/k3": (LN2 - 0.5) / 2}
+    )
+
+
+def test_mismatch_by_hand() -> None:
+    logp = torch.tensor([-1.0, -2.0, -3.0])
+    found = mismatch_metrics(logp, torch.tensor([-1.5, -1.9, 9.0]), torch.tensor([1.0, 1.0, 0.0]))
+    assert found == pytest.approx({"mismatch/mean": 0.3, "mismatch/max": 0.5}, rel=1e-6)
+
+
+def test_log_ratios_by_the_sign_of_the_advantage() -> None:
+    logp = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    signs = torch.tensor([1.0, -1.0, 0.0, 2.0, -1.0])
+    rising, falling = log_ratios_by_sign(logp, torch.zeros(5), signs, torch.tensor([1.0, 1, 1, 1, 0]))
+    assert rising.tolist() == pytest.approx([0.1, 0.4])
+    assert falling.tolist() == pytest.approx([0.2])
 
 
 def test_no_graph_is_kept() -> None:

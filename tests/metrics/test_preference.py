@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.errors import DataError
-from mint_lab.metrics import displacement_frac, margins, pair_metrics, saturation
+from mint_lab.metrics import displacement_frac, margins, pair_metrics
 
 scores = st.lists(st.tuples(*[st.floats(-50, 0, width=32)] * 4), min_size=1, max_size=9)
 
@@ -33,13 +31,6 @@ def test_displacement_by_hand() -> None:
     assert displacement_frac(*before, *before) == 0
 
 
-def test_saturation_by_hand() -> None:
-    """sigma(0) = 1/2, sigma(ln 3) = 3/4; twice the beta, ln 9: 9/10."""
-    chosen, rejected = torch.tensor([0.0, math.log(3)]), torch.tensor([0.0, 0.0])
-    assert saturation(chosen, rejected) == pytest.approx(0.625)
-    assert saturation(chosen, rejected, beta=2) == pytest.approx((0.5 + 0.9) / 2)
-
-
 @given(scores)
 def test_ranges_and_symmetry(rows: list[tuple[float, ...]]) -> None:
     a, b, c, d = torch.tensor(rows, dtype=torch.float64).T
@@ -48,8 +39,8 @@ def test_ranges_and_symmetry(rows: list[tuple[float, ...]]) -> None:
     assert here["pair_accuracy"] + there["pair_accuracy"] + ties == pytest.approx(1)
     assert here["mean_margin"] == pytest.approx(-there["mean_margin"])
     assert here["mean_margin"] == pytest.approx(here["logps/chosen"] - here["logps/rejected"], abs=1e-9)
-    assert saturation(a, b) + saturation(b, a) == pytest.approx(1)
-    assert 0 <= displacement_frac(a, b, c, d) <= float((a < c).double().mean())
+    fell = float((a < c).double().mean())
+    assert 0 <= displacement_frac(a, b, c, d) <= fell + 1e-6  # a mean in float32 beside one in double precision
 
 
 def test_no_graph_is_kept() -> None:
@@ -65,5 +56,3 @@ def test_bad_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
         pair_metrics(torch.zeros(a), torch.zeros(b))
     with pytest.raises(DataError, match="expected one score a pair"):
         displacement_frac(good, good, torch.zeros(a), torch.zeros(b))
-    with pytest.raises(DataError, match="expected one score a pair"):
-        saturation(torch.zeros(a), torch.zeros(b))

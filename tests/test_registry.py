@@ -1,0 +1,169 @@
+"""The registry that losses and rewards share, with an entry of its own."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from mint_lab.errors import ConfigError
+from mint_lab.registry import Registry
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str
+    fn: Callable[..., Any]
+    version: int = 1
+    source: str = ""
+    builtin: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
+def scaled(x: float) -> float:
+    return 2 * x
+
+
+def spec(name: str = "scaled", **given: Any) -> Named:
+    return Named(name, scaled, **given)
+
+
+def test_the_registry_is_a_mapping() -> None:
+    registry = Registry("loss")
+    first = registry.register(spec("a"))
+    assert (list(registry), len(registry), "a" in registry, "b" in registry) == (["a"], 1, True, False)
+    assert registry["a"] is first
+    assert registry.get("b") is None
+    assert repr(registry) == "<loss registry: a>"
+    with pytest.raises(KeyError):
+        registry["b"]
+    with pytest.raises(ConfigError, match=r"^unknown loss 'aa'; expected one of: a; did you mean 'a'\?$"):
+        registry["aa"]
+
+
+def test_registering_again_counts_versions_and_keeps_the_source() -> None:
+    registry = Registry("loss")
+    assert registry.register(spec()).label == "scaled v1"
+    assert registry.register(spec()).label == "scaled v2"
+    assert registry.register(spec(source="by hand")).source == "by hand"
+    assert registry["scaled"].label == "scaled v3"
+    assert "def scaled(" in registry.register(spec()).source
+
+
+def test_a_function_without_source_is_registered_all_the_same() -> None:
+    made = Registry("loss").register(Named("c", math.fsum))
+    assert made.source == ""
+
+
+def test_builtin_names_are_not_for_the_taking() -> None:
+    registry = Registry("loss")
+    registry.register(spec("ppo", builtin=True))
+    with pytest.raises(ConfigError, match="'ppo' is a built-in loss; choose another name"):
+        registry.register(spec("ppo"))
+    assert registry["ppo"].version == 1
+
+
+def test_subscribers_hear_of_each_version_until_they_are_disposed() -> None:
+    registry, heard = Registry("loss"), []
+    dispose = registry.subscribe(lambda loss: heard.append(loss.label))
+    registry.register(spec("a"))
+    registry.register(spec("a"))
+    dispose()
+    registry.register(spec("a"))
+    dispose()  # a second time does nothing
+    assert heard == ["a v1", "a v2"]
+
+
+def test_a_subscriber_may_look_up_and_dispose_in_the_middle() -> None:
+    registry, heard = Registry("loss"), []
+
+    def once(loss: Named) -> None:
+        heard.append(registry[loss.name].version)
+        dispose()
+
+    dispose = registry.subscribe(once)
+    registry.register(spec("a"))
+    registry.register(spec("a"))
+    assert heard == [1]
+
+
+def test_versions_do_not_get_lost_between_threads() -> None:
+    registry = Registry("loss")
+    threads = [threading.Thread(target=lambda: [registry.register(spec()) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert registry["scaled"].version == 200
+
+
+def test_the_next_version() -> None:
+    registry = Registry("reward")
+    assert registry.next_version("scaled") == 1
+    registry.register(spec())
+    assert registry.next_version("scaled") == 2
+    registry.register(spec("fixed", builtin=True))
+    with pytest.raises(ConfigError, match="'fixed' is a built-in reward; choose another name"):
+        registry.next_version("fixed")
+
+
+def test_a_function_that_is_added_takes_the_place_of_none() -> None:
+    registry: Registry[Named] = Registry("loss")
+    first = registry.register(spec("mine", builtin=True))
+    heard: list[str] = []
+    registry.subscribe(lambda entry: heard.append(entry.label))
+    others = [registry.add(Named("mine", fn)) for fn in (lambda x: x, lambda x: -x)]
+    assert [entry.label for entry in others] == heard == ["mine_2 v1", "mine_3 v1"]
+    assert registry["mine"] is first
+    assert [registry.add(Named("mine", entry.fn)) for entry in (first, *others)] == [first, *others], "the same again"
+    assert registry.add(spec("other")) is first, "whatever it is called, the function is there"
+    assert len(heard) == 2
+    method = [registry.add(Named("method", registry.next_version)) for _ in range(2)]
+    assert method[0] is method[1], "a bound method is a new object each time"
+
+
+def test_a_function_under_several_names_keeps_the_one_it_is_asked_for() -> None:
+    registry: Registry[Named] = Registry("loss")
+    entries = [registry.register(spec(name)) for name in ("a", "b")]
+    assert [registry.add(spec(name)) for name in ("a", "b", "c")] == [*entries, entries[0]]
+
+
+def test_a_subscriber_that_raises_does_not_silence_the_others() -> None:
+    registry: Registry[Named] = Registry("loss")
+    heard: list[str] = []
+
+    def first(entry: Named) -> None:
+        raise ConfigError(f"first cannot use {entry.label}")
+
+    def second(entry: Named) -> None:
+        heard.append(entry.label)
+        raise ValueError("second")
+
+    registry.subscribe(first)
+    registry.subscribe(second)
+    with pytest.raises(ConfigError, match="first cannot use scaled v1"):
+        registry.register(spec())
+    assert (heard, registry["scaled"].version) == (["scaled v1"], 1)
+
+
+def test_what_was_registered_first_can_be_had_again() -> None:
+    registry: Registry[Named] = Registry("loss")
+    registry.register(spec(source="the first"))
+    registry.register(spec(source="another"))
+    assert (registry.first("scaled").label, registry["scaled"].source) == ("scaled v1", "another")
+    heard: list[str] = []
+    registry.subscribe(lambda entry: heard.append(entry.label))
+    again = registry.restore("scaled")
+    assert (again.label, again.source, registry["scaled"], heard) == ("scaled v3", "the first", again, ["scaled v3"])
+    registry.register(spec("fixed", builtin=True))
+    with pytest.raises(ConfigError, match="'fixed' is a built-in loss"):
+        registry.restore("fixed")
+    with pytest.raises(ConfigError, match="unknown loss 'scald'"):
+        registry.restore("scald")

@@ -11,11 +11,13 @@ import concurrent.futures
 import contextvars
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from ..losses.guard import hand_back
 from ..types import AwaitableConcurrentFuture
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ class Worker:
         """Queue ``job``; its result or exception is the future's. A future cancelled before its turn is skipped.
 
         A job submitted by a running job (a custom loss that asks a model for reference log-probabilities) runs at once:
-        in the queue it would wait for the job that waits for it.
+        in the queue it would wait for the job that waits for it. It runs on this worker's thread in any case, also
+        where the loss is called on another one.
         """
         return self._put(_Job(concurrent.futures.Future(), job))
 
@@ -92,7 +95,7 @@ class Worker:
         future = job.future
         if threading.current_thread() is self._thread:
             _carry_out([job])
-        else:
+        elif not hand_back(self._thread, lambda: _carry_out([job])):
             self._jobs.put(job)
         return AwaitableConcurrentFuture(future)
 
@@ -114,7 +117,7 @@ def _with_company(first: _Job, jobs: _Queue) -> tuple[list[_Job], _Job | None, b
         return batch, None, False
     while True:
         try:
-            job = jobs.get(timeout=PATIENCE)
+            job = _soon(jobs)
         except queue.Empty:
             return batch, None, False
         if job is None:
@@ -123,6 +126,23 @@ def _with_company(first: _Job, jobs: _Queue) -> tuple[list[_Job], _Job | None, b
             return batch, job, False
         batch.append(job)
         size += job.size
+
+
+def _soon(jobs: _Queue) -> _Job | None:
+    """The next job, if it comes within ``PATIENCE``.
+
+    Raises:
+        queue.Empty: it does not.
+    """
+    # No get(timeout): where that runs out before it begins to wait, on a busy machine, Python 3.11 waits for ever.
+    end = time.perf_counter() + PATIENCE
+    while True:
+        try:
+            return jobs.get_nowait()
+        except queue.Empty:
+            if time.perf_counter() >= end:
+                raise
+            time.sleep(PATIENCE / 10)
 
 
 def _carry_out(batch: list[_Job]) -> None:

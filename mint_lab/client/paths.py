@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..engine.checkpoints import recover
 from ..errors import CheckpointError, ConfigError
 
 __all__ = ["Paths", "default_home"]
@@ -82,5 +83,6 @@ class Paths:
 
     def check_free(self, path: str, overwrite: bool) -> None:
         """Raise :class:`CheckpointError` where ``path`` exists and may not be replaced."""
+        recover(self.folder(path))
         if not overwrite and self.folder(path).exists():
             raise CheckpointError(f"{path} exists; choose another name or pass overwrite=True")

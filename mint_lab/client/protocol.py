@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from ..types import (
@@ -24,9 +26,18 @@ if TYPE_CHECKING:
         SamplingParams,
         SaveWeightsForSamplerResponse,
         SaveWeightsResponse,
+        TensorData,
     )
 
-__all__ = ["Future", "SamplingClient", "ServiceClient", "Tokenizer", "TrainingClient"]
+__all__ = [
+    "AdapterClient",
+    "Future",
+    "GradientClient",
+    "SamplingClient",
+    "ServiceClient",
+    "Tokenizer",
+    "TrainingClient",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -80,6 +91,29 @@ class TrainingClient(Protocol):
     def save_weights_and_get_sampling_client(self, name: str | None = None) -> SamplingClient: ...
     def get_tokenizer(self) -> Any: ...
     def get_info(self) -> GetInfoResponse: ...
+
+
+@runtime_checkable
+class GradientClient(Protocol):
+    """What a training client has besides where gradients can be looked at; the local one has it, hosted ones do not."""
+
+    def weight_gradient(
+        self, data: list[Datum], loss_fn: Any, loss_fn_config: Mapping[str, Any] | None = None
+    ) -> Future[TensorData]:
+        """dLoss/dweights, ``(parameters,)`` float32; ``loss_fn`` a built-in loss's name or a custom function.
+
+        Weights, optimizer and accumulated gradient stay as they are.
+        """
+        ...
+
+
+@runtime_checkable
+class AdapterClient(Protocol):
+    """What a training client has besides where its weights lie on this machine; hosted ones keep them on a server."""
+
+    def save_adapter(self, folder: Path) -> Future[None]:
+        """Write the adapter in PEFT's layout, replacing what is at ``folder``."""
+        ...
 
 
 @runtime_checkable

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.checkpoints import ABOUT, describe
+from ..engine.checkpoints import ABOUT, delete_checkpoint, describe, recover, recover_all
 from ..errors import CheckpointError
 from ..types import Checkpoint, CheckpointsListResponse, Cursor, TrainingRun, TrainingRunsResponse
 from .futures import at_once
@@ -101,6 +99,8 @@ class RestClient:
 
     def _folders(self, run: str) -> list[tuple[str, Path]]:
         """Path and folder of every checkpoint of a run, the latest first. What is half written has no plain name."""
+        for kind in _KINDS:
+            recover_all(self._paths.run(run) / kind)
         found = [
             (path, folder)
             for kind in _KINDS
@@ -142,14 +142,10 @@ class RestClient:
     def _delete(self, tinker_path: str) -> None:
         self._paths.parts(tinker_path)  # refuses plain directories
         folder = self._paths.folder(tinker_path)
+        recover(folder)
         if not (folder / ABOUT).is_file():
             raise CheckpointError(f"no checkpoint at {tinker_path}")
-        gone = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-        try:
-            folder.rename(gone)  # first out of sight, in one step: nobody reads a half-deleted one
-            shutil.rmtree(gone)
-        except OSError as error:
-            raise CheckpointError(f"cannot delete {tinker_path}: {error}") from error
+        delete_checkpoint(folder)
 
 
 def _checkpoint(path: str, folder: Path) -> Checkpoint:

@@ -220,6 +220,8 @@ class SamplingClient(Ready):
         return _Call(self._request(_tokens(prompt), num_samples, params), bool(prompt_logprobs), int(topk))
 
     def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> Request:
+        if not hasattr(params, "max_tokens"):
+            raise ConfigError(f"sampling_params is {params!r}, expected SamplingParams(max_tokens=...)")
         tokens, strings = self._stops(params.stop)
         room = max(self._base.context - len(prompt), 1)
         return Request(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Self
 
 from ..engine.checkpoints import load_checkpoint
 from ..engine.models import BaseModel, LoraShape, load_base
@@ -19,6 +21,9 @@ from .rest import RestClient
 from .sampling import SamplingClient
 from .training import TrainingClient
 
+if TYPE_CHECKING:
+    from ..types import APIFuture
+
 __all__ = ["ServiceClient"]
 
 
@@ -28,15 +33,17 @@ class ServiceClient:
     Args:
         home: folder for checkpoints; default ``$MINT_LAB_HOME`` or ``~/.mint_lab``.
         device: "cuda", "mps" or "cpu"; None picks the best one there is.
+        dtype: of the frozen weights, "float32" or "bfloat16"; None takes bfloat16 on a GPU that has it. What is
+            trained, log-probabilities and losses are float32 always.
         max_batch_tokens: tokens that go through the model at a time in training, shared prefixes counted once; a larger
             batch is cut, with the same result. None: what half of the free memory holds when a client is made.
         gradient_checkpointing: compute each layer again in the backward pass instead of keeping what it saw: less
             memory, about a third more time.
-        base_url, api_key, user_metadata, project_id: a hosted client's, so that its programs start here unchanged;
-            there is nothing to connect to, so ``base_url`` has to be None.
+        base_url, api_key, user_metadata, project_id, display_name, default_headers_overrides: a hosted client's, so
+            that its programs start here unchanged; there is nothing to connect to, so ``base_url`` has to be None.
 
     Raises:
-        ConfigError: a ``base_url`` is given, or a limit is not of its kind.
+        ConfigError: a ``base_url`` is given, ``home`` is no path, or a limit is not of its kind.
     """
 
     def __init__(
@@ -44,19 +51,25 @@ class ServiceClient:
         home: str | Path | None = None,
         *,
         device: str | None = None,
+        dtype: str | None = None,
         max_batch_tokens: int | None = None,
         gradient_checkpointing: bool = False,
         base_url: str | None = None,
         api_key: str | None = None,
         user_metadata: Mapping[str, str] | None = None,
         project_id: str | None = None,
+        display_name: str | None = None,
+        default_headers_overrides: Mapping[str, str] | None = None,
     ) -> None:
         if base_url is not None:
             raise ConfigError(
                 f"this client trains on this machine; mint_lab.client.connect({base_url!r}) is for servers"
             )
+        if not isinstance(home, (str, os.PathLike, NoneType)):
+            raise ConfigError(f"home is {home!r}, expected a folder; give a hosted client's arguments by name")
         self._paths = Paths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
+        self._dtype = dtype
         self._limits = Limits(max_batch_tokens, gradient_checkpointing)
 
     def __enter__(self) -> Self:
@@ -65,8 +78,9 @@ class ServiceClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Nothing is held here; clients and base models go when they are no longer used."""
+    def close(self, status: str = "success", detail: str | None = None) -> APIFuture[None]:
+        """Nothing is held here; clients and base models go when they are no longer used. The arguments are not used."""
+        return done(None)
 
     def create_lora_training_client(  # noqa: PLR0917, the SDK's signature
         self,
@@ -176,7 +190,7 @@ class ServiceClient:
         return self.get_server_capabilities()
 
     def _base(self, name: str) -> BaseModel:
-        return load_base(name, self._device)
+        return load_base(name, self._device, self._dtype)
 
     def _training_client(
         self, base: BaseModel, shape: LoraShape, seed: int | None, limits: Limits | None = None

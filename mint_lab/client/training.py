@@ -11,9 +11,8 @@ from ..engine.batch import read_batch
 from ..engine.checkpoints import load_checkpoint, save_checkpoint
 from ..engine.optimizer import Optimizer
 from ..engine.reference import fingerprint, reference_logprobs
-from ..engine.step import Builtin, Custom, PassResult, run_pass
+from ..engine.step import Builtin, PassResult, run_pass
 from ..errors import CheckpointError, ConfigError
-from ..losses import LOSSES
 from ..types import (
     ForwardBackwardOutput,
     GetInfoResponse,
@@ -24,8 +23,10 @@ from ..types import (
     SaveWeightsResponse,
     TensorData,
 )
+from .flat_gradient import flat_gradient
 from .futures import Ready, done, worker_of
 from .limits import Limits
+from .objective import builtin, custom
 from .paths import Paths
 from .sampling import SamplingClient
 
@@ -69,7 +70,7 @@ class TrainingClient(Ready):
         self, data: list[Datum], loss_fn: str, loss_fn_config: Mapping[str, float] | None = None
     ) -> APIFuture[ForwardBackwardOutput]:
         """Log-probabilities and the value of a built-in loss, without gradients. Raises as :meth:`forward_backward`."""
-        return self._pass(data, self._builtin(loss_fn, loss_fn_config), backward=False)
+        return self._pass(data, builtin(loss_fn, loss_fn_config), backward=False)
 
     def forward_backward(
         self,
@@ -98,7 +99,7 @@ class TrainingClient(Ready):
             LossError: the loss is not finite (from the future).
             ModelError: out of memory, also with half the tokens at a time (from the future).
         """
-        objective = self._builtin(loss_fn, loss_fn_config)
+        objective = builtin(loss_fn, loss_fn_config)
         return self._pass(data, objective, backward=True, return_gradients=return_gradients)
 
     def forward_backward_custom(
@@ -119,14 +120,22 @@ class TrainingClient(Ready):
             LossError: the function returned no finite scalar with a gradient for every datum (from the future). What
                 it raises itself passes through.
         """
-        if not callable(loss_fn):
-            raise ConfigError(
-                f"loss_fn is {loss_fn!r}, expected a function (data, logprobs_list) -> (loss, metrics); "
-                "built-in losses go to forward_backward"
-            )
+        objective = custom(loss_fn)
         if loss_type_input not in (None, "logprobs"):
             raise ConfigError(f"loss_type_input is {loss_type_input!r}, expected 'logprobs', the only kind there is")
-        return self._pass(data, Custom(loss_fn), backward=True, return_gradients=return_gradients)
+        return self._pass(data, objective, backward=True, return_gradients=return_gradients)
+
+    def weight_gradient(
+        self, data: list[Datum], loss_fn: str | CustomLoss, loss_fn_config: Mapping[str, float] | None = None
+    ) -> APIFuture[TensorData]:
+        """dLoss/dweights at the present weights, flat: ``(parameters,)`` float32, weight by weight in PEFT's order.
+
+        Weights, optimizer and accumulated gradient stay as they are. Raises as :meth:`forward_backward` for a name, as
+        :meth:`forward_backward_custom` for a function.
+        """
+        objective = custom(loss_fn) if callable(loss_fn) else builtin(loss_fn, loss_fn_config)
+        data = _copied(data)
+        return self._worker.submit(lambda: flat_gradient(self._adapter, lambda: self._run(data, objective)))
 
     def optim_step(
         self, adam_params: AdamParams | None = None, *, optim_params: AdamParams | None = None
@@ -197,6 +206,10 @@ class TrainingClient(Ready):
 
         return self._worker.submit(save)
 
+    def save_adapter(self, folder: Path) -> APIFuture[None]:
+        """Save the weights alone, in PEFT's layout, in the place of ``folder``, or raise ``CheckpointError``."""
+        return self._worker.submit(lambda: save_checkpoint(folder, self._adapter, None))
+
     def save_weights_and_get_sampling_client(
         self,
         name: str | None = None,
@@ -241,6 +254,7 @@ class TrainingClient(Ready):
             DataError: the batch is not fit for the model (from the future).
         """
         base = self._adapter.base
+        data = _copied(data)
 
         def run() -> list[TensorData]:
             batch = read_batch(data, None, vocab_size=base.vocab_size, context=base.context)
@@ -261,8 +275,8 @@ class TrainingClient(Ready):
         arch = base.config.model_type
         if not base.packs:
             arch += " (runs padded: its attention takes no packed rows)"
-        elif base.window:
-            arch += f" (batches with sequences above its window of {base.window} tokens run padded)"
+        elif base.packs_up_to:
+            arch += f" (batches with sequences above its window of {base.packs_up_to} tokens run padded)"
         return GetInfoResponse(
             type="get_info",
             model_data=ModelData(arch=arch, model_name=base.name, tokenizer_id=base.source),
@@ -286,6 +300,9 @@ class TrainingClient(Ready):
     async def forward_backward_custom_async(self, *args: Any, **kwargs: Any) -> APIFuture[ForwardBackwardOutput]:
         return self.forward_backward_custom(*args, **kwargs)
 
+    async def weight_gradient_async(self, *args: Any, **kwargs: Any) -> APIFuture[TensorData]:
+        return self.weight_gradient(*args, **kwargs)
+
     async def optim_step_async(self, *args: Any, **kwargs: Any) -> APIFuture[OptimStepResponse]:
         return self.optim_step(*args, **kwargs)
 
@@ -303,6 +320,9 @@ class TrainingClient(Ready):
     ) -> APIFuture[SaveWeightsForSamplerResponse]:
         return self.save_weights_for_sampler(*args, **kwargs)
 
+    async def save_adapter_async(self, folder: Path) -> APIFuture[None]:
+        return self.save_adapter(folder)
+
     async def save_weights_and_get_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
         return self.save_weights_and_get_sampling_client(*args, **kwargs)
 
@@ -315,36 +335,27 @@ class TrainingClient(Ready):
     async def get_info_async(self) -> GetInfoResponse:
         return self.get_info()
 
-    def _builtin(self, name: Any, config: Mapping[str, float] | None) -> Builtin:
-        if not isinstance(name, str):
-            raise ConfigError(f"loss_fn is {name!r}, expected a name; functions go to forward_backward_custom")
-        spec = LOSSES[name]
-        if not spec.builtin:
-            raise ConfigError(f"{name!r} is a custom loss; give LOSSES[{name!r}].bind() to forward_backward_custom")
-        return Builtin(spec, spec.config(config))
-
     def _pass(
         self, data: list[Datum], objective: Objective, *, backward: bool, return_gradients: bool = False
     ) -> APIFuture[ForwardBackwardOutput]:
-        base = self._adapter.base
-        spec = objective.spec if isinstance(objective, Builtin) else None
+        data = _copied(data)
 
         def run() -> ForwardBackwardOutput:
             start = time.perf_counter()
-            batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
-            result = run_pass(
-                self._adapter,
-                batch,
-                objective,
-                backward=backward,
-                max_tokens=self.max_batch_tokens,
-                checkpointing=self.gradient_checkpointing,
-            )
-            if result.max_tokens is not None:
-                self.max_batch_tokens = result.max_tokens
+            result = self._run(data, objective, backward=backward)
             return _output(result, return_gradients, time.perf_counter() - start)
 
         return self._worker.submit(run)
+
+    def _run(self, data: list[Datum], objective: Objective, *, backward: bool = True) -> PassResult:
+        base = self._adapter.base
+        spec = objective.spec if isinstance(objective, Builtin) else None
+        batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
+        tokens, again = self.max_batch_tokens, self.gradient_checkpointing
+        result = run_pass(self._adapter, batch, objective, backward=backward, max_tokens=tokens, checkpointing=again)
+        if result.max_tokens is not None:
+            self.max_batch_tokens = result.max_tokens
+        return result
 
     def _load(self, path: str, *, with_optimizer: bool) -> APIFuture[LoadWeightsResponse]:
         def load() -> LoadWeightsResponse:
@@ -359,6 +370,11 @@ class TrainingClient(Ready):
             return LoadWeightsResponse(path=path)
 
         return self._worker.submit(load)
+
+
+def _copied(data: list[Datum]) -> list[Datum]:
+    """The caller's list may change before its turn comes; what is no list is refused there."""
+    return list(data) if isinstance(data, list | tuple) else data
 
 
 def _output(result: PassResult, return_gradients: bool, seconds: float) -> ForwardBackwardOutput:

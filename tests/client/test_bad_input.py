@@ -12,7 +12,7 @@ import torch
 
 from mint_lab.client.training import TrainingClient
 from mint_lab.errors import CheckpointError, ConfigError, DataError, LossError
-from mint_lab.losses import pairwise_preference_loss
+from mint_lab.losses import LOSSES, pairwise_preference_loss
 from mint_lab.types import AdamParams, Datum
 
 from ..engine.batches import datum, sampled
@@ -102,7 +102,12 @@ UNUSABLE: dict[str, tuple[Callable[[TrainingClient], Any], type[Exception], str]
     "a custom loss by name": (
         lambda c: c.forward_backward(PAIRS, "pairwise_preference"),
         ConfigError,
-        "is a custom loss",
+        r"is a custom loss; call forward_backward_custom\(data, mint_lab.LOSSES\['pairwise_preference'\].bind\(\)\)$",
+    ),
+    "a spec as a name": (
+        lambda c: c.forward_backward(PAIRS, LOSSES["simpo"]),
+        ConfigError,
+        r"^loss_fn is LossSpec\('simpo', v1, preference\), expected a name; call forward_backward_custom\(",
     ),
     "a function as built-in": (
         lambda c: c.forward_backward(PAIRS, sum_loss),
@@ -112,7 +117,22 @@ UNUSABLE: dict[str, tuple[Callable[[TrainingClient], Any], type[Exception], str]
     "a name as function": (
         lambda c: c.forward_backward_custom(PAIRS, "ppo"),
         ConfigError,
-        "built-in losses go to forward_backward",
+        r"^loss_fn is 'ppo', expected a function .*; call forward_backward\(data, 'ppo'\)$",
+    ),
+    "the name of a custom loss as function": (
+        lambda c: c.forward_backward_custom(PAIRS, "simpo"),
+        ConfigError,
+        r"expected a function .*; call forward_backward_custom\(data, mint_lab.LOSSES\['simpo'\].bind\(\)\)$",
+    ),
+    "a spec as function": (
+        lambda c: c.forward_backward_custom(PAIRS, LOSSES["simpo"]),
+        ConfigError,
+        r"^loss_fn is LossSpec\(.*; call forward_backward_custom\(data, mint_lab.LOSSES\['simpo'\].bind\(\)\)$",
+    ),
+    "no name at all as function": (
+        lambda c: c.forward_backward_custom(PAIRS, "x1"),
+        ConfigError,
+        r"^loss_fn is 'x1', expected a function \(data, logprobs_list\) -> \(loss, metrics\)$",
     ),
     "another input than logprobs": (
         lambda c: c.forward_backward_custom(PAIRS, sum_loss, loss_type_input="logits"),

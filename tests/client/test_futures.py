@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mint_lab.client.futures import Ready, Worker, at_once, done
+from mint_lab.client import futures
+from mint_lab.client.futures import Ready, Together, Worker, at_once, done
 from mint_lab.types import APIFuture
 
 
@@ -116,6 +117,15 @@ def test_the_thread_ends_with_its_worker_and_finishes_what_was_queued() -> None:
     assert last.result(10) == "done"
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_call_that_may_have_company_does_not_wait_for_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a patience as short as this, it is over before the wait for company begins, as on a busy machine."""
+    monkeypatch.setattr(futures, "PATIENCE", 1e-6)
+    worker = Worker("test")
+    doubled = Together(lambda items: [2 * item for item in items], limit=8)
+    for item in range(10_000):
+        assert worker.submit_to(doubled, item, 1).result(timeout=10) == 2 * item
 
 
 def test_answers_that_are_there_at_once() -> None:

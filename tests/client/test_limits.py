@@ -111,8 +111,8 @@ def test_twice_out_of_memory_is_an_error_from_the_future(
 @pytest.mark.parametrize(
     ("name", "packs", "arch"),
     [
-        ("qwen3", True, "qwen3"),
-        ("mistral", False, "mistral (runs padded: its attention takes no packed rows)"),
+        ("mistral", True, "mistral"),
+        ("gpt_neo", False, "gpt_neo (runs padded: its attention takes no packed rows)"),
     ],
 )
 def test_info_says_how_a_family_runs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +88,23 @@ def test_a_damaged_checkpoint_hides_no_others(rest: RestClient, service: Service
     with pytest.raises(CheckpointError, match="is damaged"):
         rest.get_training_run(bad.model_id).result()
     assert len(rest.list_checkpoints(bad.model_id).result().checkpoints) == 1, "it can still be found, and deleted"
+
+
+def test_a_checkpoint_whose_save_was_killed_between_its_renames(
+    rest: RestClient, service: ServiceClient, client: TrainingClient
+) -> None:
+    path = save(service, client, "one", 100)
+    folder = service._paths.folder(path)
+    aside = folder.with_name(".one.old")  # where the overwrite had moved it
+    folder.rename(aside)
+    assert [c.tinker_path for c in rest.list_checkpoints(client.model_id).result().checkpoints] == [path]
+    folder.rename(aside)
+    with pytest.raises(CheckpointError, match="exists; choose another name"):
+        client.save_state("one").result()
+    shutil.copytree(folder, aside)  # killed a little later: the new one is in its place already
+    rest.delete_checkpoint_from_tinker_path(path).result()
+    assert list(folder.parent.iterdir()) == []
+    assert rest.list_checkpoints(client.model_id).result().checkpoints == []
 
 
 def test_deleting(rest: RestClient, service: ServiceClient, client: TrainingClient) -> None:

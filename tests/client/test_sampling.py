@@ -200,3 +200,9 @@ def test_async_forms_and_facts(client: TrainingClient, qwen3: Path) -> None:
     assert sampler.get_tokenizer() is client.get_tokenizer()
     assert repr(sampler) == f"SamplingClient({str(qwen3)!r})"
     assert isinstance(sampler.result(), SamplingClient)
+
+
+def test_parameters_that_are_none(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    with pytest.raises(ConfigError, match=r"^sampling_params is {'max_tokens': 3}, expected SamplingParams\("):
+        sampler.sample(PROMPT, 1, {"max_tokens": 3})  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ def test_a_service_is_a_context_and_offers_the_bundled_model(tmp_path: Path) -> 
         found = service.get_server_capabilities()
     assert isinstance(found, GetServerCapabilitiesResponse)
     assert [m.model_name for m in found.supported_models] == ["mint-tiny"]
+    assert service.close("errored", detail="why").result() is None
     assert isinstance(service, Protocol)
     assert isinstance(connect(), ServiceClient)
     assert list(tmp_path.iterdir()) == [], "nothing is written before something is saved"
@@ -63,7 +64,15 @@ def test_a_hosted_clients_address_is_not_taken_silently() -> None:
         ConfigError, match=r"trains on this machine; mint_lab.client.connect\('https://x'\) is for servers"
     ):
         ServiceClient(base_url="https://x")
-    ServiceClient(api_key="tml-unused", user_metadata={"a": "b"}, project_id="p")
+    ServiceClient(
+        api_key="tml-unused",
+        user_metadata={"a": "b"},
+        project_id="p",
+        display_name="d",
+        default_headers_overrides={"x-a": "b"},
+    )
+    with pytest.raises(ConfigError, match=r"home is \{'a': 'b'\}, expected a folder"):
+        ServiceClient({"a": "b"})  # type: ignore[arg-type]  # the SDK's first argument
     with pytest.raises(TypeError):
         ServiceClient(devise="cpu")  # type: ignore[call-arg]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -373,3 +374,22 @@ def test_a_client_that_is_gone_leaves_nothing_behind(service: ServiceClient, qwe
     again = service.create_lora_training_client(str(qwen3), rank=2, seed=0)  # sweeps
     assert not any(f".{name}." in n for n, _ in keep._adapter.base._peft.named_parameters())
     assert again._adapter.base is keep._adapter.base
+
+
+def test_a_batch_is_what_it_was_when_it_was_submitted(client: TrainingClient) -> None:
+    """The list may be filled with the next batch while this one waits for its turn."""
+    batch = list(PAIRS)
+    begin = threading.Event()
+    client._worker.submit(begin.wait)
+    calls = [
+        client.forward_backward(batch, "cross_entropy"),
+        client.forward_backward_custom(batch, sum_loss),
+        client.forward(batch, "cross_entropy"),
+    ]
+    references = client.reference_logprobs(batch)
+    gradient = client.weight_gradient(batch, sum_loss)
+    batch.clear()
+    begin.set()
+    assert [len(call.result(60).loss_fn_outputs) for call in calls] == [len(PAIRS)] * 3
+    assert len(references.result(60)) == len(PAIRS)
+    assert gradient.result(60).to_torch().any()

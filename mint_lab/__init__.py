@@ -11,21 +11,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .lazy import lazy_names
+
 if TYPE_CHECKING:
-    from . import data, errors, losses, metrics, types
+    from . import data, errors, losses, metrics, types, ui
     from .cells import load_ipython_extension, loss
     from .client.service import ServiceClient
+    from .data.rewards import reward
     from .losses import LOSSES
     from .losses.preflight import preflight
     from .runs import Run, load_run
-    from .ui import LiveCharts, Workbench
+    from .ui import LiveCharts, RunTable, TokenView, Workbench, show_tokens
+    from .ui.compare import compare
 
 __all__ = [
     "LOSSES",
     "LiveCharts",
     "Run",
+    "RunTable",
     "ServiceClient",
+    "TokenView",
     "Workbench",
+    "compare",
     "data",
     "errors",
     "load_ipython_extension",
@@ -34,44 +41,42 @@ __all__ = [
     "losses",
     "metrics",
     "preflight",
+    "reward",
+    "show_tokens",
     "types",
+    "ui",
 ]
 
-# Where each name lives: a module alone, or a module and the name in it.
-_HOME: dict[str, tuple[str, str | None]] = {
-    "LOSSES": ("losses", "LOSSES"),
-    "LiveCharts": ("ui", "LiveCharts"),
-    "Run": ("runs", "Run"),
-    "ServiceClient": ("client.service", "ServiceClient"),
-    "Workbench": ("ui", "Workbench"),
-    "data": ("data", None),
-    "errors": ("errors", None),
-    "load_ipython_extension": ("cells", "load_ipython_extension"),
-    "load_run": ("runs", "load_run"),
-    "loss": ("cells", "loss"),
-    "losses": ("losses", None),
-    "metrics": ("metrics", None),
-    "preflight": ("losses.preflight", "preflight"),
-    "types": ("types", None),
-}
+_lazy, __dir__ = lazy_names(
+    __name__,
+    {
+        "LOSSES": ".losses",
+        "LiveCharts": ".ui",
+        "Run": ".runs",
+        "RunTable": ".ui",
+        "ServiceClient": ".client.service",
+        "TokenView": ".ui",
+        "Workbench": ".ui",
+        "compare": ".ui.compare",
+        "data": None,
+        "errors": None,
+        "load_ipython_extension": ".cells",
+        "load_run": ".runs",
+        "loss": ".cells",
+        "losses": None,
+        "metrics": None,
+        "preflight": ".losses.preflight",
+        "reward": ".data.rewards",
+        "show_tokens": ".ui",
+        "types": None,
+        "ui": None,
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
-
     if name == "__version__":
         from importlib.metadata import version
 
         return version("mint_lab")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOME[name]
-    value = importlib.import_module(f".{module}", __name__)
-    if attribute is not None:
-        value = getattr(value, attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    return _lazy(name)

@@ -61,7 +61,7 @@ def demo(
     loss: Annotated[str | None, typer.Option(help="Name of a loss; by default the recipe's own.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the adapter's start and the order of the data.")] = 0,
-    recipe: Annotated[str, typer.Option(help="preference or sft.")] = "preference",
+    recipe: Annotated[str, typer.Option(help="preference, sft or rl.")] = "preference",
     json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the result here.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep the run's records here.")] = None,
 ) -> None:
@@ -88,8 +88,11 @@ def demo_report(run: Run) -> dict[str, Any]:
     from .runs.versions import versions
 
     records = run.records
+    evaluation = {"evaluation": run.evaluation} if run.evaluation else {}
     after = next((r.held_out for r in reversed(records) if r.held_out), {})
-    names = [n for n in ("pair_accuracy", "mean_margin", "nll", "loss", "displacement_frac") if n in run.baseline]
+    names = [
+        n for n in ("reward", "pair_accuracy", "mean_margin", "nll", "loss", "displacement_frac") if n in run.baseline
+    ]
     return {
         "recipe": run.recipe,
         "loss": run.loss.name,
@@ -101,6 +104,7 @@ def demo_report(run: Run) -> dict[str, Any]:
         "tokens_per_s": round(sum(r.tokens for r in records) / max(run.seconds, 1e-9), 1),
         "before": {n: run.baseline[n] for n in names},
         "after": {n: after[n] for n in names if n in after},
+        **evaluation,
         "settings": run.settings,
         "versions": versions(),
     }
@@ -120,9 +124,9 @@ def _train(run: Run, console: Console) -> None:
                 changed.clear()
                 show()
             show()
-        run.wait(check=True)
+        run.wait()
     except KeyboardInterrupt:
-        run.stop().wait(10)
+        run.stop().wait(10, check=False)
         raise
     finally:
         dispose()
@@ -150,14 +154,15 @@ def _progress(run: Run, console: Console) -> Generator[Callable[[], None]]:
 
 
 def _numbers(metrics: dict[str, float]) -> str:
-    shown = {"loss": "loss", "pair_accuracy": "accuracy", "mean_margin": "margin", "nll": "nll"}
+    shown = {"reward": "reward", "loss": "loss", "pair_accuracy": "accuracy", "mean_margin": "margin", "nll": "nll"}
     return "  ".join(f"{word} {metrics[name]:.2f}" for name, word in shown.items() if name in metrics)
 
 
 def _print_report(report: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{report['loss']}, held-out data", title_justify="left")
+    answers = f", {report['evaluation']} answers" if "evaluation" in report else ""
+    table = Table(title=f"{report['loss']}, held-out data{answers}", title_justify="left")
     table.add_column("")
     for column in ("before", "after"):
         table.add_column(column, justify="right")

@@ -61,6 +61,27 @@ def test_demo_sft(tmp_path: Path) -> None:
     assert report["after"]["nll"] < report["before"]["nll"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("loss", "seed", "steps", "reached"),
+    [
+        *(("ppo", seed, 100, 0.9) for seed in range(3)),
+        *((loss, 0, 40, 0.65) for loss in ("importance_sampling", "cispo", "dro")),
+    ],
+)
+def test_demo_rl_learns_arithmetic(tmp_path: Path, loss: str, seed: int, steps: int, reached: float) -> None:
+    """The bundled model itself: half of the held-out sums right before, nine in ten after 100 steps."""
+    options = ["--recipe", "rl", "--loss", loss, "--seed", seed, "--steps", steps]
+    result = run("demo", *options, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert (report["recipe"], report["evaluation"], report["steps"]) == ("rl", "greedy", steps)
+    assert report["before"]["reward"] == 0.5
+    assert report["after"]["reward"] >= reached
+    assert report["seconds"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

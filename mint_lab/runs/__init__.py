@@ -5,27 +5,25 @@ Imports nothing until a name is used, so that importing the package stays quick.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .compare import Comparison
     from .failure import RunFailure
     from .run import Run
     from .store import SavedRun, load_run
 
-__all__ = ["Run", "RunFailure", "SavedRun", "load_run"]
+__all__ = ["Comparison", "Run", "RunFailure", "SavedRun", "load_run"]
 
-_HOMES = {"Run": "run", "RunFailure": "failure", "SavedRun": "store", "load_run": "store"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Comparison": ".compare",
+        "Run": ".run",
+        "RunFailure": ".failure",
+        "SavedRun": ".store",
+        "load_run": ".store",
+    },
+)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from .record import StepRecord
+from .rl_diagnosis import rl_findings
 
 __all__ = ["Diagnosis", "findings"]
 
@@ -42,6 +43,7 @@ def findings(records: Sequence[StepRecord]) -> dict[str, str]:
         "saturation": _saturation(recent),
         "displacement": _displacement(evaluated),
         "behind": _behind(recent, evaluated),
+        **rl_findings(recent),
     }
     return {kind: text for kind, text in checks.items() if text}
 
@@ -55,8 +57,11 @@ class Diagnosis:
         self._current: dict[str, str] = {}
 
     def update(self, records: Sequence[StepRecord]) -> list[str]:
-        """The warnings in force after the last of ``records``."""
-        found = findings(records)
+        """The warnings in force after the last of ``records``; never raises, for that step is made."""
+        try:
+            found = findings(records)
+        except Exception as error:  # a loss may report anything under any name
+            found = {"diagnosis": f"The numbers of this step could not be read for advice: {error!r}"}
         self._current = {kind: self._current.get(kind, text) for kind, text in found.items()}
         return list(self._current.values())
 
@@ -107,6 +112,8 @@ def _same_loss(recent: Sequence[StepRecord]) -> list[StepRecord]:
 
 
 def _diverging(recent: Sequence[StepRecord]) -> str:
+    if "ratio/mean" in recent[-1].metrics:
+        return ""  # a policy loss is a sum around 0 that says how to move, not how far there is to go
     losses = [r.metrics["loss"] for r in _same_loss(recent) if math.isfinite(r.metrics.get("loss", math.nan))]
     if len(losses) < 20:
         return ""

@@ -6,16 +6,17 @@ that raised: this module finds it along the chain of causes, by the file name th
 
 from __future__ import annotations
 
-import functools
-import inspect
 import linecache
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
-from typing import Any
+from typing import Any, Protocol
 
+from ..data.rewards import Reward
+from ..errors import LossError, MintLabError, RewardError
 from ..losses import LossSpec
+from ..losses.blame import code_of
 
 __all__ = ["RunFailure", "describe"]
 
@@ -32,29 +33,55 @@ class RunFailure:
         index: datum index, where known.
         traceback: text, trimmed to the loss's own lines with the failing one marked; the whole traceback when the
             failure lies elsewhere.
+        loss: name of the loss whose registration anew lets the run go on; None where the failure is not its own, or
+            the run was paused or stopped on purpose.
+        reward: likewise the reward that failed.
     """
 
     message: str
     line: int | None = None
     index: int | None = None
     traceback: str = ""
+    loss: str | None = None
+    reward: Reward | None = None
 
     def __str__(self) -> str:
         return self.message
 
 
+class Written(Protocol):
+    """A function that a person wrote: a loss or a reward."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fn(self) -> Callable[..., Any]: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+
+
 def describe(error: BaseException, spec: LossSpec | None = None) -> RunFailure:
-    """The failure behind ``error``, seen from the loss ``spec``."""
+    """The failure behind ``error``, seen from the loss ``spec``, or from the reward that raised it."""
     chain = list(_causes(error))
+    reward = next((e.reward for e in chain if isinstance(e, RewardError)), None)
+    if reward is None:
+        return _described(error, chain, spec)
+    return replace(_described(error, chain, reward), loss=None, reward=reward)
+
+
+def _described(error: BaseException, chain: list[BaseException], spec: Written | None) -> RunFailure:
     index = next((i for e in chain if isinstance(i := getattr(e, "index", None), int)), None)
     found = _own_frame(chain, spec) if spec is not None else None
     if found is None or spec is None:
         line = next((n for e in chain if isinstance(n := getattr(e, "line", None), int)), None)
         text = "".join(traceback.format_exception(error))
-        return RunFailure(_message(error, None), line, index, text)
+        blamed = spec.name if spec is not None and any(isinstance(e, LossError) for e in chain) else None
+        return RunFailure(_message(error, spec.label if spec and blamed else None), line, index, text, blamed)
     line, text, raised = found
     label = f"{spec.label}, line {line}"
-    return RunFailure(_message(error, label), line, index, f"{label}:\n{text}\n{_one_line(raised)}")
+    return RunFailure(_message(error, label), line, index, f"{label}:\n{text}\n{_one_line(raised)}", spec.name)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -68,23 +95,19 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _message(error: BaseException, place: str | None) -> str:
-    text = _one_line(error) if not _ours(error) else str(error)
+    text = str(error) if isinstance(error, MintLabError) else _one_line(error)
+    if place is not None and isinstance(error, RewardError):
+        text = text.removeprefix(f"{error.reward.label}: ")
     return text if place is None or place in text else f"{place}: {text}"
-
-
-def _ours(error: BaseException) -> bool:
-    from ..errors import MintLabError
-
-    return isinstance(error, MintLabError)
 
 
 def _one_line(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
 
 
-def _own_frame(chain: list[BaseException], spec: LossSpec) -> tuple[int, str, BaseException] | None:
+def _own_frame(chain: list[BaseException], spec: Written) -> tuple[int, str, BaseException] | None:
     """The deepest frame in the loss's own source: (line there, source around it, the error raised)."""
-    code = _code(spec.fn)
+    code = code_of(spec.fn)
     if code is None:
         return None
     for error in reversed(chain):  # the innermost cause is where it began
@@ -95,12 +118,6 @@ def _own_frame(chain: list[BaseException], spec: LossSpec) -> tuple[int, str, Ba
                 line, source = place
                 return line, _excerpt(source, line), error
     return None
-
-
-def _code(fn: Callable[..., Any]) -> CodeType | None:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return getattr(inspect.unwrap(fn), "__code__", None)
 
 
 def _place(lineno: int, code: CodeType, source: str) -> tuple[int, list[str]] | None:

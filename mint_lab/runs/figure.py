@@ -19,13 +19,22 @@ FONT = "system-ui, sans-serif"
 
 Panel = tuple[str, tuple[str, ...]]  # title, metric names
 PANELS: tuple[Panel, ...] = (
+    ("reward", ("reward",)),
     ("loss", ("loss",)),
     ("nll", ("nll",)),
     ("pair_accuracy", ("pair_accuracy",)),
     ("mean_margin", ("mean_margin",)),
     ("log-probability of chosen and rejected", ("logps/chosen", "logps/rejected")),
+    ("clipped, share of tokens", ("clip_frac/high", "clip_frac/low")),
+    ("divergence from the sampler", ("kl/k1", "kl/k3")),
+    ("entropy_est", ("entropy_est",)),
+    ("ess", ("ess",)),
+    ("completion_length", ("completion_length",)),
 )
-COLOURS = {"logps/chosen": CHOSEN, "logps/rejected": REJECTED}
+COLOURS = {
+    **dict.fromkeys(("logps/chosen", "clip_frac/high", "kl/k1"), CHOSEN),
+    **dict.fromkeys(("logps/rejected", "clip_frac/low", "kl/k3"), REJECTED),
+}
 
 
 def draw(records: Sequence[StepRecord], edits: Sequence[Edit], baseline: Mapping[str, float]) -> go.Figure:

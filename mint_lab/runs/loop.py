@@ -14,10 +14,13 @@ import contextvars
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from ..data.rewards import REWARDS
 from ..errors import ConfigError, RunError
 from .bell import Bell
 from .diagnosis import Diagnosis
@@ -26,13 +29,19 @@ from .plan import Plan
 from .record import Edit, LossVersion, Status, StepRecord
 
 if TYPE_CHECKING:
+    from .rl_trainer import RlTrainer
     from .store import RunStore
     from .trainer import Trainer
 
+    AnyTrainer: TypeAlias = Trainer | RlTrainer
+
 __all__ = ["Loop", "latest_trainer"]
 
+T = TypeVar("T")
+Kind: TypeAlias = Literal["loss", "reward"]
+
 _live: weakref.WeakSet[Loop] = weakref.WeakSet()
-_latest: list[weakref.ref[Trainer]] = []  # of the run that was loaded last
+_latest: list[weakref.ref[AnyTrainer]] = []  # of the run that was loaded last
 
 
 class Loop:
@@ -59,7 +68,7 @@ class Loop:
         name: str,
         plan: Plan,
         *,
-        load: Callable[[], Trainer],
+        load: Callable[[], AnyTrainer],
         open_store: Callable[[], RunStore],
         summary: Callable[[], dict[str, Any]],
         eval_every: int,
@@ -78,10 +87,15 @@ class Loop:
         self._store: RunStore | None = None
         self._diagnosis = Diagnosis()
         self._changed = threading.Condition()
+        self._asked: deque[Callable[[], None]] = deque()  # to be called between two steps
+        self._stepping = threading.Lock()  # held through a step, and through what is called between two
         self._halt: Status | None = None  # asked for: "paused" or "stopped" after the current step
         self._budget: int | None = None  # steps still to make before pausing; None for no limit
+        # The kind and name of the function whose failure paused the run, and the steps that were left then.
+        self._mending: tuple[Kind, str, int | None] | None = None
         self._ran: Plan | None = None  # what the last step that succeeded was made with
         self._taken: Plan | None = None  # what the step in hand is made with
+        self._begun = 0  # number of the step in hand, or of the last one
         self._clock = 0.0  # seconds of running before the present stretch
         self._since: float | None = None  # when the present stretch of running began
         _live.add(self)
@@ -120,6 +134,8 @@ class Loop:
         with self._changed:
             if self.status == "running":
                 self._halt = "stopped" if self._halt == "stopped" else halt
+            elif halt == "paused":
+                self._await_mending(None)  # whoever pauses a run that has failed wants it to stay so
             elif halt == "stopped" and self.status in ("ready", "paused"):
                 self._rest("stopped")
         self.bell.ring()
@@ -128,16 +144,53 @@ class Loop:
         """Replace the plan by ``change(plan)``; what that raises leaves it as it is.
 
         Raises:
-            ConfigError: the new plan has fewer steps than are made.
+            ConfigError: the new plan would end at a step that is made or begun already, and so without the last
+                evaluation.
         """
         with self._changed:
             plan, done = change(self.plan), len(self.records)
             if plan.steps < done:
                 raise ConfigError(f"steps is {plan.steps}, but {done} are made already")
+            begun = max(done, self._begun)
+            if plan.steps != self.plan.steps and plan.steps <= begun:
+                raise ConfigError(
+                    f"steps is {plan.steps}, but {begun} are made or begun already, and the last step of a run ends "
+                    f"with an evaluation on all held-out data: give {begun + 1} or more, or stop() to end here"
+                )
             self.plan = plan
             if self.status == "finished" and plan.steps > done:
                 self.status = "paused"
         self.bell.ring()
+
+    def mended(self, kind: Kind, name: str) -> None:
+        """That loss or reward was registered anew: go on, if it was its failure that paused the run."""
+        with self._changed:
+            awaited = self._mending
+            if self.status != "paused" or awaited is None or awaited[:2] != (kind, name):
+                return
+            self._launch()
+            self._budget = awaited[2]
+        self.bell.ring()
+
+    def between(self, job: Callable[[], None]) -> None:
+        """Call ``job()``, which must not raise, once: between two steps, or at once while the run is not running."""
+        self._asked.append(job)
+        if self.status != "running":
+            context = contextvars.copy_context()
+            threading.Thread(target=context.run, args=(self._serve,), daemon=True, name="mint_lab between").start()
+
+    def call(self, job: Callable[[], T]) -> Future[T]:
+        """:meth:`between` for a job that gives a result, or raises."""
+        future: Future[T] = Future()
+
+        def carry_out() -> None:
+            try:
+                future.set_result(job())
+            except BaseException as error:  # the asker's, not the run's; also a SystemExit, or nobody would hear of it
+                future.set_exception(error)
+
+        self.between(carry_out)
+        return future
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the status is not "running"; False when ``timeout`` seconds were not enough."""
@@ -150,13 +203,18 @@ class Loop:
                 self._changed.wait(min(left, 0.5))  # in slices: not every platform interrupts a wait without end
         return True
 
+    def _await_mending(self, awaited: tuple[Kind, str, int | None] | None) -> None:
+        self._mending = awaited
+        if awaited is None and self.error is not None:
+            self.error = replace(self.error, loss=None, reward=None)
+
     def _launch(self) -> None:
         # A copied context: what the worker sends then belongs to the cell or the page that started it.
         worker = threading.Thread(
             target=contextvars.copy_context().run, args=(self._work,), daemon=True, name=f"mint_lab {self.name}"
         )
         before = self.status, self.error
-        self.status, self.error, self._halt = "running", None, None
+        self.status, self.error, self._halt, self._mending = "running", None, None, None
         try:
             worker.start()
         except RuntimeError:
@@ -168,12 +226,13 @@ class Loop:
         if self._since is not None:
             self._clock += time.perf_counter() - self._since
             self._since = None
-        self.status, self._halt, self._budget = status, None, None
+        self.status, self._halt, self._budget, self._begun = status, None, None, len(self.records)
         if self._store is not None:
             # A full disk must not hide the status; the records say how far the run came.
             with contextlib.suppress(OSError):
                 self._store.write_settings(self._summary())
-                self._store.close()
+            with contextlib.suppress(OSError):
+                self._store.close(ended=status in ("stopped", "finished"))
         self._changed.notify_all()
 
     # -- the worker ----------------------------------------------------------------------------------------------------
@@ -181,21 +240,58 @@ class Loop:
     def _work(self) -> None:
         try:
             self._taken = None
-            trainer, store = self._begin()
+            trainer, store = self._with_newest(self._begin)
             while self._may_step():
-                self._one_step(trainer, store)
+                with self._stepping:
+                    self._with_newest(lambda: self._one_step(trainer, store))
                 self.bell.ring()
+                if self._asked:
+                    self._serve()
         except BaseException as error:  # also SystemExit raised by a loss: never a silent death
             failure = describe(error, self._taken.loss if self._taken else None)
             with self._changed:
                 self.error = failure
-                self._rest(self._halt or "paused")
+                halt, left = self._halt, self._budget
+                self._rest(halt or "paused")
+                awaited: tuple[Kind, str, int | None] | None = None
+                if halt is None and failure.loss is not None:
+                    awaited = "loss", failure.loss, left
+                elif halt is None and failure.reward is not None:
+                    awaited = "reward", failure.reward.name, left
+                self._await_mending(awaited)
         self.bell.ring()
+        self._serve()
 
-    def _begin(self) -> tuple[Trainer, RunStore]:
+    def _serve(self) -> None:
+        with self._stepping, contextlib.suppress(IndexError):
+            while True:
+                self._asked.popleft()()
+
+    def _with_newest(self, job: Callable[[], T]) -> T:
+        """Do ``job``; where its loss or reward fails, and there is a newer one meanwhile, do it with that."""
+        while True:
+            try:
+                return job()
+            except BaseException as error:
+                failure = describe(error, self._taken.loss if self._taken else None)
+                lost = failure.loss is not None and self._superseded()
+                reward = failure.reward
+                lost |= reward is not None and REWARDS.get(reward.name, reward) != reward
+                if self._halt is not None or not lost:
+                    raise
+                self._taken = self.plan
+
+    def _superseded(self) -> bool:
+        return self._taken is not None and self.plan.loss is not self._taken.loss
+
+    def _asked_to_break_off(self) -> bool:
+        return self._halt is not None or self._superseded()
+
+    def _begin(self) -> tuple[AnyTrainer, RunStore]:
         trainer = self._load()
         _latest[:] = [weakref.ref(trainer)]
         self._taken = self.plan
+        trainer.asked = self._asked_to_break_off
         if not trainer.baseline:
             trainer.measure_baseline(self._taken)
         if self._store is None:
@@ -213,11 +309,14 @@ class Loop:
             elif self._halt is not None or self._budget == 0:
                 self._rest(self._halt or "paused")
             self._taken = self.plan
+            self._begun = len(self.records) + (self.status == "running")
             return self.status == "running"
 
-    def _one_step(self, trainer: Trainer, store: RunStore) -> None:
+    def _one_step(self, trainer: AnyTrainer, store: RunStore) -> None:
         assert self._taken is not None
-        plan, number = self._taken, len(self.records) + 1
+        newest, begun, number = self._taken, trainer.unfinished, len(self.records) + 1
+        # A step that failed on the way ends with the loss and settings that it was begun with: they made its gradient.
+        plan = self._taken = newest if begun is None else replace(begun, steps=newest.steps)
         record = trainer.step(
             number,
             plan,
@@ -225,18 +324,22 @@ class Loop:
             last=number >= plan.steps,
             started=time.perf_counter() - self.seconds,
         )
-        warnings = self._diagnosis.update([*self.records[-self._diagnosis.window :], record])
+        diagnosed = self._diagnosis.update([*self.records[-self._diagnosis.window :], record])
+        late = [
+            f"Step {number} ends with the loss and settings that it was begun with, because its gradient had been "
+            f"taken: {edit.label} counts from step {number + 1}"
+            for edit in newest.edits_since(plan, number)
+        ]
+        warnings = [*record.warnings, *late, *diagnosed]
         record = replace(record, warnings=[*self.notes, *warnings] if number == 1 else warnings)
         edits = [] if self._ran is None else plan.edits_since(self._ran, number)
+        rewards = trainer.new_rewards()
+        edits += [Edit(number, "reward", reward.label) for reward in rewards if self._ran is not None]
         fresh = self._ran is None or any(edit.kind == "loss" for edit in edits)
         spec = plan.loss
         losses = [LossVersion(number, spec.name, spec.version, spec.source, dict(plan.config))] if fresh else []
         try:
-            for edit in edits:
-                store.append_edit(edit)
-            for version in losses:
-                store.append_loss(version)
-            store.append(record)
+            store.append(record, edits=edits, losses=losses, rewards=rewards)
         finally:  # the model has made this step, whatever the disk says
             with self._changed:
                 self.edits += edits
@@ -247,7 +350,7 @@ class Loop:
                     self._budget -= 1
 
 
-def latest_trainer() -> Trainer | None:
+def latest_trainer() -> AnyTrainer | None:
     """The trainer of the run that began or went on last, if it is still there."""
     return _latest[0]() if _latest else None
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, one_of
 from ..losses import LOSSES, LossSpec, Param
 from ..losses.custom import RUN_SETTINGS, spec_of
 from .record import Edit
 
+if TYPE_CHECKING:
+    from ..types import AdamParams
+
 __all__ = ["Plan", "resolve_loss"]
 
 
 def resolve_loss(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
-    """The spec meant by a name, a spec, or a plain function, which is registered as a custom loss.
+    """The spec meant by a name, a spec, or a plain function, which is registered as a custom loss of its own.
 
-    A function that is registered already keeps its version.
+    A function that is registered already keeps its name and version; one whose name another function has gets the
+    next free name, so that it takes the place of none.
 
     Raises:
         ConfigError: an unknown name, or a function that cannot be a loss.
@@ -31,9 +35,7 @@ def resolve_loss(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
         return loss
     if isinstance(loss, str):
         return LOSSES[loss]
-    spec = spec_of(loss)
-    known = LOSSES.get(spec.name)
-    return known if known is not None and known.fn is loss else LOSSES.register(spec)
+    return LOSSES.add(spec_of(loss))
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Plan:
         learning_rate: of AdamW.
         batch_size: items a step (pairs, or prompt-completion examples).
         steps: optimizer steps in all.
+        warmup_steps: steps over which the learning rate rises evenly to its value; 0 for none.
+        grad_clip_norm: longest gradient that is applied as it is, a longer one is scaled to it; 0 for no limit.
     """
 
     loss: LossSpec
@@ -53,10 +57,26 @@ class Plan:
     learning_rate: float
     batch_size: int
     steps: int
+    warmup_steps: int = 0
+    grad_clip_norm: float = 0.0
+
+    @classmethod
+    def first(cls, spec: LossSpec, config: Mapping[str, Any], **settings: Any) -> Plan:
+        """The plan that a run begins with. Raises as :meth:`with_loss` and :meth:`with_settings`."""
+        return cls(spec, {}, 0.0, 1, 1).with_loss(spec, config).with_settings(settings)
+
+    def adam(self, number: int) -> AdamParams:
+        """How the optimizer makes step ``number``, from 1; an edited learning rate is warmed up by the same share."""
+        from ..types import AdamParams
+
+        rising = number < self.warmup_steps
+        rate = self.learning_rate * number / self.warmup_steps if rising else self.learning_rate
+        return AdamParams(learning_rate=rate, grad_clip_norm=self.grad_clip_norm)
 
     def settings(self) -> dict[str, float]:
-        """What shapes a step, by name: ``learning_rate``, ``batch_size`` and the loss's own settings."""
-        return {"learning_rate": self.learning_rate, "batch_size": self.batch_size, **self.config}
+        """What shapes a step, by name: those of the optimizer, ``batch_size`` and the loss's own settings."""
+        names = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size")
+        return {name: getattr(self, name) for name in names} | dict(self.config)
 
     def params(self) -> list[Param]:
         """The settings a slider may show: the learning rate and the loss's own."""
@@ -64,7 +84,10 @@ class Plan:
         return [rate, *self.loss.params]
 
     def with_loss(self, spec: LossSpec, config: Mapping[str, Any]) -> Plan:
-        """This plan with another loss. A new version of the same loss keeps the settings that it still has.
+        """This plan with another loss.
+
+        A new version of the same loss keeps what was set by hand, as far as it still has such a setting; what stood at
+        the old version's default goes to the new one's.
 
         Raises:
             ConfigError: a setting that ``spec`` does not know or refuses, or a setting named like the run's own.
@@ -74,8 +97,11 @@ class Plan:
             raise ConfigError(f"{spec.name}: {clash[0]!r} is a setting of the run itself; rename the parameter")
         kept: dict[str, Any] = {}
         if spec.name == self.loss.name:
-            names = {p.name: p for p in spec.params}
-            kept = {k: v for k, v in self.config.items() if k in names and v >= names[k].minimum}
+            defaults = {p.name: p.default for p in self.loss.params}
+            chosen = {k: v for k, v in self.config.items() if v != defaults.get(k)}
+            kept = {
+                p.name: chosen[p.name] for p in spec.params if p.minimum <= chosen.get(p.name, math.nan) <= p.maximum
+            }
         return replace(self, loss=spec, config=checked_config(spec, {**kept, **config}))
 
     def with_settings(self, changes: Mapping[str, Any]) -> Plan:
@@ -87,10 +113,10 @@ class Plan:
         own: dict[str, Any] = {}
         config: dict[str, Any] = dict(self.config)
         for key, value in changes.items():
-            if key == "learning_rate":
+            if key in ("learning_rate", "grad_clip_norm"):
                 own[key] = _number(key, value)
-            elif key in ("batch_size", "steps"):
-                own[key] = _count(key, value)
+            elif key in ("batch_size", "steps", "warmup_steps"):
+                own[key] = _count(key, value, least=0 if key == "warmup_steps" else 1)
             elif key in self.config:
                 config[key] = value
             else:
@@ -137,8 +163,8 @@ def _number(key: str, value: Any) -> float:
     return number
 
 
-def _count(key: str, value: Any) -> int:
+def _count(key: str, value: Any, least: int) -> int:
     # nan and infinity leave a remainder that is nan, which is not 0 either.
-    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0 or value < 1:
-        raise ConfigError(f"{key} is {value!r}, expected a whole number from 1 up")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0 or value < least:
+        raise ConfigError(f"{key} is {value!r}, expected a whole number from {least} up")
     return int(value)

@@ -9,26 +9,34 @@ Metrics by recipe (``held_out`` values carry the same names):
 preference  pair_accuracy, mean_margin, logps/chosen, logps/rejected; held out also displacement_frac
 sft         nll: mean negative log-probability per weighted token, nats; where the held-out data are
             pairs, held out also those of preference
+rl          those of ``mint_lab.metrics.policy`` and ``rollout``; held out reward, completion_length and
+            truncated_frac. Its own trainer measures them
 ==========  ===========================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from ..data.completions import load_completions
 from ..data.pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
 from ..data.render import encode, to_datum
 from ..errors import ConfigError, DataError, one_of
-from ..losses import LossSpec
+from ..losses import LOSSES, LossSpec
 from ..losses.contract import Family
 from ..losses.preference import sequence_scores
 from ..metrics.preference import displacement_frac, pair_metrics
+from .options import check_options
 from .record import histogram
+from .rl import Rl
+from .split import split
 
 if TYPE_CHECKING:
     from ..client.protocol import Tokenizer
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RECIPES", "Job", "Measured", "Order", "Preference", "Recipe", "Sft", "recipe_named"]
 
-HELD_OUT_SHARE = 0.1
 TRAIN_PAIRS, HELD_OUT_PAIRS = 4000, 400
 
 
@@ -120,7 +127,11 @@ class Order:
 
     def items(self, start: int, count: int) -> list[int]:
         """Items at stream positions ``start`` to ``start + count``; at most one epoch's worth."""
-        return [self._epoch(k // self.size)[k % self.size] for k in range(start, start + min(count, self.size))]
+        return list(self.stream(start, count))
+
+    def stream(self, start: int, count: int) -> Iterator[int]:
+        """:meth:`items`, one at a time."""
+        return (self._epoch(k // self.size)[k % self.size] for k in range(start, start + min(count, self.size)))
 
     def _epoch(self, epoch: int) -> list[int]:
         if self._cached[0] != epoch:
@@ -238,14 +249,18 @@ class Sft:
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
     ) -> _SftJob:
-        """As :meth:`Recipe.prepare`; ``data`` may also list ``(prompt, completion)`` or mappings with both."""
-        train, test = _train_and_held_out(data, held_out, seed, _examples)
+        """As :meth:`Recipe.prepare`; ``data`` is what :func:`mint_lab.data.load_completions` takes: a file, a frame, a
+        data set or a list of rows with ``messages`` (the loss is on the last turn, which is the assistant's),
+        ``prompt`` and ``completion`` (or ``response``), ``question`` and ``answer``, or pairs (the chosen side).
+        """
+        train, test = _train_and_held_out(data, held_out, seed, load_completions)
 
         def tokenize(index: int, prompt: Any, completion: str) -> Datum:
             try:
                 return to_datum(*encode(tokenizer, prompt, completion, max_length=max_length))
             except DataError as error:
-                raise DataError(str(error), index=index, field=error.field) from error
+                message = str(error).removeprefix(f"field {error.field!r}: ")
+                raise DataError(message, index=index, field=error.field) from error
 
         examples = [tokenize(i, *_sides(item)) for i, item in enumerate(train)]
         if all(isinstance(item, Pair) for item in test):
@@ -263,23 +278,6 @@ def _pairs(source: Any) -> list[Any]:
     return load_pairs(source)
 
 
-def _examples(source: Any) -> list[Any]:
-    """Pairs as they are, ``(prompt, completion)`` as tuples."""
-    if not isinstance(source, list):
-        return _pairs(source)
-    examples: list[Any] = []
-    for index, item in enumerate(source):
-        if isinstance(item, Mapping) and "completion" in item and "prompt" in item:
-            examples.append((item["prompt"], item["completion"]))
-        elif isinstance(item, Pair) or (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], str)):
-            examples.append(item)
-        elif index == 0:
-            return _pairs(source)  # mappings with chosen and rejected, which has its own messages
-        else:
-            raise DataError(f"found {type(item).__name__}, expected (prompt, completion) or a Pair", index=index)
-    return examples
-
-
 def _train_and_held_out(data: Any, held_out: Any, seed: int, load: Any) -> tuple[list[Any], list[Any]]:
     train = arithmetic_pairs(TRAIN_PAIRS, split="train") if data is None else load(data)
     if not train:
@@ -289,36 +287,56 @@ def _train_and_held_out(data: Any, held_out: Any, seed: int, load: Any) -> tuple
     elif data is None:
         test = arithmetic_pairs(HELD_OUT_PAIRS, split="held_out")
     else:
-        train, test = _split(train, seed)
+        train, test = split(train, seed)
     if not test:
         raise DataError("there is nothing to evaluate on: the held-out data are empty")
     return train, test
 
 
-def _split(items: list[Any], seed: int) -> tuple[list[Any], list[Any]]:
-    if len(items) < 2:
-        raise DataError("one item cannot be split into training and held-out data; give held_out= as well")
-    order = np.random.default_rng(seed).permutation(len(items))
-    count = max(1, round(HELD_OUT_SHARE * len(items)))
-    out = set(order[:count].tolist())
-    return [x for i, x in enumerate(items) if i not in out], [x for i, x in enumerate(items) if i in out]
+RECIPES: dict[str, Recipe | Rl] = {recipe.name: recipe for recipe in (Preference(), Sft(), Rl())}
 
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (Preference(), Sft())}
+def recipe_named(
+    name: str, options: Mapping[str, Any] | None = None, *, own: Sequence[str] = (), loss: Any = None
+) -> Recipe | Rl:
+    """The recipe of that name, with options of its own where it has any.
 
-
-def recipe_named(name: str) -> Recipe:
-    """The recipe of that name.
+    Args:
+        own: what else may be given to a run, and ``loss``, with which it is to train: both for messages.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it has no such option.
     """
-    if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}; {one_of(list(RECIPES), str(name))}")
-    return RECIPES[name]
+    if not isinstance(name, str) or name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; {_meant(name) or one_of(list(RECIPES), str(name))}")
+    recipe, options = RECIPES[name], options or {}
+    known = recipe.option_names if isinstance(recipe, Rl) else []
+    check_options(options, name, known, own, recipe.default_loss if loss is None else loss)
+    return recipe.with_options(options) if isinstance(recipe, Rl) else recipe
 
 
-def check_loss(recipe: Recipe, spec: LossSpec) -> None:
+def _meant(given: Any) -> str:
+    """What to write where a loss or a model was given in the place of the recipe."""
+    if not isinstance(given, str):
+        return "a loss is given as loss=" if callable(given) or isinstance(given, LossSpec) else ""
+    if "/" in given or given == "mint-tiny":
+        return f"a model is given as base_model={given!r}"
+    if given not in LOSSES:
+        return ""
+    family = LOSSES[given].family
+    recipe = next(r.name for r in RECIPES.values() if family in r.families)
+    first = "" if recipe == "preference" else f"{recipe!r}, "
+    return f"it is the name of a loss: Run({first}loss={given!r})"
+
+
+def check_model(name: str) -> None:
+    """Raise :class:`ConfigError` where ``name``, of a model, is that of a recipe or a loss and of no directory here."""
+    for what, known in (("recipe", RECIPES), ("loss", LOSSES)):
+        if name in known and not Path(name).is_dir():
+            raise ConfigError(f"base_model is {name!r}, which is no model but a {what}: {what}={name!r}")
+
+
+def check_loss(recipe: Recipe | Rl, spec: LossSpec) -> None:
     """Raise :class:`ConfigError` where ``recipe`` has no data of the kind that ``spec`` needs."""
     if spec.family in recipe.families:
         return
@@ -328,3 +346,9 @@ def check_loss(recipe: Recipe, spec: LossSpec) -> None:
         f"{spec.name} is a {spec.family} loss, and the {recipe.name} recipe trains with "
         f"{' or '.join(recipe.families)} losses{hint}"
     )
+
+
+def context_length(tokenizer: Any) -> int | None:
+    """What the tokenizer says of its model's context, tokens; some say a number beyond all meaning."""
+    length = getattr(tokenizer, "model_max_length", math.inf)
+    return int(length) if length < 10_000_000 else None

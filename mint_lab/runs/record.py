@@ -17,7 +17,10 @@ __all__ = ["HISTOGRAM_EDGES", "Edit", "LossVersion", "Status", "StepRecord", "hi
 # what lies beyond them.
 HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
     "margin": tuple(-20.0 + i for i in range(41)),  # 40 bins of 1 nat
-    "log_ratio": tuple(round(-2.05 + 0.1 * i, 2) for i in range(42)),  # 41 bins of 0.1 nat around 0
+    # Log-ratio of trainer to sampler, by the sign of the advantage, which decides the side that is clipped: 41 bins of
+    # 0.05 nat around 0, the middle of one; [0.8, 1.2] ends in the fourth bin above and the fourth below it.
+    "log_ratio/positive": tuple(round(-1.025 + 0.05 * i, 3) for i in range(42)),
+    "log_ratio/negative": tuple(round(-1.025 + 0.05 * i, 3) for i in range(42)),
 }
 
 
@@ -51,8 +54,11 @@ class StepRecord:
         metrics: training batch, by metric name.
         held_out: held-out data, by metric name; empty where it was not evaluated.
         histograms: counts by histogram name, see ``HISTOGRAM_EDGES``.
-        settings: learning rate and the loss's settings as they were.
+        settings: learning rate and the loss's settings as they were; those of a rollout with ``rollout/`` in front.
         warnings: plain words.
+        samples: of an evaluation of reinforcement learning, a few responses, each with ``source`` ("training" or
+            "held-out"), ``prompt``, ``response`` and ``reward``; those of training also with ``advantage``, ``tokens``
+            (their texts), ``ratio`` and ``clipped``, one entry a token.
     """
 
     step: int
@@ -66,6 +72,7 @@ class StepRecord:
     histograms: dict[str, list[int]] = field(default_factory=dict)
     settings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,12 +84,12 @@ class Edit:
 
     Attributes:
         step: first step that ran with it.
-        kind: "loss" or "setting".
+        kind: "loss", "reward" or "setting".
         label: as a chart shows it, for example ``my_loss v3`` or ``learning_rate 0.001``.
     """
 
     step: int
-    kind: Literal["loss", "setting"]
+    kind: Literal["loss", "reward", "setting"]
     label: str
 
 

@@ -9,7 +9,8 @@ status      allowed next
 ==========  =============================================================================================
 ready       start, resume, step, stop
 running     pause, step (then n more), stop; start and resume withdraw a pause that has not happened yet
-paused      start, resume, step, stop. Also the status after a failure, which ``error`` tells
+paused      start, resume, step, stop. Also after a failure, which ``error`` tells; registering the loss or the reward
+            anew whose failure it was resumes the run
 stopped     final
 finished    all steps are made; ``set(steps=more)`` turns it into paused
 ==========  =============================================================================================
@@ -17,57 +18,66 @@ finished    all steps are made; ``set(steps=more)`` turns it into paused
 
 from __future__ import annotations
 
-import math
-import threading
-import warnings
-import weakref
+import inspect
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client import connect
 from ..errors import ConfigError, RunError
-from ..losses import LOSSES, LossSpec, Param
+from ..losses import LossSpec, Param
 from .failure import RunFailure
+from .follow import follow_registries
+from .loading import ONE_AT_A_TIME, load_trainer
 from .loop import Loop
 from .plan import Plan, resolve_loss
-from .recipes import Recipe, check_loss, recipe_named
+from .recipes import check_loss, check_model, recipe_named
 from .record import Edit, LossVersion, Status, StepRecord
-from .store import RunStore, history_frame
-from .trainer import Trainer
-from .versions import versions
+from .rl import Rl
+from .saving import save_adapter
+from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
+from .summary import summary_of
+from .tokens import ask
 
 if TYPE_CHECKING:
     import os
+    from concurrent.futures import Future
 
     import pandas as pd
     import plotly.graph_objects as go
 
     from ..client.protocol import TrainingClient
+    from .loop import AnyTrainer
+    from .tokens import HeldOutTokens
 
 __all__ = ["Run"]
+
+T = TypeVar("T")
 
 
 class Run:
     """One training run. Making it is quick: model and data are loaded when it first starts.
 
     Args:
-        recipe: "preference" or "sft".
+        recipe: "preference", "sft" or "rl".
         loss: a name of ``LOSSES``, a ``LossSpec`` or a function in the custom contract; None for the recipe's own.
         base_model: "mint-tiny", a local directory, or a hub name.
         data, held_out: as the recipe takes them. Without ``held_out`` a seeded tenth of ``data`` is held out; without
             either, the recipe's default data.
         client: a training client to use instead of a new local one.
         steps: optimizer steps in all; None for the recipe's default.
-        batch_size: items (pairs, examples) a step.
+        batch_size: items a step (pairs, examples), or a rollout (prompts).
         learning_rate: of AdamW; None for the recipe's default.
+        warmup_steps: steps over which it rises evenly to that value; 0 for none.
+        grad_clip_norm: longer gradients are scaled down to this norm; 0 to leave them alone.
         rank: of the LoRA adapter.
         seed: of the adapter's start, the order of the data, and the held-out split.
         loss_config: settings of the loss.
         eval_every: steps between evaluations on held-out data; there is one before the first and after the last step.
         folder: where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, made at the first start.
         name: what charts call the run.
+        options: of the recipe; those of "rl" are in :class:`mint_lab.runs.rl.RlOptions`, for example ``reward`` and
+            ``group_size``.
 
     Raises:
         ConfigError: an unknown name or setting, or a loss that the recipe has no data for.
@@ -85,25 +95,31 @@ class Run:
         steps: int | None = None,
         batch_size: int = 32,
         learning_rate: float | None = None,
+        warmup_steps: int = 0,
+        grad_clip_norm: float = 0.0,
         rank: int = 16,
         seed: int = 0,
         loss_config: dict[str, float] | None = None,
         eval_every: int = 10,
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
+        **options: Any,
     ) -> None:
-        self._recipe = chosen_recipe = recipe_named(recipe)
+        arguments = [name for name in inspect.signature(Run).parameters if name != "options"]
+        self._recipe = recipe_named(recipe, options, own=arguments, loss=loss)
         spec = resolve_loss(self._recipe.default_loss if loss is None else loss)
         check_loss(self._recipe, spec)
+        check_model(base_model)
         if eval_every < 1:
             raise ConfigError(f"eval_every is {eval_every!r}, expected a whole number of steps from 1 up")
-        plan = Plan(spec, {}, 0.0, 1, 1).with_loss(spec, loss_config or {})
-        plan = plan.with_settings(
-            {
-                "learning_rate": self._recipe.default_learning_rate if learning_rate is None else learning_rate,
-                "batch_size": batch_size,
-                "steps": self._recipe.default_steps if steps is None else steps,
-            }
+        plan = Plan.first(
+            spec,
+            loss_config or {},
+            learning_rate=self._recipe.default_learning_rate if learning_rate is None else learning_rate,
+            warmup_steps=warmup_steps,
+            grad_clip_norm=grad_clip_norm,
+            batch_size=batch_size,
+            steps=self._recipe.default_steps if steps is None else steps,
         )
         self.seed = seed
         self.base_model = base_model
@@ -113,20 +129,16 @@ class Run:
         self._rank = rank
         self._given = (data, held_out)
         self._client = client
-        self._trainer: Trainer | None = None
-        self._loading = threading.Lock()
+        self._trainer: AnyTrainer | None = None
         self._loop = Loop(
             self.name, plan, load=self._load, open_store=self._open_store, summary=self._summary, eval_every=eval_every
         )
-        # Through weak references: the registry must not keep a forgotten run and its model alive.
-        this = weakref.ref(self._loop)
-        weakref.finalize(self._loop, LOSSES.subscribe(lambda spec: _hot_swap(this(), chosen_recipe, spec)))
+        follow_registries(self._loop, self._recipe)
 
     def __repr__(self) -> str:
-        text = (
-            f"Run({self.name}: {self._loop.plan.loss.label}, {self.status}, step {self.steps_done}/{self.steps_total}"
-        )
-        return text + (f", error: {self.error.message})" if self.error else ")")
+        failed = f", error: {self.error.message}" if self.error else ""
+        steps = f"step {self.steps_done}/{self.steps_total}"
+        return f"Run({self.name}: {self._loop.plan.loss.label}, {self.status}, {steps}{failed})"
 
     # -- what there is to see ------------------------------------------------------------------------------------------
 
@@ -177,7 +189,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, float]:
-        """``learning_rate``, ``batch_size`` and the loss's settings, as the next step will use them."""
+        """``learning_rate``, ``warmup_steps``, ``grad_clip_norm``, ``batch_size`` and those of the loss."""
         return self._loop.plan.settings()
 
     @property
@@ -199,9 +211,7 @@ class Run:
     def steps_per_s(self) -> float:
         """Of the last 20 steps, evaluations included, pauses left out; 0 before there are two."""
         recent = self.records[-20:]
-        if len(recent) < 2:
-            return 0.0
-        return (len(recent) - 1) / max(recent[-1].time - recent[0].time, 1e-9)
+        return (len(recent) - 1) / max(recent[-1].time - recent[0].time, 1e-9) if len(recent) > 1 else 0.0
 
     @property
     def seconds(self) -> float:
@@ -219,15 +229,30 @@ class Run:
         return self._trainer.client if self._trainer else self._client
 
     @property
+    def trainer(self) -> AnyTrainer | None:
+        """What makes the steps, with its data; None until it is loaded."""
+        return self._trainer
+
+    @property
     def data_sizes(self) -> tuple[int, int] | None:
         """Items to train on and held out; None until they are loaded."""
         job = self._trainer.job if self._trainer else None
         return (job.size, len(job.held_out) // job.held_out_unit) if job else None
 
     @property
+    def evaluation(self) -> str:
+        """How held-out prompts are answered, "greedy" or "sampled"; empty where the recipe asks none."""
+        return self._recipe.options.evaluation if isinstance(self._recipe, Rl) else ""
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row a step; columns as in :func:`mint_lab.runs.store.history_frame`."""
         return history_frame(list(self.records))
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """Responses kept at evaluations, one a row; columns as in :func:`mint_lab.runs.store.samples_frame`."""
+        return samples_frame(list(self.records))
 
     def figure(self) -> go.Figure:
         """Loss, accuracy, margins and log-probabilities so far, as one picture."""
@@ -242,6 +267,27 @@ class Run:
             A function that ends the subscription.
         """
         return self._loop.bell.subscribe(notify)
+
+    def call(self, job: Callable[[], T]) -> Future[T]:
+        """Call ``job()`` between two steps; at once, on a thread of its own, while the run is not running."""
+        return self._loop.call(job)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the LoRA adapter as it is now, between two steps, to a folder in PEFT's layout; gives the folder.
+
+        ``peft.AutoPeftModelForCausalLM.from_pretrained(path)`` loads it onto the base model, and so does
+        ``ServiceClient().create_sampling_client(path)`` here. An adapter that is there already is replaced.
+
+        Raises:
+            RunError: no step is made yet.
+            ConfigError: the folder holds something else, or the client is hosted and keeps its weights on its server.
+            CheckpointError: the folder cannot be written.
+        """
+        return save_adapter(self, path)
+
+    def held_out_tokens(self) -> Future[HeldOutTokens]:
+        """A few held-out items, or responses of the last rollout, token by token; ``RunError`` without a model yet."""
+        return ask(self._loop, self._trainer)
 
     # -- control: any thread, returns at once --------------------------------------------------------------------------
 
@@ -267,29 +313,31 @@ class Run:
         return self
 
     def pause(self) -> Run:
-        """Pause after the current step. Does nothing to a run that is not running."""
+        """Pause after the current step; a loss that does not return is broken off. A failed run then stays paused."""
         self._loop.ask("paused")
         return self
 
     def stop(self) -> Run:
-        """End the run after the current step, for good."""
+        """End the run after the current step, for good; a loss that does not return as :meth:`pause`."""
         self._loop.ask("stopped")
         return self
 
-    def wait(self, timeout: float | None = None, *, check: bool = False) -> bool:
+    def wait(self, timeout: float | None = None, *, check: bool = True) -> bool:
         """Wait until the run is not running: paused, stopped or finished. Interrupting the wait leaves the run going.
 
         Args:
             timeout: seconds; None to wait as long as it takes.
-            check: raise when the run paused because of a failure.
+            check: raise where the run failed or was never started, so that no script takes its model for a trained one.
 
         Returns:
             False when the time was up first.
 
         Raises:
-            RunError: with ``check``, what :attr:`error` says.
+            RunError: with ``check``, what :attr:`error` says, or that the run was never started.
         """
         rested = self._loop.wait(timeout)
+        if check and self.status == "ready":
+            raise RunError("this run was never started, so there is nothing to wait for; call run.start().wait()")
         if check and rested and self.error is not None:
             raise RunError(self.error.message)
         return rested
@@ -298,7 +346,7 @@ class Run:
         """Load model and data now, in this thread; a started run has done it.
 
         Raises:
-            ModelError, DataError: they cannot be loaded.
+            ModelError, DataError: they cannot be loaded. RunError: the given folder already holds a run.
         """
         self._load()
         return self
@@ -316,81 +364,35 @@ class Run:
         self._loop.edit(lambda plan: plan.with_loss(spec, config))
         return self
 
-    def set(self, **settings: float) -> Run:
-        """Change ``learning_rate``, ``batch_size``, ``steps`` or settings of the loss from the next step on.
+    def set(self, /, **settings: float) -> Run:
+        """Change what :attr:`settings` names, or ``steps``, from the next step on.
 
         Raises:
-            ConfigError: an unknown setting, a value that makes no sense, or fewer steps than are made.
+            ConfigError: an unknown setting, a value that makes no sense, or no more steps than are made or begun.
         """
         self._loop.edit(lambda plan: plan.with_settings(settings))
         return self
 
     # -- what the loop asks for ----------------------------------------------------------------------------------------
 
-    def _load(self) -> Trainer:
-        with self._loading:
+    def _load(self) -> AnyTrainer:
+        if self._trainer is not None:
+            return self._trainer
+        check_unused(self.folder)  # rather than after minutes of loading
+        with ONE_AT_A_TIME:
             if self._trainer is not None:
                 return self._trainer
             if self._client is None:
                 self._client = connect().create_lora_training_client(
                     base_model=self.base_model, rank=self._rank, seed=self.seed
                 )
-            tokenizer = self._client.get_tokenizer()
-            data, held_out = self._given
-            # Said in the run's own words: a worker does not print.
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                job = self._recipe.prepare(
-                    tokenizer, data, held_out, seed=self.seed, max_length=_context_length(tokenizer)
-                )
-            self._loop.notes += [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-            self._trainer = Trainer(self._client, job, self.seed)
+            self._trainer, notes = load_trainer(self._client, self._recipe, *self._given, self.seed)
+            self._loop.notes += notes
             return self._trainer
 
     def _open_store(self) -> RunStore:
-        if self.folder is None:
-            self.folder = _fresh_folder(f"{self.recipe}-{self.loss.name}")
+        self.folder = self.folder or fresh_folder(f"{self.recipe}-{self.loss.name}")
         return RunStore(self.folder)
 
     def _summary(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "recipe": self.recipe,
-            "base_model": self.base_model,
-            "loss": self.loss.name,
-            "loss_version": self.loss.version,
-            "settings": self.settings,
-            "steps": self.steps_total,
-            "steps_done": self.steps_done,
-            "rank": self._rank,
-            "seed": self.seed,
-            "eval_every": self.eval_every,
-            "data_sizes": self.data_sizes,
-            "baseline": self.baseline,
-            "notes": self.notes,
-            "status": self.status,
-            "error": self.error.message if self.error else None,
-            "seconds": self.seconds,
-            "versions": versions(),
-        }
-
-
-def _hot_swap(loop: Loop | None, recipe: Recipe, spec: LossSpec) -> None:
-    """A loss was registered: a run that uses that name takes the new version at its next step."""
-    if loop is not None and loop.plan.loss.name == spec.name:
-        check_loss(recipe, spec)
-        loop.edit(lambda plan: plan.with_loss(spec, {}))
-
-
-def _context_length(tokenizer: Any) -> int | None:
-    """What the tokenizer says of its model's context, tokens; some say a number beyond all meaning."""
-    length = getattr(tokenizer, "model_max_length", math.inf)
-    return int(length) if length < 10_000_000 else None
-
-
-def _fresh_folder(what: str) -> Path:
-    base = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{what}"
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder.absolute()
+        return summary_of(self, self._recipe, self._rank)

@@ -9,24 +9,37 @@ import numpy as np
 from .loop import latest_trainer
 
 if TYPE_CHECKING:
+    from ..losses import LossSpec
     from ..types import Datum
 
-__all__ = ["sample_data"]
+__all__ = ["made_up_data", "sample_data", "sample_pace"]
 
 ITEMS = 4
 VOCABULARY = 50
 
 
-def sample_data() -> list[Datum]:
-    """The first items of the run that was loaded last; without one, made-up pairs of random tokens.
+def sample_data(spec: LossSpec) -> list[Datum]:
+    """The first items of the run that was loaded last, as ``spec`` would see them.
 
-    The made-up ones also carry what policy losses and losses with a reference model read.
+    Without a run, or before its first rollout, :func:`made_up_data`.
+
+    Raises:
+        ConfigError: the run's client computes no reference log-probabilities, and ``spec`` reads them.
     """
     trainer = latest_trainer()
-    if trainer is not None:
-        return trainer.job.batch(range(min(ITEMS, trainer.job.size)))
+    return (trainer.sample(ITEMS, spec) if trainer else []) or made_up_data()
+
+
+def made_up_data() -> list[Datum]:
+    """Pairs of random tokens, with what policy losses and losses with a reference model read."""
     rng = np.random.default_rng(0)
     return [datum for _ in range(ITEMS) for datum in _pair(rng)]
+
+
+def sample_pace() -> tuple[int, float] | None:
+    """Datums and seconds of a step of that run; None without one."""
+    trainer = latest_trainer()
+    return None if trainer is None else trainer.pace
 
 
 def _pair(rng: np.random.Generator) -> list[Datum]:
@@ -41,6 +54,7 @@ def _pair(rng: np.random.Generator) -> list[Datum]:
         fields = {
             "logprobs": np.where(live, -rng.gamma(1.5, 1.0, length), 0.0).astype(np.float32),
             "reference_logprobs": np.where(live, -rng.gamma(1.5, 1.0, length), 0.0).astype(np.float32),
+            "teacher_logprobs": np.where(live, -rng.gamma(1.5, 1.0, length), 0.0).astype(np.float32),
             "advantages": np.where(live, rng.normal(), 0.0).astype(np.float32),
         }
         data.append(to_datum(prompt + completion, len(prompt), **fields))

@@ -11,11 +11,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 import torch
 
 from mint_lab.data.pairs import Pair
 from mint_lab.losses import LOSSES
-from mint_lab.types import Datum, ForwardBackwardOutput, OptimStepResponse, TensorData
+from mint_lab.types import (
+    Datum,
+    ForwardBackwardOutput,
+    ModelInput,
+    OptimStepResponse,
+    SampledSequence,
+    SampleResponse,
+    SamplingParams,
+    TensorData,
+)
 
 VOCABULARY = 128
 
@@ -32,8 +42,8 @@ class CharTokenizer:
     def encode(self, text: str, *, add_special_tokens: bool = False, **_: Any) -> list[int]:
         return [ord(c) % VOCABULARY for c in text]
 
-    def decode(self, token_ids: list[int], **_: Any) -> str:
-        return "".join(map(chr, token_ids))
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False, **_: Any) -> str:
+        return "".join(chr(t) for t in token_ids if t or not skip_special_tokens)
 
 
 class Gate:
@@ -90,6 +100,10 @@ class BigramClient:
     def optim_step(self, adam_params: Any) -> Future[OptimStepResponse]:
         return _future(lambda: self._step(adam_params.learning_rate))
 
+    def save_weights_and_get_sampling_client(self, name: str | None = None) -> BigramSampler:
+        self.calls.append("snapshot")
+        return BigramSampler(self.table.detach().clone(), self.calls)
+
     def _logprobs(self, data: list[Datum]) -> list[torch.Tensor]:
         return [
             self.table[torch.tensor(d.model_input.to_ints())]
@@ -123,6 +137,42 @@ class BigramClient:
         self.table.grad, self.gradient = self.gradient, None
         self.optimizer.step()
         return OptimStepResponse(metrics={"grad_norm": float(self.table.grad.norm())})
+
+
+class BigramSampler:
+    """Draws from a table; the log-probabilities are those of the distribution drawn from."""
+
+    def __init__(self, table: torch.Tensor, calls: list[str]) -> None:
+        self.table = table
+        self.calls = calls
+
+    def sample(self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams) -> Future[SampleResponse]:
+        self.calls.append("sample")
+        generator = torch.Generator().manual_seed(sampling_params.seed or 0)
+        sequences = [self._one(prompt.to_ints()[-1], sampling_params, generator) for _ in range(num_samples)]
+        return _future(lambda: SampleResponse(sequences=sequences))
+
+    def compute_logprobs(self, prompt: ModelInput) -> Future[list[float | None]]:
+        tokens = prompt.to_ints()
+        rows = self.table.log_softmax(-1)[tokens[:-1]]
+        return _future(lambda: [None, *rows.gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()])
+
+    def _one(self, token: int, params: SamplingParams, generator: torch.Generator) -> SampledSequence:
+        tokens: list[int] = []
+        logprobs: list[float] = []
+        while len(tokens) < (params.max_tokens or 8) and (not tokens or tokens[-1]):
+            greedy = params.temperature == 0
+            row = (self.table[token] / (1.0 if greedy else params.temperature)).log_softmax(-1)
+            token = int(row.argmax()) if greedy else int(torch.multinomial(row.exp(), 1, generator=generator))
+            tokens.append(token)
+            logprobs.append(float(row[token]))
+        wanted = {"sequence_id": "s"} if "sequence_id" in SampledSequence.__dataclass_fields__ else {}
+        return SampledSequence(
+            stop_reason="length" if tokens[-1] else "stop",
+            tokens_np=np.array(tokens, np.int32),
+            logprobs_np=np.array(logprobs, np.float32),
+            **wanted,
+        )
 
 
 def _future(job: Callable[[], Any]) -> Future[Any]:

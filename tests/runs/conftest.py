@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from mint_lab.losses import LOSSES
 from mint_lab.runs.record import StepRecord
 from mint_lab.runs.run import Run
 
@@ -43,28 +42,18 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         run.stop()
         if gate is not None:
             gate.open(1000)
-        assert run.wait(TIMEOUT)
-
-
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    """Losses registered by a test are gone after it."""
-    before = dict(LOSSES._specs)
-    yield
-    LOSSES._specs.clear()
-    LOSSES._specs.update(before)
+        assert run.wait(TIMEOUT, check=False)
 
 
 def finish(run: Run) -> Run:
     """Run to the end, which must succeed."""
     assert run.start().wait(TIMEOUT)
-    assert run.error is None, run.error
     return run
 
 
 def timeless(record: StepRecord) -> StepRecord:
     """A record without what the clock says."""
-    metrics = {k: v for k, v in record.metrics.items() if k != "tokens_per_s"}
+    metrics = {k: v for k, v in record.metrics.items() if k not in ("tokens_per_s", "sampling_time")}
     return replace(record, time=0.0, step_time=0.0, metrics=metrics)
 
 

@@ -10,6 +10,8 @@ import pytest
 from mint_lab.runs.diagnosis import Diagnosis, findings
 from mint_lab.runs.record import StepRecord
 
+from .conftest import finish
+
 
 def steps(**columns: Sequence[float]) -> list[StepRecord]:
     """Records whose metrics are the columns, ``held_``-prefixed ones held out."""
@@ -152,3 +154,21 @@ def test_a_batch_that_is_satisfied_now_and_then_is_no_missing_gradient() -> None
     records = [record(step, grad_norm=norm) for step, norm in enumerate(norms, 1)]
     assert "no gradient" not in findings(records)
     assert "no gradient" in findings([*records, *(record(step, grad_norm=0.0) for step in range(6, 10))])
+
+
+def test_a_step_is_not_lost_to_its_diagnosis(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights have moved when the numbers are looked at: whatever happens there, the record is kept."""
+
+    def breaks(recent: Any) -> dict[str, str]:
+        if len(recent) == 2:
+            raise KeyError("clip_frac/high")
+        return {}
+
+    monkeypatch.setattr("mint_lab.runs.diagnosis.rl_findings", breaks)
+    run = finish(make_run(steps=3))
+    assert run.client.calls.count("optim_step") == len(run.records) == 3
+    assert [record.warnings for record in run.records] == [
+        [],
+        ["The numbers of this step could not be read for advice: KeyError('clip_frac/high')"],
+        [],
+    ]

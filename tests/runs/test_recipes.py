@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ def test_order_is_a_shuffle_an_epoch_given_by_seed_and_place(size: int, seed: in
         assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
     items = Order(size, seed).items(start, count)  # a fresh one, asked for the middle at once
     assert items == [order.items(k, 1)[0] for k in range(start, start + min(count, size))]
+    assert items == list(order.stream(start, count))
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -84,6 +87,37 @@ def test_sft_takes_examples_in_three_shapes() -> None:
     metrics = job.measure(job.held_out, [torch.tensor([-5.0, -1.0, -2.0])]).metrics
     assert metrics == {"nll": 1.5}
     assert job.evaluate(job.held_out, [torch.tensor([-5.0, -1.0, -2.0])], [torch.zeros(3)]).metrics == {"nll": 1.5}
+
+
+def test_sft_reads_a_file_as_it_reads_a_list(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{letter}:", "completion": f" {letter.upper()}"} for letter in "abcdefghij"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    from_list, from_file, from_path = (
+        Sft().prepare(CharTokenizer(), source, None, seed=0) for source in (rows, str(path), path)
+    )
+    assert (from_file.size, len(from_file.held_out)) == (9, 1)
+    for job in (from_file, from_path):
+        assert [d.model_input.to_ints() for d in job.batch(range(9))] == [
+            d.model_input.to_ints() for d in from_list.batch(range(9))
+        ]
+
+
+def test_sft_learns_the_last_turn_of_a_chat() -> None:
+    def rendered(messages: Any, *, add_generation_prompt: bool, **_: Any) -> str:
+        turns = "".join(f"<{m['role'][0]}>{m['content']}\0" for m in messages)
+        return turns + ("<a>" if add_generation_prompt else "")
+
+    tokenizer = CharTokenizer()
+    tokenizer.chat_template = "a template"  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.apply_chat_template = rendered  # pyright: ignore[reportAttributeAccessIssue]
+    chat = [("user", "hi"), ("assistant", "hello"), ("user", "2+2"), ("assistant", "four")]
+    row = {"messages": [{"role": role, "content": content} for role, content in chat]}
+    (datum,) = Sft().prepare(tokenizer, [row], [row], seed=0).batch([0])
+    text = "".join(map(chr, datum.loss_fn_inputs["target_tokens"].tolist()))
+    assert text == "u>hi\0<a>hello\0<u>2+2\0<a>four\0"
+    weights = datum.loss_fn_inputs["weights"].tolist()
+    assert weights == [0.0] * (len(text) - 5) + [1.0] * 5  # "four" and the end mark
 
 
 def test_sft_on_pairs_trains_the_chosen_side_and_evaluates_both() -> None:

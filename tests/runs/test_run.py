@@ -208,6 +208,42 @@ def test_set_loss_takes_a_name_a_spec_or_a_function(make_run: Any) -> None:
     assert [p.name for p in run.setting_params] == ["learning_rate", "gamma"]
 
 
+def test_functions_of_one_name_stay_with_their_runs(make_run: Any) -> None:
+    """A factory makes functions that all have one name, and lambdas have none: each run trains with its own."""
+
+    def scaled(factor: float) -> Any:
+        def mine(data: Any, logprobs_list: Any) -> Any:
+            loss, _ = pairwise_preference_loss(data, logprobs_list)
+            return factor * loss, {"factor": factor}
+
+        return mine
+
+    losses = [scaled(1.0), scaled(2.0), lambda data, lp: (lp[0].sum(), {}), lambda data, lp: (-lp[0].sum(), {})]
+    runs = [make_run(loss=losses[0], steps=2)]
+    assert runs[0].step().wait(TIMEOUT)
+    runs += [make_run(loss=loss, steps=2) for loss in losses[1:]]
+    for run in runs:
+        finish(run)
+    assert [[r.metrics.get("factor") for r in run.records] for run in runs[:2]] == [[1.0, 1.0], [2.0, 2.0]]
+    assert [run.loss.fn for run in runs] == losses
+    assert [run.loss.label for run in runs] == ["mine v1", "mine_2 v1", "custom_loss v1", "custom_loss_2 v1"]
+    assert all(run.edits == [] for run in runs)
+    assert [LOSSES[run.loss.name].fn for run in runs] == losses, "the picker has each"
+    assert make_run(loss=losses[1]).loss is runs[1].loss
+    register(name="mine")(scaled(3.0))  # on purpose, under that name
+    assert [run.loss.version for run in runs] == [2, 1, 1, 1]
+
+
+def test_a_function_may_be_called_like_a_loss_that_is_there(make_run: Any) -> None:
+    def hinge(data: Any, logprobs_list: Any) -> Any:
+        return pairwise_preference_loss(data, logprobs_list)
+
+    builtin = LOSSES["hinge"]
+    run = make_run().set_loss(hinge)
+    assert (run.loss.label, run.loss.fn, LOSSES["hinge"]) == ("hinge_2 v1", hinge, builtin)
+    assert run.set_loss(builtin.fn).loss is builtin
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -256,7 +292,7 @@ def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str) 
 # -- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_on_the_way_takes_evenly_spaced_items_and_the_last_all(make_run: Any) -> None:
+def test_an_evaluation_on_the_way_takes_some_items_and_the_last_all(make_run: Any) -> None:
     sizes: list[int] = []
 
     class Client(BigramClient):

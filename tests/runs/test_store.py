@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
+import sys
 import tempfile
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mint_lab.data.rewards import Reward
 from mint_lab.errors import RunError
+from mint_lab.runs.folder import RunFolder
 from mint_lab.runs.record import Edit, LossVersion, StepRecord
-from mint_lab.runs.store import RunStore, history_frame, load_run
+from mint_lab.runs.store import RunStore, fresh_folder, history_frame, load_run
 
 RECORDS = [
     StepRecord(
@@ -41,11 +51,8 @@ def write(folder: Path) -> RunStore:
     store = RunStore(folder)
     store.write_settings({"seed": 3, "status": "finished", "baseline": {"loss": math.nan, "pair_accuracy": 0.25}})
     for record in RECORDS:
-        store.append(record)
-    for edit in EDITS:
-        store.append_edit(edit)
-    for loss in LOSSES:
-        store.append_loss(loss)
+        edits, losses = ([entry for entry in entries if entry.step == record.step] for entries in (EDITS, LOSSES))
+        store.append(record, edits=edits, losses=losses)
     store.close()
     return store
 
@@ -112,10 +119,10 @@ def test_a_spoilt_line_in_the_middle_is_noted(tmp_path: Path) -> None:
     file.write_bytes(lines[0] + b"\xff\x00{]\n" + b'["no", "object"]\n' + lines[2])
     saved = load_run(tmp_path / "run")
     assert [r.step for r in saved.records] == [1, 3]
-    assert [note.split(";")[0] for note in saved.notes] == [
-        "records.jsonl: line 2 cannot be read",
-        "records.jsonl: line 3 cannot be read",
-    ]
+    first, second = saved.notes
+    assert first.startswith("records.jsonl: line 2 cannot be read (")
+    reason = 'it is ["no", "object"], expected an object'
+    assert second == f"records.jsonl: line 3 cannot be read ({reason}); it was left out"
 
 
 def test_a_missing_source_is_noted(tmp_path: Path) -> None:
@@ -157,6 +164,51 @@ def test_a_failed_write_is_made_good_by_the_next(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run").records == RECORDS
 
 
+@contextlib.contextmanager
+def in_the_way(path: Path) -> Iterator[None]:
+    """Nobody can write ``path``: where a file is expected there is a folder, and the other way round."""
+    aside = path.with_name("aside")
+    if path.exists():
+        path.rename(aside)
+    if path.name.endswith(".jsonl"):
+        path.mkdir()
+    else:
+        path.write_text("")
+    try:
+        yield
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+        if aside.exists():
+            aside.rename(path)
+
+
+@pytest.mark.parametrize("place", ["records.jsonl", "edits.jsonl", "losses.jsonl", "losses", "rewards"])
+@pytest.mark.parametrize("then", ["append", "write_settings", "close"])
+def test_whatever_cannot_be_written_is_written_by_the_next_call(tmp_path: Path, place: str, then: str) -> None:
+    folder = tmp_path / "run"
+    store = RunStore(folder)
+    store.write_settings({})
+    store.append(RECORDS[0], losses=LOSSES[:1])
+    store.close()
+    graded = Reward("grade", lambda response, example: 1.0, source="def grade(): ...\n")
+    with in_the_way(folder / place):
+        with pytest.raises(OSError, match=place):
+            store.append(RECORDS[1], edits=[EDITS[0]], rewards=[graded], losses=[LOSSES[1]])
+        with pytest.raises(OSError, match=place):
+            store.close()
+    if then == "append":
+        store.append(RECORDS[2], edits=[EDITS[1]])
+    elif then == "write_settings":
+        store.write_settings({})
+    store.close()
+    saved, count = load_run(folder), 3 if then == "append" else 2
+    assert saved.records == RECORDS[:count]
+    assert saved.edits == EDITS[: count - 1]
+    assert saved.losses == LOSSES
+    assert saved.notes == []
+    assert (folder / "rewards" / "grade-v1.py").read_text() == "def grade(): ...\n"
+
+
 def test_appending_after_close_goes_on(tmp_path: Path) -> None:
     store = write(tmp_path / "run")
     store.append(RECORDS[0])
@@ -173,6 +225,61 @@ def test_a_used_folder_and_an_impossible_one_are_refused(tmp_path: Path) -> None
         RunStore(tmp_path / "file" / "run")
 
 
+def at_once(count: int, job: Callable[[], Any]) -> list[Any]:
+    """What ``job`` gives, or raises, in each of ``count`` threads that begin it together."""
+    together, found = threading.Barrier(count), []
+
+    def one() -> None:
+        together.wait()
+        try:
+            found.append(job())
+        except RunError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that take turns after every few instructions."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_two_runs_never_get_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(100):
+        stores = at_once(4, lambda n=number: RunStore(fresh_folder(f"x{n}")))
+        assert len({store.folder for store in stores}) == 4
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_of_two_runs_for_one_folder_one_is_refused(tmp_path: Path) -> None:
+    for number in range(100):
+        found = at_once(3, lambda n=number: RunStore(tmp_path / str(n)))
+        refused = [error for error in found if isinstance(error, RunError)]
+        assert len(refused) == 2
+        assert all("already holds a run" in str(error) for error in refused)
+
+
+def test_a_fresh_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunError, match=r"cannot make the run folder .*runs is no folder"):
+        fresh_folder("x")
+    (tmp_path / "runs").unlink()
+    with pytest.raises(RunError, match="cannot make the run folder"):
+        fresh_folder("x" * 300)
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         load_run(tmp_path)
@@ -181,10 +288,49 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_loss_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
     store.write_settings({})
-    store.append_loss(LossVersion(1, "../../evil", 1, "x = 1\n", {}))
+    store.append(RECORDS[0], losses=[LossVersion(1, "../../evil", 1, "x = 1\n", {})])
     store.close()
-    assert [f.name for f in (tmp_path / "run" / "losses").iterdir()] == [".._.._evil-v1.py"]
+    (file,) = (tmp_path / "run" / "losses").iterdir()
+    assert file.name.startswith(".._.._evil-")
     assert load_run(tmp_path / "run").losses[0].source == "x = 1\n"
+
+
+# One letter in two spellings, a ligature, other letter case, signs, and more than a file name holds.
+OTHER_LETTERS = ["β", "λ", "损失"]
+ALIKE = ["mine", "Mine", "MINE", "a b", "a_b", "a/b", "\u00e5", "a\u030a", "\u212b", "fi", "\ufb01", "\U00020000" * 300]
+NAMES = [*OTHER_LETTERS, *ALIKE]
+
+
+def test_every_loss_name_has_a_file_of_its_own(tmp_path: Path) -> None:
+    losses = [LossVersion(1, name, 1, f"# {number}\n", {}) for number, name in enumerate(NAMES)]
+    store = RunStore(tmp_path / "run")
+    store.write_settings({})
+    store.append(RECORDS[0], losses=losses)
+    store.close()
+    files = [file.name for file in (tmp_path / "run" / "losses").iterdir()]
+    assert len({unicodedata.normalize("NFKC", name).casefold() for name in files}) == len(NAMES)
+    assert {"β-v1.py", "损失-v1.py", "mine-v1.py", "a_b-v1.py"} <= set(files)
+    saved = load_run(tmp_path / "run")
+    assert (saved.losses, saved.notes) == (losses, [])
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    settings = {"seed": np.int64(3), "on": np.bool_(True), "lr": np.float32(0.5), "none": np.float64("nan")}
+    store.write_settings(settings | {"nested": [{"n": np.uint8(4)}]})
+    store.close()
+    wanted = {"seed": 3, "on": True, "lr": 0.5, "none": "nan", "nested": [{"n": 4}]}
+    assert load_run(tmp_path / "run").settings == wanted
+    assert RunFolder(tmp_path).list()[0].seed == 3
+
+
+def test_a_folder_with_the_file_names_of_old_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "run")
+    losses = tmp_path / "run" / "losses"
+    (losses / "mine-v2.py").rename(losses / "Mine-v2.py")
+    entry = json.dumps({"step": 3, "name": "Mine", "version": 2, "config": {}, "file": "Mine-v2.py"})
+    (tmp_path / "run" / "losses.jsonl").write_text(entry + "\n")
+    assert load_run(tmp_path / "run").losses == [LossVersion(3, "Mine", 2, "# ü\n", {})]
 
 
 def test_history_orders_its_columns() -> None:
@@ -195,3 +341,16 @@ def test_history_orders_its_columns() -> None:
     ]
     assert frame.loc[2, "held_out/pair_accuracy"] == 0.5
     assert math.isnan(frame.loc[3, "held_out/pair_accuracy"])
+
+
+def test_no_metric_takes_the_column_of_another_thing() -> None:
+    names = ["step", "time", "step_time", "tokens", "loss_name", "loss_version", "metrics/tokens"]
+    names += ["held_out/pair_accuracy", "settings/learning_rate"]
+    record = replace(RECORDS[1], metrics={"loss": 0.5} | {name: -1.0 - n for n, name in enumerate(names)})
+    frame = history_frame([record])
+    plain = history_frame([replace(RECORDS[1], metrics={"loss": 0.5})])
+    pd.testing.assert_frame_equal(frame[list(plain.columns)], plain)
+    assert {c: frame.loc[2, c] for c in frame if c not in plain} == {
+        f"metrics/{name}": -1.0 - n for n, name in enumerate(names)
+    }
+    assert list(frame.reset_index().columns).count("step") == 1

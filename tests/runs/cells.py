@@ -1,0 +1,59 @@
+"""Cells with a loss called ``mine``, for tests of runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mint_lab.cells.magic import run_cell
+from mint_lab.losses import LOSSES
+from mint_lab.runs import Run
+
+from ..losses.broken import HEAD
+from .conftest import TIMEOUT
+
+GOOD = "def mine(data, logprobs_list):\n    return pairwise_preference_loss(data, logprobs_list)\n"
+LOOP = "kept.append('in')\nwhile True:\n    time.time()"
+
+
+def cell(body: str, options: str = "--no-preflight") -> Any:
+    """Run a ``%%loss mine`` cell; the body may use what the table's head defines."""
+    return run_cell(f"mine {options}", HEAD + body, {})
+
+
+def training_only(body: str) -> str:
+    """A cell that is the good loss but for gradient calls, which run ``body`` first; ``kept`` counts them."""
+    lines = "\n".join(f"        {line}" for line in body.splitlines())
+    return (
+        f"def mine(data, logprobs_list):\n    if logprobs_list[0].requires_grad:\n        kept.append(1)\n{lines}\n"
+        "    return pairwise_preference_loss(data, logprobs_list)\n"
+    )
+
+
+@pytest.fixture
+def patient(make_run: Callable[..., Run]) -> Callable[..., Run]:
+    """A run on the loss ``mine`` that counts a call as one that does not return after a tenth of a second."""
+    LOSSES._entries.pop("mine", None)  # version 1 for every test
+
+    def make(body: str, **options: Any) -> Run:
+        cell(body)
+        run = make_run(loss="mine", **options)
+        run.prepare()
+        run._trainer.patience = 0.1
+        return run
+
+    return make
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def in_the_loss(run: Run) -> bool:
+    return bool(run.loss.fn.__globals__["kept"]) and run.loss.fn.__globals__["kept"][-1] == "in"

@@ -1,0 +1,53 @@
+"""A run whose folder cannot be written for a while: it pauses, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mint_lab.runs import load_run
+from mint_lab.runs.holding import is_held
+
+from .conftest import TIMEOUT, finish
+from .test_store import in_the_way
+
+
+@pytest.mark.parametrize("steps", [12, 4])
+@pytest.mark.parametrize("place", ["records.jsonl", "edits.jsonl", "losses.jsonl", "losses"])
+def test_a_full_disk_pauses_and_loses_nothing(make_run: Any, place: str, steps: int) -> None:
+    run = make_run(steps=steps)
+    assert run.step(3).wait(TIMEOUT)
+    run.set_loss("hinge")
+    with in_the_way(run.folder / place):
+        run.start()
+        assert run.wait(TIMEOUT, check=False)
+        assert run.status == "paused"
+        assert place in run.error.message
+        assert run.steps_done == 4  # the model did make that step
+        if steps == 4:  # none is left to make, and still the run is not over before its record is on disk
+            assert run.start().wait(TIMEOUT, check=False)
+            assert run.status == "paused"
+            assert place in run.error.message
+    finish(run)
+    saved = load_run(run.folder)
+    assert saved.notes == []
+    assert (saved.edits, saved.losses) == (run.edits, run.losses)
+    assert [edit.step for edit in run.edits] == [loss.step for loss in run.losses[1:]] == [4]
+    assert [r.step for r in saved.records] == list(range(1, steps + 1))
+
+
+def test_a_run_that_is_stopped_on_a_full_disk_lets_go_of_its_folder(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    assert run.step(3).wait(TIMEOUT)
+
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        run.stop()
+    assert is_held(run.folder) is not True

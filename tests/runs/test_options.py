@@ -1,0 +1,54 @@
+"""An option that a run does not have is refused with the name that was meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mint_lab.errors import ConfigError
+from mint_lab.losses import LOSSES
+from mint_lab.runs.run import Run
+
+
+def my_loss(data: Any, logprobs_list: Any, width: float = 2.0) -> Any:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stepz": 3}, "unknown option 'stepz': did you mean steps="),
+        ({"lr": 1e-3}, "did you mean learning_rate="),
+        ({"max_steps": 3}, "did you mean steps="),
+        ({"model": "mint-tiny"}, "did you mean base_model="),
+        ({"settings": {}}, "did you mean loss_config="),
+        ({"max_length": 64}, "sequences are cut to what the model's context holds"),
+        ({"loss": "dpo", "beta": 1}, r"belongs into loss_config=\{'beta': 0.1\}"),
+        ({"loss": "dpo", "bta": 1}, r"did you mean loss_config=\{'beta': ...\}"),
+        ({"loss": my_loss, "width": 1}, r"belongs into loss_config=\{'width': 2\}"),
+        ({"num_generations": 4}, "'group_size' is an option of the rl recipe, and this is preference"),
+        ({"recipe": "rl", "num_generations": 4}, "did you mean group_size="),
+        ({"recipe": "rl", "clip_low_treshold": 4}, r"did you mean loss_config=\{'clip_low_threshold'"),
+        ({"zzzzzz": 4}, "the options of the preference recipe are base_model, batch_size, client, data"),
+    ],
+)
+def test_what_was_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Run(**options)
+    assert "my_loss" not in LOSSES, "nothing is registered for a run that is refused"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("dpo", r"unknown recipe 'dpo'; it is the name of a loss: Run\(loss='dpo'\)"),
+        ("ppo", r"Run\('rl', loss='ppo'\)"),
+        ("cross_entropy", r"Run\('sft', loss='cross_entropy'\)"),
+        (my_loss, "a loss is given as loss="),
+        ("sfft", "did you mean 'sft'"),
+    ],
+)
+def test_a_loss_in_the_place_of_the_recipe(given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Run(given)

@@ -7,41 +7,106 @@
         ...
         return loss, {"pair_accuracy": ...}
 
-Options: ``--no-preflight`` registers without checking; ``--PARAMETER VALUE`` replaces a parameter's default. Running
-the cell again makes the next version, which every run that uses the loss takes at its next step.
+Options:
+
+--PARAMETER VALUE  replaces a parameter's default
+--from LOSS        without a body: registers a copy of that loss and puts its source into the cell, to edit; with one:
+                   the names of that loss's module can be used
+--no-preflight     registers without checking, and says so
+
+Running the cell again makes the next version, which every run that uses the loss takes at its next step; a run that
+paused because this loss failed goes on. A cell may take the name of a bundled loss (not of a built-in one of the API);
+``mint_lab.LOSSES.restore("dpo")`` is the way back.
+
+Helper functions and constants of the cell are the version's own, other names the notebook's; a cell that is refused
+changes nothing, neither in a run nor in the notebook. Interrupting the kernel ends a check that does not return.
 """
 
 from __future__ import annotations
 
+import html
 import shlex
-import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import ConfigError, LossError, MintLabError, one_of
+from ..errors import ConfigError, LossError, one_of
 from ..losses import LOSSES, LossSpec
 from ..losses.custom import spec_of
+from ..losses.origin import FUTURE, imports_for, source_from
 from ..losses.preflight import Report, preflight
-from ..runs.samples import sample_data
-from .source import cell_source, compile_cell
+from ..losses.report import TINTS
+from ..runs.samples import made_up_data, sample_data, sample_pace
+from .mark import leave_refusal, mark, not_registered
+from .source import cell_source, compile_cell, shown_short
 
 __all__ = ["LossCell", "loss_cell", "run_cell"]
+
+UNCHECKED = "WARNING: it was NOT checked (--no-preflight); a mistake in it shows only when it trains"
 
 
 @dataclass(frozen=True)
 class LossCell:
-    """What running a ``%%loss`` cell gives: the registered loss and what preflight found (None: it was skipped)."""
+    """What running a ``%%loss`` cell gives.
+
+    Attributes:
+        spec: the registered loss.
+        report: what preflight found; None: it was skipped.
+        cell: the text of a cell to go on from, where there was none (``--from``).
+    """
 
     spec: LossSpec
     report: Report | None
+    cell: str = ""
 
     def __repr__(self) -> str:
+        found = UNCHECKED if self.report is None else repr(self.report)
+        return "\n".join([self._head(), found, *(["", self.cell.rstrip()] if self.cell else [])])
+
+    def _repr_html_(self) -> str:
+        warning = f'<div style="background:{TINTS["fail"]};padding:4px 10px"><b>{html.escape(UNCHECKED)}</b></div>'
+        found = warning if self.report is None else self.report.to_html()
+        return (
+            f"<div><b>{html.escape(self._head())}</b>{found}"
+            + (f"<pre>{html.escape(self.cell)}</pre>" if self.cell else "")
+            + "</div>"
+        )
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        return {}, mark("loss", self.spec.name, self.spec)
+
+    def _head(self) -> str:
         settings = ", ".join(f"{p.name} {p.default:g}" for p in self.spec.params)
         head = f"{self.spec.label} registered" + (f" ({settings})" if settings else "")
-        if self.report is None:
-            return f"{head}, NOT checked: preflight was skipped"
-        return f"{head}\n{self.report!r}"
+        first = LOSSES.first(self.spec.name)
+        if first.family == "custom":
+            return head
+        return f"{head} in place of the bundled {first.label}; mint_lab.LOSSES.restore({first.name!r}) brings that back"
+
+
+class _Refused(LossError):
+    """Preflight failed: the message is all of its report."""
+
+    def __init__(self, name: str, old: LossSpec | None, report: Report) -> None:
+        self.report = report
+        self.head = not_registered(name, old)
+        self.mark = mark("loss", name, old, refused=True)
+        super().__init__(f"{self.head}.\n{report!r}")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the magic's line says."""
+
+    name: str
+    values: dict[str, float] = field(default_factory=dict)
+    checked: bool = True
+    origin: str | None = None
+
+    def line(self) -> str:
+        """The line again, without the origin."""
+        given = "".join(f" --{key} {value:.12g}" for key, value in self.values.items())
+        return f"{self.name}{given}" + ("" if self.checked else " --no-preflight")
 
 
 def loss_cell(ipython: Any) -> Callable[[str, str], LossCell]:
@@ -49,43 +114,92 @@ def loss_cell(ipython: Any) -> Callable[[str, str], LossCell]:
 
     def loss(line: str, cell: str) -> LossCell:
         try:
-            return run_cell(line, cell, ipython.user_ns)
-        except SyntaxError as error:
-            raise _shown_short(_as_loss_error(error)) from None
+            done = run_cell(line, cell, ipython.user_ns)
+        except _Refused as error:
+            # The report as the table it is; IPython's red block below it needs no second copy.
+            pictures = {"text/plain": repr(error.report), "text/html": error.report.to_html()}
+            ipython.display_pub.publish(data=pictures, metadata=error.mark)
+            raise shown_short(error, "loss", f"{error.head}. What preflight found is above.") from None
+        except KeyboardInterrupt:
+            leave_refusal(ipython.display_pub, "loss", line, LOSSES)
+            raise
         except Exception as error:
-            raise _shown_short(error) from None
+            leave_refusal(ipython.display_pub, "loss", line, LOSSES)
+            raise shown_short(error, "loss") from None
+        if done.cell:
+            ipython.set_next_input(done.cell, replace=True)
+        return done
 
     loss.__doc__ = __doc__
     return loss
 
 
 def run_cell(line: str, cell: str, namespace: dict[str, Any]) -> LossCell:
-    """Compile, check and register; nothing is registered when anything fails.
+    """Compile, check and register; nothing is registered, nor ``namespace`` touched, when anything fails.
 
     Args:
         line: what follows ``%%loss``.
         cell: the lines below.
-        namespace: where the cell runs.
+        namespace: the notebook's, where the cell finds names, and leaves those that it defines.
 
     Raises:
         ConfigError: a bad name or option, or no function in the cell.
         LossError: preflight failed; the message is its report.
         Exception: whatever running the cell raises.
     """
-    name, options, checked = _options(line)
-    old = LOSSES.get(name)
-    if old is not None and old.builtin:
-        raise ConfigError(f"{name!r} is a built-in loss of the API, whose meaning is fixed; choose another name")
-    found = compile_cell(cell_source(line, cell), name, old.version + 1 if old else 1, namespace)
-    spec = _with_defaults(spec_of(found.fn, name, source=found.source), options)
-    report = preflight(spec.bind(), sample_data()) if checked else None
-    if report is not None and not report.ok:
-        raise LossError(f"{name} is not registered.\n{report!r}")
-    return LossCell(LOSSES.register(spec), report)
+    options = _options(line)
+    name = options.name
+    version = LOSSES.next_version(name)
+    origin = None if options.origin is None else LOSSES[options.origin]
+    copied = None if cell.strip() else origin
+    if copied is not None:
+        line, cell = options.line(), source_from(copied, name)
+    elif not cell.strip():
+        raise ConfigError(f"the cell is empty; define {name}(data, logprobs_list), or start with --from LOSS")
+    imports = [] if origin is None else imports_for(cell, origin, namespace)
+    before: list[str] = []
+    if FUTURE in cell:  # which has to stand before every import
+        imports, before = before, imports
+    found = compile_cell(cell_source(line, cell, imports), name, version, namespace, before=before)
+    spec = spec_of(found.fn, name, source=found.source)
+    if copied is not None:
+        spec = _like(spec, copied)
+    spec = _with_defaults(spec, options.values)
+    report = _checked(spec) if options.checked else None
+    if report is not None:
+        if not report.ok:
+            raise _Refused(name, LOSSES.get(name), report)
+        parts = "" if report.split in (None, "coupled") else report.split
+        spec = replace(spec, separable=bool(report.separable), parts=parts)
+    shown = f"%%loss {options.line()}\n{cell}" if copied is not None else ""
+    namespace.update(found.names)
+    return LossCell(LOSSES.register(spec), report, shown)
 
 
-def _options(line: str) -> tuple[str, dict[str, float], bool]:
-    """(name, parameter defaults, whether to run preflight)."""
+def _like(spec: LossSpec, origin: LossSpec) -> LossSpec:
+    """A copy's spec, with what its signature cannot tell."""
+    known = {p.name: p for p in origin.params}
+    params = tuple(known.get(p.name, p) for p in spec.params)
+    summary = spec.summary or origin.summary
+    return replace(spec, params=params, formula=origin.formula, summary=summary, pairs=origin.pairs, paper=origin.paper)
+
+
+def _checked(spec: LossSpec) -> Report:
+    report = preflight(spec.bind(), sample_data(spec))
+    if any(line.name == "fields" for line in report.lines):
+        # It may be meant for another run than the one that happens to be loaded.
+        made_up = preflight(spec.bind(), made_up_data())
+        if made_up.ok:
+            fix = "the run loaded last has no such data; it can be used in one that has"
+            missing = replace(next(line for line in report.lines if line.name == "fields"), verdict="warn", fix=fix)
+            return replace(made_up, lines=(*made_up.lines, missing))
+    pace = sample_pace()
+    if pace is None:
+        return report
+    return replace(report, model_seconds=pace[1], model_work=f"a step of the run loaded last, with {pace[0]} datums")
+
+
+def _options(line: str) -> _Options:
     try:
         words = shlex.split(line, comments=True)
     except ValueError as error:
@@ -95,7 +209,7 @@ def _options(line: str) -> tuple[str, dict[str, float], bool]:
     name, rest = words[0], words[1:]
     if not name.isidentifier():
         raise ConfigError(f"{name!r} cannot name a loss; use letters, digits and underscores, not a digit first")
-    checked, values = True, {}
+    checked, origin, values = True, None, {}
     while rest:
         word = rest.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
@@ -104,14 +218,18 @@ def _options(line: str) -> tuple[str, dict[str, float], bool]:
             continue
         if not word.startswith("--") or not (equals or rest):
             raise ConfigError(
-                f"%%loss {name}: {word!r} is not understood; options are --no-preflight and --PARAMETER VALUE"
+                f"%%loss {name}: {word!r} is not understood; options are --from LOSS, --no-preflight and "
+                "--PARAMETER VALUE"
             )
         value = value if equals else rest.pop(0)
+        if key == "from":
+            origin = value
+            continue
         try:
             values[key] = float(value)
         except ValueError:
             raise ConfigError(f"%%loss {name}: --{key} is {value!r}, expected a number") from None
-    return name, values, checked
+    return _Options(name, values, checked, origin)
 
 
 def _with_defaults(spec: LossSpec, values: Mapping[str, float]) -> LossSpec:
@@ -129,21 +247,3 @@ def _with_defaults(spec: LossSpec, values: Mapping[str, float]) -> LossSpec:
             for p in spec.params
         ),
     )
-
-
-def _as_loss_error(error: SyntaxError) -> LossError:
-    """A SyntaxError that IPython shows like any other error: by itself it would show the stack above the cell too."""
-    where = f"line {error.lineno}: {(error.text or '').strip()}\n" if error.lineno else ""
-    return LossError(f"the cell is no Python, {where}{error.msg}", line=error.lineno)
-
-
-def _shown_short(error: Exception) -> Exception:
-    """``error``, which IPython will show by the cell's own lines instead of the whole stack below them."""
-    if isinstance(error, MintLabError):
-        lines = [f"{type(error).__name__}: {error}"]
-    else:
-        own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<loss ")]
-        lines = [*traceback.format_list(own), *traceback.format_exception_only(error)]
-    text = "".join(lines).rstrip().split("\n")
-    error._render_traceback_ = lambda: text  # pyright: ignore[reportAttributeAccessIssue]  # IPython's own hook
-    return error

@@ -2,38 +2,94 @@
 
 The magic line stays in the source as a comment. So line n of the source is line n of the cell as the editor numbers it,
 and the source is a Python file that runs by itself.
+
+What a cell defines (helper functions, constants, imports) belongs to its version alone, so that a later cell, refused
+or not, cannot change a loss that is training. Any other name is looked up in the notebook each time it is used, as in
+any cell. Once a version is registered, the notebook gets the names it defines too.
 """
 
 from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, LossError, MintLabError
 
-__all__ = ["CellFunction", "cell_source", "compile_cell"]
+__all__ = ["CellFunction", "cell_source", "compile_cell", "shown_short"]
+
+_SHAPE: dict[str, Callable[[str], str]] = {
+    "loss": "def {}(data, logprobs_list):\n    ...\n    return loss, {{}}".format,
+    "reward": "def {}(response_text, example):\n    ...\n    return 1.0".format,
+}
+
+_ALWAYS = frozenset({"__builtins__", "__name__"})  # what Python itself looks up in a module
 
 
 @dataclass(frozen=True)
 class CellFunction:
-    """A function a cell defined, the whole cell as source, and the file name its code goes by in tracebacks."""
+    """A function a cell defined, the whole cell as source, and the file name its code goes by in tracebacks.
+
+    Attributes:
+        names: what the cell defines, for the notebook once it is registered.
+    """
 
     fn: Callable[..., Any]
     source: str
     filename: str
+    names: dict[str, Any]
 
 
-def cell_source(line: str, body: str) -> str:
-    """The cell as a Python file: ``line`` is what follows ``%%loss``, ``body`` all lines after it."""
-    return f"# %%loss {line.strip()}\n{body}" + ("" if body.endswith("\n") else "\n")
+class _Scope(dict[str, Any]):
+    """Global names of one version: its own, and behind them the notebook's."""
+
+    def __init__(self, notebook: dict[str, Any]) -> None:
+        super().__init__()
+        self._notebook = notebook
+        self._assigned: set[str] = set()
+
+    def __missing__(self, name: str) -> Any:
+        return self._notebook[name]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._notebook
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._assigned.add(name)
+        super().__setitem__(name, value)
+
+    def run(self, code: CodeType) -> dict[str, Any]:
+        """Run a cell's code; returns the names it gave a value."""
+        given = {name: value for name, value in self._notebook.items() if name not in self.keys()}
+        self.update(given)  # the body of a class asks for the names that are here, and not for missing ones
+        exec(code, self)
+        own = {
+            name: value
+            for name, value in self.items()
+            if name in self._assigned or (name not in _ALWAYS and value is not given.get(name, self))
+        }
+        for name in given.keys() - own.keys() - _ALWAYS:
+            self.pop(name, None)
+        return own
 
 
-def compile_cell(source: str, name: str, version: int, namespace: dict[str, Any]) -> CellFunction:
-    """Run a cell's source in ``namespace`` and pick the function it is about.
+def cell_source(line: str, body: str, imports: Sequence[str] = (), kind: str = "loss") -> str:
+    """The cell as a Python file: ``line`` is what follows ``%%loss`` (or another ``kind``), ``body`` what is below.
+
+    ``imports`` are statements that the body needs; they share the first line, so that no other line moves.
+    """
+    before = "; ".join(imports) + "  " if imports else ""
+    return f"{before}# %%{kind} {line.strip()}\n{body}" + ("" if body.endswith("\n") else "\n")
+
+
+def compile_cell(  # noqa: PLR0917
+    source: str, name: str, version: int, namespace: dict[str, Any], kind: str = "loss", before: Sequence[str] = ()
+) -> CellFunction:
+    """Run a cell's source in a scope of its own and pick the function it is about.
 
     That is the one called ``name``, or else the last one the cell defines that can be called with two arguments.
 
@@ -41,31 +97,55 @@ def compile_cell(source: str, name: str, version: int, namespace: dict[str, Any]
         source: as :func:`cell_source` makes it.
         version: that the loss will have; each version has a file name of its own, so that a traceback from a run that
             still uses the older one shows the older text.
-        namespace: the user's; what the cell defines is there afterwards, as with any cell.
+        namespace: the notebook's, to look names up in; it is not written to.
+        kind: "loss" or "reward".
+        before: statements to run first in the same scope.
 
     Raises:
         SyntaxError: and whatever the cell raises when it is run.
-        ConfigError: it defines no function that can be a loss.
+        ConfigError: it defines no function with two arguments.
     """
-    filename = f"<loss {name} v{version}>"
+    filename = f"<{kind} {name} v{version}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     code = compile(source, filename, "exec", dont_inherit=True)
-    exec(code, namespace)
-    defined = [
-        value
-        for value in namespace.values()
-        if isinstance(value, FunctionType) and value.__code__.co_filename == filename and _takes_two(value)
+    scope = _Scope(namespace)
+    names = scope.run(compile("\n".join(before), filename, "exec", dont_inherit=True)) if before else {}
+    names |= scope.run(code)
+    functions = [
+        value for value in names.values() if isinstance(value, FunctionType) and value.__code__.co_filename == filename
     ]
+    # One of the loss's name that takes something else is meant all the same, and refused for its parameters.
+    defined = [f for f in functions if _takes_two(f) or f.__name__ == name]
     if not defined:
-        raise ConfigError(
-            f"the cell defines no function for the loss {name!r}; expected\n"
-            f"def {name}(data, logprobs_list):\n    ...\n    return loss, {{}}"
-        )
+        raise ConfigError(f"the cell defines no function for the {kind} {name!r}; expected\n{_SHAPE[kind](name)}")
     named = [f for f in defined if f.__name__ == name]
     fn = named[-1] if named else max(defined, key=lambda f: f.__code__.co_firstlineno)
-    return CellFunction(fn, source, filename)
+    return CellFunction(fn, source, filename, names)
 
 
 def _takes_two(fn: FunctionType) -> bool:
     parameters = list(inspect.signature(fn).parameters.values())
     return len(parameters) >= 2 and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:2])
+
+
+def shown_short(error: Exception, kind: str, message: str = "") -> Exception:
+    """``error``, which IPython will show by the lines of the cell instead of the whole stack below them.
+
+    Args:
+        error: what a ``kind`` cell ("loss" or "reward") raised.
+        kind: as :func:`compile_cell` was given it.
+        message: shown instead of the error's own.
+    """
+    if isinstance(error, SyntaxError):  # by itself IPython would show the stack above the cell too
+        where = f"line {error.lineno}: {(error.text or '').strip()}\n" if error.lineno else ""
+        error = LossError(f"the cell is no Python, {where}{error.msg}", line=error.lineno)
+    if message:
+        lines = [f"LossError: {message}"]
+    elif isinstance(error, MintLabError):
+        lines = [f"{type(error).__name__}: {error}"]
+    else:
+        own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(f"<{kind} ")]
+        lines = [*traceback.format_list(own), *traceback.format_exception_only(error)]
+    text = "".join(lines).rstrip().split("\n")
+    error._render_traceback_ = lambda: text  # pyright: ignore[reportAttributeAccessIssue]  # IPython's own hook
+    return error

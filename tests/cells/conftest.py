@@ -1,4 +1,4 @@
-"""A shell of its own, and a registry that forgets."""
+"""A shell of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mint_lab.losses import LOSSES
+from mint_lab.runs import loop
 
 
 @pytest.fixture
@@ -23,8 +23,6 @@ def shell() -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    before = dict(LOSSES._specs)
-    yield
-    LOSSES._specs.clear()
-    LOSSES._specs.update(before)
+def no_earlier_run() -> None:
+    """Preflight takes the data of the latest run, also of another test's."""
+    loop._latest.clear()

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+import torch
 
 from mint_lab.cells.magic import run_cell
 from mint_lab.errors import ConfigError, LossError
@@ -37,6 +38,50 @@ def test_a_cell_registers_its_loss_and_says_so() -> None:
     assert run_cell("my_loss", GOOD, namespace).spec.version == 2
 
 
+HELPED = """\
+def scale(x):
+    return {}
+
+def helped(data, logprobs_list):
+    return -sum(scale(lp.sum()) for lp in logprobs_list), {{}}
+"""
+
+
+@pytest.mark.parametrize(("body", "end"), [("x.detach()", ""), ("7 * x", "1 / 0\n")])
+def test_a_cell_that_fails_changes_nothing_of_the_version_before(body: str, end: str) -> None:
+    namespace: dict[str, Any] = {}
+    fn = run_cell("helped", HELPED.format("0.5 * x"), namespace).spec.fn
+    before = dict(namespace)
+    with pytest.raises((LossError, ZeroDivisionError)):
+        run_cell("helped", HELPED.format(body) + end, namespace)
+    assert namespace == before
+    assert float(fn([], [torch.tensor([-4.0])])[0]) == 2.0
+    assert run_cell("helped", HELPED.format("x"), namespace).spec.version == 2
+    assert float(fn([], [torch.tensor([-4.0])])[0]) == 2.0  # a step of the older version that is under way
+    assert namespace["scale"](3.0) == 3.0
+
+
+def test_a_refused_cell_leaves_no_function_for_the_next() -> None:
+    namespace: dict[str, Any] = {}
+    first = "import torch\n\n\n\ndef first_try(data, logprobs_list):\n    return torch.tensor(0.0), {}\n"
+    with pytest.raises(LossError):
+        run_cell("margin_cell", first, namespace)
+    second = "def second_try(data, logprobs_list):\n    return -sum(lp.sum() for lp in logprobs_list), {}\n"
+    assert run_cell("margin_cell", second, namespace).spec.fn.__name__ == "second_try"
+
+
+def test_a_bundled_loss_is_replaced_openly_and_can_be_had_again() -> None:
+    bundled = LOSSES["hinge"]
+    text = GOOD.replace("my_loss", "hinge")
+    head = repr(run_cell("hinge", text, {})).splitlines()[0]
+    way_back = "mint_lab.LOSSES.restore('hinge') brings that back"
+    assert head == f"hinge v2 registered (beta 0.1) in place of the bundled hinge v1; {way_back}"
+    assert LOSSES["hinge"].fn is not bundled.fn
+    restored = LOSSES.restore("hinge")
+    assert (restored.fn, restored.family, restored.version) == (bundled.fn, "preference", 3)
+    assert LOSSES["hinge"] is restored
+
+
 def test_the_text_is_the_same_every_time() -> None:
     first, second = (repr(run_cell("my_loss", GOOD, {})).splitlines()[1:] for _ in range(2))
     assert first == second
@@ -47,7 +92,11 @@ def test_options() -> None:
     assert run_cell("my_loss --beta=2", GOOD, {}).spec.params[0].high == 2.0
     cell = run_cell("my_loss --no-preflight", "def my_loss(data, logprobs_list): return 0, {}", {})
     assert cell.report is None
-    assert repr(cell) == "my_loss v3 registered, NOT checked: preflight was skipped"
+    assert repr(cell).splitlines() == [
+        "my_loss v3 registered",
+        "WARNING: it was NOT checked (--no-preflight); a mistake in it shows only when it trains",
+    ]
+    assert "<b>WARNING: it was NOT checked" in cell._repr_html_()
 
 
 def test_declared_ranges() -> None:
@@ -80,6 +129,8 @@ def test_which_function_is_meant() -> None:
         ("my_loss --beta much", "expected a number"),
         ("my_loss --betta 1", "did you mean 'beta'"),
         ("my_loss 'open", "No closing quotation"),
+        ("my_loss --from simpoo", "did you mean 'simpo'"),
+        ("my_loss --from", "'--from' is not understood"),
         ("ppo", "built-in loss"),
     ],
 )
@@ -153,6 +204,25 @@ def test_errors_are_short_and_name_the_cells_lines(
     assert "my_loss" not in LOSSES
 
 
+def test_a_refused_loss_shows_the_report_as_a_table_and_one_line_of_error(
+    shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.run_cell(f"%%loss my_loss\n{GOOD}").success
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(shell.display_pub, "publish", lambda data, **_: shown.append(data))
+    result = shell.run_cell("%%loss my_loss\ndef my_loss(data, logprobs_list):\n    return 1 / 0, {}\n")
+    (bundle,) = shown
+    assert "look at line 3: return 1 / 0" in bundle["text/html"]
+    assert bundle["text/plain"].startswith("preflight: 1 failed")
+    text = "".join(capsys.readouterr())
+    assert "LossError: my_loss is not registered; my_loss v1 stays in use" in text
+    assert "look at line 3" not in text
+    # Whoever catches the error has all of it.
+    assert isinstance(result.error_in_exec, LossError)
+    assert "look at line 3: return 1 / 0" in str(result.error_in_exec)
+    assert LOSSES["my_loss"].version == 1
+
+
 def test_a_cell_of_a_running_shell_swaps_the_loss_of_a_run(tmp_path: Any) -> None:
     from mint_lab.runs import Run
     from tests.runs.bigram import BigramClient, letter_pairs
@@ -170,3 +240,81 @@ def test_a_cell_of_a_running_shell_swaps_the_loss_of_a_run(tmp_path: Any) -> Non
     assert run.error is None
     assert [e.label for e in run.edits] == ["my_loss v2"]
     assert "gamma" in run.losses[1].source
+
+
+def test_a_function_of_the_losss_name_with_other_parameters_is_refused_for_them() -> None:
+    with pytest.raises(ConfigError, match=r"my_loss: takes \(data\), expected \(data, logprobs_list"):
+        run_cell("my_loss", "def my_loss(data):\n    return 0, {}\n", {})
+
+
+def test_a_separable_loss_is_known_as_such() -> None:
+    body = "def my_loss(data, logprobs_list):\n    return sum(lp.sum() for lp in logprobs_list), {}\n"
+    assert run_cell("my_loss", body, {}).spec.separable
+    assert not run_cell("my_loss", GOOD, {}).spec.separable
+
+
+def test_the_cell_passes_its_function_on_unchanged() -> None:
+    """What the cell leaves in the namespace is what ``forward_backward_custom`` of any client takes."""
+    import inspect
+
+    namespace: dict[str, Any] = {}
+    spec = run_cell("my_loss --beta 0.5", GOOD, namespace).spec
+    assert namespace["my_loss"] is spec.fn
+    assert list(inspect.signature(spec.fn).parameters) == ["data", "logprobs_list", "beta"]
+
+
+def test_interrupting_the_kernel_ends_a_check(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    body = (
+        "def my_loss(data, logprobs_list):\n    __import__('_thread').interrupt_main()\n    while True:\n        pass\n"
+    )
+    result = shell.run_cell(f"%%loss my_loss\n{body}")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    assert "my_loss" not in LOSSES
+    capsys.readouterr()
+    assert shell.run_cell(f"%%loss my_loss\n{GOOD}").success  # the kernel lives
+
+
+def test_the_report_beside_a_running_job_says_what_a_step_takes(tmp_path: Any) -> None:
+    from mint_lab.runs import Run
+    from tests.runs.bigram import BigramClient, letter_pairs
+
+    run = Run(client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
+    assert run.step(2).wait(30)
+    cell = run_cell("my_loss", GOOD, {})
+    assert cell.report is not None
+    assert "a step of the run loaded last, with 36 datums, " in cell._repr_html_()
+    assert "datums," not in repr(cell)  # what differs from time to time is no part of the text
+
+
+def test_a_loss_for_other_data_than_those_of_the_loaded_run(tmp_path: Any) -> None:
+    from mint_lab.runs import Run
+    from tests.runs.bigram import BigramClient, letter_pairs
+
+    run = Run(client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
+    assert run.step().wait(30)
+    cell = run_cell("my_loss --from ppo", "", {})
+    assert cell.report is not None
+    (line,) = [line for line in cell.report.lines if line.verdict == "warn"]
+    assert (line.name, "KeyError: 'logprobs'" in line.message) == ("fields", True)
+    assert "the run loaded last has no such data" in line.fix
+    body = "def my_loss(data, logprobs_list):\n    return data[0].loss_fn_inputs['nowhere'], {}\n"
+    with pytest.raises(LossError, match="KeyError: 'nowhere'"):
+        run_cell("my_loss", body, {})
+
+
+def test_in_a_shell_a_line_alone_is_enough_and_the_source_comes_into_the_cell(
+    shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    shell.set_next_input = lambda text, replace=False: asked.append((text, replace))
+    result = shell.run_cell("%%loss mine --from simpo")
+    assert result.success
+    assert LOSSES["mine"].label == "mine v1"
+    ((text, replace),) = asked
+    assert replace
+    assert shell.run_cell(text).success
+    assert LOSSES["mine"].label == "mine v2"
+    assert len(asked) == 1
+    assert not shell.run_cell("%%loss mine").success
+    assert "the cell is empty" in "".join(capsys.readouterr())
+    del shell.set_next_input

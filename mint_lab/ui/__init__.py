@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .charts import LiveCharts
+    from .compare import Compare
+    from .parts import LiveCharts, LossPicker, RunControls, SamplesTable, Warnings
+    from .run_table import RunTable
+    from .token_view import TokenView, show_tokens
     from .workbench import Workbench
 
-__all__ = ["LiveCharts", "Workbench"]
+__all__ = [
+    "Compare",
+    "LiveCharts",
+    "LossPicker",
+    "RunControls",
+    "RunTable",
+    "SamplesTable",
+    "TokenView",
+    "Warnings",
+    "Workbench",
+    "show_tokens",
+]
 
-_HOMES = {"LiveCharts": "charts", "Workbench": "workbench"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Compare": ".compare",
+        "LiveCharts": ".parts",
+        "LossPicker": ".parts",
+        "RunControls": ".parts",
+        "RunTable": ".run_table",
+        "SamplesTable": ".parts",
+        "Warnings": ".parts",
+        "TokenView": ".token_view",
+        "Workbench": ".workbench",
+        "show_tokens": ".token_view",
+    },
+)

@@ -7,27 +7,52 @@ millisecond). The thread runs in a copy of its creator's context: ipykernel rout
 from __future__ import annotations
 
 import contextvars
+import logging
 import math
 import struct
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..runs.record import StepRecord
 from .catalogue import catalogue
+from .heat import HeatHistory
 from .history import History
 from .layout import charts_for
-from .protocol import PROTOCOL, Buffers, Histogram, Message, Snapshot, State, StateChange, Update
+from .protocol import (
+    PROTOCOL,
+    Buffers,
+    Histogram,
+    Message,
+    Samples,
+    Snapshot,
+    State,
+    StateChange,
+    Tokens,
+    Update,
+)
+from .samples import samples_of
 from .state import RunLike, columns_of, histograms_of, state_of
+from .tokens import tokens_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ..runs.tokens import HeldOutTokens
 
 __all__ = ["INTERVAL", "REPEATABLE", "Publisher", "Send"]
+
+_log = logging.getLogger(__name__)
 
 INTERVAL = 0.2
 """Seconds between two messages at least."""
 
 REPEATABLE = 2048
-"""Records that are repeated one by one to a page that missed them; beyond, a snapshot is smaller."""
+"""Records that are sent one by one at most; beyond, a snapshot is smaller."""
+
+
+_PATIENCE = 6  # times that the pause between two rounds doubles while something fails
 
 
 class Send(Protocol):
@@ -37,9 +62,10 @@ class Send(Protocol):
 
 
 class SubscribableRun(RunLike, Protocol):
-    """A run that says when it changed."""
+    """A run that says when it changed, and shows tokens when asked."""
 
     def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]: ...
+    def held_out_tokens(self) -> Future[HeldOutTokens]: ...
 
 
 class Publisher:
@@ -51,6 +77,8 @@ class Publisher:
         base_model, data: words for the page.
         interval: seconds between two messages at least.
         settled: called after the last message of a run that paused, stopped or finished.
+        show_tokens: called with tokens that were asked for, from the publisher's thread.
+        show_samples: called with the latest responses that the run kept, when there are new ones.
     """
 
     def __init__(
@@ -62,6 +90,8 @@ class Publisher:
         data: str = "",
         interval: float = INTERVAL,
         settled: Callable[[], None] | None = None,
+        show_tokens: Callable[[Tokens], None] | None = None,
+        show_samples: Callable[[Samples], None] | None = None,
     ) -> None:
         self.run = run
         self.epoch = uuid.uuid4().hex
@@ -69,10 +99,16 @@ class Publisher:
         self._words = {"base_model": base_model, "data": data}
         self._interval = interval
         self._settled = settled
+        self._show_tokens = show_tokens
+        self._show_samples = show_samples
+        self._sampled: StepRecord | None = None  # has samples that have not been shown yet
+        self._tokens: Future[HeldOutTokens] | None = None  # asked for, and not shown yet
         self._history = History()
+        self._heats = HeatHistory()
         self._histograms: dict[str, Histogram] = {}
         self._seen = 0
         self._number = 0
+        self._failures = 0  # rounds of the thread, one after another, in which something failed
         self._sent: State | None = None
         self._lock = threading.RLock()
         self._wake = threading.Event()
@@ -98,26 +134,20 @@ class Publisher:
             change = _difference(self._sent, state)
             if not new and not change:
                 return 0
-            self._sent = state
             self._number += 1
-            self._send(*self._update(first, new, change))
+            self._sent = None  # until it is out: what fails on the way is followed by the full state
+            if len(new) > REPEATABLE:
+                self._send(*_detached(self._whole(state)))
+            else:
+                self._send(*self._update(first, new, change))
+            self._sent = state
             return len(new)
 
     def snapshot(self) -> Snapshot:
         """The whole picture as of now."""
         with self._lock:
             self.publish()
-            return Snapshot(
-                type="snapshot",
-                protocol=PROTOCOL,
-                epoch=self.epoch,
-                number=self._number,
-                seen=self._seen,
-                state=self._state(),
-                charts=charts_for(self.run.recipe),
-                losses=catalogue(self.run.recipe),
-                series=self._history.to_data(),
-            )
+            return self._whole(self._told())
 
     def sync(self, since: int, epoch: str) -> None:
         """Send what a page that holds ``since`` records of run ``epoch`` has missed, with the full state."""
@@ -128,32 +158,75 @@ class Publisher:
                 return
             self._number += 1
             records = self.run.records[since : self._seen]
-            self._send(*self._update(since, records, cast(StateChange, self._state())))
+            self._send(*self._update(since, records, cast(StateChange, self._told())))
 
     def send_snapshot(self) -> None:
         """Send the whole picture as a message."""
         with self._lock:
-            message = self.snapshot()
-            self._send(message, [])
+            self._send(*_detached(self.snapshot()))
+
+    def ask_tokens(self) -> None:
+        """Have the run look at some tokens, and show them when it has. While an answer is due, more asking is vain.
+
+        Raises:
+            RunError: the run has no model yet.
+        """
+        with self._lock:
+            if self._tokens is None:
+                self._tokens = self.run.held_out_tokens()
+                self._tokens.add_done_callback(lambda _: self._wake.set())
+
+    def _take_tokens(self) -> None:
+        with self._lock:
+            asked = self._tokens
+            if asked is None or not asked.done():
+                return
+            self._tokens = None
+        # A model that cannot be asked fails the run's own steps too, which is told there.
+        if asked.exception() is None and self._show_tokens is not None:
+            self._show_tokens(tokens_of(asked.result()))
+
+    def _give_samples(self) -> None:
+        with self._lock:
+            record, self._sampled = self._sampled, None
+        if record is not None and self._show_samples is not None:
+            self._show_samples(samples_of(record))
 
     def _take(self) -> tuple[int, Sequence[StepRecord]]:
         first = self._seen
         new = self.run.records[first:]
         for record in new:
-            self._history.add(record.step, columns_of(record))
-            for histogram in histograms_of(record):
-                self._keep(histogram)
-        self._seen += len(new)
+            columns, histograms = columns_of(record), histograms_of(record)
+            self._seen += 1  # here, so that a record that an interrupt cuts short is not taken twice
+            self._history.add(record.step, columns)
+            for histogram in histograms:
+                if self._heats.add(histogram):
+                    self._histograms[histogram["name"]] = histogram
+            if record.samples:
+                self._sampled = record
+                self._wake.set()  # also where somebody else took the records, of a run that rests
         return first, new
-
-    def _keep(self, histogram: Histogram) -> None:
-        # Once held-out histograms arrive, those of single training batches would only make the bars flicker.
-        old = self._histograms.get(histogram["name"])
-        if old is None or old["source"] != "held-out" or histogram["source"] == "held-out":
-            self._histograms[histogram["name"]] = histogram
 
     def _state(self) -> State:
         return state_of(self.run, list(self._histograms.values()), **self._words)
+
+    def _told(self) -> State:
+        """The state that pages were told last. Were another one shown, a change back from it would never be told."""
+        return self._sent or self._state()
+
+    def _whole(self, state: State) -> Snapshot:
+        return Snapshot(
+            type="snapshot",
+            protocol=PROTOCOL,
+            epoch=self.epoch,
+            number=self._number,
+            seen=self._seen,
+            state=state,
+            charts=charts_for(self.run.recipe),
+            losses=catalogue(self.run.recipe),
+            series=self._history.to_data(),
+            heats=self._heats.to_data(),
+        )
 
     def _update(self, first: int, records: Sequence[StepRecord], change: StateChange) -> tuple[Update, Buffers]:
         rows = [columns_of(record) for record in records]
@@ -166,6 +239,7 @@ class Publisher:
             count=len(rows),
             columns=columns,
             full=len(change) == len(State.__annotations__),
+            histograms=self._counted(records),
             state=change,
         )
         if not rows:
@@ -174,6 +248,12 @@ class Publisher:
         values = [_packable(row.get(name, math.nan)) for name in columns for row in rows]
         return message, [steps, struct.pack(f"<{len(values)}f", *values)]
 
+    def _counted(self, records: Sequence[StepRecord]) -> list[Histogram]:
+        """The histograms of ``records`` that are part of the heat maps as they now stand."""
+        sources = {name: heat.source for name, heat in self._heats.heats.items()}
+        every = (histogram for record in records for histogram in histograms_of(record))
+        return [histogram for histogram in every if sources[histogram["name"]] == histogram["source"]]
+
     def _loop(self) -> None:
         while True:
             self._wake.wait()
@@ -181,10 +261,34 @@ class Publisher:
                 return
             self._wake.clear()
             status = self.run.status
-            self.publish()
+            parts = [self.publish, self._take_tokens, self._give_samples]
             if status != "running" and self._settled is not None:
-                self._settled()
-            self._closed.wait(self._interval)
+                parts.append(self._settled)
+            failed = sum(not self._done(part) for part in parts)
+            self._failures = self._failures + 1 if failed else 0
+            if failed:
+                self._wake.set()  # a run that rests may never say anything again
+            self._closed.wait(self._interval * 2 ** min(self._failures, _PATIENCE))
+
+    def _done(self, part: Callable[[], object]) -> bool:
+        """Do one part of the work. A failure costs that part alone: no page stands still while its run goes on."""
+        try:
+            part()
+        except Exception:
+            level = logging.DEBUG if self._failures else logging.WARNING  # said once
+            _log.log(level, "the page could not be brought up to date; trying again", exc_info=True)
+            return False
+        return True
+
+
+def _detached(snapshot: Snapshot) -> tuple[Snapshot, Buffers]:
+    """A snapshot as a message: a trait may hold bytes anywhere, the JSON of a message nowhere."""
+    parts = [*snapshot["series"], *snapshot["heats"]]
+    buffers = [buffer for part in parts for buffer in (part["steps"], part["values"])]
+    message = snapshot.copy()
+    message["series"] = [{**series, "steps": b"", "values": b""} for series in snapshot["series"]]
+    message["heats"] = [{**heat, "steps": b"", "values": b""} for heat in snapshot["heats"]]
+    return message, buffers
 
 
 def _difference(old: State | None, new: State) -> StateChange:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..errors import ConfigError, MintLabError
 from .protocol import Reply
+from .wire import travels
 
-__all__ = ["Controllable", "answer", "perform"]
+__all__ = ["Controllable", "perform", "reply_to"]
+
+_log = logging.getLogger(__name__)
 
 
 class Controllable(Protocol):
@@ -20,14 +24,14 @@ class Controllable(Protocol):
     def step(self, n: int = 1) -> Any: ...
     def stop(self) -> Any: ...
     def set_loss(self, loss: Any, /, **config: float) -> Any: ...
-    def set(self, **settings: float) -> Any: ...
+    def set(self, /, **settings: float) -> Any: ...
 
 
 _BUTTONS = ("start", "pause", "resume", "step", "stop")
 
 
-def perform(run: Controllable, request: Mapping[str, Any]) -> None:
-    """Do what ``request`` asks.
+def perform(run: Controllable, request: Mapping[str, Any], show_tokens: Callable[[], None] | None = None) -> None:
+    """Do what ``request`` asks; ``show_tokens`` is what there is to do for a page that wants tokens.
 
     Raises:
         ConfigError: the request is of no known kind, or its value is no finite number.
@@ -36,6 +40,8 @@ def perform(run: Controllable, request: Mapping[str, Any]) -> None:
     kind = request.get("type")
     if kind in _BUTTONS:
         getattr(run, str(kind))()
+    elif kind == "tokens" and show_tokens is not None:
+        show_tokens()
     elif kind == "set_loss":
         run.set_loss(_name(request))
     elif kind == "set":
@@ -47,15 +53,26 @@ def perform(run: Controllable, request: Mapping[str, Any]) -> None:
         raise ConfigError(f"unknown request {str(kind)[:60]!r}")
 
 
-def answer(run: Controllable, request: Mapping[str, Any]) -> Reply:
-    """Perform ``request`` and say how it went, in one line."""
-    number = request.get("request")
-    reply = Reply(type="reply", request=number if isinstance(number, int) else 0, error="")
+def reply_to(request: Mapping[str, Any], do: Callable[[Mapping[str, Any]], object]) -> Reply:
+    """``do(request)``, and in one line how that went. Whatever happens there is a reply, for the page waits for one.
+
+    An error that is not of this package is one in it, and is logged.
+    """
+    refused = ""
     try:
-        perform(run, request)
+        do(request)
     except MintLabError as error:
-        reply["error"] = str(error)
-    return reply
+        refused = str(error)
+    except Exception as error:
+        _log.exception("a page's request %r failed", request.get("type"))
+        refused = f"{type(error).__name__}: {error}".rstrip(": ")
+    return Reply(type="reply", request=_number(request), error=travels(refused))
+
+
+def _number(request: Mapping[str, Any]) -> int:
+    """Under which the page waits for an answer; 0 where it gave none."""
+    number = request.get("request")
+    return number if isinstance(number, int) else 0
 
 
 def _name(request: Mapping[str, Any]) -> str:

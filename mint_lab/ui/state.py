@@ -6,10 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ..data.rewards import Reward
 from ..losses import LossSpec, Param
+from ..losses.rollouts import GSPO
+from ..runs.clip import Bound as ClipBound
+from ..runs.clip import clip_range, token_clip
 from ..runs.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
 from .catalogue import param_entry
-from .protocol import Failure, Histogram, Mark, State
+from .protocol import Bound, Clip, Failure, Histogram, Mark, State
+from .wire import travels
 
 __all__ = ["MARKS", "FailureLike", "RunLike", "columns_of", "histograms_of", "state_of"]
 
@@ -18,6 +23,7 @@ MARKS = 60
 
 _TEXT = 4000  # characters of a message that travel; a traceback may be ten times as long
 _WARNINGS = 4
+_OF_TRAINING = ("log_ratio/positive", "log_ratio/negative")  # also in a record that has an evaluation
 
 
 class FailureLike(Protocol):
@@ -27,6 +33,8 @@ class FailureLike(Protocol):
     line: int | None
     index: int | None
     traceback: str
+    loss: str | None
+    reward: Reward | None
 
 
 class RunLike(Protocol):
@@ -61,7 +69,8 @@ class RunLike(Protocol):
 def columns_of(record: StepRecord) -> dict[str, float]:
     """A record as curves: its metrics by name, held-out ones with the prefix ``held_out/``."""
     held_out = {f"held_out/{name}": float(value) for name, value in record.held_out.items()}
-    return {name: float(value) for name, value in record.metrics.items()} | held_out
+    columns = {name: float(value) for name, value in record.metrics.items()} | held_out
+    return columns if "".join(columns).isascii() else travels(columns)  # of runs with many records, one by one
 
 
 def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str = "", data: str = "") -> State:
@@ -70,7 +79,7 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
     records = run.records
     warnings = records[-1].warnings if len(records) else []
     loss = run.loss
-    return State(
+    state = State(
         status=run.status,
         steps_done=run.steps_done,
         steps_total=run.steps_total or 0,
@@ -82,6 +91,7 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
         loss_label=loss.label,
         settings=_finite(run.settings),
         controls=[param_entry(param) for param in run.setting_params],
+        clip=_clip(loss),
         marks=[Mark(step=edit.step, label=edit.label[:200]) for edit in edits[-MARKS:]],
         marks_total=len(edits),
         baseline=_finite(run.baseline),
@@ -89,22 +99,34 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
         warnings=[text[:_TEXT] for text in warnings[:_WARNINGS]],
         failure=_failure(run),
     )
+    return travels(state)
 
 
 def histograms_of(record: StepRecord) -> list[Histogram]:
     """The histograms of one record, with their bins."""
+    limits = None if record.loss_name == GSPO.name else clip_range(record.settings)
     return [
         Histogram(
             name=name,
             step=record.step,
-            source="held-out" if record.held_out else "training",
+            source="held-out" if record.held_out and name not in _OF_TRAINING else "training",
             start=HISTOGRAM_EDGES[name][0],
             width=round(HISTOGRAM_EDGES[name][1] - HISTOGRAM_EDGES[name][0], 9),
             counts=[int(count) for count in counts],
+            clip=list(limits) if limits is not None and name in _OF_TRAINING else None,
         )
         for name, counts in record.histograms.items()
         if name in HISTOGRAM_EDGES
     ]
+
+
+def _clip(loss: LossSpec) -> Clip | None:
+    found = token_clip(loss)
+    return None if found is None else Clip(low=_bound(found.low), high=_bound(found.high), both=found.both)
+
+
+def _bound(bound: ClipBound) -> Bound:
+    return Bound(setting=bound.setting, base=bound.base, slope=bound.slope)
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -132,4 +154,6 @@ def _failure(run: RunLike) -> Failure | None:
         line=error.line,
         index=error.index,
         traceback=error.traceback[-_TEXT:],
+        loss=error.loss,
+        reward=None if error.reward is None or error.reward.builtin else error.reward.name,
     )

@@ -8,11 +8,18 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from types import SimpleNamespace
 
+import torch
+
+from mint_lab.data import to_datum
+from mint_lab.data.rewards import Reward
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.losses import LOSSES, LossSpec, Param
 from mint_lab.runs.record import Edit, Status, StepRecord, histogram
+from mint_lab.runs.tokens import HeldOutTokens
 
 __all__ = ["Failed", "ScriptedRun", "record"]
 
@@ -23,6 +30,8 @@ class Failed:
     line: int | None = None
     index: int | None = None
     traceback: str = ""
+    loss: str | None = None
+    reward: Reward | None = None
 
 
 def record(step: int, total: int = 400, rng: random.Random | None = None, **extra: float) -> StepRecord:
@@ -145,6 +154,21 @@ class ScriptedRun:
         """Let records appear at once, without a thread."""
         self.records.extend(records)
         self.ring()
+
+    def held_out_tokens(self) -> Future[HeldOutTokens]:
+        """Two pairs of letters, whose chosen side becomes likelier with every step."""
+        self.calls.append("tokens")
+        future: Future[HeldOutTokens] = Future()
+        if not self.records:
+            raise RunError("the run has not started")
+        tokens = [[1, 2, 3, 10], [1, 2, 3, 11, 12], [4, 5, 13], [4, 5, 14]]
+        data = [to_datum(row, 2 if row[0] == 4 else 3) for row in tokens]
+        sure = self.steps_done / (self.steps_done + 10)
+        logprobs = [torch.full((len(row) - 1,), -3.0 + 2 * sure * (-1) ** i) for i, row in enumerate(tokens)]
+        gradients = [d.loss_fn_inputs["weights"].to_torch() * (1 - sure) * (-1) ** (i + 1) for i, d in enumerate(data)]
+        letters = SimpleNamespace(decode=lambda ids: chr(96 + ids[0]))
+        future.set_result(HeldOutTokens(self.steps_done, self.loss.label, data, logprobs, gradients, True, letters))
+        return future
 
     def start(self) -> ScriptedRun:
         return self._go("start", None)

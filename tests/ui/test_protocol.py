@@ -7,10 +7,25 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 
 import pytest
 
-from mint_lab.ui import protocol
+from mint_lab.ui import protocol, protocol_runs
 
-TWIN = (Path(__file__).parents[2] / "widgets" / "src" / "protocol.ts").read_text()
-TYPES = [value for value in vars(protocol).values() if is_typeddict(value) and value is not protocol.StateChange]
+SOURCES = Path(__file__).parents[2] / "widgets" / "src"
+TWINS = {
+    module: (SOURCES / f"{module.__name__.rpartition('.')[2]}.ts").read_text() for module in (protocol, protocol_runs)
+}
+TWIN = "".join(TWINS.values())
+TYPES = [
+    value
+    for module in TWINS
+    for value in vars(module).values()
+    if is_typeddict(value) and value.__module__ == module.__name__ and value is not protocol.StateChange
+]
+# What a page asks for, and the name that the twin has for its kinds: it cannot send a request of no kind.
+REQUESTS = {
+    protocol.Request: "RequestType",
+    protocol_runs.CompareRequest: "CompareRequestType",
+    protocol_runs.TableRequest: "TableRequestType",
+}
 PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", bytes: "DataView", type(None): "null"}
 
 
@@ -22,7 +37,8 @@ def typescript(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " | ".join(typescript(argument) for argument in arguments)
     if origin is list:
-        return f"{typescript(arguments[0])}[]"
+        inner = typescript(arguments[0])
+        return f"({inner})[]" if re.search(r" \| .*[^\]]$", inner) else f"{inner}[]"
     if origin is dict:
         return f"Record<{typescript(arguments[0])}, {typescript(arguments[1])}>"
     if annotation in PLAIN:
@@ -42,10 +58,13 @@ def test_both_sides_agree_on_every_field(kind: Any) -> None:
     hints = get_type_hints(kind)
     optional = "?" if not kind.__total__ else ""
     expected = {f"{name}{optional}": typescript(hint) for name, hint in hints.items()}
-    if kind is protocol.Request:
-        expected["type"] = expected.pop("type?")  # the page cannot send a request of no kind
-        assert expected["type"] == alias("RequestType")
-        expected["type"] = "RequestType"
+    if kind in REQUESTS:
+        expected["type"] = expected.pop("type?")
+        assert expected["type"] == alias(REQUESTS[kind])
+        expected["type"] = REQUESTS[kind]
+    if kind is protocol_runs.OfRun:
+        assert expected["message"] == alias("Message")
+        expected["message"] = "Message"
     assert interface(kind.__name__) == expected
 
 
@@ -63,4 +82,6 @@ def test_both_sides_agree_on_the_version_and_the_messages() -> None:
 
 
 def test_the_twin_has_nothing_of_its_own() -> None:
-    assert set(re.findall(r"export interface (\w+)", TWIN)) == {kind.__name__ for kind in TYPES}
+    for module, twin in TWINS.items():
+        ours = {kind.__name__ for kind in TYPES if kind.__module__ == module.__name__}
+        assert set(re.findall(r"export interface (\w+)", twin)) == ours

@@ -8,78 +8,18 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mint_lab.data.rewards import REWARDS, Reward
+from mint_lab.losses import LOSSES
 from mint_lab.ui.publisher import REPEATABLE, Publisher
-from tests.ui.scripted import ScriptedRun, record
-
-
-class Page:
-    """What a page does with messages, as the protocol says, and nothing else."""
-
-    def __init__(self) -> None:
-        self.epoch, self.number, self.seen = "", 0, 0
-        self.state: dict[str, Any] = {}
-        self.columns: dict[str, list[tuple[float, float]]] = {}
-        self.wants_sync = True
-
-    def receive(self, message: Any, buffers: Any) -> None:
-        if message["type"] == "snapshot":
-            if message["epoch"] == self.epoch and message["number"] <= self.number and not self.wants_sync:
-                return
-            self.epoch, self.number, self.seen = message["epoch"], message["number"], message["seen"]
-            self.state, self.wants_sync = dict(message["state"]), False
-            self.columns = {s["name"]: points(s) for s in message["series"]}
-            return
-        if message["epoch"] != self.epoch or message["first"] > self.seen:
-            self.wants_sync = True
-            return
-        if message["number"] <= self.number:
-            return
-        if message["number"] > self.number + 1 and not message["full"]:
-            self.wants_sync = True
-        if message["full"]:
-            self.wants_sync = False
-        self.append(message, buffers)
-        self.number = message["number"]
-        self.state |= message["state"]
-
-    def append(self, message: Any, buffers: Any) -> None:
-        skip, count = self.seen - message["first"], message["count"]
-        if count <= skip:
-            return
-        steps = struct.unpack(f"<{count}d", buffers[0])
-        values = struct.unpack(f"<{count * len(message['columns'])}f", buffers[1])
-        for row, name in enumerate(message["columns"]):
-            pairs = zip(steps, values[row * count : (row + 1) * count], strict=True)
-            new = [pair for pair in list(pairs)[skip:] if not math.isnan(pair[1])]
-            self.columns.setdefault(name, []).extend(new)
-        self.seen += count - skip
-
-
-def points(series: Any) -> list[tuple[float, float]]:
-    assert series["width"] == 1
-    count = len(series["steps"]) // 8
-    steps = struct.unpack(f"<{count}d", series["steps"])
-    return list(zip(steps, struct.unpack(f"<{count}f", series["values"]), strict=True))
-
-
-class Wire:
-    """Keeps what was sent; sizes as they travel."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[Any, list[bytes]]] = []
-
-    def __call__(self, message: Any, buffers: Any) -> None:
-        self.sent.append((json.loads(json.dumps(message, default=lambda b: f"<{len(b)} bytes>")), list(buffers)))
-
-    def size(self, index: int = -1) -> int:
-        message, buffers = self.sent[index]
-        return len(json.dumps(message)) + sum(map(len, buffers))
+from tests.ui.listener import Page, Wire, assert_same_heats, attached
+from tests.ui.scripted import Failed, ScriptedRun, record
 
 
 @pytest.fixture
@@ -151,12 +91,12 @@ def test_a_message_grows_with_what_is_new_and_never_with_the_run(
     for length in (1_000, 20_000):
         run.append(*(record(step) for step in range(len(run.records) + 1, length)))
         publisher.publish()
-        run.append(record(length))
+        run.append(replace(record(400), step=length))  # the same numbers each time
         publisher.publish()
         sizes.append(wire.size())
         series = publisher.snapshot()["series"]
         snapshots.append(sum(len(s["steps"]) + len(s["values"]) for s in series))
-    assert abs(sizes[1] - sizes[0]) < 20
+    assert abs(sizes[1] - sizes[0]) < 64  # numbers with more digits
     assert sizes[0] < 2000
     # 12 series of at most 512 buckets of 20 bytes.
     assert max(snapshots) <= 12 * 512 * 20
@@ -200,6 +140,32 @@ def test_a_page_that_missed_much_or_showed_another_run_gets_the_whole_picture(
     assert wire.sent[-1][0]["type"] == "snapshot"
 
 
+def test_many_records_at_once_travel_as_a_snapshot(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    run.append(*(replace(record(400), step=step) for step in range(1, REPEATABLE + 2)))
+    assert publisher.publish() == REPEATABLE + 1
+    message, buffers = wire.sent[-1]
+    assert (message["type"], message["seen"]) == ("snapshot", REPEATABLE + 1)
+    assert wire.size() < 200_000
+    assert publisher.publish() == 0
+    series = {part["name"]: part for part in attached(message, buffers)["series"]}
+    assert series["loss"]["points"] == REPEATABLE + 1
+
+
+def test_a_page_that_comes_to_a_run_with_a_past_gets_all_of_it_as_buffers(
+    run: ScriptedRun, publisher: Publisher, wire: Wire
+) -> None:
+    run.append(*(record(step) for step in range(1, 101)))
+    publisher.sync(0, "")
+    message, buffers = wire.sent[-1]
+    assert message["type"] == "snapshot"
+    # The JSON holds none of the bytes: as text they would be lost on the page.
+    assert {part[key] for part in message["series"] + message["heats"] for key in ("steps", "values")} == {"<0 bytes>"}
+    page = Page()
+    page.receive(message, buffers)
+    assert page.columns["loss"] == [(r.step, pytest.approx(r.metrics["loss"], rel=1e-6)) for r in run.records]
+    assert_same_heats(page, publisher)
+
+
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("records"), st.integers(1, 5)), st.sampled_from([("publish", 0), ("sync", 0), ("edit", 0)])
@@ -238,6 +204,7 @@ def test_no_record_is_lost_or_doubled_whatever_gets_lost_on_the_way(actions: Any
     assert page.seen == len(run.records)
     assert [step for step, _ in page.columns.get("loss", [])] == [r.step for r in run.records]
     assert page.state == publisher.snapshot()["state"]
+    assert_same_heats(page, publisher)
 
 
 def test_the_thread_follows_the_run_and_ends_with_its_last_word(wire: Wire) -> None:
@@ -319,3 +286,83 @@ def test_a_page_costs_the_interpreter_little(run: ScriptedRun, publisher: Publis
     finally:
         gc.enable()
     assert sorted(took)[25] < 0.004
+
+
+def test_the_latest_samples_are_shown_once(wire: Wire) -> None:
+    """Also where several records with samples come at once, and later ones have none."""
+    run, shown = ScriptedRun(100, recipe="rl"), []
+    publisher = Publisher(run, wire, interval=0.01, show_samples=shown.append)
+    sample = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
+    run.append(*(replace(record(step), samples=[sample] if step in (2, 3) else []) for step in (1, 2, 3, 4)))
+    deadline = time.monotonic() + 10
+    while not shown and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.append(record(5))
+    while publisher.snapshot()["seen"] < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    publisher.close()
+    assert [made["step"] for made in shown] == [3]
+
+
+def test_the_clip_that_acted_and_the_one_that_will(run: ScriptedRun, publisher: Publisher) -> None:
+    run.recipe, run.loss, run._config = "rl", LOSSES["ppo"], LOSSES["ppo"].config({"clip_low_threshold": 0.5})
+    counts = {"log_ratio/positive": [1] * 41, "log_ratio/negative": [0] * 41}
+    run.append(replace(record(1), loss_name="ppo", histograms=counts, settings=LOSSES["ppo"].config()))
+    state = publisher.snapshot()["state"]
+    assert [histogram["clip"] for histogram in state["histograms"]] == [[0.8, 1.2], [0.8, 1.2]]
+    assert state["clip"] == {
+        "low": {"setting": "clip_low_threshold", "base": 0.0, "slope": 1.0},
+        "high": {"setting": "clip_high_threshold", "base": 0.0, "slope": 1.0},
+        "both": False,
+    }
+    assert state["settings"]["clip_low_threshold"] == 0.5
+    run.loss, run._config = LOSSES["gspo"], LOSSES["gspo"].config()  # clips whole samples
+    run.append(replace(record(2), loss_name="gspo", histograms=counts, settings=LOSSES["gspo"].config()))
+    state = publisher.snapshot()["state"]
+    assert state["clip"] is None
+    assert [histogram["clip"] for histogram in state["histograms"]] == [None, None]
+
+
+def test_samples_of_a_run_that_rests_are_shown(wire: Wire) -> None:
+    run, shown = ScriptedRun(100, recipe="rl"), threading.Event()
+    sample = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
+    run.append(replace(record(1), samples=[sample]))
+    publisher = Publisher(run, wire, interval=0.01, show_samples=lambda _: shown.set())
+    publisher.send_snapshot()
+    assert shown.wait(10)
+    publisher.close()
+
+
+def test_heat_maps_built_from_updates_are_those_of_a_snapshot(run: ScriptedRun, publisher: Publisher) -> None:
+    """Training histograms first, then held-out ones every tenth step; merged twice; and again after a resync."""
+    page = Page()
+    publisher._send = page.receive  # also what a sync sends
+    page.receive(publisher.snapshot(), [])
+    for step in range(1, 2_801):
+        run.append(record(step, 2_800))
+        if step % 7 == 0 or step < 12:
+            publisher.publish()
+        if step == 8:
+            assert page.heats.heats["margin"].source == "training"
+    publisher.publish()
+    margin = page.heats.heats["margin"]
+    assert (margin.source, margin.points, margin.width) == ("held-out", 280, 4)
+    assert_same_heats(page, publisher)
+    run.append(*(record(step, 2_800) for step in range(2_801, 2_860)))
+    publisher._send = lambda message, buffers: None  # lost on the way
+    publisher.publish()
+    publisher._send = page.receive
+    publisher.sync(page.seen, page.epoch)
+    assert page.heats.heats["margin"].points == 285
+    assert_same_heats(page, publisher)
+
+
+def test_a_failed_reward_is_named_unless_it_is_built_in(run: ScriptedRun, publisher: Publisher) -> None:
+    run.error = Failed("mine v1: ZeroDivisionError", line=2, reward=Reward("mine", max))
+    failure = publisher.snapshot()["state"]["failure"]
+    assert failure is not None
+    assert (failure["loss"], failure["reward"]) == (None, "mine")
+    run.error = Failed("gsm8k v1: KeyError", reward=REWARDS["gsm8k"])
+    failure = publisher.snapshot()["state"]["failure"]
+    assert failure is not None
+    assert failure["reward"] is None

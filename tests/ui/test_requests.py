@@ -5,8 +5,13 @@ from typing import Any
 import pytest
 
 from mint_lab.errors import ConfigError
-from mint_lab.ui.requests import answer, perform
+from mint_lab.runs.run import Run
+from mint_lab.ui.requests import perform, reply_to
 from tests.ui.scripted import ScriptedRun
+
+
+def answer(run: Any, request: dict[str, Any]) -> Any:
+    return reply_to(request, lambda asked: perform(run, asked))
 
 
 def test_buttons_reach_the_run() -> None:
@@ -56,3 +61,24 @@ def test_what_no_page_would_send_is_refused(request_: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         perform(run, request_)
     assert run.calls == []
+
+
+@pytest.mark.parametrize("name", ["self", "loss", "settings", "plan"])
+def test_a_setting_that_is_called_like_an_argument_is_an_unknown_one(name: str) -> None:
+    error = answer(Run(), {"type": "set", "name": name, "value": 1.0, "request": 1})["error"]
+    assert f"unknown setting {name!r}" in error
+
+
+def test_the_page_gets_an_answer_to_what_went_wrong_in_here(caplog: pytest.LogCaptureFixture) -> None:
+    def breaks(_: Any) -> None:
+        raise KeyError("no such thing \ud83d")
+
+    reply = reply_to({"type": "start", "request": 5}, breaks)
+    assert reply == {"type": "reply", "request": 5, "error": "KeyError: 'no such thing \\ud83d'"}
+    assert "no such thing" in caplog.text
+    assert reply_to({"type": "start", "request": "?"}, lambda _: None)["request"] == 0
+
+
+def test_a_name_that_cannot_travel_comes_back_as_one_that_can() -> None:
+    error = answer(ScriptedRun(), {"type": "set", "name": "\ud83d", "value": 1.0})["error"]
+    assert error.encode("utf-8")

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import base64
 import gc
+import inspect
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,52 +16,17 @@ import traitlets
 
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.losses import LOSSES, LossSpec
-from mint_lab.ui.charts import LiveCharts
+from mint_lab.runs.run import Run
+from mint_lab.runs.store import SavedRun
+from mint_lab.ui import parts
+from mint_lab.ui.parts import LiveCharts
 from mint_lab.ui.widget import BUNDLE, RunWidget
 from mint_lab.ui.workbench import Workbench
+from tests.runs.bigram import BigramClient
+from tests.ui.pages import Comm, comms
 from tests.ui.scripted import ScriptedRun, record
 
-
-class Comm:
-    """A channel to a page that remembers what went through."""
-
-    comm_id = "a-page"
-
-    def __init__(self, data: Any = None, buffers: Any = None, **_: Any) -> None:
-        self.opened, self.sent, self.closed = data, [], False
-
-    def send(self, data: Any = None, metadata: Any = None, buffers: Any = None) -> None:
-        assert not self.closed
-        self.sent.append((data, buffers or []))
-
-    def on_msg(self, callback: Any) -> None:
-        self.receive = callback
-
-    def close(self, *_: Any, **__: Any) -> None:
-        self.closed = True
-
-    @property
-    def custom(self) -> list[Any]:
-        return [data["content"] for data, _ in self.sent if data["method"] == "custom"]
-
-    def ask(self, **request: Any) -> list[Any]:
-        before = len(self.custom)
-        self.receive({"content": {"data": {"method": "custom", "content": request}}, "buffers": []})
-        return self.custom[before:]
-
-
-@pytest.fixture
-def comms(monkeypatch: pytest.MonkeyPatch) -> list[Comm]:
-    made: list[Comm] = []
-
-    def create(**options: Any) -> Comm:
-        comm = Comm(**options)
-        if "part" in comm.opened["state"]:  # and not that of the widget's layout
-            made.append(comm)
-        return comm
-
-    monkeypatch.setattr("comm.create_comm", create)
-    return made
+__all__ = ["comms"]
 
 
 class Bench(RunWidget):
@@ -173,7 +142,7 @@ def test_a_new_run_takes_over_the_loss_and_the_settings_shown(comms: list[Comm])
     with pytest.raises(RunError, match="stop it"):
         lab.new_run()
     old.set_loss("simpo", gamma=2.0)
-    old.set(learning_rate=1e-3)
+    old.set(learning_rate=1e-3, batch_size=16, steps=9)
     old.stop()
     old.wait(10)
     epoch = lab._publisher.epoch  # type: ignore[union-attr]
@@ -181,12 +150,110 @@ def test_a_new_run_takes_over_the_loss_and_the_settings_shown(comms: list[Comm])
     assert lab.run is not old
     assert (lab.run.status, lab.run.loss.name) == ("ready", "simpo")
     assert (lab.run.settings["learning_rate"], lab.run.loss_config["gamma"]) == (1e-3, 2.0)
+    assert (lab.run.settings["batch_size"], lab.run.steps_total) == (16, 9)
     assert comms[0].custom[-2]["epoch"] != epoch
     lab.close()
 
 
-def test_the_picker_hears_of_a_new_loss_until_it_is_closed(comms: list[Comm], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LOSSES, "_specs", dict(LOSSES._specs))
+@pytest.mark.parametrize("kind", ["LiveCharts", "RunControls", "LossPicker", "SamplesTable", "Warnings"])
+@pytest.mark.parametrize(
+    ("run", "hint"),
+    [
+        ([ScriptedRun(), ScriptedRun()], r"shows one run, got list; ml\.compare"),
+        (SavedRun(Path("run"), {}, [], [], []), r"got SavedRun; .*run\.figure\(\)"),
+        (SimpleNamespace(run=1), r"got SimpleNamespace; show its run: \.run"),
+        (SimpleNamespace(runs={}), r"\.runs\[label\]"),
+        (None, r"got NoneType; make one with ml\.Run"),
+    ],
+)
+def test_a_part_shows_one_run_and_says_what_shows_others(comms: list[Comm], kind: str, run: Any, hint: str) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} .*{hint}"):
+        getattr(parts, kind)(run)
+    assert comms == []
+
+
+def test_what_cannot_be_shown_leaves_the_present_run_on_show(comms: list[Comm]) -> None:
+    run = ScriptedRun()
+    charts = LiveCharts(run)
+    with pytest.raises(ConfigError):
+        charts.show([run])
+    assert charts.run is run
+    run.append(record(1))
+    until(lambda: any(message.get("count") == 1 for message in comms[0].custom))
+    charts.close()
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "hint"),
+    [
+        (("dpo",), {}, "unknown recipe 'dpo'.*loss='dpo'"),
+        (("org/model",), {}, "a model is given as base_model='org/model'"),
+        ((), {"base_model": "rl"}, "base_model is 'rl', which is no model but a recipe: recipe='rl'"),
+        ((), {"base_model": "dpo"}, "no model but a loss: loss='dpo'"),
+    ],
+)
+def test_a_name_in_the_wrong_place_is_told_its_right_one(
+    comms: list[Comm], args: tuple[str, ...], options: dict[str, str], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        Workbench(*args, **options)  # type: ignore[arg-type]
+
+
+def test_a_workbench_takes_its_arguments_in_the_order_of_a_run(comms: list[Comm]) -> None:
+    lab = Workbench("rl", "grpo")
+    assert (lab.run.recipe, lab.run.loss.name, lab.run.base_model) == ("rl", "grpo", "mint-tiny")
+    lab.close()
+    taken = [list(inspect.signature(each).parameters.values())[:2] for each in (Workbench, Run)]
+    assert [[p.name for p in each] for each in taken] == [["recipe", "loss"]] * 2
+
+
+def test_there_is_no_new_run_for_a_client_that_is_trained_by_now(comms: list[Comm]) -> None:
+    lab = Workbench(client=BigramClient())
+    old = lab.run.stop()
+    assert "make a new client" in comms[0].ask(type="new_run", request=1)[-1]["error"]
+    assert lab.run is old
+    lab.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_picture_of_a_run_that_went_on_after_its_end_is_that_of_its_last_end(
+    comms: list[Comm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ScriptedRun(4, rate=1000)
+    charts = LiveCharts(run)
+    pictured: list[int] = []
+    monkeypatch.setattr(charts._outputs, "update", lambda _: pictured.append(run.steps_done))
+    run.start()
+    until(lambda: pictured == [4])
+    run.steps_total, run.status = 9, "paused"
+    run.start()
+    until(lambda: pictured == [4, 9])
+    charts._on_cell_done()
+    run.ring()
+    time.sleep(0.5)
+    assert pictured == [4, 9]
+    charts.close()
+
+
+def test_what_a_run_still_says_when_another_is_on_show_is_not_shown(comms: list[Comm]) -> None:
+    """Its tokens may be under way while the person presses "New run"."""
+    first, second = ScriptedRun(), ScriptedRun()
+    bench = Bench(first)
+    say = bench._publisher._show_tokens  # type: ignore[union-attr]
+    bench.show(second)
+    assert say is not None
+    say({"step": 1})  # type: ignore[typeddict-item]
+    assert bench.tokens is None
+    bench.close()
+
+
+def test_the_picker_hears_of_a_new_loss_until_it_is_closed(comms: list[Comm]) -> None:
     lab = Workbench()
     LOSSES.register(LossSpec(name="<b>mine</b>", family="custom", fn=lambda data, logprobs: None, pairs=True))
     heard = [message for message in comms[0].custom if message["type"] == "losses"]
@@ -194,3 +261,23 @@ def test_the_picker_hears_of_a_new_loss_until_it_is_closed(comms: list[Comm], mo
     lab.close()
     LOSSES.register(LossSpec(name="later", family="custom", fn=lambda data, logprobs: None, pairs=True))
     assert len([message for message in comms[0].custom if message["type"] == "losses"]) == len(heard)
+
+
+def test_tokens_are_shown_once_a_page_has_asked_for_them(comms: list[Comm]) -> None:
+    run = ScriptedRun()
+    bench = Bench(run)
+    assert comms[0].opened["state"]["tokens"] is None
+    assert comms[0].ask(type="tokens", request=1)[-1]["error"] == "the run has not started"
+    run.append(*(record(step) for step in range(1, 4)))
+    assert bench.tokens is None
+    assert run.calls == ["tokens"]  # nobody asked again
+    assert comms[0].ask(type="tokens", request=2)[-1] == {"type": "reply", "request": 2, "error": ""}
+    deadline = time.monotonic() + 5
+    while bench.tokens is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (bench.tokens["step"], bench.tokens["by"], len(bench.tokens["rows"])) == (3, "gradient", 4)
+    sent = [data["state"]["tokens"] for data, _ in comms[0].sent if "tokens" in data.get("state", {})]
+    assert sent[-1]["step"] == 3
+    bench.show(ScriptedRun())
+    assert bench.tokens is None
+    bench.close()

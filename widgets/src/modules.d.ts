@@ -9,6 +9,7 @@ declare module "plotly.js/lib/core" {
     register(modules: unknown[]): void;
     react(element: HTMLElement, data: Json[], layout: Json, config: Json): Promise<HTMLElement>;
     purge(element: HTMLElement): void;
+    toImage(element: HTMLElement, options: Json): Promise<string>;
     Plots: { resize(element: HTMLElement): Promise<void> | undefined };
   }
   const Plotly: PlotlyCore;

@@ -6,4 +6,18 @@ import heatmap from "plotly.js/lib/heatmap";
 
 Plotly.register([bar, heatmap]);
 
+/** What plotly makes of an element it draws in. */
+export interface Plot {
+  _fullLayout?: {
+    xaxis?: {
+      _offset: number;
+      _length: number;
+      range: [number, number];
+      d2p: (value: number) => number;
+      p2d: (pixel: number) => number;
+    };
+  };
+  on(event: "plotly_relayout" | "plotly_doubleclick", handler: (change: Record<string, unknown>) => void): void;
+}
+
 export default Plotly;

@@ -1,6 +1,6 @@
 /** What kernel and page say to each other: the twin of `mint_lab/ui/protocol.py`, where it is explained. */
 
-export const PROTOCOL = 1;
+export const PROTOCOL = 5;
 
 export interface ParamEntry {
   name: string;
@@ -12,6 +12,11 @@ export interface ParamEntry {
   scale: "linear" | "log";
 }
 
+export interface InputEntry {
+  name: string;
+  here: boolean;
+}
+
 export interface LossEntry {
   name: string;
   label: string;
@@ -19,6 +24,7 @@ export interface LossEntry {
   formula: string;
   summary: string;
   paper: string;
+  inputs: InputEntry[];
   params: ParamEntry[];
   reason: string;
 }
@@ -27,13 +33,14 @@ export interface Line {
   series: string;
   label: string;
   role: "train" | "held_out" | "chosen" | "rejected";
+  spread: string;
 }
 
 export interface Chart {
   name: string;
   title: string;
   unit: string;
-  kind: "lines" | "bars";
+  kind: "lines" | "bars" | "ratios";
   lines: Line[];
   bounds: number[] | null;
 }
@@ -50,6 +57,19 @@ export interface Histogram {
   start: number;
   width: number;
   counts: number[];
+  clip: number[] | null;
+}
+
+export interface Bound {
+  setting: string;
+  base: number;
+  slope: number;
+}
+
+export interface Clip {
+  low: Bound;
+  high: Bound;
+  both: boolean;
 }
 
 export interface Failure {
@@ -58,6 +78,8 @@ export interface Failure {
   line: number | null;
   index: number | null;
   traceback: string;
+  loss: string | null;
+  reward: string | null;
 }
 
 export interface State {
@@ -72,6 +94,7 @@ export interface State {
   loss_label: string;
   settings: Record<string, number>;
   controls: ParamEntry[];
+  clip: Clip | null;
   marks: Mark[];
   marks_total: number;
   baseline: Record<string, number>;
@@ -90,6 +113,18 @@ export interface SeriesData {
   values: DataView;
 }
 
+export interface HeatData {
+  name: string;
+  start: number;
+  bin: number;
+  bins: number;
+  width: number;
+  points: number;
+  source: string;
+  steps: DataView;
+  values: DataView;
+}
+
 export interface Snapshot {
   type: "snapshot";
   protocol: number;
@@ -100,6 +135,7 @@ export interface Snapshot {
   charts: Chart[];
   losses: LossEntry[];
   series: SeriesData[];
+  heats: HeatData[];
 }
 
 export interface Update {
@@ -110,6 +146,7 @@ export interface Update {
   count: number;
   columns: string[];
   full: boolean;
+  histograms: Histogram[];
   state: StateChange;
 }
 
@@ -118,15 +155,79 @@ export interface Losses {
   losses: LossEntry[];
 }
 
+export interface TokenColumn {
+  name: string;
+  unit: string;
+  note: string;
+  scale: "diverging" | "ratio" | "sequential";
+  low: number;
+  high: number;
+}
+
+export interface TokenRow {
+  item: number;
+  title: string;
+  role: "" | "chosen" | "rejected";
+  start: number;
+  length: number;
+  shared: number;
+}
+
+export interface Tokens {
+  step: number | null;
+  about: string;
+  by: string;
+  rows: TokenRow[];
+  columns: TokenColumn[];
+  texts: string[];
+  ids: DataView;
+  pieces: DataView;
+  values: DataView;
+}
+
+export interface SampleRow {
+  source: "training" | "held-out";
+  prompt: string;
+  response: string;
+  reward: number;
+  advantage: number | null;
+  start: number;
+  length: number;
+}
+
+export interface Samples {
+  step: number;
+  rows: SampleRow[];
+  tokens: Tokens | null;
+}
+
 export interface Reply {
   type: "reply";
   request: number;
   error: string;
 }
 
-export type Message = Snapshot | Update | Losses | Reply;
+export interface Document {
+  type: "document";
+  request: number;
+}
 
-export type RequestType = "sync" | "start" | "pause" | "resume" | "step" | "stop" | "set_loss" | "set" | "new_run";
+export type Message = Snapshot | Update | Losses | Reply | Document;
+
+export type RequestType =
+  | "sync"
+  | "start"
+  | "pause"
+  | "resume"
+  | "step"
+  | "stop"
+  | "set_loss"
+  | "set"
+  | "new_run"
+  | "tokens"
+  | "cell"
+  | "csv"
+  | "figure";
 
 export interface Request {
   type: RequestType;

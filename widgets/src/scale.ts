@@ -16,10 +16,13 @@ export function roundUp(value: number): number {
   return step * power;
 }
 
-/** A range of round ends around `low..high`, with a little air. */
+/**
+ * A range of round ends around `low..high`, with a little air. It spans a thousandth of the values and a millionth at
+ * least: what varies by less is rounding, and no news. What is zero throughout has no size, and stands below a 1.
+ */
 export function roundRange(low: number, high: number): Range {
-  if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
-  const span = Math.max(high - low, 1e-6 * Math.max(Math.abs(low), Math.abs(high)), 1e-9);
+  if (!Number.isFinite(low) || !Number.isFinite(high) || (low === 0 && high === 0)) return [0, 1];
+  const span = Math.max(high - low, 1e-3 * Math.max(Math.abs(low), Math.abs(high)), 1e-6);
   const tick = roundUp(span / 4);
   const bottom = Math.floor((low - 0.04 * span) / tick) * tick;
   const top = Math.ceil((high + 0.04 * span) / tick) * tick;
@@ -38,17 +41,29 @@ export function stepRange(done: number, total: number): Range {
   return [0, Math.max(shown, done)];
 }
 
-/** Lowest and highest of several series. */
-export function extent(columns: readonly (readonly number[])[]): Range {
+/** Lowest and highest of several curves between two steps. */
+export function extentWithin(
+  curves: readonly { x: readonly number[]; y: readonly number[] }[],
+  [from, to]: Range,
+): Range {
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
-  for (const column of columns) {
-    for (const value of column) {
+  for (const { x, y } of curves) {
+    y.forEach((value, i) => {
+      const step = x[i] as number;
+      if (step < from || step > to) return;
       if (value < low) low = value;
       if (value > high) high = value;
-    }
+    });
   }
   return [low, high];
+}
+
+/** The ends of a logarithmic axis, as powers of ten, around positive values. */
+export function logRange(low: number, high: number): Range {
+  const [from, to] = [Math.log10(low), Math.log10(high)];
+  const air = 0.05 * Math.max(to - from, 0.2);
+  return [from - air, to + air];
 }
 
 /** Slider position 0..1 to value and back. */
@@ -70,4 +85,10 @@ export function sliderScale(low: number, high: number, scale: "linear" | "log"):
     toValue: (position) => Number((low + (high - low) * clamp(position)).toPrecision(3)),
     toPosition: (value) => clamp((value - low) / (high - low)),
   };
+}
+
+/** Room for the line itself at both ends of a fixed axis. */
+export function padded([low, high]: readonly number[]): Range {
+  const span = (high as number) - (low as number);
+  return [(low as number) - 0.02 * span, (high as number) + 0.02 * span];
 }

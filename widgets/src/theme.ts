@@ -33,31 +33,34 @@ export function readTheme(element: HTMLElement): Theme {
   };
 }
 
-/** Calls `changed` after the surrounding page changed its theme. Its style sheet may load late, hence the second call. */
+/**
+ * Calls `changed` after the surrounding page changed its theme: an attribute of its root by which JupyterLab, VS Code and
+ * Colab tell their theme, or a style sheet that has arrived, be it long after the attribute.
+ */
 export function watchTheme(changed: () => void): Dispose {
-  const timers = new Set<number>();
+  let timer = 0;
   const soon = () => {
-    for (const delay of [0, 150, 600]) {
-      const timer = window.setTimeout(() => {
-        timers.delete(timer);
-        changed();
-      }, delay);
-      timers.add(timer);
-    }
+    window.clearTimeout(timer);
+    timer = window.setTimeout(changed);
   };
   const observer = new MutationObserver(soon);
   const attributes = {
     attributes: true,
-    attributeFilter: ["class", "data-jp-theme-name", "data-jp-theme-light", "style"],
+    attributeFilter: ["class", "data-jp-theme-name", "data-jp-theme-light", "style", "theme"],
   };
   observer.observe(document.body, attributes);
   observer.observe(document.documentElement, attributes);
+  const arrived = ({ target }: Event) => {
+    if (target instanceof HTMLLinkElement) soon();
+  };
+  document.addEventListener("load", arrived, true); // does not bubble: caught on its way down
   const media = window.matchMedia("(prefers-color-scheme: dark)");
   media.addEventListener("change", soon);
   return () => {
     observer.disconnect();
+    document.removeEventListener("load", arrived, true);
     media.removeEventListener("change", soon);
-    for (const timer of timers) window.clearTimeout(timer);
+    window.clearTimeout(timer);
   };
 }
 

@@ -4,7 +4,9 @@ import { ChartGrid } from "./charts/grid";
 import { RunControls } from "./controls/buttons";
 import { Notices } from "./controls/notices";
 import { LossPicker } from "./controls/picker";
+import { SamplesPanel } from "./controls/samples";
 import { Settings } from "./controls/settings";
+import { TokensPanel } from "./controls/tokens";
 import { Warnings } from "./controls/warnings";
 import { type Dispose, h } from "./dom";
 import { page } from "./page";
@@ -19,6 +21,8 @@ export function workbench(store: Store, el: HTMLElement): Dispose {
   const settings = new Settings(store);
   const warnings = new Warnings(store);
   const grid = new ChartGrid(store, theme);
+  const samples = new SamplesPanel(store, theme);
+  const tokens = new TokensPanel(store, theme);
   const side = h(
     "aside",
     { class: "ml-side", "aria-label": "Loss and settings" },
@@ -26,9 +30,10 @@ export function workbench(store: Store, el: HTMLElement): Dispose {
     settings.element,
     warnings.element,
   );
-  root.append(controls.element, notices.element, h("div", { class: "ml-body" }, side, grid.element));
+  const body = h("div", { class: "ml-body" }, side, grid.element);
+  root.append(controls.element, notices.element, picker.wide, body, samples.element, tokens.element);
   return () => {
-    for (const part of [controls, notices, picker, settings, warnings, grid]) part.dispose();
+    for (const part of [controls, notices, picker, settings, warnings, grid, samples, tokens]) part.dispose();
     dispose();
   };
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { markLines } from "../src/charts/marks";
 import { duration, setting, short, thousands } from "../src/format";
 import { Series } from "../src/history";
-import { roundRange, roundUp, sliderScale, stepRange } from "../src/scale";
+import { extentWithin, logRange, padded, roundRange, roundUp, sliderScale, stepRange } from "../src/scale";
 import { rawPath, smooth } from "../src/smooth";
 
 function seriesOf(values: number[], capacity = 512): Series {
@@ -76,6 +76,18 @@ describe("ranges", () => {
     expect(roundRange(Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY)).toEqual([0, 1]);
   });
 
+  it("leave a fiftieth of a fixed axis free at both ends", () => {
+    expect(padded([0, 1])).toEqual([-0.02, 1.02]);
+    expect(padded([-50, 50])).toEqual([-52, 52]);
+  });
+
+  it("do not blow up what is rounding", () => {
+    const [low, high] = roundRange(1 - 1e-7, 1 + 1e-7);
+    expect(high - low).toBeGreaterThan(0.9e-3);
+    expect(roundRange(0, 0)).toEqual([0, 1]);
+    expect(roundRange(-3e-9, 1e-8)[1]).toBeGreaterThan(1e-7);
+  });
+
   it("of steps show a short run whole and a long one from its beginning", () => {
     expect(stepRange(3, 400)).toEqual([0, 400]);
     expect(stepRange(10, 10_000)).toEqual([0, 625]);
@@ -147,5 +159,36 @@ describe("markLines", () => {
 
   it("counts those that are no longer sent", () => {
     expect(markLines(at(900), 61, 5)[0]?.label).toBe("61");
+  });
+});
+
+describe("extentWithin", () => {
+  const curves = [
+    { x: [1, 2, 3, 4], y: [9, 1, 2, -7] },
+    { x: [2, 3], y: [5, 4] },
+  ];
+
+  it("is that of all curves between two steps, the ends included", () => {
+    expect(extentWithin(curves, [2, 3])).toEqual([1, 5]);
+    expect(extentWithin(curves, [0, 10])).toEqual([-7, 9]);
+  });
+
+  it("has no ends where nothing is shown, and the axis stays 0 to 1", () => {
+    const extent = extentWithin(curves, [50, 60]);
+    expect(extent).toEqual([Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]);
+    expect(roundRange(...extent)).toEqual([0, 1]);
+  });
+});
+
+describe("logRange", () => {
+  it("leaves a twentieth of its length free at both ends", () => {
+    const [from, to] = logRange(0.01, 100);
+    expect(from).toBeCloseTo(-2.2, 12);
+    expect(to).toBeCloseTo(2.2, 12);
+  });
+
+  it("has room around a constant", () => {
+    const [from, to] = logRange(10, 10);
+    expect([from, to]).toEqual([expect.closeTo(0.99, 12), expect.closeTo(1.01, 12)]);
   });
 });

@@ -12,7 +12,16 @@ const STATE: State = {
     base_model: "",
     data: "",
   },
-  ...{ loss: "dpo", loss_label: "dpo v1", settings: {}, controls: [], marks: [], marks_total: 0, baseline: {} },
+  ...{
+    loss: "dpo",
+    loss_label: "dpo v1",
+    settings: {},
+    controls: [],
+    clip: null,
+    marks: [],
+    marks_total: 0,
+    baseline: {},
+  },
   ...{ histograms: [], warnings: [], failure: null },
 };
 
@@ -27,8 +36,14 @@ class Kernel implements Host {
   /** Decides whether a message gets lost. */
   loses: () => boolean = () => false;
 
-  get(): Snapshot {
-    return { ...this.base(), series: [] };
+  tokens: unknown = null;
+  onTokens: () => void = () => {};
+  samples: unknown = null;
+  onSamples: () => void = () => {};
+
+  get(name: string): unknown {
+    if (name === "samples") return this.samples;
+    return name === "tokens" ? this.tokens : { ...this.base(), series: [], heats: [] };
   }
   send(content: unknown): void {
     const request = content as Request;
@@ -38,11 +53,15 @@ class Kernel implements Host {
     if (request.epoch !== this.epoch) this.deliver({ ...this.base(), seen: 0, number: this.number }, []);
     this.publish(since, true);
   }
-  on(_: string, handler: (content: unknown, buffers: DataView[]) => void): void {
-    this.handler = handler;
+  on(event: string, handler: (content: unknown, buffers: DataView[]) => void): void {
+    if (event === "msg:custom") this.handler = handler;
+    else if (event === "change:samples") this.onSamples = () => handler(null, []);
+    else this.onTokens = () => handler(null, []);
   }
-  off(): void {
-    this.handler = () => {};
+  off(event: string): void {
+    if (event === "msg:custom") this.handler = () => {};
+    else if (event === "change:samples") this.onSamples = () => {};
+    else this.onTokens = () => {};
   }
   add(...values: number[]): void {
     const first = this.records.length;
@@ -55,7 +74,7 @@ class Kernel implements Host {
     const state = full ? { ...STATE, steps_done: this.records.length } : { steps_done: this.records.length };
     const update: Update = {
       ...{ type: "update", epoch: this.epoch, number: this.number, first, count: values.length },
-      ...{ columns: values.length ? ["loss"] : [], full, state },
+      ...{ columns: values.length ? ["loss"] : [], histograms: [], full, state },
     };
     const steps = new DataView(new Float64Array(values.map((_, i) => first + i + 1)).buffer);
     const bytes = new DataView(new Float32Array(values).buffer);
@@ -64,7 +83,7 @@ class Kernel implements Host {
   private base(): Snapshot {
     return {
       ...{ type: "snapshot", protocol: this.protocol, epoch: this.epoch, number: 0, seen: 0, state: STATE },
-      ...{ charts: [], losses: [], series: [] },
+      ...{ charts: [], losses: [], series: [], heats: [] },
     };
   }
   private deliver(message: Message, buffers: DataView[]): void {
@@ -118,6 +137,34 @@ describe("Store", () => {
     vi.useRealTimers();
   });
 
+  it("takes the past of a run from the buffers beside a snapshot", () => {
+    const kernel = new Kernel();
+    const store = new Store(kernel);
+    const none = new DataView(new ArrayBuffer(0));
+    const series = { name: "loss", width: 1, points: 2, steps: none, values: none };
+    const heat = {
+      ...{ name: "margin", start: -1, bin: 1, bins: 2, width: 1, points: 1, source: "held-out" },
+      ...{ steps: none, values: none },
+    };
+    const snapshot: Snapshot = {
+      ...{ type: "snapshot", protocol: PROTOCOL, epoch: "run-2", number: 5, seen: 2, state: STATE },
+      ...{ charts: [], losses: [], series: [series], heats: [heat] },
+    };
+    const buffers = [
+      new Float64Array([1, 2]),
+      new Float32Array([3, 4]),
+      new Float64Array([2]),
+      new Float32Array([0.25, 0.75]),
+    ];
+    store.receive(
+      snapshot,
+      buffers.map((array) => new DataView(array.buffer)),
+    );
+    expect(held(store)).toEqual([3, 4]);
+    expect(store.heats.heats.get("margin")?.columns).toEqual([[0.25, 0.75]]);
+    expect(() => store.receive({ ...snapshot, number: 6 }, [])).toThrow(RangeError);
+  });
+
   it("starts afresh when the kernel shows another run", () => {
     const kernel = new Kernel();
     const store = new Store(kernel);
@@ -141,7 +188,50 @@ describe("Store", () => {
     const sent = kernel.asked.at(-1);
     kernel.handler({ type: "reply", request: sent?.request, error: "no" }, []);
     expect(await answer).toBe("no");
-    expect(store.waited).toBe(0);
+    expect(store.late).toBe(false);
+  });
+
+  it("forgets that it waits for the run to halt when the run has halted", () => {
+    const kernel = new Kernel();
+    const store = new Store(kernel);
+    store.halting = "stop";
+    kernel.add(1); // the step that was under way
+    expect(store.halting).toBe("stop");
+    kernel.number += 1;
+    const halted = { type: "update", epoch: kernel.epoch, number: kernel.number, first: 1, count: 0, columns: [] };
+    kernel.handler({ ...halted, full: false, histograms: [], state: { status: "stopped" } }, []);
+    expect(store.state?.status).toBe("stopped");
+    expect(store.halting).toBe("");
+  });
+
+  it("takes up tokens when they change, and tells everybody", () => {
+    const kernel = new Kernel();
+    const store = new Store(kernel);
+    const told = vi.fn();
+    store.subscribe(told);
+    expect(store.tokens).toBeNull();
+    kernel.tokens = { step: 3 };
+    kernel.onTokens();
+    expect(store.tokens).toEqual({ step: 3 });
+    expect(told).toHaveBeenCalledOnce();
+    store.dispose();
+    kernel.tokens = { step: 4 };
+    kernel.onTokens();
+    expect(store.tokens).toEqual({ step: 3 });
+  });
+
+  it("takes up samples when they change", () => {
+    const kernel = new Kernel();
+    kernel.samples = { step: 1 };
+    const store = new Store(kernel);
+    expect(store.samples).toEqual({ step: 1 });
+    kernel.samples = { step: 2 };
+    kernel.onSamples();
+    expect(store.samples).toEqual({ step: 2 });
+    store.dispose();
+    kernel.samples = null;
+    kernel.onSamples();
+    expect(store.samples).toEqual({ step: 2 });
   });
 
   it("leaves nothing behind", () => {
@@ -156,5 +246,69 @@ describe("Store", () => {
     store.dispose();
     kernel.add(3);
     expect(held(store)).toEqual([1, 2]);
+  });
+});
+
+describe("a setting that is being chosen", () => {
+  const settled = (kernel: Kernel, settings: Record<string, number>) => {
+    kernel.number += 1;
+    const update = { type: "update", epoch: kernel.epoch, number: kernel.number, first: 0, count: 0 } as const;
+    kernel.handler({ ...update, columns: [], full: false, state: { settings } }, []);
+  };
+  const start = () => {
+    const kernel = new Kernel();
+    const store = new Store(kernel);
+    kernel.add(1);
+    settled(kernel, { beta: 1 });
+    return { kernel, store };
+  };
+
+  it("shows at once, without the kernel, and only to who listens for it", () => {
+    const { kernel, store } = start();
+    const drawn = vi.fn();
+    const all = vi.fn();
+    store.subscribe(all);
+    const dispose = store.onDraft(drawn);
+    const asked = kernel.asked.length;
+    store.draft("beta", 2);
+    expect(store.setting("beta")).toBe(2);
+    expect(store.state?.settings.beta).toBe(1);
+    expect(kernel.asked.length).toBe(asked);
+    expect(drawn).toHaveBeenCalledTimes(1);
+    expect(all).not.toHaveBeenCalled();
+    dispose();
+    store.draft("beta", 3);
+    expect(drawn).toHaveBeenCalledTimes(1);
+  });
+
+  it("stands until the kernel's state has it, whichever comes first", () => {
+    const { kernel, store } = start();
+    store.draft("beta", 2);
+    settled(kernel, { beta: 1, other: 5 }); // not yet taken: the person goes on choosing
+    expect(store.setting("beta")).toBe(2);
+    store.draftTaken("beta", 2);
+    expect(store.setting("beta")).toBe(2);
+    settled(kernel, { beta: 2 });
+    settled(kernel, { beta: 7 }); // a cell changes it later
+    expect(store.setting("beta")).toBe(7);
+
+    store.draft("beta", 9);
+    settled(kernel, { beta: 9 });
+    store.draftTaken("beta", 9);
+    settled(kernel, { beta: 4 });
+    expect(store.setting("beta")).toBe(4);
+  });
+
+  it("goes back where it is refused, and is not ended by the answer to an earlier one", () => {
+    const { kernel, store } = start();
+    store.draft("beta", -1);
+    store.dropDraft("beta");
+    expect(store.setting("beta")).toBe(1);
+    store.draft("beta", 2);
+    store.draft("beta", 3);
+    store.draftTaken("beta", 2);
+    settled(kernel, { beta: 2 });
+    expect(store.setting("beta")).toBe(3);
+    expect(store.setting("nothing")).toBeUndefined();
   });
 });

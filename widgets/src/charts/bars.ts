@@ -1,12 +1,22 @@
 /** The latest histogram, in the colour of rejected below 0 and of chosen above. */
 
 import { short } from "../format";
+import type { Heat } from "../heat";
 import type { Histogram } from "../protocol";
-import { roundUp } from "../scale";
-import { axisTitle, type Drawing, Panel, type View } from "./panel";
+import { roundUp, stepRange } from "../scale";
+import { columnAt, heatTrace, shareBetween } from "./heatmap";
+import { marked } from "./lines";
+import { axisTitle, type Drawing, Panel, type Toggle, type View } from "./panel";
 
 export class BarsPanel extends Panel {
-  protected drawing({ store, theme }: View): Drawing {
+  protected drawing(view: View): Drawing {
+    const heat = view.store.heats.heats.get(this.chart.name);
+    const over = heat !== undefined && view.store.view.overTime.has(this.chart.name);
+    const drawing = over ? overTime(heat, view) : this.latest(view);
+    return { ...drawing, toggle: heat ? timeToggle(this.chart.name, view) : null };
+  }
+
+  private latest({ store, theme }: View): Drawing {
     const { chosen, rejected } = theme.roles;
     const histogram = store.state?.histograms.find((candidate) => candidate.name === this.chart.name);
     const bins = histogram ? shares(histogram) : [];
@@ -47,6 +57,49 @@ export class BarsPanel extends Panel {
       last: histogram?.step,
     };
   }
+}
+
+/** Switches a histogram between the latest and all of them. */
+export function timeToggle(name: string, { store }: View): Toggle {
+  const { overTime } = store.view;
+  const flip = () => {
+    if (!overTime.delete(name)) overTime.add(name);
+  };
+  return { label: "over time", title: "Show the histograms of all steps", on: overTime.has(name), flip };
+}
+
+function overTime(heat: Heat, { store, theme }: View): Drawing {
+  const { state, view } = store;
+  const range = view.range ?? stepRange(state?.steps_done ?? 0, state?.steps_total ?? 0);
+  const legendAt = (step: number) => {
+    const column = columnAt(heat, step);
+    const above = column ? shareBetween(heat, column.shares, 0, Number.POSITIVE_INFINITY) : Number.NaN;
+    const value = (share: number) => (column ? `${Math.round(share)} %` : "–");
+    return [
+      { label: "above 0", colour: theme.roles.chosen, value: value(above) },
+      { label: "below 0", colour: theme.roles.rejected, value: value(100 - above) },
+    ];
+  };
+  const { shapes, annotations } = marked(state?.marks ?? [], state?.marks_total ?? 0, range, theme) as {
+    shapes: object[];
+    annotations: object[];
+  };
+  const zero = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: { color: theme.muted, width: 1 } };
+  return {
+    traces: [heatTrace(heat, theme.roles.train, theme)],
+    layout: {
+      hovermode: false,
+      xaxis: { range, title: axisTitle("step", theme), tickformat: "~s" },
+      yaxis: { range: [heat.start, heat.start + heat.bin * heat.bins], type: "linear" },
+      shapes: [...shapes, zero],
+      annotations,
+    },
+    legend: legendAt(heat.steps.at(-1) ?? 0),
+    points: heat.points,
+    last: heat.steps.at(-1),
+    overSteps: true,
+    readout: legendAt,
+  };
 }
 
 function caption(histogram: Histogram | undefined): string {

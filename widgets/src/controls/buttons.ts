@@ -1,7 +1,7 @@
 /** Start, Pause, Step, Stop, and how far the run is. */
 
-import { type Dispose, h, icon, listen, setAttributes, setText } from "../dom";
-import { duration, thousands } from "../format";
+import { type Dispose, h, icon, listen, setAttributes } from "../dom";
+import { Progress } from "../progress";
 import type { RequestType, State } from "../protocol";
 import type { Store } from "../store";
 
@@ -20,14 +20,6 @@ const PRIMARY: Record<State["status"], Primary> = {
   },
 };
 
-const WORDS: Record<State["status"], string> = {
-  ready: "ready",
-  running: "running",
-  paused: "paused",
-  stopped: "stopped",
-  finished: "finished",
-};
-
 export class RunControls {
   readonly element: HTMLElement;
   private readonly primary = h("button", { type: "button", class: "ml-button ml-primary" });
@@ -43,16 +35,7 @@ export class RunControls {
     icon("stop"),
     "Stop",
   );
-  private readonly fill = h("div", { class: "ml-fill" });
-  private readonly track = h(
-    "div",
-    { class: "ml-track", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0 },
-    this.fill,
-  );
-  private readonly count = h("span", { class: "ml-count" });
-  private readonly rate = h("span", { class: "ml-rate" });
-  private readonly left = h("span", { class: "ml-left" });
-  private readonly status = h("span", { class: "ml-status", role: "status" });
+  private readonly progress = new Progress("Progress");
   private readonly disposers: Dispose[] = [];
   private shown: Primary | null = null;
   private busy = false;
@@ -60,6 +43,8 @@ export class RunControls {
   constructor(
     private readonly store: Store,
     private readonly failed: (message: string) => void,
+    /** Whether a run that has ended can be followed by another one here. */
+    private readonly renewable = true,
   ) {
     const buttons = h(
       "div",
@@ -68,13 +53,7 @@ export class RunControls {
       this.step,
       this.stop,
     );
-    const progress = h(
-      "div",
-      { class: "ml-progress" },
-      this.track,
-      h("div", { class: "ml-numbers" }, this.count, this.rate, this.left),
-    );
-    this.element = h("header", { class: "ml-bar" }, buttons, progress, this.status);
+    this.element = h("header", { class: "ml-bar" }, buttons, this.progress.element, this.progress.status);
     this.disposers.push(
       listen(this.primary, "click", () => this.ask(this.shown?.request ?? "start")),
       listen(this.step, "click", () => this.ask("step")),
@@ -94,6 +73,8 @@ export class RunControls {
     this.draw();
     void this.store.request({ type }).then((error) => {
       this.busy = false;
+      const running = this.store.state?.status === "running";
+      if (!error) this.store.halting = running && (type === "pause" || type === "stop") ? type : "";
       this.failed(error);
       this.draw();
     });
@@ -109,22 +90,18 @@ export class RunControls {
       this.primary.title = primary.hint;
     }
     const ended = status === "stopped" || status === "finished";
-    setAttributes(this.primary, { disabled: !state || this.busy });
-    setAttributes(this.step, { disabled: !state || this.busy || ended || status === "running" });
-    setAttributes(this.stop, { disabled: !state || this.busy || ended });
-    const done = state?.steps_done ?? 0;
-    const total = state?.steps_total ?? 0;
-    this.fill.style.width = total > 0 ? `${(100 * Math.min(done, total)) / total}%` : "0";
-    setAttributes(this.track, { "aria-valuemax": total || null, "aria-valuenow": done });
-    setText(this.count, total ? `step ${thousands(done)} / ${thousands(total)}` : `step ${thousands(done)}`);
-    const rate = state?.steps_per_s ?? 0;
-    setText(this.rate, rate > 0 ? `${rate.toFixed(rate < 10 ? 1 : 0)} steps/s` : "");
-    const seconds = (total - done) / rate;
-    setText(this.left, status === "running" && rate > 0 && total ? `${duration(seconds)} left` : "");
-    const failed = state?.failure ? "failed" : status;
-    if (this.status.dataset.status !== failed) {
-      this.status.dataset.status = failed;
-      this.status.replaceChildren(h("i"), state?.failure ? "failed" : WORDS[status]);
-    }
+    // A kernel that does not answer may never: then the buttons can be pressed again.
+    const busy = this.busy && !this.store.late;
+    setAttributes(this.primary, { disabled: !state || busy, hidden: ended && !this.renewable });
+    setAttributes(this.step, { disabled: !state || busy || ended || status === "running" });
+    setAttributes(this.stop, { disabled: !state || busy || ended });
+    this.progress.show({
+      done: state?.steps_done ?? 0,
+      total: state?.steps_total ?? 0,
+      stepsPerSecond: state?.steps_per_s ?? 0,
+      running: status === "running",
+      // A failed run that was stopped then is over; why it failed stands below.
+      status: state?.failure && !ended ? "failed" : status,
+    });
   }
 }

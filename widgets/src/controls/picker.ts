@@ -1,25 +1,24 @@
-/** Which loss: a list by family, the formula, a sentence. A loss that cannot be used is shown with the reason. */
+/** Which loss: a list by family, the formula, a sentence, what it reads; all of them as cards; any of them as a cell. */
 
-import katex from "katex";
 import { type Dispose, h, listen, setText } from "../dom";
 import type { LossEntry } from "../protocol";
 import type { Store } from "../store";
-
-const FAMILIES: Record<string, string> = {
-  preference: "Preference",
-  supervised: "Supervised",
-  policy: "Policy",
-  custom: "Yours",
-};
+import { CellSource } from "./cell";
+import { Gallery } from "./gallery";
+import { FAMILIES, fitFormula, inputsOf, nameOf, typeset } from "./loss";
 
 let counter = 0;
 
 export class LossPicker {
   readonly element: HTMLElement;
+  /** All losses as cards, and a loss as a cell: wider than the picker, so that they stand elsewhere. */
+  readonly wide: HTMLElement;
   private readonly select = h("select", { class: "ml-select" });
   private readonly formula = h("div", { class: "ml-formula", "data-formula": "" });
   private readonly summary = h("p", { class: "ml-summary" });
+  private readonly inputs = h("p", { class: "ml-inputs" });
   private readonly source = h("a", { class: "ml-link", target: "_blank", rel: "noopener noreferrer" }, "paper");
+  private readonly cell: CellSource;
   private readonly disposers: Dispose[] = [];
   private listed = "";
   private shown = "";
@@ -32,20 +31,39 @@ export class LossPicker {
     counter += 1;
     const id = `ml-loss-${counter}`;
     this.select.id = id;
+    this.cell = new CellSource(store, failed);
+    const all = h("button", { type: "button", class: "ml-slim", "aria-expanded": "false" }, "All losses");
+    const edit = h("button", { type: "button", class: "ml-slim" }, "Edit as a cell");
+    edit.title = "A %%loss cell that does the same, to be changed";
+    const gallery = new Gallery(store, {
+      use: (name) => this.choose(name),
+      edit: (name) => this.cell.open(name, this.element),
+      opened: (open) => {
+        all.setAttribute("aria-expanded", String(open));
+        if (!open) all.focus({ preventScroll: true });
+      },
+    });
     this.element = h(
       "section",
-      { class: "ml-card" },
+      { class: "ml-card ml-picker" },
       h("label", { class: "ml-label", for: id }, "Loss"),
       this.select,
       this.formula,
       this.summary,
+      this.inputs,
+      h("div", { class: "ml-picker-buttons" }, all, edit),
     );
-    const observer = new ResizeObserver(() => this.fit());
+    this.wide = h("div", {}, this.cell.element, gallery.element);
+    const observer = new ResizeObserver(() => fitFormula(this.formula));
     observer.observe(this.element);
     this.disposers.push(
-      listen(this.select, "change", () => this.choose()),
+      listen(this.select, "change", () => this.choose(this.select.value)),
+      listen(all, "click", () => gallery.toggle()),
+      listen(edit, "click", () => this.cell.open(store.state?.loss ?? "", this.element)),
       store.subscribe(() => this.draw()),
       () => observer.disconnect(),
+      () => gallery.dispose(),
+      () => this.cell.dispose(),
     );
     this.draw();
   }
@@ -53,12 +71,13 @@ export class LossPicker {
   dispose(): void {
     for (const dispose of this.disposers.splice(0)) dispose();
     this.element.remove();
+    this.wide.remove();
   }
 
-  private choose(): void {
-    this.pending = this.select.value;
+  private choose(name: string): void {
+    this.pending = name;
     this.draw();
-    void this.store.request({ type: "set_loss", name: this.pending }).then((error) => {
+    void this.store.request({ type: "set_loss", name }).then((error) => {
       this.pending = "";
       this.failed(error);
       this.draw();
@@ -83,22 +102,14 @@ export class LossPicker {
     if (key === this.shown) return;
     this.shown = key;
     typeset(this.formula, entry?.formula ?? "");
+    this.formula.hidden = !entry?.formula;
     setText(this.summary, entry?.summary ?? "");
     if (entry && /^https:\/\//.test(entry.paper)) {
       this.source.href = entry.paper;
       this.summary.append(" ", this.source);
     }
-    this.fit();
-  }
-
-  /** A long formula is set smaller rather than cut off. */
-  private fit(): void {
-    const math = this.formula.firstElementChild as HTMLElement | null;
-    if (!math) return;
-    math.style.fontSize = "";
-    const room = this.formula.clientWidth;
-    const wanted = math.scrollWidth;
-    if (room > 0 && wanted > room) math.style.fontSize = `${Math.max(0.6, (0.98 * room) / wanted)}em`;
+    this.inputs.replaceChildren(...(entry ? inputsOf(entry) : []));
+    fitFormula(this.formula);
   }
 }
 
@@ -110,24 +121,9 @@ function grouped(losses: LossEntry[]): HTMLOptGroupElement[] {
       "optgroup",
       { label: FAMILIES[family] ?? family },
       ...entries.map((entry) => {
-        const version = entry.label.startsWith(`${entry.name} `) ? entry.label.slice(entry.name.length) : "";
-        const name = entry.family === "custom" || version !== " v1" ? entry.label : entry.name;
-        const text = entry.reason ? `${name} – ${entry.reason}` : name;
+        const text = entry.reason ? `${nameOf(entry)} – ${entry.reason}` : nameOf(entry);
         return h("option", { value: entry.name, disabled: entry.reason !== "" }, text);
       }),
     ),
   );
-}
-
-/** MathML, which needs no fonts and no style sheet of KaTeX's. */
-function typeset(element: HTMLElement, formula: string): void {
-  element.replaceChildren();
-  if (!formula) return;
-  const math = h("span", { class: "ml-math" });
-  try {
-    katex.render(formula, math, { output: "mathml", displayMode: true, throwOnError: true, trust: false });
-  } catch {
-    setText(math, formula);
-  }
-  element.append(math);
 }

@@ -88,6 +88,7 @@ class Slider {
 
   dispose(): void {
     window.clearTimeout(this.timer);
+    this.store.dropDraft(this.param.name);
     this.element.remove();
   }
 
@@ -106,7 +107,10 @@ class Slider {
 
   private slide(): void {
     this.touched = true;
-    this.entry.value = setting(this.scale.toValue(this.range.valueAsNumber / POSITIONS));
+    const value = this.scale.toValue(this.range.valueAsNumber / POSITIONS);
+    this.entry.value = setting(value);
+    setAttributes(this.range, { "aria-valuetext": setting(value) });
+    this.store.draft(this.param.name, value);
     this.range.style.setProperty("--ml-position", `${this.range.valueAsNumber / (POSITIONS / 100)}%`);
   }
 
@@ -127,15 +131,25 @@ class Slider {
   }
 
   private send(value: number): void {
-    if (value === this.value) return;
+    if (value === this.value) {
+      this.touched = false;
+      this.store.dropDraft(this.param.name);
+      return;
+    }
     this.touched = true;
     this.show(value);
+    this.store.draft(this.param.name, value);
     void this.store.request({ type: "set", name: this.param.name, value }).then((error) => {
       this.touched = false;
       setText(this.note, error);
       // Refused: back to what the run uses. Taken: the next state brings it; until then it stays as chosen.
-      if (error) this.show(this.value);
-      else this.value = value;
+      if (error) {
+        this.show(this.value);
+        this.store.dropDraft(this.param.name);
+      } else {
+        this.value = value;
+        this.store.draftTaken(this.param.name, value);
+      }
     });
   }
 }

@@ -14,7 +14,11 @@ export class Warnings {
   private readonly unsubscribe: Dispose;
   private shown = "";
 
-  constructor(private readonly store: Store) {
+  /** Alone in its cell (`always`) it says so when there is nothing to say. */
+  constructor(
+    private readonly store: Store,
+    private readonly always = false,
+  ) {
     this.unsubscribe = store.subscribe(() => this.draw());
     this.draw();
   }
@@ -29,9 +33,9 @@ export class Warnings {
     const shown = JSON.stringify(warnings);
     if (shown === this.shown) return;
     this.shown = shown;
-    this.element.hidden = warnings.length === 0;
+    this.element.hidden = warnings.length === 0 && !this.always;
     this.list.replaceChildren(
-      ...warnings.map((text) => {
+      ...(warnings.length ? warnings : ["Nothing so far."]).map((text) => {
         const item = h("li");
         setText(item, text);
         return item;

@@ -1,0 +1,73 @@
+"""A run read from its folder, as a page draws it: the snapshot that a live run would give, with nothing to press."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from .heat import HeatHistory
+from .history import History
+from .layout import charts_for
+from .protocol import PROTOCOL, Histogram, Mark, Snapshot, State
+from .state import MARKS, columns_of, histograms_of
+from .wire import travels
+
+if TYPE_CHECKING:
+    from ..runs.store import SavedRun
+
+__all__ = ["saved_snapshot"]
+
+_STATUSES = ("ready", "running", "paused", "stopped", "finished")
+
+
+def saved_snapshot(run: SavedRun) -> Snapshot:
+    """The curves of ``run``, its marks and its last histograms; its losses' settings as they last were."""
+    history = History()
+    heats = HeatHistory()
+    histograms: dict[str, Histogram] = {}
+    for record in run.records:
+        history.add(record.step, columns_of(record))
+        for histogram in histograms_of(record):
+            if heats.add(histogram):
+                histograms[histogram["name"]] = histogram
+    recipe = str(run.settings.get("recipe", ""))
+    return Snapshot(
+        type="snapshot",
+        protocol=PROTOCOL,
+        epoch=travels(run.folder.name),
+        number=1,
+        seen=len(run.records),
+        state=_state(run, recipe, list(histograms.values())),
+        charts=charts_for(recipe),
+        losses=[],
+        series=history.to_data(),
+        heats=heats.to_data(),
+    )
+
+
+def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
+    last = run.records[-1] if run.records else None
+    steps = run.settings.get("steps")
+    total = int(steps) if isinstance(steps, int | float) and math.isfinite(steps) else 0
+    status = run.settings.get("status")
+    state = State(
+        status=cast(Any, status if status in _STATUSES else "stopped"),
+        steps_done=last.step if last else 0,
+        steps_total=max(total, last.step if last else 0),
+        steps_per_s=0.0,
+        recipe=recipe,
+        base_model=str(run.settings.get("base_model", "")),
+        data="",
+        loss=last.loss_name if last else "",
+        loss_label=f"{last.loss_name} v{last.loss_version}" if last else "",
+        settings={k: v for k, v in (last.settings if last else {}).items() if math.isfinite(v)},
+        controls=[],
+        clip=None,
+        marks=[Mark(step=edit.step, label=edit.label[:200]) for edit in run.edits[-MARKS:]],
+        marks_total=len(run.edits),
+        baseline={k: v for k, v in run.baseline.items() if math.isfinite(v)},
+        histograms=histograms,
+        warnings=[],
+        failure=None,
+    )
+    return travels(state)

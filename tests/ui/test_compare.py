@@ -1,0 +1,262 @@
+"""The kernel's half of a comparison on the page."""
+
+from __future__ import annotations
+
+import gc
+import io
+import re
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import mint_lab as ml
+from mint_lab.errors import ConfigError
+from mint_lab.runs import Comparison
+from mint_lab.runs.overlay import STYLES, curves_of
+from mint_lab.ui.compare import Compare
+from mint_lab.ui.compare_fallback import picture
+from mint_lab.ui.protocol_runs import CosineMatrix
+from tests.runs.bigram import BigramClient, letter_pairs
+from tests.ui.pages import Comm, comms
+from tests.ui.scripted import record
+
+__all__ = ["comms"]
+
+SOURCES = Path(__file__).parents[2] / "widgets" / "src"
+OPTIONS: dict[str, Any] = {"data": letter_pairs(40), "held_out": letter_pairs(8), "batch_size": 4, "eval_every": 5}
+MATRIX = CosineMatrix(
+    **{"labels": ["a", "<b>"], "values": [[1.0, -0.5], [-0.5, None]], "norms": [1.0, 0.0]},
+    **{"at": "a", "step": 3, "datums": 8, "busy": False, "problem": ""},
+)
+
+
+@pytest.fixture
+def show(comms: list[Comm], tmp_path: Path) -> Iterator[Callable[..., Compare]]:
+    made: list[Compare] = []
+
+    def make(losses: Any = ("hinge", "simpo"), **options: Any) -> Compare:
+        options = {**OPTIONS, "clients": BigramClient, "steps": 12, "folder": tmp_path / f"c{len(made)}", **options}
+        made.append(ml.compare(losses, **options))
+        return made[-1]
+
+    yield make
+    for widget in made:
+        widget.stop()
+        assert widget.wait(30)
+        widget.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def updates(comm: Comm, run: int) -> list[Any]:
+    """The messages of one run."""
+    return [m["message"] for m in comm.custom if m["type"] == "of_run" and m["run"] == run]
+
+
+def test_the_first_message_has_every_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
+    widget = show({"h": "hinge", "s": "simpo"})
+    state = comms[0].opened["state"]
+    assert state["part"] == "compare"
+    assert [run["label"] for run in state["compared"]["runs"]] == ["h", "s"]
+    assert [run["snapshot"]["state"]["loss"] for run in state["compared"]["runs"]] == ["hinge", "simpo"]
+    assert state["compared"]["runs"][0]["snapshot"]["state"]["data"] == "your data"
+    assert repr(widget) == "Compare(['h', 's'], recipe='preference')"
+    assert widget.runs is widget.comparison.runs
+
+
+def test_start_reaches_every_run_and_each_has_its_own_stream(comms: list[Comm], show: Callable[..., Compare]) -> None:
+    widget = show()
+    comm = comms[0]
+    assert comm.ask(type="start", request=1)[-1] == {"type": "reply", "request": 1, "error": ""}
+    assert widget.wait(30, check=True)
+    for run in (0, 1):
+        until(lambda run=run: sum(m.get("count", 0) for m in updates(comm, run)) == 12)
+        assert {m["epoch"] for m in updates(comm, run)} == {widget._publishers[run].epoch}
+    results = [m["result"] for m in comm.custom if m["type"] == "of_run" and m["run"] == 0 and m["result"]]
+    assert [result["step"] for result in results] == sorted({result["step"] for result in results})
+    last = widget.runs["hinge"].records[-1].held_out
+    assert results[-1]["step"] == 12
+    assert results[-1]["final"]["pair_accuracy"] == last["pair_accuracy"]
+    assert results[-1]["final"]["mean_margin"] == last["logps/chosen"] - last["logps/rejected"]
+
+
+def test_a_page_gets_what_it_missed_of_each_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
+    widget = show()
+    assert widget.start().wait(30, check=True)
+    comm = comms[0]
+    answers = comm.ask(type="sync", run=1, since=9, epoch=widget._publishers[1].epoch)
+    assert [(m["run"], m["message"]["count"], m["message"]["full"]) for m in answers][-1] == (1, 3, True)
+    assert [m["result"]["step"] for m in answers if m["result"]] == [12]
+    # A page that knows nothing gets the snapshot, its bytes beside it.
+    comm.ask(type="sync", run=0, since=0, epoch="another")
+    data, buffers = comm.sent[-1]
+    message = data["content"]["message"]
+    series = message["series"]
+    assert len(buffers) == 2 * (len(series) + len(message["heats"])) > 0
+    assert series[0]["steps"] == b""
+    assert struct.unpack("<12d", buffers[0]) == tuple(range(1, 13))
+    for nonsense in ({"run": 9}, {"run": "x"}, {}):
+        assert comm.ask(type="sync", **nonsense) == []
+
+
+def test_requests_are_answered(comms: list[Comm], show: Callable[..., Compare]) -> None:
+    widget = show(steps=2)
+    comm = comms[0]
+    assert comm.ask(type="nonsense", request=2)[0]["error"] == "unknown request 'nonsense'"
+    assert "no run is called 'x'" in comm.ask(type="cosines", at="x", request=3)[0]["error"]
+    assert comm.ask(type="stop", request=4)[-1]["error"] == ""
+    assert widget.comparison.status == "stopped"
+    assert "every run of this comparison has ended" in comm.ask(type="start", request=5)[-1]["error"]
+    comm.receive({"content": {"data": {"method": "custom", "content": "no mapping"}}, "buffers": []})
+
+
+def test_why_cosines_cannot_be_had_is_shown_and_costs_nothing(comms: list[Comm], show: Callable[..., Compare]) -> None:
+    widget = show()
+    comms[0].ask(type="start", request=1)
+    assert widget.wait(30, check=True)
+    until(lambda: widget.cosines is not None and not widget.cosines["busy"])
+    assert "BigramClient gives no gradients" in widget.cosines["problem"]
+    assert widget.cosines["values"] == []
+
+
+def test_cosines_are_measured_when_training_starts_and_when_asked(comms: list[Comm], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": ml.data.arithmetic_pairs(32), "batch_size": 8, "folder": tmp_path}
+    widget = ml.compare(["hinge", "simpo"], steps=3, **options)
+    assert widget.start().wait(60, check=True)
+    until(lambda: not widget.cosines["busy"])
+    found = widget.cosines
+    assert (found["problem"], found["at"], found["step"], found["datums"]) == ("", None, 0, 16)
+    frame = widget.gradient_cosines()
+    assert found["values"] == frame.to_numpy().tolist()
+    assert comms[0].ask(type="cosines", at="simpo", request=1)[-1]["error"] == ""
+    until(lambda: not widget.cosines["busy"])
+    assert (widget.cosines["at"], widget.cosines["step"]) == ("simpo", 3)
+    sent = [data["state"]["cosines"] for data, _ in comms[0].sent if "cosines" in data.get("state", {})]
+    assert [entry["busy"] for entry in sent] == [True, False, True, False]
+    widget.close()
+
+
+def test_a_measurement_is_told_before_the_next_may_begin(
+    comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any
+) -> None:
+    """Else its result could replace that another one is being measured."""
+    widget = show()
+    monkeypatch.setattr(widget.comparison, "measure_cosines", lambda at: 1 / 0)
+    free: list[bool] = []
+    widget.observe(lambda change: free.append(not widget._measuring.locked()), "cosines")
+    widget._measure(None)
+    until(lambda: not widget._measuring.locked())
+    assert free == [False, False]  # busy, and done
+
+
+def test_the_picture_of_runs_that_went_on_after_their_end_is_that_of_the_last_end(
+    comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any
+) -> None:
+    widget = show(steps=2)
+    pictured: list[int] = []
+    monkeypatch.setattr(
+        widget._outputs, "update", lambda _: pictured.append(sum(len(run.records) for run in widget.runs.values()))
+    )
+    assert widget.start().wait(30, check=True)
+    until(lambda: 4 in pictured)
+    for run in widget.runs.values():
+        run.set(steps=5)
+    for run in widget.runs.values():
+        assert run.start().wait(30, check=True)
+    until(lambda: 10 in pictured)
+
+
+def test_one_measurement_at_a_time(comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any) -> None:
+    widget = show()
+    gate = threading.Event()
+    monkeypatch.setattr(widget.comparison, "measure_cosines", lambda at: gate.wait(10) and 1 / 0)
+    assert comms[0].ask(type="cosines", at=None, request=1)[-1]["error"] == ""
+    assert "being measured" in comms[0].ask(type="cosines", at=None, request=2)[-1]["error"]
+    gate.set()
+    until(lambda: not widget.cosines["busy"])
+    assert widget.cosines["problem"] == "division by zero"
+
+
+def test_an_update_is_as_long_as_what_is_new(comms: list[Comm], show: Callable[..., Compare]) -> None:
+    widget = show(steps=10_000)
+    run = widget.runs["hinge"]
+
+    def size() -> int:
+        before = len(comms[0].sent)
+        run.records.append(record(len(run.records) + 1, 10_000))
+        widget._publishers[0].publish()
+        data, buffers = comms[0].sent[-1]
+        assert len(comms[0].sent) == before + 1
+        return len(repr(data)) + sum(map(len, buffers))
+
+    size()
+    early = size()
+    run.records.extend(record(step, 10_000) for step in range(3, 4001))
+    widget._publishers[0].publish()
+    assert 100 < size() <= early
+    run.records.clear()
+
+
+def test_a_closed_widget_can_be_forgotten_and_the_runs_go_on(comms: list[Comm], tmp_path: Path) -> None:
+    before = threading.active_count()
+    comparison = Comparison(["hinge", "simpo"], clients=BigramClient, steps=12, folder=tmp_path, **OPTIONS)
+    widget = Compare(comparison)
+    gone = weakref.ref(widget)
+    comparison.start()
+    widget.close()
+    assert widget.get_state("compared")["compared"] is None
+    del widget
+    comms.clear()
+    assert comparison.wait(30, check=True)
+    deadline = time.monotonic() + 10
+    while (gone() is not None or threading.active_count() > before) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)
+    assert gone() is None
+    assert threading.active_count() <= before
+
+
+def test_static_readers_get_a_fixed_text_and_a_picture_once_there_is_one(
+    comms: list[Comm], show: Callable[..., Compare]
+) -> None:
+    widget = show()
+    assert set(widget._repr_mimebundle_()[0]) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
+    assert widget.start().wait(30, check=True)
+    assert widget._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+
+
+def test_the_picture_has_every_run_in_its_colour_and_the_matrix() -> None:
+    records = [record(step, 60) for step in range(1, 61)]
+    runs = [curves_of(label, records, {"pair_accuracy": 0.5}) for label in ("a", "<b>")]
+    runs[1].held_out["pair_accuracy"][1][:] = [value / 2 for value in runs[1].held_out["pair_accuracy"][1]]
+    bare, full = (Image.open(io.BytesIO(picture(runs, cosines))).convert("RGB") for cosines in (None, MATRIX))
+    assert full.height > bare.height
+    seen = {colour for count, colour in bare.getcolors(1 << 24) or [] if count > 20}
+    for colour, _ in STYLES[:2]:
+        wanted = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        assert any(max(abs(a - b) for a, b in zip(wanted, found, strict=True)) < 14 for found in seen), colour
+
+
+def test_both_sides_draw_a_run_in_the_same_line() -> None:
+    twin = (SOURCES / "overlay" / "styles.ts").read_text()
+    lists = {name: re.findall(r'"([^"]+)"', body) for name, body in re.findall(r"const (\w+) = \[(.*?)\]", twin)}
+    assert list(zip(lists["LIGHT"], lists["DASHES"], strict=True)) == list(STYLES)
+    assert len(set(lists["DARK"])) == len(STYLES)
+
+
+def test_what_a_comparison_refuses_is_refused_at_once(comms: list[Comm]) -> None:
+    with pytest.raises(ConfigError, match="two runs would be called 'dpo'"):
+        ml.compare(["dpo", "dpo"])
+    assert comms == []

@@ -1,0 +1,184 @@
+"""The kernel's half of the table of runs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mint_lab as ml
+from mint_lab.errors import RunError
+from mint_lab.runs.record import Edit
+from mint_lab.runs.store import RunStore
+from mint_lab.ui import run_table as module
+from mint_lab.ui.run_table import RunTable
+from mint_lab.ui.saved import saved_snapshot
+from tests.ui.pages import Comm, comms
+from tests.ui.scripted import record
+
+__all__ = ["comms"]
+
+HOSTILE = "<img src=x onerror=window.hacked=1>"
+
+
+def write(folder: Path, steps: int = 20, **extra: float) -> None:
+    store = RunStore(folder)
+    settings = {"name": HOSTILE, "recipe": "preference", "steps": 40, "status": "finished"}
+    store.write_settings({**settings, "baseline": {"pair_accuracy": 0.5, "loss": float("nan")}})
+    for step in range(1, steps + 1):
+        store.append(record(step, 40, **extra), edits=[Edit(5, "setting", HOSTILE)] if step == 5 else [])
+    store.close()
+
+
+@pytest.fixture
+def table(comms: list[Comm], tmp_path: Path) -> Iterator[RunTable]:
+    for name in ("a", "b", "c"):
+        write(tmp_path / name)
+    (tmp_path / "foreign").mkdir()
+    made = ml.RunTable(tmp_path)
+    yield made
+    made.close()
+
+
+def test_it_lists_what_is_there(table: RunTable, tmp_path: Path) -> None:
+    rows = {row["name"]: row for row in table.listing["rows"]}
+    assert set(rows) == {"a", "b", "c", "foreign"}
+    assert (rows["a"]["title"], rows["a"]["steps"], rows["a"]["steps_total"]) == (HOSTILE, 20, 40)
+    assert rows["a"]["final"] == pytest.approx(record(20, 40).held_out)
+    assert rows["a"]["before"] == {"pair_accuracy": 0.5}
+    assert rows["foreign"]["problem"].startswith("holds no run")
+    assert repr(table) == f"RunTable({str(tmp_path)!r})"
+    assert list(table.to_frame().index) == [row["name"] for row in table.listing["rows"]]
+    assert [r.step for r in table.load("a").records] == list(range(1, 21))
+
+
+def test_a_folder_that_is_not_there_yet(comms: list[Comm], tmp_path: Path) -> None:
+    table = RunTable(tmp_path / "runs")
+    assert table.listing["rows"] == []
+    write(tmp_path / "runs" / "first")
+    assert [row["name"] for row in table.refresh().listing["rows"]] == ["first"]
+    table.close()
+
+
+def test_only_the_newest_are_shown_and_the_others_counted(
+    comms: list[Comm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS", 2)
+    for name in ("a", "b", "c"):
+        write(tmp_path / name, steps=1)
+    table = RunTable(tmp_path)
+    assert (len(table.listing["rows"]), table.listing["more"]) == (2, 1)
+    table.close()
+
+
+HUGE = "1" + "0" * 400  # JSON holds it, a float does not
+
+
+@pytest.mark.parametrize("settings", ["[]", "{", '{"baseline": [1]}', f'{{"steps": {HUGE}}}', '{"steps": null}'])
+@pytest.mark.parametrize("line", ['{"step": 21}', "null", '{"step": %s}'])
+def test_whatever_is_in_the_files_the_page_gets_a_reply(
+    comms: list[Comm], table: RunTable, tmp_path: Path, settings: str, line: str
+) -> None:
+    (tmp_path / "a" / "run.json").write_text(settings)
+    records = tmp_path / "a" / "records.jsonl"
+    last = records.read_text().splitlines()[-1]
+    huge = last.replace('"step": 20', f'"step": {HUGE}')
+    assert huge != last
+    records.write_text(records.read_text() + (huge if "%s" in line else line) + "\n")
+    table.refresh()
+    for number, request in enumerate(({"type": "open", "name": "a"}, {"type": "show", "names": ["a", "b"]})):
+        reply = comms[0].ask(request=number, **request)[-1]
+        assert (reply["type"], reply["request"]) == ("reply", number)
+        refused = HUGE in settings or "%s" in line
+        assert bool(reply["error"]) == refused
+        assert refused == ("a cannot be drawn: OverflowError" in reply["error"])
+
+
+def test_ticked_runs_come_with_their_curves(comms: list[Comm], table: RunTable) -> None:
+    comm = comms[0]
+    assert comm.ask(type="show", names=["b", "a"], request=1)[-1]["error"] == ""
+    assert [run["name"] for run in table.shown] == ["b", "a"]
+    snapshot = table.shown[0]["snapshot"]
+    series = {data["name"]: data for data in snapshot["series"]}
+    assert struct.unpack("<20d", series["loss"]["steps"]) == tuple(range(1, 21))
+    kept = table.shown[1]
+    assert comm.ask(type="show", names=["a"], request=2)[-1]["error"] == ""
+    assert table.shown == [kept]  # not read again
+    assert "has no run 'x'" in comm.ask(type="show", names=["a", "x"], request=3)[-1]["error"]
+    assert table.shown == [kept]
+    with pytest.raises(RunError, match="9 runs on top of each other are too many"):
+        table.show([str(number) for number in range(9)])
+
+
+def test_an_open_run_is_drawn_as_it_was(comms: list[Comm], table: RunTable) -> None:
+    assert comms[0].ask(type="open", name="c", request=1)[-1]["error"] == ""
+    state = table.opened["snapshot"]["state"]
+    assert (state["status"], state["steps_done"], state["steps_total"]) == ("finished", 20, 40)
+    assert state["marks"] == [{"step": 5, "label": HOSTILE}]
+    assert state["baseline"] == {"pair_accuracy": 0.5}
+    assert state["histograms"][0]["step"] == 20
+    assert table.opened["snapshot"]["charts"][0]["name"] == "loss"
+    assert comms[0].ask(type="open", name="", request=2)[-1]["error"] == ""
+    assert table.opened is None
+    assert "holds no run" in comms[0].ask(type="open", name="foreign", request=3)[-1]["error"]
+
+
+def test_a_run_without_anything_is_drawn_too(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text('{"steps": "many", "status": 7, "recipe": null}')
+    snapshot = saved_snapshot(ml.load_run(tmp_path / "a"))
+    assert (snapshot["seen"], snapshot["series"], snapshot["state"]["status"]) == (0, [], "stopped")
+
+
+def test_notes_and_deletions_are_seen_at_once(comms: list[Comm], table: RunTable, tmp_path: Path) -> None:
+    comm = comms[0]
+    table.show(["a", "b"])
+    table._perform({"type": "open", "name": "b"})
+    assert comm.ask(type="note", name="a", text=HOSTILE, request=1)[-1]["error"] == ""
+    assert next(row for row in table.listing["rows"] if row["name"] == "a")["note"] == HOSTILE
+    assert (tmp_path / "a" / "note.txt").read_text() == HOSTILE
+    assert comm.ask(type="delete", name="b", request=2)[-1]["error"] == ""
+    assert not (tmp_path / "b").exists()
+    assert "b" not in [row["name"] for row in table.listing["rows"]]
+    assert [run["name"] for run in table.shown] == ["a"]
+    assert table.opened is None
+    (tmp_path / "a" / "mine.txt").write_text("mine")
+    assert "its folder stays, for it also holds mine.txt" in comm.ask(type="delete", name="a", request=3)[-1]["error"]
+    assert [row["problem"][:12] for row in table.listing["rows"] if row["name"] == "a"] == ["holds no run"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"type": "delete", "name": "../a"},
+        {"type": "delete", "name": "foreign"},
+        {"type": "delete"},
+        {"type": "note", "name": "..", "text": "x"},
+        {"type": "note", "name": "a", "text": 3},
+        {"type": "show", "names": "abc"},
+        {"type": "show", "names": [None]},
+        {"type": "open", "name": ["a"]},
+        {"type": "nonsense"},
+        {},
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    comms: list[Comm], table: RunTable, tmp_path: Path, request_: dict[str, object]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    (reply,) = [m for m in comms[0].ask(request=7, **request_) if m["type"] == "reply"]
+    assert reply["request"] == 7
+    assert reply["error"]
+    assert sorted(tmp_path.rglob("*")) == before
+    comms[0].receive({"content": {"data": {"method": "custom", "content": "no mapping"}}, "buffers": []})
+
+
+def test_static_readers_get_a_table_of_text(table: RunTable) -> None:
+    table.note("a", HOSTILE)
+    bundle, _ = table._repr_mimebundle_()
+    assert "<img" not in bundle["text/html"]
+    assert "&lt;img src=x" in bundle["text/html"]
+    assert "<td>pair_accuracy</td><td>0.5</td>" in bundle["text/html"]
+    assert bundle["text/plain"].startswith("RunTable(")

@@ -1,0 +1,83 @@
+"""Responses as a message: bounded, whole, and nothing taken from what they say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mint_lab.runs.record import StepRecord
+from mint_lab.ui.samples import ROWS, samples_of
+from mint_lab.ui.token_fallback import html_of
+
+
+def record(*samples: dict[str, Any]) -> StepRecord:
+    return StepRecord(7, 0.0, 0.0, 1, "ppo", 2, samples=list(samples))
+
+
+def training(tokens: list[str], ratio: list[float], **extra: Any) -> dict[str, Any]:
+    whole = {"source": "training", "prompt": "p", "response": "".join(tokens), "reward": 1.0, "advantage": -0.25}
+    return {**whole, "tokens": tokens, "ratio": ratio, "clipped": [r > 1.2 for r in ratio], **extra}
+
+
+HELD_OUT = {"source": "held-out", "prompt": "q", "response": "r", "reward": 0.0}
+
+
+def test_rows_point_at_their_tokens() -> None:
+    made = samples_of(record(training(["a", "b"], [1.0, 1.5]), HELD_OUT, training(["a"], [0.5])))
+    assert made["step"] == 7
+    assert [(row["source"], row["start"], row["length"]) for row in made["rows"]] == [
+        ("training", 0, 2),
+        ("held-out", 2, 0),
+        ("training", 2, 1),
+    ]
+    assert [row["advantage"] for row in made["rows"]] == [-0.25, None, -0.25]
+    tokens = made["tokens"]
+    assert tokens is not None
+    assert tokens["about"] == "ppo v2"
+    pieces = np.frombuffer(tokens["pieces"], "<i4")
+    assert [tokens["texts"][place] for place in pieces] == ["a", "b", "a"]
+    ratio, clipped = np.frombuffer(tokens["values"], "<f4").reshape(2, -1)
+    assert ratio.tolist() == [1.0, 1.5, 0.5]
+    assert clipped.tolist() == [0.0, 1.0, 0.0]
+    assert set(np.frombuffer(tokens["ids"], "<i4")) == {-1}
+
+
+def test_only_held_out_answers_have_no_tokens() -> None:
+    made = samples_of(record(HELD_OUT))
+    assert made["tokens"] is None
+    assert len(made["rows"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("ratios", "high"), [([1.0, 1.0], 0.2), ([1.3], 0.5), ([0.5], 1.0), ([1e6, 0.0], 1.0), ([float("inf"), 1.0], 0.2)]
+)
+def test_the_scale_reaches_what_there_is_in_round_steps(ratios: list[float], high: float) -> None:
+    tokens = samples_of(record(training(["x"] * len(ratios), ratios)))["tokens"]
+    assert tokens is not None
+    assert tokens["columns"][0]["high"] == pytest.approx(np.exp(high))
+    assert tokens["columns"][0]["low"] == pytest.approx(np.exp(-high))
+
+
+def test_a_message_has_a_largest_size() -> None:
+    long = training(["w" * 5000] * 4000, [1.0] * 4000, prompt="p" * 10**6, response="r" * 10**6)
+    made = samples_of(record(*[long] * 50))
+    assert len(made["rows"]) == ROWS
+    tokens = made["tokens"]
+    assert tokens is not None
+    buffers = sum(len(tokens[name]) for name in ("ids", "pieces", "values"))
+    words = json.dumps({**made, "tokens": {"texts": tokens["texts"], "rows": tokens["rows"]}})
+    assert buffers + len(words) < 150_000
+
+
+def test_hostile_text_is_kept_as_it_is_and_escaped_in_html() -> None:
+    hostile = "<img src=x onerror=alert(1)>\u202e"
+    made = samples_of(record(training([hostile, "\ud800"], [1.0, 1.0], prompt=hostile)))
+    assert made["rows"][0]["prompt"] == hostile
+    tokens = made["tokens"]
+    assert tokens is not None
+    assert tokens["texts"] == [hostile, "\\ud800"]  # half a pair cannot travel
+    assert "<img" not in html_of(tokens)
+    assert "reward 1, advantage -0.25" in html_of(tokens)

@@ -1,0 +1,34 @@
+/** Makes the cell that a widget asks for, below the one that shows the widget. */
+
+import type { JupyterFrontEnd } from "@jupyterlab/application";
+import type { INotebookTracker, NotebookPanel } from "@jupyterlab/notebook";
+import { type CellToInsert, INSERT_CELL } from "../../src/events";
+import { cellOf, panelOf } from "./places";
+
+export function listenForCells(app: JupyterFrontEnd, tracker: INotebookTracker): void {
+  window.addEventListener(INSERT_CELL, (event) => {
+    const { source, origin } = (event.detail ?? {}) as Partial<CellToInsert>;
+    if (typeof source !== "string" || !(origin instanceof Node)) return;
+    const panel = panelOf(tracker, origin);
+    if (!panel?.content.model || panel.content.model.readOnly) return;
+    event.preventDefault();
+    void insert(app, panel, source, origin);
+  });
+}
+
+async function insert(app: JupyterFrontEnd, panel: NotebookPanel, source: string, origin: Node): Promise<void> {
+  const { content } = panel;
+  const holder = cellOf(panel, origin);
+  const index = (holder >= 0 ? holder : content.activeCellIndex) + 1;
+  // As JupyterLab marks cells that are made by hand: what the person runs may show its output.
+  content.model?.sharedModel.insertCell(index, { cell_type: "code", source, metadata: { trusted: true } });
+  content.deselectAll();
+  content.activeCellIndex = index;
+  app.shell.activateById(panel.id);
+  const cell = content.widgets[index];
+  if (!cell) return;
+  await content.scrollToCell(cell, "smart");
+  await cell.ready;
+  content.mode = "edit";
+  cell.editor?.focus();
+}

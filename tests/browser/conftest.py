@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
@@ -46,10 +47,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture
 def open_notebook(lab: Lab, numbers: Iterator[int]) -> Iterator[Open]:
     """``open_notebook(cells)`` opens a notebook in JupyterLab; afterwards the page must not have complained."""
+    with opener(lab, numbers) as open_:
+        yield open_
+
+
+@contextlib.contextmanager
+def opener(lab: Lab, numbers: Iterator[int]) -> Iterator[Open]:
+    """What :func:`open_notebook` gives, also for a whole module.
+
+    Each notebook has a folder to itself, so that no run finds another test's ``folder="run"``.
+    """
     opened: list[Notebook] = []
 
     def open_(cells: Sequence[str]) -> Notebook:
-        notebook = lab.notebook(f"test{next(numbers)}.ipynb", cells)
+        notebook = lab.notebook(f"test{next(numbers)}/notebook.ipynb", cells)
         opened.append(notebook)
         return notebook
 

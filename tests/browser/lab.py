@@ -20,14 +20,18 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import nbformat
-from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Playwright, Response
+from playwright.sync_api import BrowserContext, Playwright
 
-__all__ = ["Lab", "Notebook", "Server", "chromium", "chromium_path", "serve", "write_notebook"]
+from .shown import Shown
+
+__all__ = ["Host", "Lab", "Notebook", "Server", "Shown", "chromium", "chromium_path", "serve", "write_notebook"]
+
+Host: TypeAlias = Literal["lab", "notebook"]
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -66,6 +70,11 @@ class Server:
     token: str
     log: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the server's processes: where it looks for its configuration and what it trusts."""
+        return _environment(self.log.parent)
+
     def request(self, path: str, method: str = "GET") -> Any:
         call = urllib.request.Request(self.base + path, headers={"Authorization": f"token {self.token}"}, method=method)
         with urllib.request.urlopen(call, timeout=10) as answer:
@@ -86,7 +95,8 @@ def chromium_path() -> str:
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> Path:
-    """A notebook of code cells."""
+    """A notebook of code cells, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
@@ -98,6 +108,7 @@ def serve(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Ser
     """JupyterLab over ``root`` until the block ends; its kernels end with it."""
     home = Path(tempfile.mkdtemp(prefix="mint-lab-jupyter-"))
     _write_settings(home, settings or {})
+    _install_extension(home / "data")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -125,7 +136,12 @@ def _command(root: Path, port: int, token: str) -> list[str]:
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",
     }
-    flags = ["--no-browser", "--allow-root", "--expose-app-in-browser"]
+    flags = [
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
+    ]
     return [sys.executable, "-m", "jupyterlab", *flags, *(f"--{name}={value}" for name, value in options.items())]
 
 
@@ -143,6 +159,15 @@ def _environment(home: Path) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     quiet = {"JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return {**os.environ, **own, **quiet, "PYTHONPATH": path}
+
+
+def _install_extension(data: Path) -> None:
+    """This checkout's JupyterLab extension, before any other that is installed."""
+    built = REPOSITORY / "mint_lab" / "labextension"
+    if not (built / "package.json").is_file():
+        raise RuntimeError(f"{built} is missing; build the front end: python hatch_build.py run build")
+    (data / "labextensions").mkdir(parents=True)
+    (data / "labextensions" / "mint-lab").symlink_to(built, target_is_directory=True)
 
 
 def _write_settings(home: Path, settings: Mapping[str, Any]) -> None:
@@ -198,22 +223,14 @@ def chromium(playwright: Playwright, width: int = 1400, height: int = 1200) -> I
 
 
 @dataclass
-class Notebook:
-    """One notebook open in JupyterLab, and what the page complained about."""
-
-    page: Page
-    url: str
-    name: str
-    complaints: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
-        self.page.on("response", self._on_response)
+class Notebook(Shown):
+    """One notebook open in JupyterLab or Notebook 7."""
 
     def open(self) -> Notebook:
         self.page.goto(self.url)
-        self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+        # JupyterLab takes "reset" out of its address, by loading the page again where it is quick.
+        started = "() => window.jupyterapp !== undefined && !/lab\\/tree.*[?&]reset/.test(location.href)"
+        self.page.wait_for_function(started, timeout=60_000)
         found = self.evaluate(KERNEL_READY, 60)
         assert found == ["connected", "idle"], found
         return self
@@ -230,16 +247,6 @@ class Notebook:
         self.run_all()
         self.widget.wait_for(timeout=60_000)
         return self
-
-    def evaluate(self, source: str, timeout: float = 30, argument: Any = None) -> Any:
-        """``source``, a JavaScript function, called with ``argument``; fails after ``timeout`` seconds."""
-        return self.page.evaluate(
-            """async ([source, seconds, argument]) => Promise.race([
-                 Promise.resolve((0, eval)("(" + source + ")")(argument)),
-                 new Promise((_, reject) => setTimeout(
-                   () => reject(new Error("took too long: " + source.slice(0, 80))), seconds * 1000))])""",
-            [source, timeout, argument],
-        )
 
     def command(self, name: str, arguments: Any = None) -> None:
         self.evaluate(
@@ -263,54 +270,47 @@ class Notebook:
             index,
         )
 
-    def theme(self, name: str) -> None:
-        self.command("apputils:change-theme", {"theme": name})
-        self.page.wait_for_timeout(900)
+    def replace_cell(self, index: int, source: str) -> str:
+        """Put ``source`` in place of cell ``index``, run it, and return the text of its outputs."""
+        self.evaluate(
+            """([index, source]) => { const { content } = window.jupyterapp.shell.currentWidget;
+                 content.widgets[index].model.sharedModel.setSource(source); }""",
+            5,
+            [index, source],
+        )
+        return self.run_cell(index)
 
-    def received(self) -> dict[str, int]:
-        """Messages and bytes that came over the kernel's websocket since the page loaded."""
-        return self.page.evaluate("() => ({ ...window.__received })")
+    def edit_cell(self, index: int, source: str) -> str:
+        """Write ``source`` over cell ``index`` with the keyboard, run it, and return the text of its outputs."""
+        self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(source)
+        written = self.evaluate(
+            "(index) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.getSource()",
+            10,
+            index,
+        )
+        assert written == source
+        return self.run_cell(index)
 
-    @property
-    def widget(self) -> Locator:
-        return self.page.locator(".mint-lab").first
-
-    def chart(self, name: str) -> Locator:
-        return self.widget.locator(f"[data-name='{name}']")
-
-    def points(self, name: str) -> int:
-        return int(self.chart(name).get_attribute("data-points") or 0)
-
-    def await_points(self, name: str, at_least: int, timeout: float = 60) -> int:
+    def await_end(self, status: str = "finished", timeout: float = 60) -> None:
+        """Wait until the run is over and its output displayed anew, with the picture that is saved in the notebook."""
+        self.await_status(status, timeout)
         self.page.wait_for_function(
-            """([name, wanted]) => [...document.querySelectorAll(`.mint-lab [data-name="${name}"]`)]
-                 .some((chart) => Number(chart.dataset.points) >= wanted)""",
-            arg=[name, at_least],
+            """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.some(
+                 ({ outputs }) => outputs?.some(({ data }) => data && "image/png" in data))""",
             timeout=1000 * timeout,
         )
-        return self.points(name)
+        self.widget.wait_for()
 
-    def await_status(self, status: str, timeout: float = 60) -> None:
-        self.widget.locator(f".ml-status[data-status='{status}']").wait_for(timeout=1000 * timeout)
-
-    def drawn(self) -> dict[str, list[str]]:
-        """Every curve and bar as drawn: the SVG paths, by chart."""
-        return self.page.evaluate(
-            """() => Object.fromEntries([...document.querySelectorAll(".mint-lab .ml-chart")].map((chart) =>
-                 [chart.dataset.name, [...chart.querySelectorAll(".scatterlayer path, .barlayer path")]
-                   .map((path) => path.getAttribute("d") + path.style.stroke + path.style.fill)]))"""
+    def theme(self, name: str) -> None:
+        self.command("apputils:change-theme", {"theme": name})
+        self.page.wait_for_function(
+            """(theme) => [...document.querySelectorAll(".mint-lab")].every((widget) =>
+                 widget.dataset.theme === theme)""",
+            arg=name.rsplit(maxsplit=1)[-1].lower(),
         )
-
-    def button(self, name: str) -> Locator:
-        return self.widget.get_by_role("button", name=name, exact=True)
-
-    def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.complaints.append(f"console: {message.text} ({message.location.get('url', '')})")
-
-    def _on_response(self, response: Response) -> None:
-        if not response.url.startswith(self.url.split("/lab/")[0]) and response.url.startswith("http"):
-            self.complaints.append(f"outside request: {response.url}")
+        self.page.wait_for_timeout(900)  # the charts are drawn in its colours
 
 
 @dataclass(frozen=True)
@@ -321,10 +321,25 @@ class Lab:
     context: BrowserContext
     root: Path
 
-    def notebook(self, name: str, cells: Sequence[str]) -> Notebook:
+    def notebook(self, name: str, cells: Sequence[str], host: Host = "lab") -> Notebook:
+        """A new notebook of ``cells``, open in JupyterLab or Notebook 7."""
         write_notebook(self.root / name, cells)
-        url = f"{self.server.base}/lab/tree/{name}?reset&token={self.server.token}"
+        return self.reopen(name, host)
+
+    def reopen(self, name: str, host: Host = "lab") -> Notebook:
+        """A notebook that is there, in a page of its own."""
+        place = "lab/tree" if host == "lab" else "notebooks"
+        url = f"{self.server.base}/{place}/{name}?reset&token={self.server.token}"
         return Notebook(self.context.new_page(), url, name).open()
+
+    def voila(self, name: str, cells: Sequence[str]) -> Shown:
+        """A new notebook of ``cells`` as an application: its outputs alone, made when the page is asked for."""
+        write_notebook(self.root / name, cells)
+        shown = Shown(
+            self.context.new_page(), f"{self.server.base}/voila/render/{name}?token={self.server.token}", name
+        )
+        shown.page.goto(shown.url, timeout=60_000)
+        return shown
 
     def stop_kernels(self) -> None:
         self.server.stop_kernels()

@@ -1,39 +1,135 @@
-"""``python -m tests.browser.pictures``: makes the README's picture of the workbench from a real run."""
+"""``python -m tests.browser.pictures``: photographs the workbench in each of its states, always of a real run.
+
+The files lie in ``notebooks/pictures``. Names given as arguments make those alone, for example ``dark narrow``.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from .lab import REPOSITORY, Lab, chromium, serve
+from .lab import REPOSITORY, Lab, Notebook, chromium, serve
 
-__all__ = ["main"]
+__all__ = ["PICTURES", "main"]
 
-PICTURES = REPOSITORY / "notebooks" / "pictures"
+FOLDER = REPOSITORY / "notebooks" / "pictures"
 CELL = "import mint_lab as ml\n\nlab = ml.Workbench(seed=0)\nlab"
+RL = (
+    'import mint_lab as ml\n\nlab = ml.Workbench(recipe="rl", loss="ppo", updates_per_rollout=4, batch_size=8, '
+    "eval_every=4,\n                   learning_rate=2e-3, seed=0)\nlab"
+)
+COMPARE = 'import mint_lab as ml\n\nboth = ml.compare(["dpo", "simpo"], steps=120, seed=0)\nboth'
+IMPORTS = "import torch\nimport torch.nn.functional as F\nimport mint_lab as ml\n\n%load_ext mint_lab"
+FAILS = """\
+%%loss my_margin
+def my_margin(data, logprobs_list):
+    scores = [(lp * d.loss_fn_inputs["weights"].to_torch()).sum() for d, lp in zip(data, logprobs_list)]
+    margin = torch.stack(scores[0::2]) - torch.stack(scores[1::2])
+    if margin.mean() > 3:
+        margin = margin - weights
+    return -F.logsigmoid(margin).mean(), {"mean_margin": margin.mean().item()}
+"""
 
 
-def main() -> None:
-    """Start a run as a person would, change the loss in the middle, and photograph the page towards the end."""
-    PICTURES.mkdir(exist_ok=True)
+def first_open(notebook: Notebook) -> None:
+    """As it stands before Start."""
+
+
+def workbench(notebook: Notebook) -> None:
+    """The README's: a person starts, and changes the loss in the middle."""
+    notebook.button("Start").click()
+    notebook.await_points("grad_norm", 120, timeout=300)
+    notebook.widget.get_by_label("Loss", exact=True).select_option("hinge")
+    notebook.await_points("grad_norm", 190, timeout=300)
+
+
+def preference(notebook: Notebook) -> None:
+    """A run of preference pairs, with the margins of all steps."""
+    notebook.button("Start").click()
+    notebook.chart("margin").get_by_role("button", name="over time").click()
+    notebook.await_points("grad_norm", 150, timeout=300)
+
+
+def reinforcement(notebook: Notebook) -> None:
+    """A run of PPO: ratios against their limits, and what the model answered."""
+    notebook.button("Start").click()
+    notebook.await_points("clip_frac", 2 * 40, timeout=400)
+
+
+def failed(notebook: Notebook) -> None:
+    """A loss of one's own that fails in the middle of a run."""
+    notebook.button("Start").click()
+    notebook.await_status("failed", timeout=300)
+
+
+def comparing(notebook: Notebook) -> None:
+    """Two losses at the same time, and the cosine between their gradients."""
+    notebook.button("Start").click()
+    notebook.await_points("grad_norm", 2 * 80, timeout=400)
+    notebook.widget.locator(".ml-cosines td[data-pair='0 1']").wait_for(timeout=120_000)
+
+
+def dark(notebook: Notebook) -> None:
+    """In JupyterLab's dark theme."""
+    notebook.theme("JupyterLab Dark")
+    half_way(notebook)
+
+
+def half_way(notebook: Notebook) -> None:
+    """In the middle of a run."""
+    notebook.button("Start").click()
+    notebook.await_points("grad_norm", 120, timeout=300)
+
+
+PICTURES: dict[str, tuple[list[str], Callable[[Notebook], None], tuple[int, int]]] = {
+    "workbench": ([CELL], workbench, (1360, 900)),
+    "first_open": ([CELL], first_open, (1360, 900)),
+    "preference": ([CELL], preference, (1360, 900)),
+    "rl": ([RL], reinforcement, (1360, 1300)),
+    "comparing": ([COMPARE], comparing, (1360, 1240)),
+    "failed": ([IMPORTS, FAILS, "lab = ml.Workbench(loss='my_margin', seed=0)\nlab"], failed, (1360, 1000)),
+    "dark": ([CELL], dark, (1360, 900)),
+    "narrow": ([CELL], half_way, (760, 1500)),
+}
+"""By name: the cells, what a person does, and the size of the window."""
+
+
+def main(names: list[str]) -> None:
+    """Open a notebook for each picture, do what a person would do, and photograph the page."""
+    FOLDER.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(Path(folder)) as server,
         sync_playwright() as playwright,
-        chromium(playwright, width=1360, height=900) as context,
+        chromium(playwright) as context,
     ):
         lab = Lab(server, context, Path(folder))
-        notebook = lab.notebook("first_run.ipynb", [CELL]).show()
-        notebook.command("application:toggle-left-area")
-        notebook.button("Start").click()
-        notebook.await_points("grad_norm", 120, timeout=90)
-        notebook.widget.get_by_label("Loss", exact=True).select_option("hinge")
-        notebook.await_points("grad_norm", 190, timeout=90)
-        notebook.page.screenshot(path=PICTURES / "workbench.png")
-        lab.stop_kernels()
+        for name in names or PICTURES:
+            cells, act, (width, height) = PICTURES[name]
+            notebook = lab.notebook(f"{name}/first_run.ipynb", cells)
+            notebook.page.set_viewport_size({"width": width, "height": height})
+            notebook.command("application:toggle-left-area")
+            notebook.theme("JupyterLab Light")
+            notebook.show()
+            act(notebook)
+            notebook.widget.evaluate("(widget) => widget.closest('.jp-Cell').scrollIntoView({ block: 'start' })")
+            notebook.page.wait_for_timeout(700)
+            data = notebook.page.screenshot()
+            notebook.page.close()
+            lab.stop_kernels()
+            save(data, FOLDER / f"{name}.png")
+
+
+def save(data: bytes, path: Path) -> None:
+    """A screenshot with 256 colours, which is what a page of text and lines needs."""
+    Image.open(io.BytesIO(data)).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

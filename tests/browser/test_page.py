@@ -21,25 +21,22 @@ def test_start_moves_every_chart_to_the_end(scripted: Open, lab: Lab) -> None:
     notebook.button("Start").click()
     notebook.await_points("loss", 20)
     assert notebook.run_cell(2) == "'running'"  # another cell runs meanwhile
-    notebook.await_status("finished")
+    notebook.button("All losses").click()
+    notebook.await_end()
+    # What was open stays open when the output is displayed anew.
+    expect(notebook.widget.get_by_role("region", name="All losses")).to_be_visible()
+    notebook.button("All losses").click()
     notebook.await_points("loss", 165)  # 150 training, 15 held-out
-    # At the end the output is displayed anew, with its picture: the charts may be on their way.
-    for _ in range(100):
-        if all(notebook.drawn().get(name) for name in MAIN):
-            break
-        notebook.page.wait_for_timeout(100)
+    notebook.await_still()
+    drawn = notebook.drawn()
     for name in MAIN:
         assert notebook.points(name) > 0, name
-        assert notebook.drawn()[name], name
+        assert drawn[name], name
     assert float(notebook.chart("pair_accuracy").get_attribute("data-last") or 0) > 0.85
     expect(notebook.widget.locator(".ml-line")).to_contain_text("Held-out pair_accuracy 0.710 → 0.969")
     progress = notebook.widget.get_by_role("progressbar")
     assert (progress.get_attribute("aria-valuenow"), progress.get_attribute("aria-valuemax")) == ("150", "150")
     # The notebook that is saved now carries a picture for readers without a kernel.
-    notebook.page.wait_for_function(
-        """() => { const notebook = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON();
-                   return "image/png" in notebook.cells[1].outputs[0].data; }"""
-    )
     notebook.command("docmanager:save")
     saved = nbformat.read(lab.root / notebook.name, as_version=4)
     assert len(saved.cells[1].outputs) == 1
@@ -58,11 +55,11 @@ def test_pause_step_resume_and_stop(scripted: Open) -> None:
     expect(notebook.button("Step")).to_be_disabled()
     notebook.button("Pause").click()
     notebook.await_status("paused")
-    notebook.page.wait_for_timeout(400)
+    notebook.await_still()
     held = notebook.points("grad_norm")
     notebook.button("Step").click()
     notebook.await_points("grad_norm", held + 1)
-    notebook.page.wait_for_timeout(400)
+    notebook.await_still()
     assert notebook.points("grad_norm") == held + 1
     notebook.button("Resume").click()
     notebook.await_points("grad_norm", held + 10)
@@ -112,12 +109,12 @@ def test_a_reload_in_mid_run_brings_the_same_picture_back(scripted: Open) -> Non
     notebook.await_points("grad_norm", before + 30)  # it goes on
     notebook.button("Pause").click()
     notebook.await_status("paused")
-    notebook.page.wait_for_timeout(600)
+    notebook.await_still()
     points, drawn = {name: notebook.points(name) for name in MAIN}, notebook.drawn()
     assert notebook.run_cell(2) == str(points["grad_norm"])
     notebook.reload()
     notebook.await_points("grad_norm", points["grad_norm"])
-    notebook.page.wait_for_timeout(600)
+    notebook.await_still()
     assert {name: notebook.points(name) for name in MAIN} == points
     again = notebook.drawn()
     for name in MAIN:
@@ -147,7 +144,7 @@ def test_hostile_names_are_text(scripted: Open) -> None:
     run = f"ScriptedRun(30, rate=60, **{names!r})"
     notebook = scripted(f"{run}; run.warnings.append({HOSTILE!r})")
     notebook.button("Start").click()
-    notebook.await_status("finished")
+    notebook.await_end()
     notebook.widget.get_by_text("More metrics").click()
     expect(notebook.chart(HOSTILE).locator(".ml-title")).to_have_text(HOSTILE)
     expect(notebook.widget.locator(".ml-warnings")).to_contain_text(HOSTILE)
@@ -179,15 +176,15 @@ def test_both_themes_are_legible_and_every_width_shows_everything(scripted: Open
     notebook = scripted("ScriptedRun(40, rate=200)")
     notebook.command("application:toggle-left-area")
     notebook.button("Start").click()
-    notebook.await_status("finished")
+    notebook.await_end()
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         notebook.theme(theme)
-        assert notebook.widget.get_attribute("data-theme") == theme.split()[-1].lower()
+        expect(notebook.widget).to_have_attribute("data-theme", theme.split()[-1].lower())
         for selector in TEXTS:
             assert contrast(notebook, selector) >= 4.5, (theme, selector)
     for width in (700, 1000, 2000):
         notebook.page.set_viewport_size({"width": width, "height": 1100})
-        notebook.page.wait_for_timeout(500)
+        notebook.await_still(0.4)
         assert overflow(notebook) == 0
         for name in MAIN:
             box = notebook.chart(name).locator(".ml-plot svg").first.bounding_box()

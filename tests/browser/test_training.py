@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 
 from playwright.sync_api import expect
@@ -43,5 +44,6 @@ def test_a_model_learns_while_one_watches(open_notebook: Open) -> None:
     assert accuracy(notebook, "held-out") > first
     notebook.button("Stop").click()
     notebook.await_status("stopped")
-    steps = notebook.points("grad_norm")
-    assert notebook.run_cell(2).startswith(f"({steps}, 'hinge'")
+    steps, loss, _ = ast.literal_eval(notebook.run_cell(2))
+    assert loss == "hinge"
+    assert notebook.await_points("grad_norm", steps) == steps

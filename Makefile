@@ -60,9 +60,10 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m tests.benchmarks page)
 
 clean:
-	rm -rf $(VENV) .cache dist build mint_lab/ui/static widgets/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache dist build mint_lab/labextension mint_lab/ui/static widgets/node_modules .pytest_cache .ruff_cache .hypothesis
 	find mint_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.lab: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)

@@ -1,4 +1,5 @@
-"""``python -m tests.benchmarks``: the engine against the plain way of doing things; ``... peers``: against TRL.
+"""``python -m tests.benchmarks``: the engine against the plain way of doing things; ``... peers``: against TRL;
+``... scaling``: cost against size; ``... page``: what a page costs.
 
 Each prints one table and writes a JSON file with every number behind it.
 """
@@ -18,11 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from . import engine
+from . import page as page_costs
+from . import scaling as cost_curves
 from .peers import compare
 from .peers.environment import NoPeer
 from .peers.jobs import Job, Kind
 
-__all__ = ["app", "main", "peers"]
+__all__ = ["app", "main", "page", "peers", "scaling"]
 
 app = typer.Typer(add_completion=False)
 
@@ -45,6 +48,7 @@ def main(
         *engine.custom_against_builtin(rounds, pairs),
         *engine.packed_against_padded(rounds, pairs),
         *engine.run_against_calls(rounds, pairs),
+        *engine.rl_step_against_update(rounds),
     ]
     table = Table("what", "ratio", "target", "first, median (quartiles)", "second", title="mint_lab benchmarks")
     for row in rows:
@@ -94,6 +98,49 @@ def peers(  # noqa: PLR0917, a command's options
         table.add_row(f.what, f.ours, f.theirs, spread, f"{f.target:g} {'yes' if f.met else 'no'}" if f.target else "")
     Console(width=150).print(table)
     _write(out, {"machine": platform.machine(), "figures": [vars(f) for f in figures], "raw": raw})
+
+
+@app.command()
+def scaling(
+    rounds: Annotated[int, typer.Option(help="measured rounds of each size")] = 7,
+    threads: Threads = 2,
+    out: Annotated[Path, typer.Option(help="JSON file; the picture lies beside it")] = Path("bench-scaling.json"),
+) -> None:
+    """Cost of a training pass against batch size, sequence length and group size: 22 M-parameter model."""
+    torch.set_num_threads(threads)
+    curves = cost_curves.measure(rounds)
+    table = Table("cost of a pass against", "ms each", "ms to start", "R² of the line", title="mint_lab, scaling")
+    for c in curves:
+        table.add_row(c.name, f"{1000 * c.slope:.3g}", f"{1000 * c.start:.3g}", f"{c.r2:.4f}")
+    Console(width=120).print(table)
+    cost_curves.draw(curves, out.with_suffix(".png"))
+    _write(out, {"machine": platform.machine(), "threads": threads, "curves": cost_curves.as_rows(curves)})
+
+
+@app.command()
+def page(
+    seconds: Annotated[float, typer.Option(help="how long the browser is watched")] = 20.0,
+    rounds: Annotated[int, typer.Option(help="turns of training with a page and without")] = 6,
+    parts: Annotated[str, typer.Option(help="which, of bytes, tasks, left, speed")] = "bytes,tasks,left,speed",
+    out: Annotated[Path, typer.Option(help="JSON file")] = Path("bench-page.json"),
+) -> None:
+    """What a page costs: bytes, the browser's main thread, what a closed view leaves, and the speed of training."""
+    measures = {
+        "bytes": page_costs.bytes_of_an_update,
+        "tasks": lambda: page_costs.in_the_browser(seconds),
+        "left": page_costs.what_is_left,
+        "speed": lambda: page_costs.page_and_headless(rounds),
+    }
+    wanted = [name.strip() for name in parts.split(",")]
+    if unknown := set(wanted) - set(measures):
+        raise typer.BadParameter(f"{sorted(unknown)[0]!r} is none of {', '.join(measures)}", param_hint="--parts")
+    figures = [figure for name in wanted for figure in measures[name]()]
+    table = Table("what", "found", "target", title="mint_lab, the page")
+    for f in figures:
+        found = f"{f.value:,.0f}" if abs(f.value) >= 100 else f"{f.value:.3g}"
+        table.add_row(f.what, f"{found} {f.unit}", f"{f.target} {'yes' if f.met else 'no'}" if f.target else "")
+    Console(width=120).print(table)
+    _write(out, {"machine": platform.machine(), "figures": [vars(f) for f in figures]})
 
 
 def _job(name: str, folder: str, steps: int, threads: int) -> Job:

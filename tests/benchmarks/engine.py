@@ -11,11 +11,11 @@ import numpy as np
 
 import mint_lab as ml
 from mint_lab.client.training import TrainingClient
-from mint_lab.types import AdamParams, Datum, TensorData
+from mint_lab.types import AdamParams, Datum, ModelInput, TensorData
 
 from .timing import Timing, alternate
 
-__all__ = ["custom_against_builtin", "packed_against_padded", "run_against_calls"]
+__all__ = ["custom_against_builtin", "packed_against_padded", "rl_step_against_update", "run_against_calls"]
 
 Row = dict[str, Any]
 
@@ -131,6 +131,42 @@ def run_against_calls(rounds: int, pairs: int) -> list[Row]:
         found = alternate({"run": lambda: run.step(steps).wait(), "calls": calls}, rounds)
         run.stop().wait()
     return [_row("a step of Run / its two client calls", found["run"], found["calls"], "at most 1.1")]
+
+
+def rl_step_against_update(rounds: int) -> list[Row]:
+    """A step of reinforcement learning (8 prompts x 8 samples, rewards, one ppo update) beside such an update alone."""
+    steps = max(rounds // 3, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        job = {"batch_size": 8, "group_size": 8, "eval_every": 10**6, "folder": Path(folder) / "run"}
+        run = ml.Run("rl", loss="ppo", steps=100_000, learning_rate=1e-4, seed=0, **job).prepare()
+        client = ml.ServiceClient().create_lora_training_client("mint-tiny", rank=16, seed=0)
+        prompt = client.get_tokenizer().encode("Question: What is 98 + 71?\nAnswer:")
+        answers = np.random.default_rng(0).integers(0, 256, (64, 5))
+        data = [_rewarded(prompt, answer.tolist(), (-1.0) ** k) for k, answer in enumerate(answers)]
+
+        def update() -> None:
+            for _ in range(steps):
+                client.forward_backward(data, "ppo").result()
+                client.optim_step(AdamParams(learning_rate=1e-4)).result()
+
+        found = alternate({"step": lambda: run.step(steps).wait(), "update": update}, rounds)
+        run.stop().wait()
+    return [_row("an RL step / its ppo update alone", found["step"], found["update"], "")]
+
+
+def _rewarded(prompt: list[int], answer: list[int], advantage: float) -> Datum:
+    """A sample with its advantage on every token of the answer."""
+    tokens = prompt + answer
+    mask = np.array([0.0] * (len(prompt) - 1) + [1.0] * len(answer), dtype=np.float32)
+    return Datum(
+        model_input=ModelInput.from_ints(tokens[:-1]),
+        loss_fn_inputs={
+            "target_tokens": TensorData.from_numpy(np.array(tokens[1:], dtype=np.int64)),
+            "weights": TensorData.from_numpy(mask),
+            "logprobs": TensorData.from_numpy(-5 * mask),
+            "advantages": TensorData.from_numpy(np.float32(advantage) * mask),
+        },
+    )
 
 
 def _row(what: str, a: Timing, b: Timing, target: str) -> Row:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from mint_lab import tiny
 
 from . import __main__ as bench
+from . import page
 from .peers import compare
 from .peers.jobs import Job, Report, Stopwatch
 from .timing import alternate
@@ -23,8 +24,21 @@ def test_a_short_run_prints_the_table_and_writes_the_figures(tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     rows = json.loads(out.read_text())["rows"]
     assert rows[0]["what"].startswith("custom loss / built-in loss")
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(0.05 < row["ratio"] < 50 for row in rows)
+
+
+def test_what_a_page_costs_in_bytes_is_printed_and_written(tmp_path: Path) -> None:
+    figures = page.bytes_of_an_update((100, 1_000, 3_000))
+    update, again, _, ratio, snapshot = figures
+    assert 200 < update.value < 2_000
+    assert ratio.value == pytest.approx(figures[2].value / update.value)
+    assert again.met is None
+    assert ratio.met
+    assert snapshot.met
+    result = CliRunner().invoke(bench.app, ["page", "--parts", "bites", "--out", str(tmp_path / "out.json")])
+    assert result.exit_code == 2
+    assert "'bites' is none of bytes, tasks, left, speed" in result.output
 
 
 def test_variants_take_turns() -> None:

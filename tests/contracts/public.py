@@ -13,7 +13,7 @@ from mint_lab.cli import app
 from mint_lab.client.sampling import SamplingClient
 from mint_lab.client.training import TrainingClient
 
-MODULES = ("losses", "metrics", "data", "errors")
+MODULES = ("losses", "metrics", "data", "ui", "errors")
 # Classes whose methods are promised as well.
 WITH_METHODS = ("Run", "SamplingClient", "ServiceClient", "TrainingClient")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -116,5 +116,6 @@ def test_versions_agree() -> None:
     """One version, in pyproject.toml; the page's package and the changelog follow it."""
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert version
-    assert json.loads((ROOT / "widgets" / "package.json").read_text(encoding="utf-8"))["version"] == version.group(1)
+    for package in ("widgets/package.json", "widgets/lab/package.json"):
+        assert json.loads((ROOT / package).read_text(encoding="utf-8"))["version"] == version.group(1)
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ LAB_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -20,10 +21,10 @@ export PIP_ROOT_USER_ACTION := ignore
 # Jupyter refuses to serve root unless told.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # A change to any of these needs another install: the editable install is what builds the front end.
-SOURCES := pyproject.toml hatch_build.py \
+SOURCES := pyproject.toml constraints.txt hatch_build.py \
   $(shell find widgets \( -name node_modules -o -name tests \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test demo lint format bench clean torch browser
+.PHONY: help lab test demo lint format bench lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +34,7 @@ help:
 	@echo "make lint    formatting, ruff, types, import layers"
 	@echo "make format  mend formatting and what ruff can mend"
 	@echo "make bench   speed, beside its peers   (BENCH_ARGS=...)"
+	@echo "make lock    the newest version of everything that is installed, written to constraints.txt"
 	@echo "make clean   remove .venv and everything built"
 
 lab: $(VENV)/.lab
@@ -41,9 +43,11 @@ lab: $(VENV)/.lab
 demo: $(VENV)/.lab
 	$(BIN)/mint-lab demo $(DEMO_ARGS)
 
-# One pytest process, so that the last line says how it went.
+# One pytest, so that its last line says how all of it went. A file is one worker's, and files are begun in their order: the
+# browser tests come last.
 test: $(VENV)/.test browser lint
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -62,17 +66,22 @@ bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m tests.benchmarks page)
 
+# pip is told to take nothing but these versions, so that what was green stays so.
+lock: $(VENV)/.test
+	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test,lint]' torch==$(TORCH_VERSION)
+	$(PIP) freeze --exclude-editable | grep -v '^torch==' > constraints.txt
+
 clean:
 	rm -rf $(VENV) .cache dist build mint_lab/labextension mint_lab/ui/static widgets/node_modules .pytest_cache .ruff_cache .hypothesis
 	find mint_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.lab: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)
-	$(PIP) install --quiet --editable '.[notebook]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[notebook]'
 	@touch $@
 
 # The test install includes the other one, which is therefore done too.
 $(VENV)/.test: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)
-	$(PIP) install --quiet --editable '.[test,lint]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,lint]'
 	@touch $(VENV)/.lab $@
 
 $(VENV)/.torch-$(TORCH_VERSION): $(VENV)/.python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Shared runners are slow at odd moments, so no deadline; the same examples every time, so that red means the change.
 hypothesis.settings.register_profile("mint_lab", deadline=None, derandomize=True, max_examples=60, database=None)
 hypothesis.settings.load_profile("mint_lab")
+
+# A shell has what it starts in the background ignore Ctrl+C, which some tests send themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>\n' }}{% endfor %}"

@@ -7,13 +7,14 @@ Layers that look back without limit or through a sliding window are treated so, 
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["Buffers", "cache_bytes", "new_cache"]
+__all__ = ["Buffers", "cache_argument", "cache_bytes", "new_cache"]
 
 # Room for new tokens in a buffer that is made, at least.
 ROOM = 64
@@ -24,6 +25,11 @@ def new_cache(config: Any) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [_with_room(layer) for layer in cache.layers]
     return cache
+
+
+def cache_argument(model: Any) -> str:
+    """What a model of transformers calls its cache: "cache" since release 5.24, "past_key_values" before."""
+    return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
 def cache_bytes(config: Any, itemsize: int) -> int:

@@ -33,7 +33,7 @@ class Continuing:
     """Samples, the prompts that they continue, and the cache of both.
 
     Attributes:
-        cache: give it to the model as ``past_key_values``, with the prompts first and then, within :meth:`attending`,
+        cache: give it to the model, with the prompts first and then, within :meth:`attending`,
             with a token of every sample at a time.
         owner: ``(samples,)``: the prompt of each.
     """

@@ -21,6 +21,7 @@ from torch import nn
 from ..errors import ConfigError, ModelError
 from . import recompute
 from .attention import attending, plan
+from .cache import cache_argument
 from .fused import fuse, merged
 from .head import Head, head_of
 from .logprobs import chunk_positions
@@ -113,6 +114,7 @@ class BaseModel:
         self.fingerprint: str | None = None
         self.shares_prompts: bool | None = None
         self._model = model
+        self._cache_argument = cache_argument(model)
         fuse(model)  # now, and not with the first adapter: the base model's numbers stay the same to the last bit
         self._linear = linear_layers(model)
         self._layers = recompute.layers_of(model)
@@ -176,9 +178,10 @@ class BaseModel:
         """The output layer, with the adapter that is active now."""
         return head_of(self._model, self.config)
 
-    def __call__(self, **inputs: Any) -> Any:
-        """The whole model as transformers calls it: for generation with a cache."""
-        return self._model(**inputs)
+    def __call__(self, *, cache: Any = None, **inputs: Any) -> Any:
+        """The whole model as transformers calls it; ``cache`` holds what came before, and grows by the tokens given."""
+        held = {} if cache is None else {self._cache_argument: cache, "use_cache": True}
+        return self._model(**held, **inputs)
 
     def merged(self, limit: int) -> contextlib.AbstractContextManager[None]:
         """In here the active adapter is part of copies of the weights, if they take ``limit`` bytes at most."""

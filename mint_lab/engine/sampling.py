@@ -271,11 +271,10 @@ class _Batch:
         mask = (torch.arange(self.width) >= self.pads[:, None]).long().to(device) if masked else None
         with contextlib.nullcontext() if self.shared is None else self.shared.attending():
             output = self.base(
+                cache=self.cache,
                 input_ids=tokens.to(device),
                 attention_mask=mask,
                 position_ids=positions.to(device),
-                past_key_values=self.cache,
-                use_cache=True,
                 logits_to_keep=1,
             )
         return output.logits[:, -1].float().cpu()

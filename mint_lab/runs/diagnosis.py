@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from .record import StepRecord
-from .rl_diagnosis import rl_findings
+from .rl.diagnosis import rl_findings
 
 __all__ = ["Diagnosis", "findings"]
 

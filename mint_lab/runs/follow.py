@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..data.rewards import REWARDS
 from ..losses import LOSSES
 from .recipes import check_loss
-from .rl import Rl
+from .rl.recipe import Rl
 
 if TYPE_CHECKING:
     from ..data.rewards import Reward

@@ -21,17 +21,29 @@ if TYPE_CHECKING:
     import torch
 
     from ..client.protocol import TrainingClient
+    from ..data.rewards import Reward
+    from ..losses import LossSpec
     from ..types import Datum, ForwardBackwardOutput
     from .plan import Plan
     from .record import StepRecord
 
-__all__ = ["PATIENCE", "GuardedTrainer", "outputs_of", "own_metrics"]
+__all__ = ["PATIENCE", "GuardedTrainer", "Shown", "outputs_of", "own_metrics"]
 
 # Seconds that a function may take, once it is asked to stop, before it counts as one that does not return.
 PATIENCE = 2.0
 
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a trainer has to show: datums, and what to call each where that is more than its place."""
+
+    data: list[Datum]
+    titles: list[str] | None = None
+    unit: int = 1
+    """Datums an item: 2 for pairs."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,26 @@ class GuardedTrainer(ABC):
         self._made = self.unfinished = None
         warnings = [*record.warnings, *self._take_notes()]
         return replace(record, time=time.perf_counter() - started, warnings=warnings)
+
+    @abstractmethod
+    def measure_baseline(self, plan: Plan) -> None:
+        """Evaluate all that is held out once, before the first step."""
+
+    @abstractmethod
+    def sample(self, count: int, spec: LossSpec) -> list[Datum]:
+        """Up to ``count`` items of the training data as ``spec`` would see them. Raises as :meth:`step`."""
+
+    @abstractmethod
+    def shown(self, count: int, spec: LossSpec) -> Shown:
+        """Up to ``count`` items for a person to look at.
+
+        Raises:
+            DataError: there is nothing to show (yet).
+        """
+
+    def new_rewards(self) -> list[Reward]:
+        """The rewards that began to grade since the last call, the one in use last; none where nothing is graded."""
+        return []
 
     @abstractmethod
     def _make(self, number: int, plan: Plan, *, shown: bool) -> StepRecord:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .recipes import Recipe, context_length
-from .rl import Rl, RlJob
-from .rl_trainer import RlTrainer
+from .rl.recipe import Rl, RlJob
+from .rl.trainer import RlTrainer
 from .trainer import Trainer
 
 if TYPE_CHECKING:
     from ..client.protocol import TrainingClient
-    from .loop import AnyTrainer
     from .recipes import Job
 
-__all__ = ["ONE_AT_A_TIME", "SharedData", "load_trainer"]
+__all__ = ["ONE_AT_A_TIME", "AnyTrainer", "SharedData", "load_trainer"]
+
+AnyTrainer: TypeAlias = Trainer | RlTrainer
 
 ONE_AT_A_TIME = threading.Lock()
 """Held while a model or data are loaded: the filters for warnings, which both change, are the whole process's."""

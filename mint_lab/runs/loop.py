@@ -29,11 +29,8 @@ from .plan import Plan
 from .record import Edit, LossVersion, Status, StepRecord
 
 if TYPE_CHECKING:
-    from .rl_trainer import RlTrainer
+    from .guarded import GuardedTrainer
     from .store import RunStore
-    from .trainer import Trainer
-
-    AnyTrainer: TypeAlias = Trainer | RlTrainer
 
 __all__ = ["Loop", "latest_trainer"]
 
@@ -41,7 +38,7 @@ T = TypeVar("T")
 Kind: TypeAlias = Literal["loss", "reward"]
 
 _live: weakref.WeakSet[Loop] = weakref.WeakSet()
-_latest: list[weakref.ref[AnyTrainer]] = []  # of the run that was loaded last
+_latest: list[weakref.ref[GuardedTrainer]] = []  # of the run that was loaded last
 
 
 class Loop:
@@ -68,7 +65,7 @@ class Loop:
         name: str,
         plan: Plan,
         *,
-        load: Callable[[], AnyTrainer],
+        load: Callable[[], GuardedTrainer],
         open_store: Callable[[], RunStore],
         summary: Callable[[], dict[str, Any]],
         eval_every: int,
@@ -287,7 +284,7 @@ class Loop:
     def _asked_to_break_off(self) -> bool:
         return self._halt is not None or self._superseded()
 
-    def _begin(self) -> tuple[AnyTrainer, RunStore]:
+    def _begin(self) -> tuple[GuardedTrainer, RunStore]:
         trainer = self._load()
         _latest[:] = [weakref.ref(trainer)]
         self._taken = self.plan
@@ -312,7 +309,7 @@ class Loop:
             self._begun = len(self.records) + (self.status == "running")
             return self.status == "running"
 
-    def _one_step(self, trainer: AnyTrainer, store: RunStore) -> None:
+    def _one_step(self, trainer: GuardedTrainer, store: RunStore) -> None:
         assert self._taken is not None
         newest, begun, number = self._taken, trainer.unfinished, len(self.records) + 1
         # A step that failed on the way ends with the loss and settings that it was begun with: they made its gradient.
@@ -350,7 +347,7 @@ class Loop:
                     self._budget -= 1
 
 
-def latest_trainer() -> AnyTrainer | None:
+def latest_trainer() -> GuardedTrainer | None:
     """The trainer of the run that began or went on last, if it is still there."""
     return _latest[0]() if _latest else None
 

@@ -33,10 +33,10 @@ from ..losses import LOSSES, LossSpec
 from ..losses.contract import Family
 from ..losses.preference import sequence_scores
 from ..metrics.preference import displacement_frac, pair_metrics
+from .held_out import split
 from .options import check_options
 from .record import histogram
-from .rl import Rl
-from .split import split
+from .rl.recipe import Rl
 
 if TYPE_CHECKING:
     from ..client.protocol import Tokenizer

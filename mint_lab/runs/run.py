@@ -33,7 +33,7 @@ from .loop import Loop
 from .plan import Plan, resolve_loss
 from .recipes import check_loss, check_model, recipe_named
 from .record import Edit, LossVersion, Status, StepRecord
-from .rl import Rl
+from .rl.recipe import Rl
 from .saving import save_adapter
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
 from .summary import summary_of
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from ..client.protocol import TrainingClient
-    from .loop import AnyTrainer
+    from .loading import AnyTrainer
     from .tokens import HeldOutTokens
 
 __all__ = ["Run"]
@@ -76,8 +76,8 @@ class Run:
         eval_every: steps between evaluations on held-out data; there is one before the first and after the last step.
         folder: where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, made at the first start.
         name: what charts call the run.
-        options: of the recipe; those of "rl" are in :class:`mint_lab.runs.rl.RlOptions`, for example ``reward`` and
-            ``group_size``.
+        options: of the recipe; those of "rl" are in :class:`mint_lab.runs.rl.recipe.RlOptions`, for example ``reward``
+            and ``group_size``.
 
     Raises:
         ConfigError: an unknown name or setting, or a loss that the recipe has no data for.

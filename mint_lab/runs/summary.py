@@ -1,18 +1,20 @@
-"""What a run's folder says of the run as a whole."""
+"""What a run's folder says of the run as a whole, and of the versions that its result depends on."""
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from .rl import Rl
-from .versions import versions
+from .rl.recipe import Rl
 
 if TYPE_CHECKING:
     from .recipes import Recipe
     from .run import Run
 
-__all__ = ["summary_of"]
+__all__ = ["summary_of", "versions"]
 
 
 def summary_of(run: Run, recipe: Recipe | Rl, rank: int) -> dict[str, Any]:
@@ -38,3 +40,15 @@ def summary_of(run: Run, recipe: Recipe | Rl, rank: int) -> dict[str, Any]:
         "seconds": run.seconds,
         "versions": versions(),
     }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Version by distribution name; without those that are not installed."""
+    found = {"python": platform.python_version()}
+    for name in ("mint_lab", "torch", "transformers", "peft", "tinker"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

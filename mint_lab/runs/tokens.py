@@ -15,22 +15,13 @@ if TYPE_CHECKING:
     import torch
 
     from ..types import Datum
-    from .loop import AnyTrainer, Loop
+    from .guarded import GuardedTrainer
+    from .loop import Loop
     from .plan import Plan
 
-__all__ = ["HeldOutTokens", "Shown", "ask", "held_out_tokens"]
+__all__ = ["HeldOutTokens", "ask", "held_out_tokens"]
 
 ITEMS = 4
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a trainer has to show: datums, and what to call each where that is more than its place."""
-
-    data: list[Datum]
-    titles: list[str] | None = None
-    unit: int = 1
-    """Datums an item: 2 for pairs."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class HeldOutTokens:
 
 
 def held_out_tokens(
-    trainer: AnyTrainer, plan: Plan, step: int, asked: Callable[[], bool] = lambda: False
+    trainer: GuardedTrainer, plan: Plan, step: int, asked: Callable[[], bool] = lambda: False
 ) -> HeldOutTokens:
     """Look at ``ITEMS`` items. Weights, optimizer and gradient of the client stay as they are.
 
@@ -80,7 +71,7 @@ def held_out_tokens(
     return HeldOutTokens(step, plan.loss.label, data, logprobs, gradients, pairs, tokenizer, shown.titles)
 
 
-def ask(loop: Loop, trainer: AnyTrainer | None) -> Future[HeldOutTokens]:
+def ask(loop: Loop, trainer: GuardedTrainer | None) -> Future[HeldOutTokens]:
     """Have :func:`held_out_tokens` called between two steps, or at once while the run rests.
 
     Raises:

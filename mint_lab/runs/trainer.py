@@ -16,17 +16,15 @@ import torch
 
 from ..errors import DataError
 from ..losses.guard import LossInterrupted
-from .evaluation import evaluated_items, held_out_loss
-from .guarded import GuardedTrainer, outputs_of
+from .guarded import GuardedTrainer, Shown, outputs_of
+from .held_out import evaluated_items, held_out_loss
 from .plan import Plan
 from .recipes import Job, Measured, Order
 from .record import StepRecord
 from .reference import References, reads_reference
-from .tokens import Shown
 
 if TYPE_CHECKING:
     from ..client.protocol import TrainingClient
-    from ..data.rewards import Reward
     from ..losses import LossSpec
     from ..types import Datum
 
@@ -101,10 +99,6 @@ class Trainer(GuardedTrainer):
         if not data:
             raise DataError("nothing is held out, so there are no tokens to show")
         return Shown(data, unit=self.job.unit)
-
-    def new_rewards(self) -> list[Reward]:
-        """Nothing is graded here."""
-        return []
 
     def _batch(self, items: list[int], plan: Plan, *, steps: int) -> list[Datum]:
         if not reads_reference(plan.loss):

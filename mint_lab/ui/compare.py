@@ -13,9 +13,9 @@ import anywidget
 import traitlets
 
 from ..errors import ConfigError
-from ..runs.compare import Comparison
-from ..runs.cosines import Cosines
-from ..runs.overlay import compared_metrics, curves_of
+from ..runs.comparison.compare import Comparison
+from ..runs.comparison.cosines import Cosines
+from ..runs.comparison.overlay import compared_metrics, curves_of
 from .compare_fallback import picture
 from .display import Outputs
 from .protocol import Message, Reply
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ..runs.entrants import Losses
+    from ..runs.comparison.entrants import Losses
     from ..runs.run import Run
     from ..types import Datum
 
@@ -67,11 +67,11 @@ def compare(
         steps: optimizer steps of each run; None for the recipe's default.
         data, held_out: as the recipe takes them; loaded once.
         folder: where the runs are recorded, each in a new folder of its own below; None for ``./runs``.
-        run_options: as of :class:`~mint_lab.runs.compare.Comparison`: ``clients``, and what every
+        run_options: as of :class:`~mint_lab.runs.comparison.compare.Comparison`: ``clients``, and what every
             :class:`~mint_lab.runs.run.Run` takes, such as ``batch_size`` and ``base_model``.
 
     Raises:
-        ConfigError: as :class:`~mint_lab.runs.compare.Comparison`.
+        ConfigError: as :class:`~mint_lab.runs.comparison.compare.Comparison`.
     """
     comparison = Comparison(
         losses, recipe=recipe, seed=seed, steps=steps, data=data, held_out=held_out, folder=folder, **run_options
@@ -123,7 +123,7 @@ class Compare(anywidget.AnyWidget):
         return self._comparison.runs
 
     def start(self) -> Compare:
-        """As :meth:`Comparison.start <mint_lab.runs.compare.Comparison.start>`; also measures cosines at the start."""
+        """As ``Comparison.start``; also measures cosines at the start."""
         self._comparison.start()
         if self.cosines is None and self._comparison.recipe != "rl":
             self._measure(None)
@@ -140,19 +140,19 @@ class Compare(anywidget.AnyWidget):
         return self
 
     def wait(self, timeout: float | None = None, *, check: bool = True) -> bool:
-        """As :meth:`Comparison.wait <mint_lab.runs.compare.Comparison.wait>`."""
+        """As ``Comparison.wait``."""
         return self._comparison.wait(timeout, check=check)
 
     def table(self) -> pd.DataFrame:
-        """As :meth:`Comparison.table <mint_lab.runs.compare.Comparison.table>`."""
+        """As ``Comparison.table``."""
         return self._comparison.table()
 
     def figure(self) -> go.Figure:
-        """As :meth:`Comparison.figure <mint_lab.runs.compare.Comparison.figure>`."""
+        """As ``Comparison.figure``."""
         return self._comparison.figure()
 
     def gradient_cosines(self, at: str | None = None, data: Sequence[Datum] | None = None) -> pd.DataFrame:
-        """As :meth:`Comparison.gradient_cosines <mint_lab.runs.compare.Comparison.gradient_cosines>`."""
+        """As ``Comparison.gradient_cosines``."""
         return self._comparison.gradient_cosines(at, data)
 
     # -- display -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from ..runs.overlay import PANELS, STYLES, Curves
+from ..runs.comparison.overlay import PANELS, STYLES, Curves
 from .pen import GRID, INK, MUTED, SCALE, Pen, paler
 from .protocol_runs import CosineMatrix
 

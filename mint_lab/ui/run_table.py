@@ -11,8 +11,8 @@ import anywidget
 import traitlets
 
 from ..errors import ConfigError, RunError
+from ..runs.comparison.overlay import compared_metrics
 from ..runs.folder import RunFolder, RunSummary
-from ..runs.overlay import compared_metrics
 from .protocol_runs import Listing, RunRow, ShownRun
 from .requests import reply_to
 from .saved import saved_snapshot

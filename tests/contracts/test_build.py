@@ -230,3 +230,9 @@ def test_torch_is_pinned_in_the_makefile_alone() -> None:
         assert pinned[0] not in path.read_text(encoding="utf-8"), f"{path} pins torch a second time"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert [name for name in project["dependencies"] if name.startswith("torch>=")]
+
+
+def test_the_lock_file_of_the_page_names_no_host() -> None:
+    lock = (ROOT / "widgets" / "package-lock.json").read_text()
+    assert re.findall('"resolved": "(.*)"', lock) == ["lab"]  # the workspace, which is a folder
+    assert '"integrity"' in lock

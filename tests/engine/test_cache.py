@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, DynamicCache
 
-from mint_lab.engine.cache import cache_bytes, new_cache
+from mint_lab.engine.cache import cache_argument, cache_bytes, new_cache
 
 from .families import FAMILIES
 
@@ -76,6 +77,17 @@ def test_bytes_of_a_token_by_hand(facts: dict[str, int], expected: int) -> None:
     assert cache_bytes(SimpleNamespace(**facts), 4) == expected
 
 
+def test_the_cache_goes_by_the_name_that_the_model_knows() -> None:
+    class Older:
+        def forward(self, input_ids: Any = None, past_key_values: Any = None, use_cache: Any = None) -> None: ...
+
+    class Newer:
+        def forward(self, input_ids: Any = None, cache: Any = None, use_cache: Any = None) -> None: ...
+
+    assert cache_argument(Older()) == "past_key_values"
+    assert cache_argument(Newer()) == "cache"
+
+
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "phi", "gemma2"])
 def test_bytes_of_a_token_are_those_of_a_real_cache(family: str) -> None:
     from transformers import AutoModelForCausalLM
@@ -84,6 +96,6 @@ def test_bytes_of_a_token_are_those_of_a_real_cache(family: str) -> None:
     cache = new_cache(config)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
-        model(input_ids=torch.tensor([[1, 2, 3, 4]]), past_key_values=cache, use_cache=True)
+        model(input_ids=torch.tensor([[1, 2, 3, 4]]), **{cache_argument(model): cache}, use_cache=True)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)  # type: ignore[union-attr]
     assert held == 4 * cache_bytes(config, 4)

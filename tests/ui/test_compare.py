@@ -19,7 +19,7 @@ from PIL import Image
 import mint_lab as ml
 from mint_lab.errors import ConfigError
 from mint_lab.runs import Comparison
-from mint_lab.runs.overlay import STYLES, curves_of
+from mint_lab.runs.comparison.overlay import STYLES, curves_of
 from mint_lab.ui.compare import Compare
 from mint_lab.ui.compare_fallback import picture
 from mint_lab.ui.protocol_runs import CosineMatrix

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.groups import group_advantages, has_spread
-from ..data.render import to_datum
-from ..metrics.rollout import completion_metrics, reward_metrics
+from ...data.groups import group_advantages, has_spread
+from ...data.render import to_datum
+from ...metrics.rollout import completion_metrics, reward_metrics
 
 if TYPE_CHECKING:
-    from ..client.protocol import SamplingClient, TrainingClient
-    from ..types import Datum
-    from .rl import Prompts
+    from ...client.protocol import SamplingClient, TrainingClient
+    from ...types import Datum
+    from .recipe import Prompts
 
 __all__ = [
     "Completion",
@@ -125,7 +125,7 @@ def draw(
     Raises:
         DataError: a prompt cannot be tokenized or is too long for the model.
     """
-    from ..types import ModelInput, SamplingParams
+    from ...types import ModelInput, SamplingParams
 
     encoded = [prompts.encoded(i) for i in items]
     futures: list[Any] = []

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from mint_lab.losses import LOSSES, LossSpec, Param
-from mint_lab.runs.clip import clip_range, token_clip
+from mint_lab.runs.rl.clip import clip_range, token_clip
 
 
 def spec(*names: str) -> LossSpec:

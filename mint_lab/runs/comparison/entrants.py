@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..errors import ConfigError
-from ..losses import LOSSES, LossSpec
-from ..losses.custom import spec_of
+from ...errors import ConfigError
+from ...losses import LOSSES, LossSpec
+from ...losses.custom import spec_of
 
 __all__ = ["Entrant", "LossLike", "Losses", "entrants_of", "file_name"]
 

@@ -1,4 +1,4 @@
-"""The recipe of reinforcement learning: its settings, its prompts, its reward. What one step does is in ``rl_trainer``.
+"""The recipe of reinforcement learning: its settings, its prompts, its reward. What one step does is in ``trainer``.
 
 prompts -> groups of samples from a snapshot -> rewards -> advantages within each group -> datums -> a policy loss
 """
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.examples import ExampleTask, PromptTask, task_of
-from ..data.groups import ADVANTAGES
-from ..data.render import encode_prompt
-from ..data.rewards import REWARDS, Reward, RewardFunction, exact_match, reward_of
-from ..errors import ConfigError, DataError, one_of
-from ..losses.contract import Family
-from .split import split
+from ...data.examples import ExampleTask, PromptTask, task_of
+from ...data.groups import ADVANTAGES
+from ...data.render import encode_prompt
+from ...data.rewards import REWARDS, Reward, RewardFunction, exact_match, reward_of
+from ...errors import ConfigError, DataError, one_of
+from ...losses.contract import Family
+from ..held_out import split
 
 if TYPE_CHECKING:
-    from ..client.protocol import Tokenizer
+    from ...client.protocol import Tokenizer
 
 __all__ = ["EVALUATIONS", "Prompts", "Rl", "RlJob", "RlOptions"]
 

@@ -18,13 +18,13 @@ from mint_lab.errors import DataError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.custom import loss as register_loss
 from mint_lab.runs import Run
-from mint_lab.runs.grading import graded
+from mint_lab.runs.rl.grading import graded
 from mint_lab.types import Datum, TensorData
 from mint_lab.ui.tokens import tokens_of
 
-from .bigram import BigramClient
-from .cells import until
-from .conftest import TIMEOUT, finish
+from ..bigram import BigramClient
+from ..cells import until
+from ..conftest import TIMEOUT, finish
 
 PROMPTS = [{"prompt": f"{chr(97 + i % 26)}:", "answer": "?"} for i in range(40)]
 

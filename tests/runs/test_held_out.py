@@ -1,4 +1,4 @@
-"""Which held-out items an evaluation takes, and what it makes of what a loss reports."""
+"""How items are held out, which of them an evaluation takes, and what it makes of what a loss reports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,32 @@ from typing import Any
 import pytest
 import torch
 
+from mint_lab.errors import DataError
 from mint_lab.losses.contract import LossSpec
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.losses.watched import WatchedLoss
-from mint_lab.runs.evaluation import evaluated_items, held_out_loss
+from mint_lab.runs.held_out import evaluated_items, held_out_loss, split
 from mint_lab.runs.recipes import Preference
 
 from .bigram import CharTokenizer, letter_pairs
 from .conftest import finish
+
+
+@pytest.mark.parametrize(("items", "held"), [(2, 1), (14, 1), (16, 2), (100, 10)])
+def test_a_tenth_is_held_out_and_both_keep_their_order(items: int, held: int) -> None:
+    train, test = split(range(items), seed=3)
+    assert len(test) == held
+    assert sorted(train + test) == list(range(items))
+    assert (train, test) == (sorted(train), sorted(test)) == split(range(items), seed=3)
+
+
+def test_the_seed_says_which() -> None:
+    assert len({tuple(split(range(100), seed)[1]) for seed in range(5)}) == 5
+
+
+def test_one_item_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="give held_out= as well"):
+        split(["only"], seed=0)
 
 
 @pytest.mark.parametrize(("total", "batch_size", "count"), [(400, 8, 50), (150, 20, 60), (7, 32, 7), (1000, 333, 999)])

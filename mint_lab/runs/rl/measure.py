@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..metrics.policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
+from ...metrics.policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
+from ..plan import Plan
+from ..recipes import Measured
+from ..record import histogram
 from .clip import clip_range, token_clip
-from .plan import Plan
-from .recipes import Measured
-from .record import histogram
 
 if TYPE_CHECKING:
-    from ..client.protocol import Tokenizer
-    from .rl import RlOptions
+    from ...client.protocol import Tokenizer
+    from .recipe import RlOptions
     from .rollout import Response
 
 __all__ = ["extremes", "measure", "sample_rows"]

@@ -17,8 +17,8 @@ from mint_lab.losses.custom import loss as register_loss
 from mint_lab.runs import Run, load_run
 from mint_lab.runs.samples import sample_data
 
-from .bigram import BigramClient
-from .conftest import TIMEOUT, finish
+from ..bigram import BigramClient
+from ..conftest import TIMEOUT, finish
 
 PROMPTS = [{"prompt": f"{chr(97 + i % 26)}:", "answer": "?"} for i in range(40)]
 
@@ -183,7 +183,7 @@ def test_a_bad_reward_pauses_and_leaves_the_weights(rl: Any, bad: str) -> None:
         assert error.message.startswith("low v2, line 5: ZeroDivisionError: division by zero")
         assert error.line == 5
         assert "-->   5" in error.traceback
-        assert "rl_trainer" not in error.traceback
+        assert "rl/trainer" not in error.traceback
     reward(name="low")(low)
     assert run.wait(TIMEOUT, check=True)
     assert run.status == "finished"

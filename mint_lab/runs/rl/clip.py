@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..losses.policy import CISPO
-from ..losses.rollouts import GSPO
+from ...losses.policy import CISPO
+from ...losses.rollouts import GSPO
 
 if TYPE_CHECKING:
-    from ..losses import LossSpec
+    from ...losses import LossSpec
 
 __all__ = ["Bound", "TokenClip", "clip_range", "token_clip"]
 

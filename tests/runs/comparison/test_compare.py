@@ -20,11 +20,11 @@ from mint_lab.errors import ConfigError, LossError, RunError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
 from mint_lab.runs import Comparison, Run, load_run, recipes
-from mint_lab.runs.cosines import cosines_of
-from mint_lab.runs.entrants import entrants_of, file_name
+from mint_lab.runs.comparison.cosines import cosines_of
+from mint_lab.runs.comparison.entrants import entrants_of, file_name
 
-from .bigram import BigramClient, letter_pairs
-from .conftest import TIMEOUT, finish, timeless
+from ..bigram import BigramClient, letter_pairs
+from ..conftest import TIMEOUT, finish, timeless
 
 Make = Callable[..., Comparison]
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..data.rewards import Reward, grade
-from ..errors import LossError, RewardError
-from ..losses.guard import LossInterrupted, call_guarded
+from ...data.rewards import Reward, grade
+from ...errors import LossError, RewardError
+from ...losses.guard import LossInterrupted, call_guarded
 
 if TYPE_CHECKING:
-    from .rl import Prompts
+    from .recipe import Prompts
     from .rollout import Drawn
 
 __all__ = ["graded"]

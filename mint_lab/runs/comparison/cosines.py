@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..client.protocol import GradientClient
-from ..errors import ConfigError
-from ..losses.watched import WatchedLoss
+from ...client.protocol import GradientClient
+from ...errors import ConfigError
+from ...losses.watched import WatchedLoss
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ..losses import LossSpec
-    from ..types import Datum
+    from ...losses import LossSpec
+    from ...types import Datum
 
 __all__ = ["Cosines", "Objective", "cosines_of", "measure"]
 

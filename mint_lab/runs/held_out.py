@@ -1,24 +1,44 @@
-"""Which held-out items an evaluation takes, and what the loss says of them."""
+"""Held-out data: how they are split off, which items of them an evaluation takes, what the loss says of these."""
 
 from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 
+from ..errors import DataError
 from ..losses.guard import LossInterrupted
 
 if TYPE_CHECKING:
     from ..losses.watched import WatchedLoss
     from ..types import Datum
 
-__all__ = ["evaluated_items", "held_out_loss"]
+__all__ = ["evaluated_items", "held_out_loss", "split"]
+
+T = TypeVar("T")
+
+HELD_OUT_SHARE = 0.1
 
 # An evaluation on the way takes this many batches of held-out items, which cost about as much as one step, but at
 # least the least, below which a share says little. The first and the last evaluation take all.
 QUICK_BATCHES, QUICK_LEAST = 3, 50
+
+
+def split(items: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
+    """Items to train on and a tenth to hold out, at least one, each in their order; which ones, ``seed`` says.
+
+    Raises:
+        DataError: fewer than two items.
+    """
+    if len(items) < 2:
+        raise DataError("one item cannot be split into training and held-out data; give held_out= as well")
+    order = np.random.default_rng(seed).permutation(len(items))
+    out = set(order[: max(1, round(HELD_OUT_SHARE * len(items)))].tolist())
+    return [x for i, x in enumerate(items) if i not in out], [x for i, x in enumerate(items) if i in out]
 
 
 def evaluated_items(total: int, batch_size: int, *, everything: bool) -> list[int]:

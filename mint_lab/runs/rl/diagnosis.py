@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from .record import StepRecord
+from ..record import StepRecord
 
 __all__ = ["rl_findings"]
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.reference import ReferenceClient
-from ..data.rewards import Reward
-from ..errors import DataError
-from ..losses.contract import REFERENCE
-from .evaluation import evaluated_items
+from ...data.reference import ReferenceClient
+from ...data.rewards import Reward
+from ...errors import DataError
+from ...losses.contract import REFERENCE
+from ..guarded import GuardedTrainer, Shown
+from ..held_out import evaluated_items
+from ..plan import Plan
+from ..recipes import Measured, Order
+from ..record import StepRecord
+from ..reference import reads_reference
 from .grading import graded
-from .guarded import GuardedTrainer
-from .plan import Plan
-from .recipes import Measured, Order
-from .record import StepRecord
-from .reference import reads_reference
-from .rl_measure import extremes, measure, sample_rows
+from .measure import extremes, measure, sample_rows
 from .rollout import (
     Drawn,
     Group,
@@ -40,13 +40,12 @@ from .rollout import (
     rollout_metrics,
     with_advantages,
 )
-from .tokens import Shown
 
 if TYPE_CHECKING:
-    from ..client.protocol import SamplingClient, TrainingClient
-    from ..losses import LossSpec
-    from ..types import Datum
-    from .rl import Prompts, RlJob
+    from ...client.protocol import SamplingClient, TrainingClient
+    from ...losses import LossSpec
+    from ...types import Datum
+    from .recipe import Prompts, RlJob
 
 __all__ = ["RlTrainer"]
 
@@ -242,7 +241,7 @@ class RlTrainer(GuardedTrainer):
             return data, None
         base = self._base_logprobs(responses, data)
         if reference:
-            from ..types import TensorData
+            from ...types import TensorData
 
             for datum, row in zip(data, base, strict=True):
                 datum.loss_fn_inputs[REFERENCE] = TensorData.from_torch(row)
@@ -261,7 +260,7 @@ class RlTrainer(GuardedTrainer):
         """From the client; of one that cannot tell, from the weights that the run began with."""
         if isinstance(self.client, ReferenceClient):
             return [row.to_torch() for row in self.client.reference_logprobs(data).result()]
-        from ..types import ModelInput
+        from ...types import ModelInput
 
         assert self._base is not None  # measure_baseline comes first
         whole = [[*d.model_input.to_ints(), int(d.loss_fn_inputs["target_tokens"].tolist()[-1])] for d in data]

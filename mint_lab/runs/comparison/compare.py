@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..client import connect
-from ..data.reference import with_reference
-from ..errors import ConfigError, RunError, one_of
+from ...client import connect
+from ...data.reference import with_reference
+from ...errors import ConfigError, RunError, one_of
+from ..loading import ONE_AT_A_TIME, SharedData
+from ..recipes import Order
+from ..reference import reads_reference
+from ..rl.trainer import RlTrainer
+from ..run import Run
+from ..store import fresh_folder
 from .cosines import Cosines, Objective, cosines_of, measure
 from .entrants import Losses, entrants_of, file_name
-from .loading import ONE_AT_A_TIME, SharedData
-from .recipes import Order
-from .reference import reads_reference
-from .rl_trainer import RlTrainer
-from .run import Run
-from .store import fresh_folder
 
 if TYPE_CHECKING:
     import os
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ..client.protocol import TrainingClient
-    from ..losses import LossSpec
-    from ..types import Datum
-    from .record import Status
+    from ...client.protocol import TrainingClient
+    from ...losses import LossSpec
+    from ...types import Datum
+    from ..record import Status
 
 __all__ = ["Comparison"]
 
@@ -202,7 +202,7 @@ class Comparison:
 
         Returns:
             A square frame, by label; ``attrs`` says ``at``, ``step``, ``datums`` and ``norms``. nan where a gradient is
-            0. What a cosine says: :mod:`mint_lab.runs.cosines`.
+            0. What a cosine says: :mod:`mint_lab.runs.comparison.cosines`.
 
         Raises:
             ConfigError: no such run, a client that gives no gradients, or "rl" without ``at`` and ``data``.

@@ -13,9 +13,9 @@ from mint_lab.data.rewards import Reward, reward
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.losses import LOSSES
 from mint_lab.runs.recipes import check_loss, recipe_named
-from mint_lab.runs.rl import Rl, RlJob, RlOptions
+from mint_lab.runs.rl.recipe import Rl, RlJob, RlOptions
 
-from .bigram import CharTokenizer
+from ..bigram import CharTokenizer
 
 
 def short(response_text: str, example: Any) -> float:

@@ -1,0 +1,1 @@
+"""Reinforcement learning: groups of samples, their rewards and advantages, and a policy loss on them."""

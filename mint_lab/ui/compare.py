@@ -101,6 +101,7 @@ class Compare(anywidget.AnyWidget):
         self._comparison = comparison
         self._results: list[Result | None] = [None] * len(comparison.runs)
         self._measuring = threading.Lock()
+        self._settling = threading.Lock()
         # Before the page hears of the widget, for their snapshots are in the first thing that it hears.
         runs: list[Any] = list(comparison.runs.values())
         self._publishers = [
@@ -196,15 +197,19 @@ class Compare(anywidget.AnyWidget):
     # -- messages ------------------------------------------------------------------------------------------------------
 
     def _on_settled(self) -> None:
-        """A run rests: once all do, keep what a saved notebook needs to show them without a kernel."""
-        status = self._comparison.status
-        if status == "running" or not self._publishers:
-            return
-        self.send_state("compared")
-        steps = sum(len(run.records) for run in self.runs.values())
-        if status in ("stopped", "finished") and steps != self._pictured:
-            self._outputs.update(self._repr_mimebundle_()[0])
-            self._pictured = steps
+        """A run rests: once all do, keep what a saved notebook needs to show them without a kernel.
+
+        Told by each run's own thread: two that end together must not display the output anew twice.
+        """
+        with self._settling:
+            status = self._comparison.status
+            if status == "running" or not self._publishers:
+                return
+            self.send_state("compared")
+            steps = sum(len(run.records) for run in self.runs.values())
+            if status in ("stopped", "finished") and steps != self._pictured:
+                self._outputs.update(self._repr_mimebundle_()[0])
+                self._pictured = steps
 
     def _send_of(self, number: int, message: Message, buffers: Sequence[bytes]) -> None:
         result: Result | None = _result(list(self.runs.values())[number])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from .lab import Lab, Notebook, chromium, serve
 
@@ -22,6 +22,10 @@ class Bench(RunWidget):
 
 Open = Callable[..., Notebook]
 
+# Everything here waits for a condition; a busy machine may take ten times as long as a quiet one to bring it about.
+expect.set_options(timeout=30_000)
+TEST_TIMEOUT = 900
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the browser tests, and run them last: playwright keeps an event loop running, beside which nobody else's
@@ -30,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _in_browser(item):
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
     items.sort(key=_in_browser)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -53,13 +54,33 @@ WEBSOCKET_COUNTER = """
 
 KERNEL_READY = """async () => { const app = window.jupyterapp; await app.restored;
   const pause = () => new Promise((resolve) => setTimeout(resolve, 100));
-  for (let i = 0; i < 300 && !app.shell.currentWidget?.sessionContext; i++) await pause();
+  while (!app.shell.currentWidget?.sessionContext) await pause();
   const panel = app.shell.currentWidget;
   await panel.revealed; await panel.context.ready; await panel.sessionContext.ready;
   const kernel = panel.sessionContext.session.kernel; await kernel.info;
-  for (let i = 0; i < 300 && !(kernel.connectionStatus === "connected" && kernel.status === "idle"); i++)
-    await pause();
-  return [kernel.connectionStatus, kernel.status]; }"""
+  while (!(kernel.connectionStatus === "connected" && kernel.status === "idle")) await pause(); }"""
+
+# What a cell has put out, from the notebook's model: the page may draw it some frames later.
+OUTPUTS = """(index) => { const { outputs } = window.jupyterapp.shell.currentWidget.content.widgets[index].model;
+  const lines = (text) => [text ?? ""].flat().join("");
+  const told = ({ text, traceback, data }) => traceback ? traceback.join("\\n") : lines(text ?? data?.["text/plain"]);
+  return Array.from({ length: outputs.length }, (_, i) => told(outputs.get(i).toJSON()).trim()).join("\\n"); }"""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+# The theme's style sheet is in use, every widget has read it, and every chart in view is drawn in its colours.
+IN_THEME = """(dark) => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const [red, green, blue] = numbers(getComputedStyle(document.body).backgroundColor);
+  if ((0.2126 * red + 0.7152 * green + 0.0722 * blue < 102) !== dark) return false;
+  return [...document.querySelectorAll(".mint-lab")].every((widget) => {
+    if (widget.dataset.theme !== (dark ? "dark" : "light")) return false;
+    const ink = document.createElement("span");
+    ink.style.color = "var(--ml-muted)";
+    widget.append(ink);
+    const wanted = String(numbers(getComputedStyle(ink).color));
+    ink.remove();
+    return [...widget.querySelectorAll(".xtick text")].filter((tick) => tick.checkVisibility())
+      .every((tick) => String(numbers(getComputedStyle(tick).fill)) === wanted); }); }"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,7 @@ class Server:
 
     def request(self, path: str, method: str = "GET") -> Any:
         call = urllib.request.Request(self.base + path, headers={"Authorization": f"token {self.token}"}, method=method)
-        with urllib.request.urlopen(call, timeout=10) as answer:
+        with urllib.request.urlopen(call, timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 
@@ -179,7 +200,7 @@ def _write_settings(home: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _await_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         if process.poll() is not None:
             raise RuntimeError(f"JupyterLab ended at once:\n{server.log.read_text()[-3000:]}")
@@ -216,6 +237,7 @@ def chromium(playwright: Playwright, width: int = 1400, height: int = 1200) -> I
             viewport={"width": width, "height": height},
         )
         context.add_init_script(WEBSOCKET_COUNTER)
+        context.set_default_timeout(60_000)
         try:
             yield context
         finally:
@@ -226,32 +248,35 @@ def chromium(playwright: Playwright, width: int = 1400, height: int = 1200) -> I
 class Notebook(Shown):
     """One notebook open in JupyterLab or Notebook 7."""
 
-    def open(self) -> Notebook:
+    def load(self) -> Notebook:
         self.page.goto(self.url)
         # JupyterLab takes "reset" out of its address, by loading the page again where it is quick.
         started = "() => window.jupyterapp !== undefined && !/lab\\/tree.*[?&]reset/.test(location.href)"
-        self.page.wait_for_function(started, timeout=60_000)
-        found = self.evaluate(KERNEL_READY, 60)
-        assert found == ["connected", "idle"], found
+        self.page.wait_for_function(started, timeout=120_000)
+        return self
+
+    def open(self) -> Notebook:
+        self.load()
+        self.evaluate(KERNEL_READY, 180)
         return self
 
     def reload(self) -> Notebook:
         """Save and load the page again; waits for the widget to stand."""
         self.command("docmanager:save")
         self.open()
-        self.widget.wait_for(timeout=30_000)
+        self.widget.wait_for()
         return self
 
     def show(self) -> Notebook:
         """Run all cells and wait for the widget."""
         self.run_all()
-        self.widget.wait_for(timeout=60_000)
+        self.widget.wait_for()
         return self
 
     def command(self, name: str, arguments: Any = None) -> None:
         self.evaluate(
             "async ([name, given]) => { await window.jupyterapp.commands.execute(name, given ?? {}); }",
-            60,
+            240,
             [name, arguments],
         )
 
@@ -262,13 +287,7 @@ class Notebook(Shown):
         """Execute cell ``index`` and return the text of its outputs."""
         self.evaluate("(index) => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", 5, index)
         self.command("notebook:run-cell")
-        return self.evaluate(
-            """(index) => { const cell = window.jupyterapp.shell.currentWidget.content.widgets[index];
-                 return [...cell.outputArea.node.querySelectorAll('.jp-OutputArea-output')]
-                   .map((output) => output.innerText.trim()).join('\\n'); }""",
-            10,
-            index,
-        )
+        return COLOUR.sub("", self.evaluate(OUTPUTS, 10, index))
 
     def replace_cell(self, index: int, source: str) -> str:
         """Put ``source`` in place of cell ``index``, run it, and return the text of its outputs."""
@@ -285,12 +304,11 @@ class Notebook(Shown):
         self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".cm-content").click()
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(source)
-        written = self.evaluate(
-            "(index) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.getSource()",
-            10,
-            index,
+        self.page.wait_for_function(
+            """([index, source]) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel
+                 .getSource() === source""",
+            arg=[index, source],
         )
-        assert written == source
         return self.run_cell(index)
 
     def await_end(self, status: str = "finished", timeout: float = 60) -> None:
@@ -304,13 +322,10 @@ class Notebook(Shown):
         self.widget.wait_for()
 
     def theme(self, name: str) -> None:
+        """Change to another theme, and wait until all is drawn in its colours."""
         self.command("apputils:change-theme", {"theme": name})
-        self.page.wait_for_function(
-            """(theme) => [...document.querySelectorAll(".mint-lab")].every((widget) =>
-                 widget.dataset.theme === theme)""",
-            arg=name.rsplit(maxsplit=1)[-1].lower(),
-        )
-        self.page.wait_for_timeout(900)  # the charts are drawn in its colours
+        self.page.wait_for_function(IN_THEME, arg=name.endswith("Dark"))
+        self.await_frames()
 
 
 @dataclass(frozen=True)
@@ -338,7 +353,7 @@ class Lab:
         shown = Shown(
             self.context.new_page(), f"{self.server.base}/voila/render/{name}?token={self.server.token}", name
         )
-        shown.page.goto(shown.url, timeout=60_000)
+        shown.page.goto(shown.url, timeout=240_000)
         return shown
 
     def stop_kernels(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,21 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, Request
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 __all__ = ["Shown"]
+
+FRAMES = """(count) => new Promise((resolve) => {
+  const next = (left) => left > 0 ? requestAnimationFrame(() => next(left - 1)) : resolve();
+  next(count); })"""
+
+# All that a person sees of the widgets; and whether charts have fewer steps than the run beside them, which rests.
+PICTURE = """() => { const views = [...document.querySelectorAll(".mint-lab")];
+  const parts = (view) => [...view.querySelectorAll("[data-points], svg")];
+  const behind = (view) => { const charts = view.querySelector(".ml-charts:not(.ml-overlay)");
+    const status = view.querySelector(".ml-status"), bar = view.querySelector(".ml-bar [role=progressbar]");
+    return Boolean(charts?.dataset.seen && status && bar) && status.dataset.status !== "running"
+      && Number(charts.dataset.seen) < Number(bar.getAttribute("aria-valuenow")); };
+  return [views.map((view) =>
+    [view.innerText, ...parts(view).map((part) => part.dataset.points ?? part.innerHTML)].join("|")),
+    views.some(behind)]; }"""
 
 
 @dataclass
@@ -21,6 +37,8 @@ class Shown:
     url: str
     name: str
     complaints: list[str] = field(default_factory=list)
+    ignored: tuple[str, ...] = ()
+    """Words of errors that are not ours, whenever they come."""
 
     def __post_init__(self) -> None:
         self.page.on("console", self._on_console)
@@ -51,41 +69,67 @@ class Shown:
     def points(self, name: str) -> int:
         return int(self.chart(name).get_attribute("data-points") or 0)
 
-    def await_points(self, name: str, at_least: int, timeout: float = 60) -> int:
+    def await_points(self, name: str, at_least: int, timeout: float = 180) -> int:
+        """Wait until a chart has so many points. What is returned is what was seen then: it may be drawn anew next."""
         try:
-            self.page.wait_for_function(
-                """([name, wanted]) => [...document.querySelectorAll(`.mint-lab [data-name="${name}"]`)]
-                     .some((chart) => Number(chart.dataset.points) >= wanted)""",
+            found = self.page.wait_for_function(
+                """([name, wanted]) => { const found = [...document.querySelectorAll(`.mint-lab [data-name="${name}"]`)]
+                     .map((chart) => Number(chart.dataset.points)).filter((points) => points >= wanted);
+                     return found.length > 0 && found; }""",
                 arg=[name, at_least],
                 timeout=1000 * timeout,
             )
         except PlaywrightTimeout as error:
             raise AssertionError(f"{name} has not {at_least} points after {timeout} s; {self.seen()}") from error
-        return self.points(name)
+        return found.json_value()[0]
 
-    def await_status(self, status: str, timeout: float = 60) -> None:
+    def await_that(self, holds: Callable[[], object], what: str, timeout: float = 60) -> None:
+        """Wait until ``holds()``: for what another frame draws, or another message tells, than what was seen."""
+        deadline = time.monotonic() + timeout
+        while not holds():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not so after {timeout} s: {what}; {self.seen()}")
+            self.page.wait_for_timeout(50)
+
+    def await_frames(self, count: int = 24) -> None:
+        """Let the page draw so often, however long it takes: enough for every chart of a grid, drawn one a frame."""
+        self.page.evaluate(FRAMES, count)
+
+    def await_status(self, status: str, timeout: float = 180) -> None:
         try:
             self.widget.locator(f".ml-status[data-status='{status}']").wait_for(timeout=1000 * timeout)
         except PlaywrightTimeout as error:
             raise AssertionError(f"the run is not {status} after {timeout} s; {self.seen()}") from error
 
-    def await_still(self, seconds: float = 0.8, timeout: float = 30) -> None:
-        """Wait until no curve, number of points or word of the page has changed for ``seconds``.
+    def await_still(self, seconds: float = 0.8, timeout: float = 120) -> None:
+        """Wait until no curve, number of points or word of the page has changed for ``seconds``, nor for three times
+        8 frames, and the charts of a run that rests have all of its steps.
 
         A page may lag behind its run, by more on a busy machine than any fixed pause would cover.
         """
         began = changed = time.monotonic()
-        seen = None
-        while time.monotonic() - changed < seconds:
-            now = self.page.locator(".mint-lab").evaluate_all(
-                """(views) => views.map((view) => [view.innerText, ...[...view.querySelectorAll("[data-points], svg")]
-                     .map((part) => part.dataset.points ?? part.innerHTML)].join("|"))"""
-            )
+        seen, unchanged, behind = None, 0, True
+        while behind or unchanged < 3 or time.monotonic() - changed < seconds:
+            self.await_frames(8)
+            now, behind = self.page.evaluate(PICTURE)
+            unchanged += 1
             if now != seen:
-                seen, changed = now, time.monotonic()
-            if changed - began > timeout:
-                raise AssertionError(f"the page still changes after {timeout} s; {self.seen()}")
-            self.page.wait_for_timeout(100)
+                seen, changed, unchanged = now, time.monotonic(), 0
+            if time.monotonic() - began > timeout:
+                raise AssertionError(f"the page still changes, or is behind, after {timeout} s; {self.seen()}")
+
+    def press(self, key: str, times: int) -> None:
+        """Press a key so often in a row. A page that knows by a pause of 250 ms that the row is over waits for longer
+        here: a busy machine may take as much for one key.
+        """
+        self.page.evaluate(
+            """() => { const real = window.setTimeout;
+                 window.setTimeout = (call, delay, ...given) => real(call, delay === 250 ? 5000 : delay, ...given);
+                 window.quick = () => { window.setTimeout = real; }; }"""
+        )
+        for _ in range(times):
+            self.page.keyboard.press(key)
+        self.page.evaluate("() => window.quick()")
 
     def seen(self) -> str:
         """What a person would see: for the message of a test that waited in vain."""
@@ -108,7 +152,7 @@ class Shown:
         return "{0.scheme}://{0.netloc}/".format(urlsplit(self.url))
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and not any(words in message.text for words in self.ignored):
             self.complaints.append(f"console: {message.text} ({message.location.get('url', '')})")
 
     def _on_request(self, request: Request) -> None:

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from .lab import Lab, Notebook, Shown
 
-WORKBENCH = "import mint_lab as ml\nlab = ml.Workbench(steps=2000, eval_every=5, folder='run')\nlab"
+WORKBENCH = "import mint_lab as ml\nlab = ml.Workbench(steps=20_000, eval_every=5, folder='run')\nlab"
 
 
 @pytest.fixture(params=["notebook", "voila"])
@@ -19,22 +19,32 @@ def shown(request: pytest.FixtureRequest, lab: Lab, numbers: Iterator[int]) -> I
     folder = f"test{next(numbers)}"
     if request.param == "notebook":
         shown: Shown = lab.notebook(f"{folder}/bench.ipynb", [WORKBENCH], "notebook")
-        shown.page.wait_for_timeout(500)
+        settle(shown)
         own = list(shown.complaints)
         assert isinstance(shown, Notebook)
         shown.show()
     else:
         empty = lab.voila(f"{folder}/empty.ipynb", ["print(1)"])
         empty.page.get_by_text("1", exact=True).wait_for()
-        empty.page.wait_for_timeout(2000)
+        settle(empty)
         own = list(empty.complaints)
         empty.page.close()
         shown = lab.voila(f"{folder}/bench.ipynb", [WORKBENCH])
-        shown.widget.wait_for(timeout=60_000)
+        shown.widget.wait_for(timeout=240_000)
     yield shown
     shown.page.close()
     lab.stop_kernels()
     assert {nameless(text) for text in shown.complaints} <= {nameless(text) for text in own}
+
+
+def settle(shown: Shown) -> None:
+    """Wait for the host's own complaints: all is loaded, and nothing more comes for a while."""
+    shown.page.wait_for_load_state("networkidle")
+    known = -1
+    while known != len(shown.complaints):
+        known = len(shown.complaints)
+        shown.page.wait_for_timeout(2000)
+        shown.await_frames()
 
 
 def nameless(complaint: str) -> str:
@@ -48,20 +58,19 @@ def nameless(complaint: str) -> str:
 
 def test_a_person_trains_steers_and_looks_at_losses(shown: Shown) -> None:
     shown.button("Start").click()
-    shown.await_points("grad_norm", 5, timeout=120)
+    shown.await_points("grad_norm", 5)
 
     shown.widget.locator("[data-setting='beta']").focus()
-    for _ in range(6):
-        shown.page.keyboard.press("ArrowRight")
+    shown.press("ArrowRight", 6)
     marks = shown.widget.locator(".ml-marks li")
-    expect(marks).to_contain_text("beta 1.2", timeout=20_000)
+    expect(marks).to_contain_text("beta 1.2")
     shown.widget.get_by_label("Loss", exact=True).select_option("hinge")
-    expect(marks.last).to_contain_text("hinge", timeout=20_000)
+    expect(marks.last).to_contain_text("hinge")
     expect(shown.chart("loss")).to_have_attribute("data-marks", "2")
 
     shown.button("Pause").click()
     shown.await_status("paused")
-    shown.page.wait_for_timeout(500)
+    shown.await_still()
     held = shown.points("grad_norm")
     shown.button("Step").click()
     shown.await_points("grad_norm", held + 1)
@@ -76,7 +85,7 @@ def test_a_person_trains_steers_and_looks_at_losses(shown: Shown) -> None:
 
     shown.button("Resume").click()
     shown.await_points("grad_norm", held + 4)
-    expect(marks.last).to_contain_text("ipo", timeout=20_000)
+    expect(marks.last).to_contain_text("ipo")
     shown.button("Stop").click()
     shown.await_status("stopped")
     expect(shown.button("New run")).to_be_visible()
@@ -85,7 +94,9 @@ def test_a_person_trains_steers_and_looks_at_losses(shown: Shown) -> None:
 def put_the_loss_into_a_cell(notebook: Notebook) -> None:
     """Notebook 7 runs JupyterLab's extensions, and ours puts the loss below the workbench."""
     notebook.button("Edit as a cell").first.click()
-    expect(notebook.page.locator(".jp-Notebook .jp-Cell").nth(1)).to_contain_text("%%loss my_hinge")
+    cell = notebook.page.locator(".jp-Notebook .jp-Cell").nth(1)
+    expect(cell).to_contain_text("%%loss my_hinge")
+    expect(cell.locator(".cm-content")).to_be_focused()  # the last thing that it does: no key may come before
     expect(notebook.widget.get_by_role("group", name="The loss as a cell")).to_be_hidden()
 
 

@@ -15,13 +15,15 @@ MAIN = ["loss", "pair_accuracy", "mean_margin", "logps", "margin", "grad_norm"]
 
 
 def test_start_moves_every_chart_to_the_end(scripted: Open, lab: Lab) -> None:
-    notebook = scripted("ScriptedRun(150, rate=60)", "run.status")
+    # Slow until a cell has seen it run, however long that takes.
+    notebook = scripted("ScriptedRun(150, rate=5)", "if run.records:\n    run._rate = 60\nrun.status")
     expect(notebook.widget.locator(".ml-empty")).to_have_text("Press Start and watch the model learn")
     assert [notebook.points(name) for name in MAIN] == [0] * 6
     notebook.button("Start").click()
     notebook.await_points("loss", 20)
-    assert notebook.run_cell(2) == "'running'"  # another cell runs meanwhile
     notebook.button("All losses").click()
+    expect(notebook.widget.get_by_role("region", name="All losses")).to_be_visible()
+    assert notebook.run_cell(2) == "'running'"  # another cell runs meanwhile
     notebook.await_end()
     # What was open stays open when the output is displayed anew.
     expect(notebook.widget.get_by_role("region", name="All losses")).to_be_visible()
@@ -44,7 +46,7 @@ def test_start_moves_every_chart_to_the_end(scripted: Open, lab: Lab) -> None:
 
 
 def test_pause_step_resume_and_stop(scripted: Open) -> None:
-    notebook = scripted("ScriptedRun(2000, rate=40)")
+    notebook = scripted("ScriptedRun(20_000, rate=40)")
     for name, enabled in (("Start", True), ("Step", True), ("Stop", True)):
         expect(notebook.button(name)).to_be_enabled(enabled=enabled)
     notebook.button("Step").click()
@@ -71,13 +73,12 @@ def test_pause_step_resume_and_stop(scripted: Open) -> None:
 
 def test_a_slider_an_entry_and_another_loss_take_effect_and_leave_marks(scripted: Open) -> None:
     notebook = scripted(
-        "ScriptedRun(3000, rate=40)", "run.settings['beta'], run.settings['learning_rate'], run.loss.name"
+        "ScriptedRun(20_000, rate=40)", "run.settings['beta'], run.settings['learning_rate'], run.loss.name"
     )
     notebook.button("Start").click()
     notebook.await_points("loss", 10)
     notebook.widget.locator("[data-setting='beta']").focus()
-    for _ in range(6):
-        notebook.page.keyboard.press("ArrowRight")
+    notebook.press("ArrowRight", 6)
     marks = notebook.widget.locator(".ml-marks li")
     expect(marks).to_have_count(1)
     expect(marks).to_contain_text("beta 1.2")
@@ -93,7 +94,7 @@ def test_a_slider_an_entry_and_another_loss_take_effect_and_leave_marks(scripted
     expect(marks).to_have_count(3)
     expect(notebook.widget.locator("[data-setting='gamma']")).to_be_visible()
     expect(notebook.widget.locator(".ml-formula math")).to_be_visible()
-    assert notebook.chart("loss").get_attribute("data-marks") == "3"
+    expect(notebook.chart("loss")).to_have_attribute("data-marks", "3")
     assert notebook.run_cell(2) == "(2.0, 0.003, 'simpo')"
     unusable = notebook.widget.locator("option[value='ppo']")
     assert unusable.is_disabled()
@@ -101,7 +102,7 @@ def test_a_slider_an_entry_and_another_loss_take_effect_and_leave_marks(scripted
 
 
 def test_a_reload_in_mid_run_brings_the_same_picture_back(scripted: Open) -> None:
-    notebook = scripted("ScriptedRun(5000, rate=150)", "run.steps_done")
+    notebook = scripted("ScriptedRun(50_000, rate=150)", "run.steps_done")
     notebook.button("Start").click()
     notebook.await_points("grad_norm", 700)  # beyond the buckets a series holds: decimated on both sides
     notebook.reload()
@@ -149,14 +150,14 @@ def test_hostile_names_are_text(scripted: Open) -> None:
     expect(notebook.chart(HOSTILE).locator(".ml-title")).to_have_text(HOSTILE)
     expect(notebook.widget.locator(".ml-warnings")).to_contain_text(HOSTILE)
     notebook.chart(HOSTILE).locator(".ml-plot").hover()
-    notebook.page.wait_for_timeout(300)
+    notebook.await_frames()
     assert notebook.page.evaluate("() => window.hacked") is None
     assert notebook.widget.locator("img").count() == 0
-    assert overflow(notebook) == 0
+    check_room(notebook)
 
 
 def test_two_views_share_one_run_and_closing_one_leaves_the_other(scripted: Open) -> None:
-    notebook = scripted("ScriptedRun(3000, rate=60)", "bench")
+    notebook = scripted("ScriptedRun(20_000, rate=60)", "bench")
     views = notebook.page.locator(".mint-lab")
     expect(views).to_have_count(2)
     views.nth(1).get_by_role("button", name="Start").click()
@@ -169,7 +170,7 @@ def test_two_views_share_one_run_and_closing_one_leaves_the_other(scripted: Open
     notebook.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 2; }")
     notebook.command("notebook:clear-cell-output")
     expect(views).to_have_count(0)
-    assert notebook.page.locator(".js-plotly-plot").count() == 0
+    expect(notebook.page.locator(".js-plotly-plot")).to_have_count(0)
 
 
 def test_both_themes_are_legible_and_every_width_shows_everything(scripted: Open) -> None:
@@ -184,12 +185,7 @@ def test_both_themes_are_legible_and_every_width_shows_everything(scripted: Open
             assert contrast(notebook, selector) >= 4.5, (theme, selector)
     for width in (700, 1000, 2000):
         notebook.page.set_viewport_size({"width": width, "height": 1100})
-        notebook.await_still(0.4)
-        assert overflow(notebook) == 0
-        for name in MAIN:
-            box = notebook.chart(name).locator(".ml-plot svg").first.bounding_box()
-            assert box is not None
-            assert box["width"] > 180, (width, name)
+        check_room(notebook, *MAIN)
 
 
 def test_what_a_page_receives_does_not_grow_with_the_run(scripted: Open) -> None:
@@ -197,22 +193,47 @@ def test_what_a_page_receives_does_not_grow_with_the_run(scripted: Open) -> None
         "ScriptedRun(100_000, rate=20)\nrun.records.extend(record(i, 100_000) for i in range(1, 2001))",
         "run.records.extend(record(i, 100_000) for i in range(len(run.records) + 1, 12_001))",
     )
-    early = bytes_per_second(notebook)
+    early = bytes_per_step(notebook, 2000)
     notebook.button("Pause").click()
     notebook.await_status("paused")
     notebook.run_cell(2)
-    late = bytes_per_second(notebook)
-    assert notebook.points("grad_norm") >= 12_000
+    late = bytes_per_step(notebook, 12_000)
     assert late < 1.5 * early
-    assert late < 20_000
+    assert late < 1000
 
 
-def bytes_per_second(notebook: Notebook) -> float:
+def bytes_per_step(notebook: Notebook, made: int) -> float:
+    """While the run goes on, after a resync. By the step and not by the second, of which a busy machine takes more."""
     notebook.page.get_by_role("button", name="Start", exact=True).or_(notebook.button("Resume")).click()
-    notebook.page.wait_for_timeout(1000)  # the resync is over
-    before = notebook.received()["bytes"]
-    notebook.page.wait_for_timeout(2500)
-    return (notebook.received()["bytes"] - before) / 2.5
+    notebook.await_points("grad_norm", made + 1)  # the resync is over
+    (begun, before), (step, now) = came(notebook, 0), (0, 0)
+    while step < begun + 100:
+        step, now = came(notebook, step)
+    return (now - before) / (step - begun)
+
+
+def came(notebook: Notebook, after: int) -> tuple[int, int]:
+    """The step of the latest message, as soon as it is beyond ``after``, and the bytes of all messages up to it."""
+    told = notebook.page.wait_for_function(
+        """(after) => { const step = document.querySelector(".mint-lab [role=progressbar]").ariaValueNow;
+             return Number(step) > after && [Number(step), window.__received.bytes]; }""",
+        arg=after,
+    )
+    step, total = told.json_value()
+    return step, total
+
+
+def check_room(notebook: Notebook, *charts: str) -> None:
+    """Once all is laid out, nothing sticks out of the widget, and these charts are wide enough to be read."""
+    notebook.await_still(0.4)
+    notebook.await_that(lambda: overflow(notebook) == 0, "the widget fits into its room")
+    plots = {name: notebook.chart(name).locator(".ml-plot svg").first for name in charts}
+
+    def narrow() -> list[str]:
+        boxes = {name: plot.bounding_box() for name, plot in plots.items()}
+        return [name for name, box in boxes.items() if box is None or box["width"] <= 180]
+
+    notebook.await_that(lambda: narrow() == [], f"each of {charts} is wider than 180 pixels")
 
 
 def overflow(notebook: Notebook) -> int:

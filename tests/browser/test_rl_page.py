@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, expect
 
 from .lab import Notebook
-from .test_page import contrast, overflow
+from .test_page import check_room, contrast, overflow
 
 Open = Callable[..., Notebook]
 
 TRAINED = """
 import mint_lab as ml
-lab = ml.Workbench(recipe="rl", loss="ppo", steps=400, updates_per_rollout=4, batch_size=8, eval_every=4,
+lab = ml.Workbench(recipe="rl", loss="ppo", steps=12_800, updates_per_rollout=4, batch_size=8, eval_every=4,
                    learning_rate=2e-3, folder="run")
 lab
 """
@@ -76,7 +77,7 @@ def test_the_limits_follow_a_slider_and_the_clip_follows_the_limits(open_noteboo
     notebook = open_notebook([TRAINED, "lab.run.settings['clip_low_threshold'], len(lab.run.edits)"]).show()
     expect(notebook.widget.locator(".ml-samples-panel .ml-tokens-note")).to_contain_text("at each evaluation")
     notebook.button("Start").click()
-    notebook.await_points("clip_frac", 2 * 9, timeout=180)
+    notebook.await_points("clip_frac", 2 * 9)
     expect(ratios(notebook)).to_have_attribute("data-low", "0.8")
     expect(ratios(notebook)).to_have_attribute("data-high", "1.2")
 
@@ -87,10 +88,10 @@ def test_the_limits_follow_a_slider_and_the_clip_follows_the_limits(open_noteboo
     assert notebook.run_cell(1).startswith("(0.8, 0")
     notebook.page.mouse.up()
     marks = notebook.widget.locator(".ml-marks li")
-    expect(marks).to_contain_text("clip_low_threshold 0", timeout=30_000)
-    expect(ratios(notebook)).to_have_attribute("data-pending", "false", timeout=30_000)
-    expect(ratios(notebook)).to_have_attribute("data-low", "0", timeout=30_000)
-    expect(notebook.chart("clip_frac")).to_have_attribute("data-marks", "1", timeout=30_000)
+    expect(marks).to_contain_text("clip_low_threshold 0")
+    expect(ratios(notebook)).to_have_attribute("data-pending", "false")
+    expect(ratios(notebook)).to_have_attribute("data-low", "0")
+    expect(notebook.chart("clip_frac")).to_have_attribute("data-marks", "1")
 
     # No ratio lies below 0: what was clipped there is not any more, and the other side goes on as it was.
     shares = "\n".join(
@@ -102,19 +103,20 @@ def test_the_limits_follow_a_slider_and_the_clip_follows_the_limits(open_noteboo
             "max(before) > 0.01, len(after) > 6, max(after), records[-1].settings['clip_low_threshold']",
         ]
     )
-    made = notebook.points("grad_norm")
-    notebook.await_points("grad_norm", made + 10, timeout=120)
+    changed = int(marks.inner_text().split("from step ")[1].replace(",", ""))
+    notebook.await_points("grad_norm", changed + 12)
     assert notebook.replace_cell(1, shares) == "(True, True, 0.0, 0.0)"
     assert clipped(notebook)[1] == 0
     notebook.button("Pause").click()
     notebook.await_status("paused")
     rows = notebook.widget.locator(".ml-samples tbody tr")
     expect(rows.first).to_contain_text("Question: What is")
-    assert {"training", "held-out"} == set(notebook.widget.locator("td[data-column='from']").all_inner_texts())
+    sources = notebook.widget.locator("td[data-column='from']")
+    notebook.await_that(lambda: set(sources.all_inner_texts()) == {"training", "held-out"}, "responses of both kinds")
     # The responses of the last evaluation may still be on their way, and put others under the mouse.
     made = int(notebook.replace_cell(1, "len(lab.run.records)"))
     evaluated = made - made % 4
-    expect(notebook.widget.locator(".ml-samples-step")).to_contain_text(f"of step {evaluated}:", timeout=30_000)
+    expect(notebook.widget.locator(".ml-samples-step")).to_contain_text(f"of step {evaluated:,}:")
     rows.first.locator(".ml-token").first.hover()
     expect(notebook.widget.get_by_role("tooltip")).to_contain_text("ratio")
 
@@ -173,7 +175,7 @@ def test_limits_move_by_key_and_entry_and_leave_with_the_loss(still: Notebook) -
     expect(ratios(still)).to_have_attribute("data-low", "0.5")
     still.widget.get_by_label("Loss", exact=True).select_option("importance_sampling")
     expect(ratios(still)).not_to_have_attribute("data-low", "0.5")
-    assert ratios(still).get_attribute("data-clipped") is None
+    expect(ratios(still)).not_to_have_attribute("data-clipped", re.compile(""))
     expect(ratios(still).locator(".ml-legend")).not_to_contain_text("clipped")
 
 
@@ -190,8 +192,4 @@ def test_both_themes_and_every_width(still: Notebook) -> None:
             assert contrast(still, selector) >= 4.5, (theme, selector)
     for width in (560, 900, 2000):
         still.page.set_viewport_size({"width": width, "height": 1000})
-        still.page.wait_for_timeout(400)
-        assert overflow(still) == 0
-        box = ratios(still).locator(".ml-plot svg").first.bounding_box()
-        assert box
-        assert box["width"] > 180
+        check_room(still, "log_ratio")

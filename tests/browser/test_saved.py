@@ -36,7 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     notebook = nbformat.read(path, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])))
-        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(REPOSITORY)}}).execute()
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(REPOSITORY)}}).execute()
     nbformat.write(notebook, path)
     return path
 
@@ -58,7 +58,7 @@ def test_html_shows_the_outputs_without_a_network(saved: Path, lab: Lab) -> None
     source = saved.with_name("stateless.ipynb")
     nbformat.write(notebook, source)
     command = [sys.executable, "-m", "nbconvert", "--to", "html", str(source)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     page = lab.context.new_page()
     page.route("http*://**", lambda route: route.abort())
     page.goto(source.with_suffix(".html").as_uri(), wait_until="domcontentloaded")
@@ -90,10 +90,10 @@ def test_an_untrusted_notebook_shows_the_pictures(opened: Path, lab: Lab) -> Non
 
 def test_a_trusted_notebook_shows_the_last_state_with_nothing_run(opened: Path, lab: Lab) -> None:
     command = [sys.executable, "-m", "jupyter", "trust", str(lab.root / opened)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, env=lab.server.environment)
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=lab.server.environment)
     notebook = lab.reopen(str(opened))
     bench = notebook.page.get_by_role("region", name="Loss workbench")
-    bench.wait_for(timeout=30_000)
+    bench.wait_for()
     expect(bench.locator(".ml-count")).to_have_text("step 40 / 40")
     expect(bench.locator(".ml-status")).to_have_text("finished")
     expect(bench.locator("[data-name='loss']")).to_have_attribute("data-points", "44")

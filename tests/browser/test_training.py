@@ -21,13 +21,14 @@ def accuracy(notebook: Notebook, series: str) -> float:
 def test_a_model_learns_while_one_watches(open_notebook: Open) -> None:
     notebook = open_notebook(
         [
-            "import mint_lab as ml\nlab = ml.Workbench(steps=400, eval_every=5, folder='run')\nlab",
+            "import mint_lab as ml\nlab = ml.Workbench(steps=12_800, eval_every=5, folder='run')\nlab",
             "6 * 7, lab.run.status",
             "lab.run.steps_done, lab.run.loss.name, len(lab.run.edits)",
         ]
     ).show()
     notebook.button("Start").click()
-    notebook.await_points("mean_margin", 6, timeout=90)
+    notebook.await_points("mean_margin", 6)
+    notebook.await_points("pair_accuracy", 6)
     first = accuracy(notebook, "held-out")
     assert notebook.run_cell(1) == "(42, 'running')"
 
@@ -36,12 +37,12 @@ def test_a_model_learns_while_one_watches(open_notebook: Open) -> None:
     entry.press("Enter")
     notebook.widget.get_by_label("Loss", exact=True).select_option("hinge")
     marks = notebook.widget.locator(".ml-marks li")
-    expect(marks.last).to_contain_text("hinge v1", timeout=20_000)
+    expect(marks.last).to_contain_text("hinge v1")
 
     notebook.reload()
-    notebook.await_points("grad_norm", 25, timeout=60)
+    notebook.await_points("grad_norm", 25)
     expect(marks.last).to_contain_text("hinge v1")
-    assert accuracy(notebook, "held-out") > first
+    notebook.await_that(lambda: accuracy(notebook, "held-out") > first, f"a held-out accuracy above {first}")
     notebook.button("Stop").click()
     notebook.await_status("stopped")
     steps, loss, _ = ast.literal_eval(notebook.run_cell(2))

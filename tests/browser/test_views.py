@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, expect
 
 from .conftest import Open
 from .lab import Notebook
-from .test_page import overflow
+from .test_page import check_room
 
 LONG = """
 from dataclasses import replace
@@ -49,7 +49,7 @@ def select(notebook: Notebook, cell: int) -> None:
 
 
 def test_views_of_one_run_stay_in_step_and_a_new_one_catches_up(scripted: Open) -> None:
-    notebook = scripted("ScriptedRun(3000, rate=60)", "bench")
+    notebook = scripted("ScriptedRun(20_000, rate=60)", "bench")
     views = notebook.page.locator(".mint-lab")
     expect(views).to_have_count(2)
     views.nth(1).get_by_role("button", name="Start").click()
@@ -95,7 +95,7 @@ def test_views_of_one_run_stay_in_step_and_a_new_one_catches_up(scripted: Open) 
     expect(views).to_have_count(2)
     expect(views.nth(1).locator(".scatterlayer path").first).to_be_attached()
     notebook.await_still()
-    assert drawn(views.nth(1)) == before
+    notebook.await_that(lambda: drawn(views.nth(1)) == before, "the same picture")
     assert drawn(views.nth(0)) == before
 
 
@@ -106,8 +106,9 @@ COUNTS = """(root) => JSON.stringify([...root.querySelectorAll(".ml-chart")]
 def test_fifty_thousand_steps_are_drawn_from_a_picture_of_fixed_size(scripted: Open) -> None:
     notebook = scripted("ScriptedRun(10)", LONG + "run = long_run(50_000)\nLiveCharts(run)", "size(run)")
     view = notebook.page.locator(".mint-lab").nth(1)
-    expect(view.locator("[data-name='grad_norm']")).to_have_attribute("data-points", "50000", timeout=30_000)
+    expect(view.locator("[data-name='grad_norm']")).to_have_attribute("data-points", "50000", timeout=120_000)
     expect(view.locator("[data-name='grad_norm'] .scatterlayer path").first).to_be_attached()
+    notebook.await_still()
     paths = drawn(view)
     for name in MAIN:
         assert paths[name], name
@@ -123,7 +124,7 @@ def test_fifty_thousand_steps_are_drawn_from_a_picture_of_fixed_size(scripted: O
 PARTS = """
 from dataclasses import replace
 import mint_lab.ui as ui
-run = ScriptedRun(4000, rate=60, recipe="rl")
+run = ScriptedRun(40_000, rate=60, recipe="rl")
 run.set_loss("ppo")
 run.warnings.append("chosen became less likely: displacement_frac is 0.14; a lower beta may help")
 sample = {"source": "held-out", "prompt": "2+2=", "response": "4", "reward": 1.0}
@@ -230,13 +231,12 @@ def test_text_from_anywhere_is_text(open_notebook: Open) -> None:
         widget.get_by_role("group", name="Download").get_by_role("button", name="CSV").click()
     assert taken.value.suggested_filename == "preference-_img_src_x_onerror_window_hacked_1_-step9.csv"
     # It has no source of its own: told in words.
-    widget.get_by_role("button", name="Edit as a cell").first.click()
-    notebook.page.wait_for_timeout(300)
+    widget.locator(".ml-picker").get_by_role("button", name="Edit as a cell").click()
+    expect(widget.locator(".ml-line")).to_have_attribute("data-kind", "warning")
     for width in (700, 1400):
         notebook.page.set_viewport_size({"width": width, "height": 1100})
-        notebook.await_still(0.4)
-        assert overflow(notebook) == 0, width
-        assert too_wide(widget) == []
+        check_room(notebook)
+        notebook.await_that(lambda: too_wide(widget) == [], "every part lies in the widget")
     assert widget.locator("img:not(.ml-heat), script, iframe, object, [onerror]").count() == 0
     links: list[Any] = [link.get_attribute("href") for link in widget.locator("a").all()]
     assert [link for link in links if link and not link.startswith("https://")] == []

@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { CompareControls } from "../src/compare/controls";
 import { CompareStore } from "../src/compare/store";
 import { RunControls } from "../src/controls/buttons";
+import { Settings } from "../src/controls/settings";
 import type { Snapshot, State } from "../src/protocol";
 import { PROTOCOL } from "../src/protocol";
 import type { Model } from "../src/requests";
@@ -58,5 +59,53 @@ describe("buttons", () => {
     expect(asked()).toEqual(["stop", "stop"]);
     controls.dispose();
     vi.useRealTimers();
+  });
+});
+
+/** A slider of a run that answers when it is told to, and what it was asked for. */
+function setting() {
+  const asked: Record<string, unknown>[] = [];
+  let hear: (content: unknown, buffers: DataView[]) => void = () => {};
+  const control = { name: "beta", low: 0, high: 2, default: 1, minimum: 0, scale: "linear" as const, doc: "" };
+  const state = { ...STATE, settings: { beta: 1 }, controls: [control] };
+  const model: Model = {
+    get: (name) => (name === "snapshot" ? { ...SNAPSHOT, state } : null),
+    send: (content) => asked.push(content as Record<string, unknown>),
+    on: (event, handler) => {
+      if (event === "msg:custom") hear = handler;
+    },
+    off: () => {},
+  };
+  const { element } = new Settings(new Store(model));
+  const entry = element.querySelector("[data-entry='beta']") as HTMLInputElement;
+  const sent = () => asked.filter(({ type }) => type === "set");
+  const answer = (at: number, error: string) => {
+    hear({ type: "reply", request: sent()[at]?.request, error }, []);
+    return new Promise((resolve) => setTimeout(resolve));
+  };
+  const type = (text: string) => {
+    entry.value = text;
+    entry.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+    entry.dispatchEvent(new Event("change"));
+  };
+  return { entry, sent, answer, type };
+}
+
+describe("a setting", () => {
+  it("is asked for once by Enter and the change that follows", () => {
+    const { type, sent } = setting();
+    type("0.5");
+    expect(sent().map(({ value }) => value)).toEqual([0.5]);
+  });
+
+  it("goes back to what was taken last where a later one is refused", async () => {
+    const { type, sent, answer, entry } = setting();
+    type("0.5");
+    type("7");
+    expect(sent().map(({ value }) => value)).toEqual([0.5, 7]);
+    await answer(0, "");
+    expect(entry.value).toBe("7");
+    await answer(1, "beta is 7, expected at most 2");
+    expect(entry.value).toBe("0.5");
   });
 });

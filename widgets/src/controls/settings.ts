@@ -56,6 +56,7 @@ class Slider {
   private readonly note = h("div", { class: "ml-note", role: "alert" });
   private readonly scale;
   private value = Number.NaN;
+  private asked: number | undefined; // sent, and not answered yet
   private timer = 0;
   private touched = false; // the person is choosing: the kernel's value must not pull the thumb away
 
@@ -131,25 +132,27 @@ class Slider {
   }
 
   private send(value: number): void {
-    if (value === this.value) {
+    if (value === this.asked) return; // Enter, and then the entry is left: two events
+    if (value === this.value && this.asked === undefined) {
       this.touched = false;
       this.store.dropDraft(this.param.name);
       return;
     }
     this.touched = true;
+    this.asked = value;
     this.show(value);
     this.store.draft(this.param.name, value);
     void this.store.request({ type: "set", name: this.param.name, value }).then((error) => {
+      if (!error) this.value = value;
+      if (this.asked !== value) return; // another one was chosen meanwhile, and its answer is to come
       this.touched = false;
+      this.asked = undefined;
       setText(this.note, error);
       // Refused: back to what the run uses. Taken: the next state brings it; until then it stays as chosen.
       if (error) {
         this.show(this.value);
         this.store.dropDraft(this.param.name);
-      } else {
-        this.value = value;
-        this.store.draftTaken(this.param.name, value);
-      }
+      } else this.store.draftTaken(this.param.name, value);
     });
   }
 }

@@ -86,6 +86,8 @@ class Custom:
             result = self.fn(batch.data, leaves)
         loss, metrics = read_result(result)
         found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        value = float(loss.detach())
+        reached: list[torch.Tensor] = []
         for index, gradient in enumerate(found):
             if gradient is None:
                 raise LossError(
@@ -93,16 +95,17 @@ class Custom:
                     "detaches it; a datum that should not count can be multiplied by 0, or left out of the batch",
                     index=index,
                 )
-            if not bool(torch.isfinite(gradient).all()):
-                position = int((~torch.isfinite(gradient)).nonzero()[0])
-                raise LossError(
-                    f"the gradient is {float(gradient[position]):g} at datum {index}, position {position} (loss "
-                    f"{float(loss.detach()):g}, log-probability {float(leaves[index].detach()[position]):g})",
-                    index=index,
-                )
-        value = float(loss.detach())
-        gradient = torch.cat([g for g in found if g is not None]).to(logprobs)
-        return value, gradient, {**metrics, "loss": value}
+            reached.append(gradient)
+        whole = torch.cat(reached)
+        odd = (~torch.isfinite(whole)).nonzero()
+        if len(odd):
+            index, position = batch.where(int(odd[0]))
+            raise LossError(
+                f"the gradient is {float(whole[odd[0]]):g} at datum {index}, position {position} (loss "
+                f"{value:g}, log-probability {float(logprobs[odd[0]]):g})",
+                index=index,
+            )
+        return value, whole.to(logprobs), {**metrics, "loss": value}
 
 
 Objective = Builtin | Custom

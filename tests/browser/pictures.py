@@ -20,10 +20,7 @@ __all__ = ["PICTURES", "main"]
 
 FOLDER = REPOSITORY / "notebooks" / "pictures"
 CELL = "import mint_lab as ml\n\nlab = ml.Workbench(seed=0)\nlab"
-RL = (
-    'import mint_lab as ml\n\nlab = ml.Workbench(recipe="rl", loss="ppo", updates_per_rollout=4, batch_size=8, '
-    "eval_every=4,\n                   learning_rate=2e-3, seed=0)\nlab"
-)
+RL = 'import mint_lab as ml\n\nlab = ml.Workbench(recipe="rl", loss="ppo", updates_per_rollout=4, seed=0)\nlab'
 COMPARE = 'import mint_lab as ml\n\nboth = ml.compare(["dpo", "simpo"], steps=120, seed=0)\nboth'
 IMPORTS = "import torch\nimport torch.nn.functional as F\nimport mint_lab as ml\n\n%load_ext mint_lab"
 FAILS = """\
@@ -59,7 +56,7 @@ def preference(notebook: Notebook) -> None:
 def reinforcement(notebook: Notebook) -> None:
     """A run of PPO: ratios against their limits, and what the model answered."""
     notebook.button("Start").click()
-    notebook.await_points("clip_frac", 2 * 40, timeout=400)
+    notebook.await_points("clip_frac", 2 * 78, timeout=400)
 
 
 def failed(notebook: Notebook) -> None:

@@ -104,6 +104,20 @@ class GuardedTrainer(ABC):
         warnings = [*record.warnings, *self._take_notes()]
         return replace(record, time=time.perf_counter() - started, warnings=warnings)
 
+    def unevaluated(self, *, started: float) -> StepRecord | None:
+        """The step that is made and waits for its evaluation, as it is; None where there is none. It waits no longer.
+
+        Args:
+            started: as in :meth:`step`.
+        """
+        record, self._made = self._made, None
+        if record is None:
+            return None
+        self.unfinished = None
+        note = "The run was stopped before this step could be evaluated"
+        warnings = [*record.warnings, *self._take_notes(), note]
+        return replace(record, time=time.perf_counter() - started, warnings=warnings)
+
     @abstractmethod
     def measure_baseline(self, plan: Plan) -> None:
         """Evaluate all that is held out once, before the first step."""

@@ -82,6 +82,7 @@ class Loop:
         self._load, self._open_store, self._summary = load, open_store, summary
         self._eval_every = eval_every
         self._store: RunStore | None = None
+        self._trainer: GuardedTrainer | None = None
         self._diagnosis = Diagnosis()
         self._changed = threading.Condition()
         self._asked: deque[Callable[[], None]] = deque()  # to be called between two steps
@@ -220,6 +221,8 @@ class Loop:
 
     def _rest(self, status: Status) -> None:
         """Be ``status``, which is not "running". Call with the lock held; the worker makes no step after this."""
+        if status == "stopped":
+            self._keep_unevaluated()
         if self._since is not None:
             self._clock += time.perf_counter() - self._since
             self._since = None
@@ -285,7 +288,7 @@ class Loop:
         return self._halt is not None or self._superseded()
 
     def _begin(self) -> tuple[GuardedTrainer, RunStore]:
-        trainer = self._load()
+        trainer = self._trainer = self._load()
         _latest[:] = [weakref.ref(trainer)]
         self._taken = self.plan
         trainer.asked = self._asked_to_break_off
@@ -321,6 +324,21 @@ class Loop:
             last=number >= plan.steps,
             started=time.perf_counter() - self.seconds,
         )
+        self._keep(record, plan, newest, trainer, store)
+
+    def _keep_unevaluated(self) -> None:
+        """A step whose update is made has changed the model: a run that ends there must not lose its record."""
+        trainer, store = self._trainer, self._store
+        if trainer is None or store is None or (plan := trainer.unfinished) is None:
+            return
+        record = trainer.unevaluated(started=time.perf_counter() - self.seconds)
+        if record is not None:
+            with contextlib.suppress(OSError):  # it is in `records` all the same
+                self._keep(record, plan, plan, trainer, store)
+
+    def _keep(self, record: StepRecord, plan: Plan, newest: Plan, trainer: GuardedTrainer, store: RunStore) -> None:
+        """Record a step that was made with ``plan``, on disk first; ``newest`` is what edits have made of the plan."""
+        number = record.step
         diagnosed = self._diagnosis.update([*self.records[-self._diagnosis.window :], record])
         late = [
             f"Step {number} ends with the loss and settings that it was begun with, because its gradient had been "

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mint_lab.errors import ModelError
-from mint_lab.runs import Run
+from mint_lab.runs import Run, load_run
 
 from .bigram import BigramClient, BigramSampler
 from .conftest import TIMEOUT, finish, timeless
@@ -98,6 +98,24 @@ def held_up(make_run: Callable[..., Run], call: str, step: int, **options: Any) 
     assert run.wait(TIMEOUT, check=False)
     assert (run.status, run.steps_done) == ("paused", step - 1)
     return run
+
+
+def test_a_step_that_is_made_outlives_a_run_that_is_stopped_before_its_evaluation(make_run: Callable[..., Run]) -> None:
+    run = held_up(make_run, "forward", 2)
+    assert run.client.calls.count("optim_step") == 2
+    run.stop()
+    assert (run.status, run.steps_done) == ("stopped", 2)
+    last = run.records[-1]
+    assert (last.step, last.held_out) == (2, {})
+    assert last.warnings[-1] == "The run was stopped before this step could be evaluated"
+    assert last.metrics["loss"] > 0
+    assert load_run(run.folder).records == run.records
+
+
+def test_a_gradient_that_is_not_applied_leaves_no_record(make_run: Callable[..., Run]) -> None:
+    run = held_up(make_run, "optim_step", 2).stop()
+    assert (run.status, run.steps_done) == ("stopped", 1)
+    assert run.client.calls.count("optim_step") == 1
 
 
 @pytest.mark.parametrize("call", ["optim_step", "forward"])

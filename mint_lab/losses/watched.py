@@ -83,7 +83,7 @@ class WatchedLoss:
         try:
             result = call_guarded(self.fn, args, give_up=self._give_up, printed=printed)
         except LossInterrupted as error:
-            raise self._interrupted(error) from error.__cause__
+            raise self._interrupted(error, logprobs_list) from error.__cause__
         except (MintLabError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -102,8 +102,10 @@ class WatchedLoss:
     def _give_up(self, seconds: float) -> bool:
         return self.asked() and seconds > max(self.patience, 2 * self._longest)
 
-    def _interrupted(self, error: LossInterrupted) -> LossInterrupted:
-        text = f"the loss had not returned after {error.seconds:.1f} s; {error}. No weight was changed. "
+    def _interrupted(self, error: LossInterrupted, logprobs_list: list[torch.Tensor]) -> LossInterrupted:
+        text = f"the loss had not returned after {error.seconds:.1f} s; {error}. "
+        if any(lp.requires_grad for lp in logprobs_list):  # an evaluation comes after the update
+            text += "No weight was changed. "
         text += "Look for a loop that does not end" if not error.stuck else "Look for a call that waits"
         return LossInterrupted(text, stuck=error.stuck, seconds=error.seconds)
 

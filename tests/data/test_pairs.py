@@ -202,7 +202,7 @@ def test_a_bad_pair_is_named() -> None:
         ("a.jsonl", b"\n[1, 2]\n", "a.jsonl, line 2 holds list, expected an object"),
         ("a.jsonl", b"\xff\xfe", "a.jsonl cannot be read as .jsonl"),
         ("a.jsonl.gz", b"plain", "cannot be read as .jsonl.gz"),
-        ("a.jsonl.gz", gzip.compress(json.dumps(ROWS[0]).encode())[:-9], "cannot be read as .jsonl.gz"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(ROWS[0]).encode(), mtime=0)[:-9], "cannot be read as .jsonl.gz"),
         ("a.parquet", b"plain", "a.parquet is not Parquet"),
         ("a.csv", b"a,b", "a.csv ends with '.csv', expected .jsonl, .jsonl.gz or .parquet"),
     ],

@@ -36,7 +36,7 @@ from ..losses.custom import spec_of
 from ..losses.origin import FUTURE, imports_for, source_from
 from ..losses.preflight import Report, preflight
 from ..losses.report import TINTS
-from ..runs.samples import made_up_data, sample_data, sample_pace
+from ..runs.samples import losses_in_use, made_up_data, sample_data, sample_pace
 from .mark import leave_refusal, mark, not_registered
 from .source import cell_source, compile_cell, shown_short
 
@@ -53,11 +53,13 @@ class LossCell:
         spec: the registered loss.
         report: what preflight found; None: it was skipped.
         cell: the text of a cell to go on from, where there was none (``--from``).
+        others: what the runs under way use, where that is not this loss.
     """
 
     spec: LossSpec
     report: Report | None
     cell: str = ""
+    others: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         found = UNCHECKED if self.report is None else repr(self.report)
@@ -79,6 +81,11 @@ class LossCell:
         settings = ", ".join(f"{p.name} {p.default:g}" for p in self.spec.params)
         head = f"{self.spec.label} registered" + (f" ({settings})" if settings else "")
         first = LOSSES.first(self.spec.name)
+        if self.others:
+            head += (
+                f"; the run goes on with {' and '.join(self.others)} until you choose {self.spec.name} in the page, "
+            )
+            head += f"or call run.set_loss({self.spec.name!r})"
         if first.family == "custom":
             return head
         return f"{head} in place of the bundled {first.label}; mint_lab.LOSSES.restore({first.name!r}) brings that back"
@@ -173,7 +180,8 @@ def run_cell(line: str, cell: str, namespace: dict[str, Any]) -> LossCell:
         spec = replace(spec, separable=bool(report.separable), parts=parts)
     shown = f"%%loss {options.line()}\n{cell}" if copied is not None else ""
     namespace.update(found.names)
-    return LossCell(LOSSES.register(spec), report, shown)
+    used = losses_in_use()
+    return LossCell(LOSSES.register(spec), report, shown, others=() if name in used else tuple(sorted(used)))
 
 
 def _like(spec: LossSpec, origin: LossSpec) -> LossSpec:

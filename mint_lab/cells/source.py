@@ -91,7 +91,8 @@ def compile_cell(  # noqa: PLR0917
 ) -> CellFunction:
     """Run a cell's source in a scope of its own and pick the function it is about.
 
-    That is the one called ``name``, or else the last one the cell defines that can be called with two arguments.
+    That is the one called ``name``, or else the last one the cell defines that can be called with two arguments and is
+    no helper of another.
 
     Args:
         source: as :func:`cell_source` makes it.
@@ -119,8 +120,16 @@ def compile_cell(  # noqa: PLR0917
     if not defined:
         raise ConfigError(f"the cell defines no function for the {kind} {name!r}; expected\n{_SHAPE[kind](name)}")
     named = [f for f in defined if f.__name__ == name]
-    fn = named[-1] if named else max(defined, key=lambda f: f.__code__.co_firstlineno)
+    helpers = {name for f in functions for name in _named_in(f.__code__) - {f.__name__}}
+    heads = [f for f in defined if f.__name__ not in helpers] or defined
+    fn = named[-1] if named else max(heads, key=lambda f: f.__code__.co_firstlineno)
     return CellFunction(fn, source, filename, names)
+
+
+def _named_in(code: CodeType) -> set[str]:
+    """Names that code looks up, and the functions inside it."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*map(_named_in, inner))
 
 
 def _takes_two(fn: FunctionType) -> bool:

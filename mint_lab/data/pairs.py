@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import DataError
-from .render import Message, Prompt, encode_completion, encode_prompt, fit, to_datum
+from .render import Message, Prompt, Rendered, encode_completion, encode_prompt, fit, lost, to_datum
 from .sources import rows
 from .tasks import addition_problems, mistake
 
@@ -110,7 +110,7 @@ def pairs_to_data(
 
     Both sides of a pair have exactly the same prompt tokens, also where ``max_length`` (tokens) cuts it: the prompt
     loses its beginning by the same amount on both sides, and only a completion that does not fit by itself loses its
-    end. How many did is said in one ``UserWarning``.
+    end. How many of either did is said in one ``UserWarning``.
 
     Raises:
         ConfigError: ``tokenizer`` is none.
@@ -118,7 +118,8 @@ def pairs_to_data(
             ``error.index`` is the place of the pair.
     """
     data: list[Datum] = []
-    cut = same = 0
+    every: list[Rendered] = []
+    same = 0
     for index, pair in enumerate(load_pairs(pairs)):
         try:
             sides = [encode_completion(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
@@ -126,17 +127,15 @@ def pairs_to_data(
         except DataError as error:
             message = str(error).removeprefix(f"field {error.field!r}: ")
             raise DataError(message, index=index, field=error.field) from error
-        cut += rendered.cut
+        every.append(rendered)
         same += rendered.completions[0] == rendered.completions[1]
         length = len(rendered.prompt)
         data += [to_datum(rendered.prompt + completion, length) for completion in rendered.completions]
-    if cut or same:
-        warnings.warn(
-            f"{cut} of {len(data)} completions do not fit into {max_length} tokens and lost their end"
-            + (f"; {same} pairs have two equal sides as tokens and teach nothing" if same else ""),
-            UserWarning,
-            stacklevel=2,
-        )
+    cut = lost(every)
+    found = [f"of what does not fit into {max_length} tokens, {cut}"] if cut else []
+    found += [f"{same} pairs have two equal sides as tokens and teach nothing"] if same else []
+    if found:
+        warnings.warn("; ".join(found), UserWarning, stacklevel=2)
     return data
 
 

@@ -7,7 +7,7 @@ prompt and what a sampler sees when it continues that prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +16,7 @@ from ..errors import ConfigError, DataError
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["Message", "Prompt", "Rendered", "encode", "encode_completion", "encode_prompt", "fit", "to_datum"]
+__all__ = ["Message", "Prompt", "Rendered", "encode", "encode_completion", "encode_prompt", "fit", "lost", "to_datum"]
 
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = "str | Sequence[Message]"
@@ -33,11 +33,23 @@ class Rendered:
         prompt: token ids, the same for every completion.
         completions: token ids of each, ending with the end-of-text token unless cut.
         cut: how many completions lost their end.
+        shortened: whether the prompt lost its beginning.
     """
 
     prompt: list[int]
     completions: list[list[int]]
     cut: int = 0
+    shortened: bool = False
+
+
+def lost(rendered: Iterable[Rendered]) -> str:
+    """How many completions and prompts were cut, in words; "" where none was."""
+    every = list(rendered)
+    completions, ends = sum(len(one.completions) for one in every), sum(one.cut for one in every)
+    begins = sum(one.shortened for one in every)
+    parts = [f"{ends} of {completions} completions lost their end"] if ends else []
+    parts += [f"{begins} of {len(every)} prompts lost their beginning"] if begins else []
+    return " and ".join(parts)
 
 
 def encode(tokenizer: Any, prompt: Prompt, completion: str, *, max_length: int | None = None) -> tuple[list[int], int]:
@@ -160,7 +172,7 @@ def fit(prompt: list[int], completions: list[list[int]], max_length: int | None)
     kept = [tokens[:room] for tokens in completions]
     space = max_length - max(map(len, kept))
     cut = sum(len(tokens) > room for tokens in completions)
-    return Rendered(prompt[-space:], kept, cut)
+    return Rendered(prompt[-space:], kept, cut, shortened=len(prompt) > space)
 
 
 def _array(name: str, value: Any, length: int) -> Any:

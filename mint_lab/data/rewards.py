@@ -138,8 +138,8 @@ def grade(reward: Reward, response_text: str, example: Any, *, index: int, promp
             f"{reward.label}: {type(error).__name__}: {error}, {place}; {_fields(example)}", **about
         ) from error
     if not isinstance(value, Real):
-        kind = type(value).__name__
-        raise RewardError(f"{reward.label}: returned {_short(value)} ({kind}), expected a number, {place}", **about)
+        found = "None" if value is None else f"{_short(value)} ({type(value).__name__})"
+        raise RewardError(f"{reward.label}: returned {found}, expected a number, {place}", **about)
     number = float(value)
     if not math.isfinite(number):
         raise RewardError(f"{reward.label}: returned {number}, expected a finite number, {place}", **about)

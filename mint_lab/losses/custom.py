@@ -26,6 +26,7 @@ __all__ = ["RUN_SETTINGS", "Range", "loss", "params_of", "spec_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_MATH = re.compile(r":math:`([^`]*)`")
 # Settings of every run. A loss with a setting of that name could not be told apart from them.
 RUN_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size", "steps")
 
@@ -121,10 +122,22 @@ def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = ""
     name = "custom_loss" if name == "lambda" else name
     if not name.isidentifier():
         raise ConfigError(f"{name!r} cannot name a loss; use letters, digits and underscores, not a digit first")
-    summary = (inspect.getdoc(fn) or "").strip().split("\n", 1)[0] if hasattr(fn, "__name__") else ""
+    summary, formula = _described(inspect.getdoc(fn) or "") if hasattr(fn, "__name__") else ("", "")
     params = params_of(fn, name)
     inputs = (REFERENCE,) if _names_reference(getattr(inspect.unwrap(fn), "__code__", None)) else ()
-    return LossSpec(name=name, family="custom", fn=fn, summary=summary, inputs=inputs, params=params, source=source)
+    return LossSpec(
+        name=name, family="custom", fn=fn, summary=summary, formula=formula, inputs=inputs, params=params, source=source
+    )
+
+
+def _described(docstring: str) -> tuple[str, str]:
+    """A docstring's first paragraph without its mathematics, and the first formula in it."""
+    text = " ".join(docstring.strip().split("\n\n", 1)[0].split())
+    found = _MATH.search(text)
+    if found is None:
+        return docstring.strip().split("\n", 1)[0], ""
+    rest = _MATH.sub("", f"{text[: found.start()].rstrip(' ,:')} {text[found.end() :]}")
+    return re.sub(r"\s+([.,;]|$)", r"\1", " ".join(rest.split())), found[1]
 
 
 def _names_reference(code: CodeType | None) -> bool:
@@ -166,7 +179,11 @@ def loss(
 
     def register(function: F) -> F:
         spec = spec_of(function, name)
-        LOSSES.register(replace(spec, formula=formula, summary=summary or spec.summary, inputs=inputs or spec.inputs))
+        LOSSES.register(
+            replace(
+                spec, formula=formula or spec.formula, summary=summary or spec.summary, inputs=inputs or spec.inputs
+            )
+        )
         return function
 
     return register if fn is None else register(fn)

@@ -79,6 +79,7 @@ class GuardedTrainer(ABC):
         self._watched: WatchedLoss | None = None
         self._bound: tuple[Any, ...] = ()
         self._notes: list[str] = []
+        self._told: set[str] = set()  # labels of losses whose metrics bear a name of ours
 
     def step(self, number: int, plan: Plan, *, evaluate: bool, last: bool, started: float) -> StepRecord:
         """Make optimizer step ``number`` and measure it, or what is left of it where it failed on the way.
@@ -177,7 +178,16 @@ class GuardedTrainer(ABC):
             raise
         self._gradient = None
         self.pace = len(data), time.perf_counter() - began
-        return measured, updated, gradient.metrics
+        return measured, updated, self._own(plan, gradient.metrics, {*updated, "tokens_per_s"})
+
+    def _own(self, plan: Plan, metrics: dict[str, float], ours: set[str]) -> dict[str, float]:
+        """What a loss says of a batch, without what only the trainer can know."""
+        taken = sorted(metrics.keys() & ours)
+        if taken and plan.loss.label not in self._told:
+            self._told.add(plan.loss.label)
+            names, what = " and ".join(map(repr, taken)), "a number" if len(taken) == 1 else "numbers"
+            self._notes.append(f"{plan.loss.label} reports {names}, {what} of the trainer's own: call it otherwise")
+        return {name: value for name, value in metrics.items() if name not in ours}
 
     def _measured(self, measure: Callable[[], T], unmeasured: T) -> T:
         try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .guarded import GuardedTrainer
     from .store import RunStore
 
-__all__ = ["Loop", "latest_trainer"]
+__all__ = ["Loop", "latest_trainer", "losses_in_use"]
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["loss", "reward"]
@@ -368,6 +368,11 @@ class Loop:
 def latest_trainer() -> GuardedTrainer | None:
     """The trainer of the run that began or went on last, if it is still there."""
     return _latest[0]() if _latest else None
+
+
+def losses_in_use() -> set[str]:
+    """Names of the losses of all runs that are under way, paused ones among them."""
+    return {loop.plan.loss.name for loop in list(_live) if loop.status in ("running", "paused")}
 
 
 @atexit.register

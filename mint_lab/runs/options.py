@@ -6,6 +6,7 @@ What trainers elsewhere call the same thing is looked up first, then the setting
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..errors import ConfigError
 from ..losses import LOSSES, LossSpec
 from ..losses.custom import spec_of
 
-__all__ = ["check_options"]
+__all__ = ["check_options", "check_whole"]
 
 # Names of TRL's, transformers' and others' trainers.
 ELSEWHERE = {
@@ -44,6 +45,16 @@ ELSEWHERE = {
     "train_dataset": "data",
 }
 CUT = {"max_length", "max_seq_length", "max_prompt_length"}
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise :class:`ConfigError` where ``value`` is no whole number of ``least`` or more; a numpy number is one too."""
+    try:
+        whole = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        whole = False
+    if not whole:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number from {least} up")
 
 
 def check_options(

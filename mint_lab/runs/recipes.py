@@ -17,6 +17,7 @@ rl          those of ``mint_lab.metrics.policy`` and ``rollout``; held out rewar
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ import torch
 
 from ..data.completions import load_completions
 from ..data.pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
-from ..data.render import encode, to_datum
+from ..data.render import Rendered, encode_completion, encode_prompt, fit, lost, to_datum
 from ..errors import ConfigError, DataError, one_of
 from ..losses import LOSSES, LossSpec
 from ..losses.contract import Family
@@ -254,18 +255,27 @@ class Sft:
         ``prompt`` and ``completion`` (or ``response``), ``question`` and ``answer``, or pairs (the chosen side).
         """
         train, test = _train_and_held_out(data, held_out, seed, load_completions)
+        every: list[Rendered] = []
 
         def tokenize(index: int, prompt: Any, completion: str) -> Datum:
             try:
-                return to_datum(*encode(tokenizer, prompt, completion, max_length=max_length))
+                one = fit(
+                    encode_prompt(tokenizer, prompt), [encode_completion(tokenizer, prompt, completion)], max_length
+                )
             except DataError as error:
                 message = str(error).removeprefix(f"field {error.field!r}: ")
                 raise DataError(message, index=index, field=error.field) from error
+            every.append(one)
+            return to_datum(one.prompt + one.completions[0], len(one.prompt))
 
         examples = [tokenize(i, *_sides(item)) for i, item in enumerate(train)]
         if all(isinstance(item, Pair) for item in test):
-            return _SftJob(examples, pairs_to_data(test, tokenizer, max_length=max_length), held_out_unit=2)
-        return _SftJob(examples, [tokenize(i, *_sides(x)) for i, x in enumerate(test)], held_out_unit=1)
+            job = _SftJob(examples, pairs_to_data(test, tokenizer, max_length=max_length), held_out_unit=2)
+        else:
+            job = _SftJob(examples, [tokenize(i, *_sides(x)) for i, x in enumerate(test)], held_out_unit=1)
+        if cut := lost(every):
+            warnings.warn(f"of what does not fit into {max_length} tokens, {cut}", UserWarning, stacklevel=2)
+        return job
 
 
 def _sides(item: Any) -> tuple[Any, str]:

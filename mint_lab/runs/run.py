@@ -30,6 +30,7 @@ from .failure import RunFailure
 from .follow import follow_registries
 from .loading import ONE_AT_A_TIME, load_trainer
 from .loop import Loop
+from .options import check_whole
 from .plan import Plan, resolve_loss
 from .recipes import check_loss, check_model, recipe_named
 from .record import Edit, LossVersion, Status, StepRecord
@@ -110,8 +111,8 @@ class Run:
         spec = resolve_loss(self._recipe.default_loss if loss is None else loss)
         check_loss(self._recipe, spec)
         check_model(base_model)
-        if eval_every < 1:
-            raise ConfigError(f"eval_every is {eval_every!r}, expected a whole number of steps from 1 up")
+        for number, value, least in (("eval_every", eval_every, 1), ("rank", rank, 1), ("seed", seed, 0)):
+            check_whole(number, value, least)
         plan = Plan.first(
             spec,
             loss_config or {},

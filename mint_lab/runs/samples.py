@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .loop import latest_trainer
+from .loop import latest_trainer, losses_in_use
 
 if TYPE_CHECKING:
     from ..losses import LossSpec
     from ..types import Datum
 
-__all__ = ["made_up_data", "sample_data", "sample_pace"]
+__all__ = ["losses_in_use", "made_up_data", "sample_data", "sample_pace"]
 
 ITEMS = 4
 VOCABULARY = 50

@@ -247,6 +247,11 @@ class SavedRun:
     losses: list[LossVersion]
     notes: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        facts = {key: self.settings.get(key, "?") for key in ("name", "loss", "status", "steps")}
+        steps = f"step {len(self.records)}/{facts['steps']}"
+        return f"SavedRun({str(self.folder)!r}, {facts['name']}: {facts['loss']}, {facts['status']}, {steps})"
+
     @property
     def baseline(self) -> dict[str, float]:
         """Held-out metrics before training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ def shell() -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
-def no_earlier_run() -> None:
-    """Preflight takes the data of the latest run, also of another test's."""
+def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preflight takes the data of the latest run, and a cell tells what paused runs use: also of another test's."""
     loop._latest.clear()
+    monkeypatch.setattr(loop, "_live", weakref.WeakSet())

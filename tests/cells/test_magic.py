@@ -112,6 +112,9 @@ def test_which_function_is_meant() -> None:
     other = GOOD.replace("def my_loss", "def other")
     assert run_cell("x", f"{GOOD}\n{other}", {}).spec.fn.__name__ == "other"  # the last one
     assert run_cell("my_loss", f"{GOOD}\n{other}", {}).spec.fn.__name__ == "my_loss"  # the one of that name
+    apart = GOOD.replace("beta * (chosen - rejected)", "scaled(beta, chosen - rejected)")
+    apart += "\ndef scaled(beta, margins):\n    return beta * margins\n"
+    assert run_cell("z", apart, {}).spec.fn.__name__ == "my_loss"  # the one that calls the other
     helper = f"{GOOD}\ndef helper(x):\n    return x\n"
     assert run_cell("y", helper, {}).spec.fn.__name__ == "my_loss"  # the one that can be called
     with pytest.raises(ConfigError, match="defines no function"):
@@ -284,6 +287,21 @@ def test_the_report_beside_a_running_job_says_what_a_step_takes(tmp_path: Any) -
     assert cell.report is not None
     assert "a step of the run loaded last, with 36 datums, " in cell._repr_html_()
     assert "datums," not in repr(cell)  # what differs from time to time is no part of the text
+
+
+def test_a_loss_that_the_run_does_not_use_says_how_it_would(tmp_path: Any) -> None:
+    from mint_lab.runs import Run
+    from tests.runs.bigram import BigramClient, letter_pairs
+
+    assert "run.set_loss" not in repr(run_cell("my_loss", GOOD, {}))
+    run = Run(client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
+    assert run.step(2).wait(30)
+    head = repr(run_cell("my_loss", GOOD, {})).partition("\n")[0]
+    assert "the run goes on with pairwise_preference until" in head
+    assert "run.set_loss('my_loss')" in head
+    run.set_loss("my_loss")
+    assert "run.set_loss" not in repr(run_cell("my_loss", GOOD, {}))
+    run.stop()
 
 
 def test_a_loss_for_other_data_than_those_of_the_loaded_run(tmp_path: Any) -> None:

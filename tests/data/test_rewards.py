@@ -115,7 +115,7 @@ def test_what_counts_as_a_number(value: Any) -> None:
     [
         (float("nan"), "returned nan, expected a finite number"),
         (float("inf"), "returned inf, expected a finite number"),
-        (None, "returned 'None' (NoneType), expected a number"),
+        (None, "returned None, expected a number"),
         ("1", "returned '1' (str), expected a number"),
         ([1], "returned '[1]' (list), expected a number"),
     ],

@@ -34,6 +34,19 @@ def test_the_decorator_registers_and_returns_the_function() -> None:
     assert LOSSES["mine"].version == 2
 
 
+def test_mathematics_in_a_docstring_is_the_formula_and_no_part_of_the_summary() -> None:
+    def mine(data: Any, logprobs_list: Any) -> Any:
+        r"""DPO, :math:`-\frac1n\sum \log\sigma(d)`
+        with :math:`d` the difference.
+
+        And :math:`more`.
+        """
+
+    spec = spec_of(mine)
+    assert spec.formula == r"-\frac1n\sum \log\sigma(d)"
+    assert spec.summary == "DPO with the difference."
+
+
 def test_the_decorator_takes_name_formula_and_summary() -> None:
     loss(name="other", formula="x^2", summary="A square.")(lambda data, logprobs_list: None)
     assert (LOSSES["other"].formula, LOSSES["other"].summary) == ("x^2", "A square.")

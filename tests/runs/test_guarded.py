@@ -167,3 +167,16 @@ def test_a_step_that_cannot_be_measured_is_made_and_told(
     assert ["nll" in record.metrics for record in run.records] == [True, False, True]
     assert run.records[1].metrics["grad_norm"] > 0
     assert torch.equal(run.client.table, finish(make_run("sft", steps=3)).client.table)
+
+
+def test_a_loss_cannot_report_what_only_the_trainer_knows(make_run: Callable[..., Run]) -> None:
+    def boasting(data: Any, logprobs_list: Any) -> Any:
+        return -sum(lp.sum() for lp in logprobs_list), {"grad_norm": 0.0, "tokens_per_s": 1.0, "mine": 7.0}
+
+    run = finish(make_run(loss=boasting, steps=2))
+    assert list(run.history["mine"]) == [7.0, 7.0]
+    assert (run.history["grad_norm"] > 0).all()
+    assert (run.history["tokens_per_s"] != 1.0).all()
+    told = [note for record in run.records for note in record.warnings if "call it otherwise" in note]
+    assert len(told) == 1
+    assert told[0].startswith("boasting v1 reports 'grad_norm' and 'tokens_per_s', numbers of the trainer's own")

@@ -162,3 +162,12 @@ def test_which_losses_a_recipe_takes() -> None:
         check_loss(recipe_named("sft"), LOSSES["ppo"])
     with pytest.raises(ConfigError, match="did you mean 'sft'"):
         recipe_named("sfft")
+
+
+def test_sft_tells_what_was_cut() -> None:
+    """Room for 6 tokens: 'abc', 'xy' and an end fit; of 'abcdef' three are lost; 'uvwxyz' alone is too long."""
+    rows = [{"prompt": "abc", "completion": "xy"}, {"prompt": "abcdef", "completion": "xy"}]
+    rows.append({"prompt": "a", "completion": "uvwxyz"})
+    told = "6 tokens, 1 of 4 completions lost their end and 1 of 4 prompts lost their beginning$"
+    with pytest.warns(UserWarning, match=told):
+        Sft().prepare(CharTokenizer(), rows, rows[:1], seed=0, max_length=6)

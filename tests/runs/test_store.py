@@ -64,6 +64,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert saved.edits == EDITS
     assert saved.losses == LOSSES
     assert saved.notes == []
+    assert repr(saved) == f"SavedRun({str(tmp_path / 'deep' / 'run')!r}, ?: ?, finished, step 3/?)"
     assert saved.settings["seed"] == 3
     assert math.isnan(saved.baseline["loss"])
     assert saved.baseline["pair_accuracy"] == 0.25

@@ -27,8 +27,7 @@ RECENT = 5  # rollouts that a share is taken over
 COLLAPSED = 0.1  # entropy against its highest in the window
 ENTROPY_ROLLOUTS, FLAT_ROLLOUTS = 10, 30
 TRUNCATED = 0.1  # share of responses
-UNCLIPPED_STEPS = 3  # before it is worth a word, and until when
-UNCLIPPED_UNTIL = 20
+UNCLIPPED_STEPS = 3  # before it is worth a word
 
 
 def rl_findings(recent: Sequence[StepRecord]) -> dict[str, str]:
@@ -89,13 +88,13 @@ def _never_clipped(recent: Sequence[StepRecord]) -> str:
     settings = last.settings
     once = settings.get("rollout/updates_per_rollout") == 1 and settings.get("rollout/minibatches") == 1
     on_policy = once and settings.get("rollout/delay") == 0
-    if not on_policy or not UNCLIPPED_STEPS <= last.step <= UNCLIPPED_UNTIL or len(trained) < UNCLIPPED_STEPS:
+    if not on_policy or len(trained) < UNCLIPPED_STEPS or _changed_sampler(last)[0]:
         return ""
     if any(r.metrics["clip_frac/low"] + r.metrics["clip_frac/high"] > 0 for r in trained):
         return ""
     return (
-        f"For information: nothing was clipped in {len(trained)} steps. Each rollout is used for one update, whose "
-        "ratio is 1, so this loss acts as plain policy gradient; updates_per_rollout=2 or more brings the clip to bear"
+        f"For information: nothing was clipped in the last {len(trained)} updates, because there is one update per "
+        "rollout: ratios stay 1, and the loss acts as plain policy gradient. updates_per_rollout=4 makes them move"
     )
 
 

@@ -94,10 +94,13 @@ def test_no_clip_with_one_update_is_information() -> None:
     once = {"rollout/updates_per_rollout": 1.0}
     quiet = [record(k, settings=once, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 30)]
     text = findings(quiet[:5])["never clipped"]
-    assert text.startswith("For information: nothing was clipped in 5 steps")
+    assert text.startswith("For information: nothing was clipped in the last 5 updates, because there is one update")
+    assert "updates_per_rollout=4 makes them move" in text
     assert findings(quiet[:2]) == {}, "too early"
-    assert findings(quiet[:29]) == {}, "said long enough"
+    assert set(findings(quiet)) == {"never clipped"}, "still true, and a page may be looked at when the run has ended"
     assert findings([record(k, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 6)]) == {}, "two updates"
+    hot = {**once, "rollout/temperature": 0.9}  # there the ratios are not 1
+    assert findings([record(k, settings=hot, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 6)]) == {}
     delayed = {**once, "rollout/delay": 4.0}
     assert findings([record(k, settings=delayed, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 6)]) == {}
 
@@ -153,3 +156,12 @@ def test_a_reward_that_does_not_move() -> None:
 def test_a_policy_loss_is_not_said_to_diverge() -> None:
     losses = [0.1] * 10 + [9.0] * 15
     assert "diverging" not in findings([record(k + 1, loss=x, reward=0.3 + 0.01 * k) for k, x in enumerate(losses)])
+
+
+def test_a_policy_loss_is_not_held_against_its_first_value() -> None:
+    losses = [0.1, 5.0, 9.0, 7.0, 8.0, 9.0, 9.0, 9.0]
+    records = [record(k + 1, loss=x, reward=0.3 + 0.01 * k) for k, x in enumerate(losses)]
+    assert "diverging" not in findings(records)
+    for one in records:  # a custom loss that has no ratio
+        del one.metrics["ratio/mean"]
+    assert "diverging" not in findings(records)

@@ -27,6 +27,7 @@ from tests.ui.scripted import ScriptedRun, record
 rng = random.Random(0)
 run = ScriptedRun(400)
 run.append(*(record(step, 400, rng) for step in range(1, 401)))
+run.records[-1].histograms["margin"][-1] += 3
 run.edits.extend([Edit(101, "loss", "hinge v1"), Edit(250, "setting", "beta 2")])
 run.status = "finished"
 charts = LiveCharts(run)
@@ -38,10 +39,11 @@ from mint_lab.runs.record import HISTOGRAM_EDGES
 def at(step):
     made = run.records[step - 1]
     held = [r for r in run.records[:step] if r.held_out][-1]
+    ends = [held.histograms["margin"][i] > 0 for i in (0, -1)]
     bins = list(zip(held.histograms["margin"], HISTOGRAM_EDGES["margin"]))
     above = 100 * sum(count for count, low in bins if low >= 0) / sum(count for count, _ in bins)
-    return {**made.metrics, **{f"held_out/{k}": v for k, v in held.held_out.items()}, "above 0": above}
-print(json.dumps({str(step): at(step) for step in (100, 200, 300)}))
+    return {**made.metrics, **{f"held_out/{k}": v for k, v in held.held_out.items()}, "above 0": above, "ends": ends}
+print(json.dumps({str(step): at(step) for step in (100, 200, 300, 400)}))
 """
 CSV = "from mint_lab.runs.store import history_frame\nprint(history_frame(run.records).to_csv())"
 STEPS = ["loss", "pair_accuracy", "mean_margin", "logps", "grad_norm"]
@@ -61,7 +63,7 @@ def _shown(open_notebook: Open) -> Notebook:
 
 
 @pytest.fixture(scope="module")
-def numbers_at(notebook: Notebook) -> dict[str, dict[str, float]]:
+def numbers_at(notebook: Notebook) -> dict[str, dict[str, Any]]:
     """What the run recorded, by step."""
     return json.loads(notebook.run_cell(1))
 
@@ -111,7 +113,7 @@ def x_of(notebook: Notebook, name: str, step: float) -> tuple[float, float]:
 
 
 def test_pointing_at_one_chart_shows_the_numbers_of_all(
-    notebook: Notebook, numbers_at: dict[str, dict[str, float]]
+    notebook: Notebook, numbers_at: dict[str, dict[str, Any]]
 ) -> None:
     latest = values(notebook, "loss")
     for step in (100, 300):
@@ -136,7 +138,36 @@ def test_pointing_at_one_chart_shows_the_numbers_of_all(
     expect(notebook.widget.locator(".ml-cursor:visible")).to_have_count(0)
 
 
-def test_arrow_keys_walk_through_the_steps(notebook: Notebook, numbers_at: dict[str, dict[str, float]]) -> None:
+def test_the_latest_numbers_are_those_at_the_last_step(
+    notebook: Notebook, numbers_at: dict[str, dict[str, Any]]
+) -> None:
+    latest = {name: values(notebook, name) for name in STEPS}
+    for name, metric in (("loss", "loss"), ("grad_norm", "grad_norm"), ("mean_margin", "mean_margin")):
+        assert latest[name]["training"] == pytest.approx(numbers_at["400"][metric], rel=2e-3), name
+    # The mouse is on no step: a key is, and goes to the end.
+    plot(notebook, "loss").focus()
+    notebook.page.keyboard.press("ArrowLeft")
+    notebook.page.keyboard.press("PageDown")
+    expect(notebook.chart("loss").locator(".ml-unit")).to_have_text("step 400")
+    assert {name: values(notebook, name) for name in STEPS} == latest
+
+
+def test_the_ends_of_the_margins_say_that_they_are_open(
+    notebook: Notebook, numbers_at: dict[str, dict[str, Any]]
+) -> None:
+    ticks = notebook.chart("margin").locator(".xtick text")
+    below, above = numbers_at["400"]["ends"]
+    assert above
+    low = "\N{MINUS SIGN}20"
+    expect(ticks).to_have_text([f"≤ {low}" if below else low, "\N{MINUS SIGN}10", "0", "10", "≥ 20"])
+    toggle = notebook.chart("margin").get_by_role("button", name="over time")
+    toggle.click()
+    expect(notebook.chart("margin").locator(".ytick text").last).to_have_text("≥ 20")
+    toggle.click()
+    expect(ticks.last).to_have_text("≥ 20")
+
+
+def test_arrow_keys_walk_through_the_steps(notebook: Notebook, numbers_at: dict[str, dict[str, Any]]) -> None:
     unit = notebook.chart("mean_margin").locator(".ml-unit")
     plot(notebook, "loss").focus()
     notebook.page.keyboard.press("ArrowLeft")
@@ -265,7 +296,7 @@ def test_a_chart_is_shown_large_and_small_again(notebook: Notebook) -> None:
 
 
 def test_margins_over_time_are_a_map_with_the_shares_of_each_step(
-    notebook: Notebook, numbers_at: dict[str, dict[str, float]]
+    notebook: Notebook, numbers_at: dict[str, dict[str, Any]]
 ) -> None:
     margins = notebook.chart("margin")
     latest = values(notebook, "margin")
@@ -296,7 +327,7 @@ def download(notebook: Notebook, name: str) -> tuple[str, bytes]:
 
 def test_the_charts_can_be_taken_away(notebook: Notebook) -> None:
     name, data = download(notebook, "PNG")
-    assert name == "preference-pairwise_preference-step400.png"
+    assert name == "preference-hinge-step400.png"  # the loss that made the last step, not the one that is chosen
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     box = notebook.widget.locator(".ml-grid").first.bounding_box()
     assert box is not None

@@ -52,6 +52,11 @@ def test_pause_step_resume_and_stop(scripted: Open) -> None:
     notebook.button("Step").click()
     notebook.await_status("paused")
     notebook.await_points("grad_norm", 1)
+    expect(notebook.widget.locator(".ml-line")).to_contain_text("Paused after 1 step.")
+    # A line of one point is drawn as a point, in the middle of its axis.
+    expect(notebook.chart("grad_norm").locator(".scatterlayer .point")).to_have_count(1)
+    low, high = notebook.chart("grad_norm").locator(".ml-plot").evaluate("(plot) => plot._fullLayout.yaxis.range")
+    assert high - low > 0.8 * float(notebook.chart("grad_norm").get_attribute("data-last") or 0)
     notebook.button("Resume").click()
     notebook.await_points("grad_norm", 10)
     expect(notebook.button("Step")).to_be_disabled()
@@ -99,6 +104,46 @@ def test_a_slider_an_entry_and_another_loss_take_effect_and_leave_marks(scripted
     unusable = notebook.widget.locator("option[value='ppo']")
     assert unusable.is_disabled()
     assert "needs logprobs and advantages" in (unusable.text_content() or "")
+
+
+LONG = ["dpo", "kto", "orpo", "nca_pair", "robust_dpo", "cpo", "apo_down", "simpo"]
+# Of each formula that is shown: what cannot be seen of it, in pixels, and its size, em.
+FORMULAS = """(root) => [...root.querySelectorAll(".ml-formula")].filter((place) => place.clientWidth).map((place) => {
+  const box = place.getBoundingClientRect();
+  const beyond = [...place.querySelectorAll("math, math *")].map((part) => part.getBoundingClientRect())
+    .filter(({ width }) => width > 0).map((part) => Math.max(part.right - box.right, part.bottom - box.bottom,
+      box.left - part.left, box.top - part.top));
+  const size = (element) => parseFloat(getComputedStyle(element).fontSize);
+  return [Math.max(...beyond), size(place.querySelector(".ml-math")) / size(place)]; })"""
+
+
+def test_no_formula_is_cut_off(scripted: Open) -> None:
+    notebook = scripted("ScriptedRun(20)")
+    loss = notebook.widget.get_by_label("Loss", exact=True)
+    for width in (1400, 1000):
+        notebook.page.set_viewport_size({"width": width, "height": 1100})
+        for name in LONG:
+            loss.select_option(name)
+            notebook.await_still(0.2)
+            [(beyond, size)] = notebook.widget.evaluate(FORMULAS)
+            assert beyond <= 1, (width, name)
+            assert size >= 0.74, (width, name)
+        notebook.button("All losses").click()
+        notebook.await_still(0.3)
+        found = notebook.widget.evaluate(FORMULAS)
+        assert len(found) > 20
+        assert all(beyond <= 1 and size >= 0.74 for beyond, size in found), (width, found)
+        notebook.button("All losses").click()
+    # Where there is no room at all it can be scrolled, from its beginning.
+    notebook.widget.locator(".ml-picker").evaluate("(card) => { card.style.width = '120px'; }")
+    loss.select_option("dpo")
+    notebook.await_still(0.3)
+    start, scrolls = notebook.widget.locator(".ml-picker .ml-formula").evaluate(
+        """(place) => [place.querySelector("math").getBoundingClientRect().left - place.getBoundingClientRect().left,
+             place.scrollWidth > place.clientWidth && getComputedStyle(place).overflowX === "auto"]"""
+    )
+    assert scrolls
+    assert start >= -0.5
 
 
 def test_a_reload_in_mid_run_brings_the_same_picture_back(scripted: Open) -> None:

@@ -2,7 +2,7 @@
  * Axis ranges that hold still: a range changes rarely, in round steps, and never by a hair.
  *
  * They are functions of the data alone, so that a page that has just loaded shows the same axes as one that has watched;
- * and as the extent of a curve only grows, so does its range.
+ * and as the extent of a curve only grows, so does its range, from the second value on.
  */
 
 export type Range = readonly [number, number];
@@ -18,9 +18,12 @@ export function roundUp(value: number): number {
 
 /**
  * A range of round ends around `low..high`, with a little air. It spans a thousandth of the values and a millionth at
- * least: what varies by less is rounding, and no news. What is zero throughout has no size, and stands below a 1.
+ * least: what varies by less is rounding, and no news. A single value has no span of its own, and stands between its
+ * half and one and a half of it; what is zero throughout has no size either, and stands below a 1.
  */
-export function roundRange(low: number, high: number): Range {
+export function roundRange(lowest: number, highest: number): Range {
+  const half = lowest === highest ? 0.5 * Math.abs(lowest) : 0;
+  const [low, high] = [lowest - half, highest + half];
   if (!Number.isFinite(low) || !Number.isFinite(high) || (low === 0 && high === 0)) return [0, 1];
   const span = Math.max(high - low, 1e-3 * Math.max(Math.abs(low), Math.abs(high)), 1e-6);
   const tick = roundUp(span / 4);

@@ -7,6 +7,7 @@
 import type { Dispose } from "./dom";
 import { HeatHistory } from "./heat";
 import { History } from "./history";
+import { firstLoss } from "./loss_marks";
 import {
   type Chart,
   type LossEntry,
@@ -68,6 +69,8 @@ export class Store {
   wishes = 0;
   /** What the kernel was asked for and does when the current step is over. */
   halting: "" | "pause" | "stop" = "";
+  /** The loss that made the steps before the first mark of another; "" where the page cannot know. */
+  first = "";
   /** Why the page cannot show the run, if so. */
   problem = "";
 
@@ -191,6 +194,8 @@ export class Store {
       return;
     }
     this.problem = "";
+    const before = snapshot.epoch === this.epoch ? this.state : null;
+    this.first = firstLoss(before, snapshot.state, this.first);
     this.epoch = snapshot.epoch;
     this.number = snapshot.number;
     this.seen = snapshot.seen;
@@ -224,7 +229,9 @@ export class Store {
       this.seen += update.count - skip;
     }
     const complete = update.full || update.number === this.number + 1;
-    this.state = { ...(this.state as State), ...update.state };
+    const before = this.state as State;
+    this.state = { ...before, ...update.state };
+    this.first = firstLoss(before, this.state, this.first);
     if (update.state.settings) this.settleDrafts();
     this.number = update.number;
     if (update.full) this.asked = 0;

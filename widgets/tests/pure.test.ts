@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { openTicks } from "../src/charts/ends";
 import { markLines } from "../src/charts/marks";
 import { duration, setting, short, thousands } from "../src/format";
 import { Series } from "../src/history";
@@ -36,6 +37,43 @@ describe("smooth", () => {
     expect(few.width).toBe(4);
     expect(smooth(few, 40)[at]).toBeCloseTo(full, 1);
   });
+
+  it("begins anew where the loss changes", () => {
+    const values = [...Array(20).fill(30), ...Array(20).fill(15)];
+    const smoothed = smooth(seriesOf(values), 8, [21]);
+    for (const [i, value] of values.entries()) expect(smoothed[i]).toBeCloseTo(value, 9);
+    expect(smooth(seriesOf(values), 8)[20]).toBeGreaterThan(28);
+    expect(smooth(seriesOf(values), 8, [90])).toEqual(smooth(seriesOf(values), 8));
+  });
+
+  it("leaves a bucket that holds both losses to itself", () => {
+    // Buckets of two steps; the change before step 4 lies in the second.
+    const series = seriesOf([8, 8, 8, 2, 2, 2, 2, 2], 4);
+    expect(series.steps).toEqual([2, 4, 6, 8]);
+    expect(smooth(series, 5, [4])).toEqual([8, 5, 2, 2]);
+    expect(smooth(series, 5, [3])[2]).toBeGreaterThan(2);
+  });
+});
+
+describe("openTicks", () => {
+  it("say what stands for all beyond", () => {
+    const between = { tickvals: [-20, -10, 0, 10, 20] };
+    expect(openTicks([-20, 20], { below: true, above: true })).toEqual({
+      ...between,
+      ticktext: ["≤ −20", "−10", "0", "10", "≥ 20"],
+    });
+    expect(openTicks([-20, 20], { below: false, above: false })).toEqual({
+      ...between,
+      ticktext: ["−20", "−10", "0", "10", "20"],
+    });
+  });
+
+  it("leave room at ends that are not round", () => {
+    expect(openTicks([-1.025, 1.025], { below: false, above: true })).toEqual({
+      tickvals: [-1.025, 0, 1.025],
+      ticktext: ["−1.025", "0", "≥ 1.025"],
+    });
+  });
 });
 
 describe("rawPath", () => {
@@ -69,10 +107,17 @@ describe("ranges", () => {
     expect(roundRange(0.1, 0.9)).toEqual(roundRange(0.12, 0.88));
   });
 
-  it("survive a constant and no data at all", () => {
-    const [low, high] = roundRange(5, 5);
-    expect(low).toBeLessThan(5);
-    expect(high).toBeGreaterThan(5);
+  it("of a single value reach half of it to both sides", () => {
+    expect(roundRange(1.4795, 1.4795)).toEqual([0.5, 2.5]);
+    expect(roundRange(5, 5)).toEqual([2, 8]);
+    expect(roundRange(-5, -5)).toEqual([-8, -2]);
+    for (const tiny of [1e-9, Number.MIN_VALUE]) {
+      const [low, high] = roundRange(tiny, tiny);
+      expect([low, high > tiny]).toEqual([0, true]);
+    }
+  });
+
+  it("survive no data at all", () => {
     expect(roundRange(Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY)).toEqual([0, 1]);
   });
 

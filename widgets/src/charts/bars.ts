@@ -4,6 +4,7 @@ import { short } from "../format";
 import type { Heat } from "../heat";
 import type { Histogram } from "../protocol";
 import { roundUp, stepRange } from "../scale";
+import { openTicks } from "./ends";
 import { columnAt, heatTrace, shareBetween } from "./heatmap";
 import { marked } from "./lines";
 import { axisTitle, type Drawing, Panel, type Toggle, type View } from "./panel";
@@ -40,7 +41,10 @@ export class BarsPanel extends Panel {
       ],
       layout: {
         bargap: 0.12,
-        xaxis: { range: [low, high], title: axisTitle(caption(histogram), theme), fixedrange: true },
+        xaxis: {
+          ...{ range: [low, high], title: axisTitle(caption(histogram), theme), fixedrange: true },
+          ...openTicks([low, high], { below: Boolean(bins[0]?.share), above: Boolean(bins.at(-1)?.share) }),
+        },
         yaxis: { range: [0, top], ticksuffix: " %" },
         shapes: [
           {
@@ -84,13 +88,18 @@ function overTime(heat: Heat, { store, theme }: View): Drawing {
     shapes: object[];
     annotations: object[];
   };
+  const ends = [heat.start, heat.start + heat.bin * heat.bins] as const;
+  const open = {
+    below: heat.columns.some((column) => Boolean(column[0])),
+    above: heat.columns.some((column) => Boolean(column.at(-1))),
+  };
   const zero = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: { color: theme.muted, width: 1 } };
   return {
     traces: [heatTrace(heat, theme.roles.train, theme)],
     layout: {
       hovermode: false,
       xaxis: { range, title: axisTitle("step", theme), tickformat: "~s" },
-      yaxis: { range: [heat.start, heat.start + heat.bin * heat.bins], type: "linear" },
+      yaxis: { range: ends, type: "linear", ...openTicks(ends, open) },
       shapes: [...shapes, zero],
       annotations,
     },

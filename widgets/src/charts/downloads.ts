@@ -2,6 +2,7 @@
 
 import { toPng } from "html-to-image";
 import { type Dispose, h, listen, setText } from "../dom";
+import { lossOfLastStep, type Made } from "../loss_marks";
 import type { Store } from "../store";
 import type { Theme } from "../theme";
 
@@ -41,9 +42,19 @@ interface File {
   url: string;
 }
 
+/** What files are called: the recipe, the loss that made the last step where that is known, and the step. */
+export function stem(made: Made): string {
+  const { state } = made;
+  const parts = [state?.recipe || "run", lossOfLastStep(made), `step${state?.steps_done ?? 0}`];
+  return parts
+    .filter(Boolean)
+    .join("-")
+    .replace(/[^\w-]+/g, "_")
+    .slice(0, 80);
+}
+
 async function make(kind: (typeof KINDS)[number]["label"], store: Store, charts: HTMLElement, theme: Theme) {
-  const stem = `${store.state?.recipe || "run"}-${store.state?.loss || "loss"}-step${store.state?.steps_done ?? 0}`;
-  const name = stem.replace(/[^\w-]+/g, "_").slice(0, 80);
+  const name = stem(store);
   if (kind === "PNG") {
     const url = await toPng(charts, { backgroundColor: theme.surface, pixelRatio: 2, skipFonts: true });
     return { name: `${name}.png`, url };

@@ -2,10 +2,12 @@
 
 import { short } from "../format";
 import type { Series } from "../history";
+import { lossMarks } from "../loss_marks";
 import type { Chart, Line, Mark } from "../protocol";
 import { valueAt } from "../readout";
 import { extentWithin, logRange, padded, type Range, roundRange, stepRange } from "../scale";
 import { rawPath, smooth } from "../smooth";
+import type { Store } from "../store";
 import type { Theme } from "../theme";
 import { markLines } from "./marks";
 import { axisTitle, type Drawing, type LegendEntry, Panel, type Toggle, type View } from "./panel";
@@ -105,29 +107,44 @@ function noisy(line: Line, series: Series | undefined, view: View): Drawn {
   if (!series) return { traces: [], points: [], last: undefined };
   const colour = view.theme.roles[line.role];
   const raw = rawPath(series);
-  const smoothed = smooth(series, view.halfLife);
+  const smoothed = smooth(series, view.halfLife, changesOf(view.store));
   const strong = view.halfLife > 0;
+  const mark = alone(series.length, colour);
   const traces: Record<string, unknown>[] = [
     {
       ...{ type: "scatter", mode: "lines", name: line.label, x: raw.x, y: raw.y },
       line: { color: colour, width: strong ? 1 : 1.6 },
       opacity: strong ? 0.32 : 1,
+      ...(strong ? {} : mark),
     },
   ];
   if (strong) {
     traces.push({
       ...{ type: "scatter", mode: "lines", x: series.steps, y: smoothed },
       line: { color: colour, width: 2 },
+      ...mark,
     });
   }
-  return { traces, points: [raw], last: smoothed.at(-1) };
+  // The number is of the batches, as where somebody points: a smoothed one is none that the run has.
+  return { traces, points: [raw], last: series.mean.at(-1) };
+}
+
+/** Steps from which another loss made the batches' numbers. */
+export function changesOf({ state, losses }: Store): number[] {
+  return lossMarks(state?.marks ?? [], losses).map(({ step }) => step);
+}
+
+/** A line of one point has no length: it is drawn as a point. */
+export function alone(points: number, colour: string): object {
+  return points === 1 ? { mode: "markers", marker: { color: colour, size: 5 } } : {};
 }
 
 /** One standard deviation on both sides of a smoothed curve; none where the two columns do not come together. */
 function band(series: Series | undefined, spread: Series | undefined, line: Line, view: View) {
   if (!series || !spread || spread.points !== series.points || spread.length !== series.length) return null;
-  const middle = smooth(series, view.halfLife);
-  const around = smooth(spread, view.halfLife);
+  const changes = changesOf(view.store);
+  const middle = smooth(series, view.halfLife, changes);
+  const around = smooth(spread, view.halfLife, changes);
   const upper = middle.map((value, i) => value + (around[i] as number));
   const lower = middle.map((value, i) => value - (around[i] as number));
   const x = [...series.steps, ...[...series.steps].reverse()];

@@ -3,7 +3,8 @@
 import { type Dispose, h, listen } from "../dom";
 import type { LossEntry } from "../protocol";
 import type { Store } from "../store";
-import { FAMILIES, fitFormula, inputsOf, nameOf, typeset } from "./loss";
+import { fitFormula, typeset } from "./formula";
+import { FAMILIES, inputsOf, nameOf } from "./loss";
 
 interface Actions {
   use: (name: string) => void;

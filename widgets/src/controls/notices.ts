@@ -99,7 +99,11 @@ function ownLines(traceback: string): HTMLElement[] {
   return lines.map((line) => h("div", { class: line.startsWith("-->") ? "ml-code ml-marked" : "ml-code" }, line));
 }
 
-function calm(state: State, store: Store): string {
+/** What of a store is told about. */
+type Told = Pick<Store, "history" | "halting">;
+
+/** The line below the buttons, while there is nothing to warn of. */
+export function calm(state: State, store: Told): string {
   if (state.status === "ready") {
     const data = state.data ? ` on ${state.data}` : "";
     return `${state.base_model || "The model"} will learn${data}. No step has been made yet.`;
@@ -111,13 +115,14 @@ function calm(state: State, store: Store): string {
     return `${data}A change of the loss or a setting takes effect at the next step.`;
   }
   const how = { paused: "Paused after", stopped: "Stopped after", finished: "Finished" }[state.status];
-  return `${how} ${thousands(state.steps_done)} steps. ${progress(state, store)}`;
+  const steps = `${thousands(state.steps_done)} ${state.steps_done === 1 ? "step" : "steps"}`;
+  return `${how} ${steps}. ${progress(state, store)}`;
 }
 
-/** What the run achieved on held-out data. */
-function progress(state: State, store: Store): string {
-  const name = ["pair_accuracy", "loss"].find((candidate) => candidate in state.baseline);
-  const last = name && store.history.series.get(`held_out/${name}`)?.mean.at(-1);
-  if (!name || last === undefined || last === "") return "";
+/** What the run achieved on held-out data: the first of these that it measured before training. */
+function progress(state: State, { history }: Told): string {
+  const name = ["pair_accuracy", "reward", "loss"].find((candidate) => candidate in state.baseline);
+  const last = name === undefined ? undefined : history.series.get(`held_out/${name}`)?.mean.at(-1);
+  if (name === undefined || last === undefined) return "";
   return `Held-out ${name} ${short(state.baseline[name])} → ${short(last)}.`;
 }

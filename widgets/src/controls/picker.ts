@@ -4,8 +4,9 @@ import { type Dispose, h, listen, setText } from "../dom";
 import type { LossEntry } from "../protocol";
 import type { Store } from "../store";
 import { CellSource } from "./cell";
+import { fitFormula, typeset } from "./formula";
 import { Gallery } from "./gallery";
-import { FAMILIES, fitFormula, inputsOf, nameOf, typeset } from "./loss";
+import { FAMILIES, inputsOf, nameOf } from "./loss";
 
 let counter = 0;
 

@@ -1,5 +1,6 @@
 /** One metric of several runs: held-out data strong, training batches faint. */
 
+import { alone, changesOf } from "../charts/lines";
 import { axisTitle, type Drawing, type LegendEntry, Panel, type View } from "../charts/panel";
 import { short } from "../format";
 import { valueAt } from "../readout";
@@ -82,13 +83,14 @@ export class OverlayPanel extends Panel {
     const columns: Points[] = [];
     let last: number | undefined;
     if (training) {
-      const y = smooth(training, view.halfLife);
+      const y = smooth(training, view.halfLife, changesOf(store));
       const line = held ? { color: colour, width: 1.2 } : { color: colour, width: 2, dash };
       traces.push({
         ...{ type: "scatter", mode: "lines", x: training.steps, y, line, opacity: held ? 0.42 : 1 },
+        ...alone(training.length, colour),
       });
       columns.push({ x: training.steps, y });
-      last = y.at(-1);
+      last = training.mean.at(-1);
     }
     if (held) {
       traces.push({

@@ -57,6 +57,10 @@ def reinforcement(notebook: Notebook) -> None:
     """A run of PPO: ratios against their limits, and what the model answered."""
     notebook.button("Start").click()
     notebook.await_points("clip_frac", 2 * 78, timeout=400)
+    # The first update of a rollout clips nothing; the later ones are what the chart is for.
+    notebook.page.wait_for_function(
+        "() => document.querySelector('.mint-lab [data-clipped]').dataset.clipped.split(' ').every((x) => x > 0)"
+    )
 
 
 def failed(notebook: Notebook) -> None:

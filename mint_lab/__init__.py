@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .client.service import ServiceClient
     from .data.rewards import reward
     from .losses import LOSSES
-    from .losses.preflight import preflight
+    from .preflight import preflight
     from .runs import Run, load_run
     from .ui import LiveCharts, RunTable, TokenView, Workbench, show_tokens
     from .ui.compare import compare
@@ -65,7 +65,7 @@ _lazy, __dir__ = lazy_names(
         "loss": ".cells",
         "losses": None,
         "metrics": None,
-        "preflight": ".losses.preflight",
+        "preflight": ".preflight",
         "reward": ".data.rewards",
         "show_tokens": ".ui",
         "types": None,

@@ -85,7 +85,7 @@ def demo(
 
 def demo_report(run: Run) -> dict[str, Any]:
     """What ``demo --json`` writes: ``before`` and ``after`` are held-out metrics, ``seconds`` without loading."""
-    from .runs.summary import versions
+    from .runs.versions import versions
 
     records = run.records
     evaluation = {"evaluation": run.evaluation} if run.evaluation else {}

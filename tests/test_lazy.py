@@ -46,3 +46,18 @@ def test_an_unknown_name_is_an_attribute_error_that_names_the_module(room: types
 
 def test_dir_lists_the_names_before_they_are_used(room: types.ModuleType) -> None:
     assert dir(room) == ["Fraction", "answer", "inner"]
+
+
+def test_a_function_named_like_its_submodule_stays_the_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import system binds the submodule ``check`` in its package; the public function has that name."""
+    name = f"package_{tmp_path.name}".replace("-", "_")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text(PACKAGE.replace('"inner": None', '"check": ".check"'))
+    (tmp_path / name / "check.py").write_text("def check():\n    return 'called'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module(f"{name}.check")  # binds the submodule before the name is used
+    package = importlib.import_module(name)
+    assert package.check() == "called"
+    assert importlib.import_module(f"{name}.check") is sys.modules[f"{name}.check"]

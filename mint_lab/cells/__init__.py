@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ..losses.custom import Range, loss
+    from ..losses.decorator import Range, loss
 
 __all__ = ["Range", "load_ipython_extension", "loss", "unload_ipython_extension"]
 
-__getattr__ = lazy_names(__name__, {"Range": "..losses.custom", "loss": "..losses.custom"})[0]
+__getattr__ = lazy_names(__name__, {"Range": "..losses.decorator", "loss": "..losses.decorator"})[0]
 
 
 def load_ipython_extension(ipython: Any) -> None:
     """What ``%load_ext mint_lab`` calls: makes ``%%loss`` and ``%%reward`` known to this shell."""
-    from .magic import loss_cell
-    from .reward import reward_cell
+    from .loss_cell import loss_cell
+    from .reward_cell import reward_cell
 
     ipython.register_magic_function(loss_cell(ipython), magic_kind="cell", magic_name="loss")
     ipython.register_magic_function(reward_cell(ipython), magic_kind="cell", magic_name="reward")

@@ -17,8 +17,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from ..losses.guard import hand_back
 from ..types import AwaitableConcurrentFuture
+from ..usercode.guarded_call import hand_back
 
 if TYPE_CHECKING:
     from ..engine.models import BaseModel

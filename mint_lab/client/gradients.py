@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.reference import with_reference
+from ..data.reference_logprobs import with_reference
 from ..engine.step import read_result
 from ..errors import DataError
 from ..losses import LOSSES, LossSpec
-from ..losses.custom import spec_of
-from ..losses.watched import WatchedLoss
+from ..losses.decorator import spec_of
+from ..usercode.guarded_loss import WatchedLoss
 
 if TYPE_CHECKING:
     from ..types import Datum

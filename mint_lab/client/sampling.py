@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.sampling import (
-    Request,
-    Sample,
-    check_request,
-    generate,
-    prompt_logprobs,
-    prompt_topk,
-    token_budget,
-)
+from ..engine.sampling import Request, Sample, check_request, generate, prompt_logprobs, prompt_topk, token_budget
 from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse
 from .futures import Ready, Together, worker_of

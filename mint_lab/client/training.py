@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..engine.base_logprobs import fingerprint, reference_logprobs
 from ..engine.batch import read_batch
 from ..engine.checkpoints import load_checkpoint, save_checkpoint
 from ..engine.optimizer import Optimizer
-from ..engine.reference import fingerprint, reference_logprobs
 from ..engine.step import Builtin, PassResult, run_pass
 from ..errors import CheckpointError, ConfigError
 from ..types import (

@@ -10,7 +10,7 @@ from .completions import load_completions
 from .examples import ExampleTask, PromptTask, load_gsm8k, task_of
 from .groups import group_advantages
 from .pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
-from .reference import with_reference
+from .reference_logprobs import with_reference
 from .render import encode, to_datum
 from .rewards import REWARDS, Reward, exact_match, format_reward, gsm8k_reward
 from .tasks import TASKS, Problem, Task, addition_problems, mistake, reward

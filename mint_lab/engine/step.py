@@ -41,7 +41,7 @@ class Builtin:
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
         """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
-        from ..losses.contract import BUILTIN_KEYWORDS
+        from ..losses.spec import BUILTIN_KEYWORDS
 
         leaf = logprobs.clone().requires_grad_(True)
         fields = {BUILTIN_KEYWORDS[name]: value.to(leaf.device) for name, value in batch.fields.items()}

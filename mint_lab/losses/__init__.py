@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from .contract import CustomLoss, LossSpec, Param
-from .policy import CISPO, DRO, IMPORTANCE_SAMPLING, PPO
+from .builtin import CISPO, CROSS_ENTROPY, DRO, IMPORTANCE_SAMPLING, PPO
+from .dpo import APO_DOWN, APO_ZERO, DPO, DPO_HINGE, IPO, KTO, NCA_PAIR, ROBUST_DPO
+from .grpo import DR_GRPO, GRPO, GSPO, REVERSE_KL
 from .preference import CPO, HINGE, ORPO, PAIRWISE_PREFERENCE, SIMPO, pairwise_preference_loss
-from .reference import APO_DOWN, APO_ZERO, DPO, DPO_HINGE, IPO, KTO, NCA_PAIR, ROBUST_DPO
-from .rollouts import DR_GRPO, GRPO, GSPO, REVERSE_KL
-from .supervised import CROSS_ENTROPY
+from .spec import CustomLoss, LossSpec, Param
 
 __all__ = ["LOSSES", "CustomLoss", "LossSpec", "Param", "pairwise_preference_loss"]
 

@@ -1,6 +1,6 @@
 r"""Preference losses without a reference model: custom-contract functions on consecutive (chosen, rejected) pairs.
 
-Those that measure against a reference model are in :mod:`mint_lab.losses.reference`. Each takes
+Those that measure against a reference model are in :mod:`mint_lab.losses.dpo`. Each takes
 ``(data, logprobs_list)`` and returns ``(loss, metrics)`` as MinT's ``forward_backward_custom`` expects, and each reads
 on its own, so that it can be opened as a cell and changed. Notation for a pair with prompt :math:`x`:
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import DataError
-from .contract import LossSpec, Param
+from .spec import LossSpec, Param
 
 if TYPE_CHECKING:
     from ..types import Datum

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .comparison.compare import Comparison
+    from .comparison.comparison import Comparison
     from .failure import RunFailure
     from .run import Run
     from .store import SavedRun, load_run
@@ -20,7 +20,7 @@ __all__ = ["Comparison", "Run", "RunFailure", "SavedRun", "load_run"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Comparison": ".comparison.compare",
+        "Comparison": ".comparison.comparison",
         "Run": ".run",
         "RunFailure": ".failure",
         "SavedRun": ".store",

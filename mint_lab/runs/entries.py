@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .record import Edit, LossVersion, StepRecord
+from ..recipes.record import Edit, LossVersion, StepRecord
 
 __all__ = ["LARGEST_FLOAT", "an_object", "edit_of", "loss_of", "numbers", "record_of", "typed"]
 

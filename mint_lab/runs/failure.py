@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..data.rewards import Reward
 from ..errors import LossError, MintLabError, RewardError
 from ..losses import LossSpec
-from ..losses.blame import code_of
+from ..usercode.locate import code_of
 
 __all__ = ["RunFailure", "describe"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .record import HISTOGRAM_EDGES, Edit, StepRecord
+from ..recipes.record import HISTOGRAM_EDGES, Edit, StepRecord
 
 __all__ = ["draw"]
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RunError
 from .comparison.overlay import table
 from .entries import LARGEST_FLOAT
-from .holding import is_held, while_free
+from .folder_lock import is_held, while_free
 from .store import EDITS, LOSSES_FILE, RECORDS, REWARD_SOURCES, SETTINGS, SOURCES, SavedRun, load_run
 
 if TYPE_CHECKING:

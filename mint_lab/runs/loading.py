@@ -6,14 +6,14 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .recipes import Recipe, context_length
-from .rl.recipe import Rl, RlJob
-from .rl.trainer import RlTrainer
-from .trainer import Trainer
+from ..recipes.batch_trainer import Trainer
+from ..recipes.registry import Recipe, context_length
+from ..recipes.rl.recipe import Rl, RlJob
+from ..recipes.rl.rl_trainer import RlTrainer
 
 if TYPE_CHECKING:
     from ..client.protocol import TrainingClient
-    from .recipes import Job
+    from ..recipes.registry import Job
 
 __all__ = ["ONE_AT_A_TIME", "AnyTrainer", "SharedData", "load_trainer"]
 
@@ -50,7 +50,7 @@ def load_trainer(
         data: as the recipe takes them, or :class:`SharedData`, which know the held-out data too.
 
     Raises:
-        DataError: as :meth:`mint_lab.runs.recipes.Recipe.prepare`.
+        DataError: as :meth:`mint_lab.recipes.registry.Recipe.prepare`.
     """
     if isinstance(data, SharedData):
         job, notes = data.job(client, recipe, seed)

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from ..data.rewards import REWARDS
 from ..errors import ConfigError, RunError
-from .bell import Bell
-from .diagnosis import Diagnosis
+from ..recipes.plan import Plan
+from ..recipes.record import Edit, LossVersion, Status, StepRecord
+from .advice import Diagnosis
 from .failure import RunFailure, describe
-from .plan import Plan
-from .record import Edit, LossVersion, Status, StepRecord
+from .notifier import Bell
 
 if TYPE_CHECKING:
-    from .guarded import GuardedTrainer
+    from ..recipes.guarded_trainer import GuardedTrainer
     from .store import RunStore
 
 __all__ = ["Loop", "latest_trainer", "losses_in_use"]

@@ -26,19 +26,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..client import connect
 from ..errors import ConfigError, RunError
 from ..losses import LossSpec, Param
+from ..recipes.options import check_whole
+from ..recipes.plan import Plan, resolve_loss
+from ..recipes.record import Edit, LossVersion, Status, StepRecord
+from ..recipes.registry import check_loss, check_model, recipe_named
+from ..recipes.rl.recipe import Rl
+from .adapter_export import save_adapter
 from .failure import RunFailure
-from .follow import follow_registries
+from .hot_reload import follow_registries
 from .loading import ONE_AT_A_TIME, load_trainer
 from .loop import Loop
-from .options import check_whole
-from .plan import Plan, resolve_loss
-from .recipes import check_loss, check_model, recipe_named
-from .record import Edit, LossVersion, Status, StepRecord
-from .rl.recipe import Rl
-from .saving import save_adapter
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
-from .summary import summary_of
-from .tokens import ask
+from .token_inspection import ask
+from .versions import summary_of
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from ..client.protocol import TrainingClient
     from .loading import AnyTrainer
-    from .tokens import HeldOutTokens
+    from .token_inspection import HeldOutTokens
 
 __all__ = ["Run"]
 
@@ -77,7 +77,7 @@ class Run:
         eval_every: steps between evaluations on held-out data; there is one before the first and after the last step.
         folder: where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, made at the first start.
         name: what charts call the run.
-        options: of the recipe; those of "rl" are in :class:`mint_lab.runs.rl.recipe.RlOptions`, for example ``reward``
+        options: of the recipe; those of "rl" are in :class:`mint_lab.recipes.rl.recipe.RlOptions`, for example ``reward``
             and ``group_size``.
 
     Raises:

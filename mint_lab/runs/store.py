@@ -32,9 +32,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..errors import RunError
+from ..recipes.record import Edit, LossVersion, StepRecord
 from .entries import an_object, edit_of, loss_of, numbers, record_of, typed
-from .holding import Hold
-from .record import Edit, LossVersion, StepRecord
+from .folder_lock import Hold
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ import anywidget
 import traitlets
 
 from ..errors import ConfigError
-from ..runs.comparison.compare import Comparison
-from ..runs.comparison.cosines import Cosines
+from ..runs.comparison.comparison import Comparison
+from ..runs.comparison.gradient_cosines import Cosines
 from ..runs.comparison.overlay import compared_metrics, curves_of
 from .compare_fallback import picture
 from .display import Outputs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ..runs.comparison.entrants import Losses
+    from ..runs.comparison.variants import Losses
     from ..runs.run import Run
     from ..types import Datum
 
@@ -67,11 +67,11 @@ def compare(
         steps: optimizer steps of each run; None for the recipe's default.
         data, held_out: as the recipe takes them; loaded once.
         folder: where the runs are recorded, each in a new folder of its own below; None for ``./runs``.
-        run_options: as of :class:`~mint_lab.runs.comparison.compare.Comparison`: ``clients``, and what every
+        run_options: as of :class:`~mint_lab.runs.comparison.comparison.Comparison`: ``clients``, and what every
             :class:`~mint_lab.runs.run.Run` takes, such as ``batch_size`` and ``base_model``.
 
     Raises:
-        ConfigError: as :class:`~mint_lab.runs.comparison.compare.Comparison`.
+        ConfigError: as :class:`~mint_lab.runs.comparison.comparison.Comparison`.
     """
     comparison = Comparison(
         losses, recipe=recipe, seed=seed, steps=steps, data=data, held_out=held_out, folder=folder, **run_options

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..losses import LOSSES
-from ..losses.origin import cell_from
+from ..usercode.cell_source import cell_from
 from .state import RunLike
 
 __all__ = ["DOCUMENTS", "document"]

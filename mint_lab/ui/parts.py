@@ -13,7 +13,7 @@ from typing import Any
 import traitlets
 
 from ..losses import LOSSES
-from .catalogue import catalogue
+from .loss_catalogue import catalogue
 from .protocol import Losses
 from .widget import RunWidget
 

@@ -1,23 +1,25 @@
-"""What kernel and page say to each other: the one definition, of which ``widgets/src/protocol.ts`` is the twin.
+"""The messages between kernel and page: their only definition.
 
-Only the kernel writes the state of a run; the page sends requests. What is small travels as JSON, what grows travels as
-typed binary buffers (little-endian): ``steps`` as float64, values as float32.
+``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/protocol.ts`` from this module.
+
+Only the kernel changes the state of a run; the page sends requests. Small data travels as JSON. Data that grows with
+the run travels as typed binary buffers (little-endian): ``steps`` as float64, values as float32.
 
 Kernel to page:
 
-* the trait ``snapshot`` (:class:`Snapshot`): all a page needs to draw, decimated to pixels, so that its size does not
-  depend on how long the run is. It is made when somebody asks for it: on a first display and after a page reload.
+* the trait ``snapshot`` (:class:`Snapshot`): all that a page needs to draw a run, decimated to pixels, so that its size
+  does not depend on the length of the run. It is computed on request: for a first display and after a page reload.
 * :class:`Update`: the records since the last message, and the fields of the state that changed.
-* :class:`Snapshot` as a message: the answer to a page that holds nothing, or missed more than is worth repeating. What
-  is binary travels beside it: steps and values of each series, then of each heat map, whose own fields are empty.
-* the trait ``tokens`` (:class:`Tokens`): examples token by token; of a run, some time after a page asked for them.
-* the trait ``samples`` (:class:`Samples`): the latest responses that a reinforcement learning run kept.
-* :class:`Reply`: whether a request was accepted; :class:`Document`: what it asked for. All pages that show the widget
-  hear of it: each numbers its requests from a number of its own.
+* :class:`Snapshot` as a message: the answer to a page that has no records, or has missed too many to repeat. Its binary
+  data travels beside it: steps and values of each series, then of each heat map; the fields in the JSON are empty.
+* the trait ``tokens`` (:class:`Tokens`): examples token by token; for a run, some time after a page requested them.
+* the trait ``samples`` (:class:`Samples`): the latest responses that a run stored.
+* :class:`Reply`: whether a request was accepted. :class:`Document`: the text that it asked for. Every page that shows
+  the widget receives both, so each page numbers its requests from a random number.
 
-Messages of a run are numbered. Custom messages have no history, so a page that sees a gap (or has just started) sends
-``{"type": "sync", "since": <records it holds>}`` and gets what it missed. Records are numbered too: one that arrives
-twice is dropped, one that is missing is asked for.
+Messages of a run are numbered. Custom messages have no history, so a page that finds a gap (or has just started) sends
+``{"type": "sync", "since": <number of its records>}`` and gets what it missed. Records are numbered too: the page drops
+a record that arrives twice and asks for a missing one.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ __all__ = [
     "Losses",
     "Mark",
     "Message",
+    "MetricEntry",
+    "Overlay",
     "ParamEntry",
     "Reply",
     "Request",
@@ -57,15 +61,22 @@ __all__ = [
     "Update",
 ]
 
-PROTOCOL = 5
-"""Goes up when a message changes shape; a page of another version says so instead of drawing nonsense."""
+PROTOCOL = 6
+"""Increases when a message changes shape. A page of another version asks for a reload and draws nothing."""
 
 Buffer: TypeAlias = bytes
 """Arrives in the page as a ``DataView``."""
 
 
 class ParamEntry(TypedDict):
-    """A setting that a slider may show; ``scale`` says how the slider is divided."""
+    """A setting with a slider.
+
+    Attributes:
+        low: Left end of the slider.
+        high: Right end of the slider.
+        minimum: Smallest value that may be typed.
+        scale: How positions on the slider map to values.
+    """
 
     name: str
     default: float
@@ -77,14 +88,22 @@ class ParamEntry(TypedDict):
 
 
 class InputEntry(TypedDict):
-    """A field of the data that a loss reads. ``here``: this recipe's data have it, or the trainer adds it."""
+    """A field of the data that a loss reads.
+
+    Attributes:
+        here: Whether this run's data has the field, or the trainer adds it.
+    """
 
     name: str
     here: bool
 
 
 class LossEntry(TypedDict):
-    """A loss as the picker shows it. ``reason`` is empty when it can be used, else it says why not."""
+    """A loss as the picker shows it.
+
+    Attributes:
+        reason: Why the loss cannot be used with this run; empty if it can.
+    """
 
     name: str
     label: str
@@ -98,9 +117,13 @@ class LossEntry(TypedDict):
 
 
 class Line(TypedDict):
-    """One curve: ``series`` is its column, ``label`` its name in the legend, ``role`` its colour.
+    """One curve of a chart, or one part of a histogram.
 
-    ``spread`` is the column of its standard deviation, drawn as a band on both sides; empty for none.
+    Attributes:
+        series: Column with the values. In a chart of kind "ratios", name of the histogram; of kind "bars", empty.
+        label: Name in the legend.
+        role: Selects the colour.
+        spread: Column with the standard deviation, drawn as a band on both sides; empty for none.
     """
 
     series: str
@@ -109,32 +132,76 @@ class Line(TypedDict):
     spread: str
 
 
-class Chart(TypedDict):
-    """One panel. ``bounds`` fixes the vertical axis; ``kind`` "bars" draws the latest histogram of that name.
+class Overlay(TypedDict):
+    """How a chart differs when it shows several runs.
 
-    Kind "ratios" draws two histograms of log-ratios, ``name/positive`` upwards and ``name/negative`` downwards, with
-    the bounds between which the loss lets a ratio through. It is as wide as two others.
+    Attributes:
+        difference: Two series; the chart then shows the first minus the second, if charts of the runs have both. Empty:
+            the chart shows its own series.
+        unit: Replaces the unit of the chart. With ``difference``, only if the difference is shown.
+        last: Whether the chart stands after all others, because its values do not compare between runs.
+    """
+
+    difference: list[str]
+    unit: str
+    last: bool
+
+
+class Chart(TypedDict):
+    """One chart of a run.
+
+    Kind "lines" draws curves over steps. Kind "bars" draws the latest histogram called ``name``: the first line names
+    the values above 0, the second those below. Kind "ratios" draws two histograms of log-ratios, the first line's
+    upwards (advantage > 0) and the second line's downwards (advantage < 0), with the bounds beyond which the loss
+    clips; it is as wide as two other charts.
+
+    Attributes:
+        definition: One sentence with the formula, the tooltip of the title; empty if unknown.
+        axis: Title of the horizontal axis of a histogram; empty for "lines".
+        counts: What a histogram counts, such as "pairs"; empty for "lines".
+        bounds: Ends of a fixed vertical axis of "lines"; None fits it to the data. Ends of the horizontal axis of a
+            histogram that has no data yet.
+        overlay: How the chart differs when it shows several runs; None if it does not.
     """
 
     name: str
     title: str
+    definition: str
     unit: str
     kind: Literal["lines", "bars", "ratios"]
+    axis: str
+    counts: str
     lines: list[Line]
     bounds: list[float] | None
+    overlay: Overlay | None
+
+
+class MetricEntry(TypedDict):
+    """A metric that may have no chart in the recipe's list: the page makes one from this entry.
+
+    Attributes:
+        definition: One sentence with the formula.
+    """
+
+    definition: str
+    unit: str
 
 
 class Mark(TypedDict):
     """A change that took effect before ``step``."""
 
     step: int
+    kind: Literal["loss", "reward", "setting"]
     label: str
 
 
 class Histogram(TypedDict):
-    """Counts of equal bins of ``width``, the first starting at ``start``; the outer bins are open.
+    """Counts in bins of equal width; the outer bins also count all values beyond them.
 
-    ``clip`` is the lowest and the highest ratio that the loss let through at that step; None where it clips nothing.
+    Attributes:
+        source: "training" or "held-out".
+        start: Left end of the first bin.
+        clip: Lowest and highest ratio that the loss did not clip at that step; None if it clips nothing.
     """
 
     name: str
@@ -147,7 +214,7 @@ class Histogram(TypedDict):
 
 
 class Bound(TypedDict):
-    """The ratio ``base + slope * settings[setting]``, so that a page can tell it while the setting is being chosen."""
+    """The ratio ``base + slope * settings[setting]``, which the page evaluates while a slider moves."""
 
     setting: str
     base: float
@@ -155,9 +222,10 @@ class Bound(TypedDict):
 
 
 class Clip(TypedDict):
-    """Where the loss in use clips the ratio of a token: below ``low`` if A < 0, above ``high`` if A > 0.
+    """Where the current loss clips the ratio of a token: below ``low`` if A < 0, above ``high`` if A > 0.
 
-    With ``both`` it clips on both sides, whatever the sign of the advantage.
+    Attributes:
+        both: Whether it clips on both sides, whatever the sign of the advantage A.
     """
 
     low: Bound
@@ -166,9 +234,13 @@ class Clip(TypedDict):
 
 
 class Failure(TypedDict):
-    """Why a step failed; ``line`` counts from 1 in the loss's own source.
+    """Why a step failed.
 
-    ``loss`` is the loss whose registration anew lets the run go on, ``reward`` likewise; None where that does not.
+    Attributes:
+        line: Line of the loss's own source, counted from 1.
+        index: Datum that the loss was processing.
+        loss: Loss that resumes the run when it is registered again; None if no loss does.
+        reward: Reward that resumes the run when it is registered again; None if no reward does.
     """
 
     step: int
@@ -181,17 +253,33 @@ class Failure(TypedDict):
 
 
 class State(TypedDict):
-    """All of a run that is not a curve. Its size does not depend on the run's length."""
+    """All of a run that is not a curve. Its size does not depend on the length of the run.
+
+    Attributes:
+        steps_total: 0 if unknown.
+        headlines: Names of the metrics that summarise the run, the most important first; the run may lack any of them.
+        tokens_about: The examples that a "tokens" request shows, in words.
+        keeps_samples: Whether the run stores responses at each evaluation.
+        loss: Name of the loss that makes the next step.
+        last_loss: Name of the loss that made the last step; empty before the first.
+        marks: The latest changes; ``marks_total`` counts all.
+        baseline: Held-out metrics before training.
+        histograms: The latest of each name.
+    """
 
     status: Literal["ready", "running", "paused", "stopped", "finished"]
     steps_done: int
     steps_total: int
     steps_per_s: float
     recipe: str
+    headlines: list[str]
+    tokens_about: str
+    keeps_samples: bool
     base_model: str
     data: str
     loss: str
     loss_label: str
+    last_loss: str
     settings: dict[str, float]
     controls: list[ParamEntry]
     clip: Clip | None
@@ -208,11 +296,12 @@ class StateChange(State, total=False):
 
 
 class SeriesData(TypedDict):
-    """One decimated curve.
+    """One decimated curve: buckets of ``width`` points each, except the last.
 
-    ``width`` is the number of points a full bucket stands for, ``points`` how many went in altogether. ``steps`` is the
-    last step of each bucket, float64 ``(n,)``. ``values`` is float32: ``(n,)`` where ``width`` is 1, else ``(3, n)``:
-    lowest, highest, mean.
+    Attributes:
+        points: Number of points before decimation.
+        steps: Last step of each bucket, float64 ``(n,)``.
+        values: float32. ``(n,)`` if ``width`` is 1, else ``(3, n)``: lowest, highest, mean.
     """
 
     name: str
@@ -225,8 +314,12 @@ class SeriesData(TypedDict):
 class HeatData(TypedDict):
     """A histogram over time, decimated like a curve: each column is the mean of ``width`` histograms, as shares.
 
-    ``steps`` is the last step of each column, float64 ``(n,)``; ``values`` is float32 ``(n, bins)``; ``points`` is how
-    many histograms went in.
+    Attributes:
+        bin: Width of a bin.
+        bins: Number of bins.
+        points: Number of histograms before decimation.
+        steps: Last step of each column, float64 ``(n,)``.
+        values: float32 ``(n, bins)``.
     """
 
     name: str
@@ -241,7 +334,12 @@ class HeatData(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """The whole picture after ``seen`` records and ``number`` messages of run ``epoch``."""
+    """The whole run after ``seen`` records and ``number`` messages.
+
+    Attributes:
+        epoch: Identifies the run.
+        metrics: Metrics by name, for those that the recipe's charts do not show.
+    """
 
     type: Literal["snapshot"]
     protocol: int
@@ -250,18 +348,21 @@ class Snapshot(TypedDict):
     seen: int
     state: State
     charts: list[Chart]
+    metrics: dict[str, MetricEntry]
     losses: list[LossEntry]
     series: list[SeriesData]
     heats: list[HeatData]
 
 
 class Update(TypedDict):
-    """Records ``first`` to ``first + count - 1`` (0-based), and what changed (all of the state where ``full``).
+    """Records ``first`` to ``first + count - 1``, counted from 0, and what changed in the state.
 
-    ``histograms`` are those of the records, in order.
+    If ``count`` > 0, two buffers travel beside it: steps, float64 ``(count,)``; values, float32
+    ``(len(columns), count)``, nan where a record lacks the metric.
 
-    Two buffers when ``count`` > 0: steps, float64 ``(count,)``; values, float32 ``(len(columns), count)``, nan where a
-    record has no such metric.
+    Attributes:
+        full: Whether ``state`` has all fields.
+        histograms: Those of the records, in order.
     """
 
     type: Literal["update"]
@@ -283,10 +384,14 @@ class Losses(TypedDict):
 
 
 class TokenColumn(TypedDict):
-    """One number a token. ``low`` and ``high`` are the ends of the colour scale; values may lie beyond them.
+    """One number per token.
 
-    ``scale`` "diverging" is symmetrical about 0, "ratio" about 1 by its logarithm, "sequential" runs from the end that
-    is nearer to 0, without colour, to the other. ``note`` says in a few words what the sign means.
+    Attributes:
+        note: What the sign means, in a few words.
+        scale: The colour scale. "diverging" is symmetrical about 0, "ratio" about 1 on a logarithmic axis. "sequential"
+            runs from the end nearer to 0, which has no colour, to the other end.
+        low: Low end of the colour scale; values may lie beyond it.
+        high: High end of the colour scale; values may lie beyond it.
     """
 
     name: str
@@ -298,9 +403,11 @@ class TokenColumn(TypedDict):
 
 
 class TokenRow(TypedDict):
-    """One sequence: tokens ``start`` to ``start + length - 1`` of all, of which the first ``shared`` are the prompt.
+    """One sequence: tokens ``start`` to ``start + length - 1`` of all tokens.
 
-    Rows with the same ``item`` belong together, and their prompts are the same tokens.
+    Attributes:
+        item: Rows of the same item belong together, and share their prompt.
+        shared: Number of prompt tokens at the start.
     """
 
     item: int
@@ -312,12 +419,16 @@ class TokenRow(TypedDict):
 
 
 class Tokens(TypedDict):
-    """Sequences token by token, after ``step`` steps of training where that is known.
+    """Sequences token by token; ``n`` counts the tokens of all rows.
 
-    ``ids`` are the token ids, int32 ``(n,)``; ``pieces`` says which of ``texts`` each is, int32 ``(n,)``; ``values`` is
-    float32 ``(len(columns), n)``, nan where a token has no such number (the first of a sequence, which nothing
-    predicts, has none at all). An id of -1 is one that nobody kept. ``by`` names the column that colours; ``about``
-    says what the gradient is of.
+    Attributes:
+        step: Steps of training completed; None if unknown.
+        about: The loss whose gradient is shown.
+        by: Column that colours at first.
+        ids: Token ids, int32 ``(n,)``; -1 if not stored.
+        pieces: Index into ``texts`` for each token, int32 ``(n,)``.
+        values: float32 ``(len(columns), n)``; nan where a token has no such number. The first token of a sequence has
+            none at all, because the model does not predict it.
     """
 
     step: int | None
@@ -332,7 +443,11 @@ class Tokens(TypedDict):
 
 
 class SampleRow(TypedDict):
-    """One response. Its tokens are ``start`` to ``start + length - 1`` of all; ``length`` is 0 where none are known."""
+    """One response: tokens ``start`` to ``start + length - 1`` of all tokens.
+
+    Attributes:
+        length: 0 if the tokens were not stored.
+    """
 
     source: Literal["training", "held-out"]
     prompt: str
@@ -344,7 +459,11 @@ class SampleRow(TypedDict):
 
 
 class Samples(TypedDict):
-    """Responses of step ``step``; ``tokens`` are those of all rows, with the columns "ratio" and "clipped" (0 or 1)."""
+    """Responses of step ``step``.
+
+    Attributes:
+        tokens: Tokens of all rows, with the columns "ratio" and "clipped" (0 or 1).
+    """
 
     step: int
     rows: list[SampleRow]
@@ -352,7 +471,12 @@ class Samples(TypedDict):
 
 
 class Reply(TypedDict):
-    """Request ``request`` was taken (``error`` is empty) or refused."""
+    """The answer to a request.
+
+    Attributes:
+        request: Number of the request.
+        error: Why the kernel refused; empty if it accepted.
+    """
 
     type: Literal["reply"]
     request: int
@@ -360,7 +484,11 @@ class Reply(TypedDict):
 
 
 class Document(TypedDict):
-    """The answer to request ``request``: text as one buffer of UTF-8."""
+    """The answer to a request for a text, which travels beside it as one buffer of UTF-8.
+
+    Attributes:
+        request: Number of the request.
+    """
 
     type: Literal["document"]
     request: int
@@ -372,10 +500,16 @@ RequestType: TypeAlias = Literal[
 
 
 class Request(TypedDict, total=False):
-    """What a page may ask for.
+    """A request of a page that shows one run.
 
-    ``since`` and ``epoch`` belong to sync, ``name`` to set_loss and to cell (a loss as a cell), ``name`` and ``value``
-    to set. "cell", "csv" (the history) and "figure" (plotly JSON) are answered by a :class:`Document`.
+    A :class:`Document` answers "cell", "csv" (the history) and "figure" (plotly JSON); a :class:`Reply` the others.
+
+    Attributes:
+        request: Number of the request, which the answer repeats.
+        since: Belongs to "sync": number of records that the page has.
+        epoch: Belongs to "sync": the run that the page shows.
+        name: Belongs to "set_loss" and "cell" (a loss), and to "set" (a setting).
+        value: Belongs to "set".
     """
 
     type: RequestType

@@ -1,16 +1,18 @@
-"""What kernel and page say of several runs: the twin of ``widgets/src/protocol_runs.ts``; see :mod:`.protocol`.
+"""The messages between kernel and page about several runs; see :mod:`.protocol`.
+
+``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/protocol_runs.ts`` from this module.
 
 A comparison:
 
-* the trait ``compared`` (:class:`Compared`): every run's snapshot, made when somebody asks for it.
-* :class:`OfRun`: a message of one run, as its own publisher sends it, with its buffers. A page asks for what it missed
-  of one with ``{"type": "sync", "run": <place>, ...}``.
-* the trait ``cosines`` (:class:`CosineMatrix`): between the runs' gradients, once they are measured.
+* the trait ``compared`` (:class:`Compared`): the snapshot of every run, computed on request.
+* :class:`OfRun`: a message of one run, as its own publisher sends it, with its buffers. To get what it missed of a run,
+  a page sends ``{"type": "sync", "run": <index>, ...}``.
+* the trait ``cosines`` (:class:`CosineMatrix`): cosines between the gradients of the runs, once measured.
 
 A table of runs:
 
-* the trait ``listing`` (:class:`Listing`): one row a folder.
-* the traits ``shown`` and ``opened``: the runs that are ticked, and the one that is open, each as a :class:`ShownRun`.
+* the trait ``listing`` (:class:`Listing`): one row per folder.
+* the traits ``shown`` and ``opened``: the ticked runs and the open run, each as a :class:`ShownRun`.
 """
 
 from __future__ import annotations
@@ -36,9 +38,14 @@ __all__ = [
 
 
 class Result(TypedDict):
-    """Held-out metrics before training and at the last evaluation, after ``step`` steps; only finite numbers.
+    """Held-out metrics of a run; only finite numbers.
 
     ``mean_margin`` is chosen minus rejected score, nats, whatever the loss reports under that name.
+
+    Attributes:
+        step: Steps completed at the last evaluation; 0 before the first.
+        before: Metrics before training.
+        final: Metrics at the last evaluation.
     """
 
     step: int
@@ -47,7 +54,7 @@ class Result(TypedDict):
 
 
 class ComparedRun(TypedDict):
-    """One run of a comparison; its place in the list is its number, colour and line style."""
+    """One run of a comparison. Its index in the list is its number and selects its colour and line style."""
 
     label: str
     result: Result
@@ -55,14 +62,23 @@ class ComparedRun(TypedDict):
 
 
 class Compared(TypedDict):
-    """A comparison as a whole."""
+    """A comparison as a whole.
+
+    Attributes:
+        batch_before_training: Whether gradients can be compared before training; false if the first batch is a rollout.
+    """
 
     recipe: str
+    batch_before_training: bool
     runs: list[ComparedRun]
 
 
 class OfRun(TypedDict):
-    """``message`` of run number ``run``; ``result`` where it has changed."""
+    """A message of run number ``run``.
+
+    Attributes:
+        result: The run's result, if it changed.
+    """
 
     type: Literal["of_run"]
     run: int
@@ -71,10 +87,14 @@ class OfRun(TypedDict):
 
 
 class CosineMatrix(TypedDict):
-    """Cosines between gradients, row by row; None where a gradient is 0. ``norms`` are the gradients' lengths.
+    """Cosines between the gradients of the runs' losses, on one batch of ``datums`` datums at the same weights.
 
-    Measured on ``datums`` datums at the weights of run ``at`` after ``step`` steps; ``at`` None: before training.
-    ``busy`` while another is being measured; ``problem`` says why the last one could not be.
+    Attributes:
+        values: Row by row; None if a gradient is 0.
+        norms: Norm of each gradient.
+        at: Run whose weights were used, after ``step`` steps; None: before training.
+        busy: Whether another measurement is in progress.
+        problem: Why the last measurement failed; empty if it did not.
     """
 
     labels: list[str]
@@ -88,7 +108,16 @@ class CosineMatrix(TypedDict):
 
 
 class RunRow(TypedDict):
-    """One folder; ``changed`` in seconds since 1970. ``problem`` says why it cannot be read, or is empty."""
+    """One folder of the table.
+
+    Attributes:
+        changed: Time of the last write, seconds since 1970.
+        before: Held-out metrics before training.
+        final: Held-out metrics at the last evaluation.
+        main: Name of the metric that ``curve`` shows.
+        curve: Held-out values of ``main``, in order.
+        problem: Why the folder cannot be read; empty if it can.
+    """
 
     name: str
     title: str
@@ -107,7 +136,11 @@ class RunRow(TypedDict):
 
 
 class Listing(TypedDict):
-    """The newest runs of a folder, and how many more there are."""
+    """The newest runs of a folder.
+
+    Attributes:
+        more: Number of runs that are not listed.
+    """
 
     folder: str
     rows: list[RunRow]
@@ -125,7 +158,15 @@ CompareRequestType: TypeAlias = Literal["sync", "start", "pause", "resume", "sto
 
 
 class CompareRequest(TypedDict, total=False):
-    """What a comparison's page may ask for. ``run``, ``since`` and ``epoch`` belong to sync, ``at`` to cosines."""
+    """A request of a page that shows a comparison.
+
+    Attributes:
+        request: Number of the request, which the answer repeats.
+        run: Belongs to "sync": index of the run.
+        since: Belongs to "sync": number of records that the page has.
+        epoch: Belongs to "sync": the run that the page shows.
+        at: Belongs to "cosines": label of the run whose weights to use; None: before training.
+    """
 
     type: CompareRequestType
     request: int
@@ -139,9 +180,13 @@ TableRequestType: TypeAlias = Literal["list", "show", "open", "note", "delete"]
 
 
 class TableRequest(TypedDict, total=False):
-    """What a table's page may ask for. ``names`` belongs to show, ``name`` to the others, ``text`` to note.
+    """A request of a page that shows a table of runs.
 
-    An ``open`` with an empty name closes what is open.
+    Attributes:
+        request: Number of the request, which the answer repeats.
+        name: Belongs to "open", "note" and "delete": the run. An "open" with an empty name closes the open run.
+        names: Belongs to "show": the ticked runs.
+        text: Belongs to "note".
     """
 
     type: TableRequestType

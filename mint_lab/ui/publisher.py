@@ -15,23 +15,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..runs.record import StepRecord
-from .catalogue import catalogue
+from ..recipes.record import StepRecord
 from .heat import HeatHistory
 from .history import History
 from .layout import charts_for
-from .protocol import (
-    PROTOCOL,
-    Buffers,
-    Histogram,
-    Message,
-    Samples,
-    Snapshot,
-    State,
-    StateChange,
-    Tokens,
-    Update,
-)
+from .loss_catalogue import catalogue
+from .protocol import PROTOCOL, Buffers, Histogram, Message, Samples, Snapshot, State, StateChange, Tokens, Update
 from .samples import samples_of
 from .state import RunLike, columns_of, histograms_of, state_of
 from .tokens import tokens_of
@@ -39,7 +28,7 @@ from .tokens import tokens_of
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from ..runs.tokens import HeldOutTokens
+    from ..runs.token_inspection import HeldOutTokens
 
 __all__ = ["INTERVAL", "REPEATABLE", "Publisher", "Send"]
 

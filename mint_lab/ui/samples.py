@@ -17,7 +17,7 @@ from .wire import travels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..runs.record import StepRecord
+    from ..recipes.record import StepRecord
 
 __all__ = ["ROWS", "samples_of"]
 

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from ..data.rewards import Reward
 from ..losses import LossSpec, Param
-from ..losses.rollouts import GSPO
-from ..runs.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
-from ..runs.rl.clip import Bound as ClipBound
-from ..runs.rl.clip import clip_range, token_clip
-from .catalogue import param_entry
+from ..losses.clip import Bound as ClipBound
+from ..losses.clip import clip_range, token_clip
+from ..losses.grpo import GSPO
+from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
+from .loss_catalogue import param_entry
 from .protocol import Bound, Clip, Failure, Histogram, Mark, State
 from .wire import travels
 

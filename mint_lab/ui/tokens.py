@@ -21,7 +21,7 @@ from .wire import travels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..runs.tokens import HeldOutTokens
+    from ..runs.token_inspection import HeldOutTokens
 
 __all__ = ["tokens_message", "tokens_of"]
 

@@ -11,7 +11,7 @@ import traitlets
 from ..errors import RunError
 from ..losses import LOSSES
 from ..runs.run import Run
-from .catalogue import catalogue
+from .loss_catalogue import catalogue
 from .protocol import Losses
 from .widget import RunWidget
 

@@ -20,7 +20,7 @@ from .test_page import check_room, contrast
 STILL = """
 import random
 import traitlets
-from mint_lab.runs.record import Edit
+from mint_lab.recipes.record import Edit
 from mint_lab.ui import LiveCharts
 from tests.ui.scripted import ScriptedRun, record
 
@@ -35,7 +35,7 @@ charts
 """
 READ = """
 import json
-from mint_lab.runs.record import HISTOGRAM_EDGES
+from mint_lab.recipes.record import HISTOGRAM_EDGES
 def at(step):
     made = run.records[step - 1]
     held = [r for r in run.records[:step] if r.held_out][-1]

@@ -30,7 +30,7 @@ CHARTS = ["pair_accuracy", "mean_margin", "logps/chosen", "logps/rejected", "gra
 # Three made-up runs, as a folder holds them, and what is none; every name that can be is hostile.
 WRITE = """
 import pathlib
-from mint_lab.runs.record import Edit
+from mint_lab.recipes.record import Edit
 from mint_lab.runs.store import RunStore
 from tests.ui.scripted import record
 TEXT = "<img src=x onerror=window.hacked=1>\u202egnp.exe \U0001f642"

@@ -24,7 +24,7 @@ HOSTILE = """
 import random
 from dataclasses import replace
 from mint_lab.losses import LOSSES
-from mint_lab.runs.record import histogram
+from mint_lab.recipes.record import histogram
 from tests.ui.scripted import ScriptedRun, record
 
 TEXT = "<img src=x onerror=window.hacked=1>\\u202egnp.exe\\n</script><b>bold"

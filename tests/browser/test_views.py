@@ -206,7 +206,7 @@ bench
 def test_text_from_anywhere_is_text(open_notebook: Open) -> None:
     from .conftest import SCRIPTED
 
-    cell = "from mint_lab.runs.record import Edit\n" + ATTACK.replace("TEXTS", repr(HOSTILE))
+    cell = "from mint_lab.recipes.record import Edit\n" + ATTACK.replace("TEXTS", repr(HOSTILE))
     notebook = open_notebook([SCRIPTED, cell]).show()
     notebook.command("application:toggle-left-area")
     widget = notebook.widget

@@ -18,7 +18,7 @@ import tinker
 import torch
 from tinker.lib.public_interfaces.training_client import TrainingClient as HostedClient
 
-from mint_lab.cells.magic import run_cell
+from mint_lab.cells.loss_cell import run_cell
 from mint_lab.client.service import ServiceClient
 from mint_lab.data.pairs import arithmetic_pairs, pairs_to_data
 from mint_lab.types import Datum, ForwardBackwardOutput, TensorData

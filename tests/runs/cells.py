@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mint_lab.cells.magic import run_cell
+from mint_lab.cells.loss_cell import run_cell
 from mint_lab.losses import LOSSES
 from mint_lab.runs import Run
 
-from ..losses.broken import HEAD
+from ..preflight.broken import HEAD
 from .conftest import TIMEOUT
 
 GOOD = "def mine(data, logprobs_list):\n    return pairwise_preference_loss(data, logprobs_list)\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mint_lab.runs.record import StepRecord
+from mint_lab.recipes.record import StepRecord
 from mint_lab.runs.run import Run
 
 from .bigram import BigramClient, Gate, letter_pairs

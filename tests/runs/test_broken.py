@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from mint_lab.cells.magic import run_cell
+from mint_lab.cells.loss_cell import run_cell
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.errors import LossError
 from mint_lab.losses import LOSSES
 from mint_lab.runs import Run
 
-from ..losses.broken import HEAD, REFUSED, WARNED
+from ..preflight.broken import HEAD, REFUSED, WARNED
 from .bigram import BigramClient
 from .cells import GOOD, LOOP, cell, in_the_loss, patient, training_only, until
 from .conftest import TIMEOUT, finish, timeless

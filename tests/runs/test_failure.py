@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mint_lab.errors import DataError, LossError
-from mint_lab.losses.custom import spec_of
+from mint_lab.losses.decorator import spec_of
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.runs.failure import describe
 

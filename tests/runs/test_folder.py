@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from mint_lab.errors import RunError
+from mint_lab.recipes.record import Edit, LossVersion
 from mint_lab.runs import Run
 from mint_lab.runs import folder as module
 from mint_lab.runs.folder import NOTE, POINTS, RunFolder, RunSummary
-from mint_lab.runs.holding import Hold, is_held
-from mint_lab.runs.record import Edit, LossVersion
+from mint_lab.runs.folder_lock import Hold, is_held
 from mint_lab.runs.store import RunStore
 
 from .bigram import BigramClient, Gate
@@ -317,7 +317,7 @@ def test_another_process_holds_its_folder_until_it_ends(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert one(folder, "a").status == "interrupted"
     script = (
-        "import sys, pathlib; from mint_lab.runs.holding import Hold\n"
+        "import sys, pathlib; from mint_lab.runs.folder_lock import Hold\n"
         "held = Hold(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -339,7 +339,7 @@ def test_another_process_holds_its_folder_until_it_ends(tmp_path: Path) -> None:
 
 
 def test_where_nobody_can_tell_a_running_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mint_lab.runs.holding.fcntl", None)
+    monkeypatch.setattr("mint_lab.runs.folder_lock.fcntl", None)
     write(tmp_path / "a", status="running")
     write(tmp_path / "b", status="finished")
     assert is_held(tmp_path / "a") is None

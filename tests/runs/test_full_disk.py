@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mint_lab.runs import load_run
-from mint_lab.runs.holding import is_held
+from mint_lab.runs.folder_lock import is_held
 
 from .conftest import TIMEOUT, finish
 from .test_store import in_the_way

@@ -14,7 +14,7 @@ import torch
 
 from mint_lab.errors import ConfigError, LossError, RunError
 from mint_lab.losses import LOSSES
-from mint_lab.losses.custom import loss as register
+from mint_lab.losses.decorator import loss as register
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.runs import Run
 

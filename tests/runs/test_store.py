@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from mint_lab.data.rewards import Reward
 from mint_lab.errors import RunError
+from mint_lab.recipes.record import Edit, LossVersion, StepRecord
 from mint_lab.runs.folder import RunFolder
-from mint_lab.runs.record import Edit, LossVersion, StepRecord
 from mint_lab.runs.store import RunStore, fresh_folder, history_frame, load_run
 
 RECORDS = [

@@ -18,8 +18,8 @@ from mint_lab.data import to_datum
 from mint_lab.data.rewards import Reward
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.losses import LOSSES, LossSpec, Param
-from mint_lab.runs.record import Edit, Status, StepRecord, histogram
-from mint_lab.runs.tokens import HeldOutTokens
+from mint_lab.recipes.record import Edit, Status, StepRecord, histogram
+from mint_lab.runs.token_inspection import HeldOutTokens
 
 __all__ = ["Failed", "ScriptedRun", "record"]
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mint_lab.losses import LOSSES
-from mint_lab.runs.record import StepRecord, histogram
+from mint_lab.recipes.record import StepRecord, histogram
 from mint_lab.ui.fallback import picture
 from mint_lab.ui.publisher import Publisher
 from mint_lab.ui.samples import samples_of

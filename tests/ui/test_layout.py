@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mint_lab.runs.record import HISTOGRAM_EDGES, StepRecord
+from mint_lab.recipes.record import HISTOGRAM_EDGES, StepRecord
 from mint_lab.ui.layout import charts_for
 from mint_lab.ui.state import histograms_of
 

@@ -12,7 +12,7 @@ import pytest
 
 from mint_lab.data.rewards import Reward
 from mint_lab.losses import LossSpec, Param
-from mint_lab.runs.record import Edit
+from mint_lab.recipes.record import Edit
 from mint_lab.ui.publisher import Publisher
 from mint_lab.ui.state import columns_of
 from tests.ui.listener import Page

@@ -10,7 +10,7 @@ import pytest
 
 import mint_lab as ml
 from mint_lab.errors import RunError
-from mint_lab.runs.record import Edit
+from mint_lab.recipes.record import Edit
 from mint_lab.runs.store import RunStore
 from mint_lab.ui import run_table as module
 from mint_lab.ui.run_table import RunTable

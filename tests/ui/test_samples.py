@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mint_lab.runs.record import StepRecord
+from mint_lab.recipes.record import StepRecord
 from mint_lab.ui.samples import ROWS, samples_of
 from mint_lab.ui.token_fallback import html_of
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..record import StepRecord
+from ...recipes.record import StepRecord
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,257 @@
+"""``%%loss NAME``: write a loss in a cell; running the cell checks and registers it.
+
+::
+
+    %%loss my_margin_loss --beta 0.5
+    def my_margin_loss(data, logprobs_list, beta=0.1):
+        ...
+        return loss, {"pair_accuracy": ...}
+
+Options:
+
+--PARAMETER VALUE  replaces a parameter's default
+--from LOSS        without a body: registers a copy of that loss and puts its source into the cell, to edit; with one:
+                   the names of that loss's module can be used
+--no-preflight     registers without checking, and says so
+
+Running the cell again makes the next version, which every run that uses the loss takes at its next step; a run that
+paused because this loss failed goes on. A cell may take the name of a bundled loss (not of a built-in one of the API);
+``mint_lab.LOSSES.restore("dpo")`` is the way back.
+
+Helper functions and constants of the cell are the version's own, other names the notebook's; a cell that is refused
+changes nothing, neither in a run nor in the notebook. Interrupting the kernel ends a check that does not return.
+"""
+
+from __future__ import annotations
+
+import html
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import ConfigError, LossError, one_of
+from ..losses import LOSSES, LossSpec
+from ..losses.decorator import spec_of
+from ..preflight import Report, preflight
+from ..preflight.report import TINTS
+from ..runs.sample_batch import losses_in_use, made_up_data, sample_data, sample_pace
+from ..usercode.cell_source import FUTURE, imports_for, source_from
+from .cell_status import leave_refusal, mark, not_registered
+from .compile_cell import cell_source, compile_cell, shown_short
+
+__all__ = ["LossCell", "loss_cell", "run_cell"]
+
+UNCHECKED = "WARNING: it was NOT checked (--no-preflight); a mistake in it shows only when it trains"
+
+
+@dataclass(frozen=True)
+class LossCell:
+    """What running a ``%%loss`` cell gives.
+
+    Attributes:
+        spec: the registered loss.
+        report: what preflight found; None: it was skipped.
+        cell: the text of a cell to go on from, where there was none (``--from``).
+        others: what the runs under way use, where that is not this loss.
+    """
+
+    spec: LossSpec
+    report: Report | None
+    cell: str = ""
+    others: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        found = UNCHECKED if self.report is None else repr(self.report)
+        return "\n".join([self._head(), found, *(["", self.cell.rstrip()] if self.cell else [])])
+
+    def _repr_html_(self) -> str:
+        warning = f'<div style="background:{TINTS["fail"]};padding:4px 10px"><b>{html.escape(UNCHECKED)}</b></div>'
+        found = warning if self.report is None else self.report.to_html()
+        return (
+            f"<div><b>{html.escape(self._head())}</b>{found}"
+            + (f"<pre>{html.escape(self.cell)}</pre>" if self.cell else "")
+            + "</div>"
+        )
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        return {}, mark("loss", self.spec.name, self.spec)
+
+    def _head(self) -> str:
+        settings = ", ".join(f"{p.name} {p.default:g}" for p in self.spec.params)
+        head = f"{self.spec.label} registered" + (f" ({settings})" if settings else "")
+        first = LOSSES.first(self.spec.name)
+        if self.others:
+            head += (
+                f"; the run goes on with {' and '.join(self.others)} until you choose {self.spec.name} in the page, "
+            )
+            head += f"or call run.set_loss({self.spec.name!r})"
+        if first.family == "custom":
+            return head
+        return f"{head} in place of the bundled {first.label}; mint_lab.LOSSES.restore({first.name!r}) brings that back"
+
+
+class _Refused(LossError):
+    """Preflight failed: the message is all of its report."""
+
+    def __init__(self, name: str, old: LossSpec | None, report: Report) -> None:
+        self.report = report
+        self.head = not_registered(name, old)
+        self.mark = mark("loss", name, old, refused=True)
+        super().__init__(f"{self.head}.\n{report!r}")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the magic's line says."""
+
+    name: str
+    values: dict[str, float] = field(default_factory=dict)
+    checked: bool = True
+    origin: str | None = None
+
+    def line(self) -> str:
+        """The line again, without the origin."""
+        given = "".join(f" --{key} {value:.12g}" for key, value in self.values.items())
+        return f"{self.name}{given}" + ("" if self.checked else " --no-preflight")
+
+
+def loss_cell(ipython: Any) -> Callable[[str, str], LossCell]:
+    """The magic for one shell."""
+
+    def loss(line: str, cell: str) -> LossCell:
+        try:
+            done = run_cell(line, cell, ipython.user_ns)
+        except _Refused as error:
+            # The report as the table it is; IPython's red block below it needs no second copy.
+            pictures = {"text/plain": repr(error.report), "text/html": error.report.to_html()}
+            ipython.display_pub.publish(data=pictures, metadata=error.mark)
+            raise shown_short(error, "loss", f"{error.head}. What preflight found is above.") from None
+        except KeyboardInterrupt:
+            leave_refusal(ipython.display_pub, "loss", line, LOSSES)
+            raise
+        except Exception as error:
+            leave_refusal(ipython.display_pub, "loss", line, LOSSES)
+            raise shown_short(error, "loss") from None
+        if done.cell:
+            ipython.set_next_input(done.cell, replace=True)
+        return done
+
+    loss.__doc__ = __doc__
+    return loss
+
+
+def run_cell(line: str, cell: str, namespace: dict[str, Any]) -> LossCell:
+    """Compile, check and register; nothing is registered, nor ``namespace`` touched, when anything fails.
+
+    Args:
+        line: what follows ``%%loss``.
+        cell: the lines below.
+        namespace: the notebook's, where the cell finds names, and leaves those that it defines.
+
+    Raises:
+        ConfigError: a bad name or option, or no function in the cell.
+        LossError: preflight failed; the message is its report.
+        Exception: whatever running the cell raises.
+    """
+    options = _options(line)
+    name = options.name
+    version = LOSSES.next_version(name)
+    origin = None if options.origin is None else LOSSES[options.origin]
+    copied = None if cell.strip() else origin
+    if copied is not None:
+        line, cell = options.line(), source_from(copied, name)
+    elif not cell.strip():
+        raise ConfigError(f"the cell is empty; define {name}(data, logprobs_list), or start with --from LOSS")
+    imports = [] if origin is None else imports_for(cell, origin, namespace)
+    before: list[str] = []
+    if FUTURE in cell:  # which has to stand before every import
+        imports, before = before, imports
+    found = compile_cell(cell_source(line, cell, imports), name, version, namespace, before=before)
+    spec = spec_of(found.fn, name, source=found.source)
+    if copied is not None:
+        spec = _like(spec, copied)
+    spec = _with_defaults(spec, options.values)
+    report = _checked(spec) if options.checked else None
+    if report is not None:
+        if not report.ok:
+            raise _Refused(name, LOSSES.get(name), report)
+        parts = "" if report.split in (None, "coupled") else report.split
+        spec = replace(spec, separable=bool(report.separable), parts=parts)
+    shown = f"%%loss {options.line()}\n{cell}" if copied is not None else ""
+    namespace.update(found.names)
+    used = losses_in_use()
+    return LossCell(LOSSES.register(spec), report, shown, others=() if name in used else tuple(sorted(used)))
+
+
+def _like(spec: LossSpec, origin: LossSpec) -> LossSpec:
+    """A copy's spec, with what its signature cannot tell."""
+    known = {p.name: p for p in origin.params}
+    params = tuple(known.get(p.name, p) for p in spec.params)
+    summary = spec.summary or origin.summary
+    return replace(spec, params=params, formula=origin.formula, summary=summary, pairs=origin.pairs, paper=origin.paper)
+
+
+def _checked(spec: LossSpec) -> Report:
+    report = preflight(spec.bind(), sample_data(spec))
+    if any(line.name == "fields" for line in report.lines):
+        # It may be meant for another run than the one that happens to be loaded.
+        made_up = preflight(spec.bind(), made_up_data())
+        if made_up.ok:
+            fix = "the run loaded last has no such data; it can be used in one that has"
+            missing = replace(next(line for line in report.lines if line.name == "fields"), verdict="warn", fix=fix)
+            return replace(made_up, lines=(*made_up.lines, missing))
+    pace = sample_pace()
+    if pace is None:
+        return report
+    return replace(report, model_seconds=pace[1], model_work=f"a step of the run loaded last, with {pace[0]} datums")
+
+
+def _options(line: str) -> _Options:
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError as error:
+        raise ConfigError(f"%%loss {line}: {error}") from None
+    if not words or words[0].startswith("-"):
+        raise ConfigError("%%loss needs a name: %%loss my_loss")
+    name, rest = words[0], words[1:]
+    if not name.isidentifier():
+        raise ConfigError(f"{name!r} cannot name a loss; use letters, digits and underscores, not a digit first")
+    checked, origin, values = True, None, {}
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word == "--no-preflight":
+            checked = False
+            continue
+        if not word.startswith("--") or not (equals or rest):
+            raise ConfigError(
+                f"%%loss {name}: {word!r} is not understood; options are --from LOSS, --no-preflight and "
+                "--PARAMETER VALUE"
+            )
+        value = value if equals else rest.pop(0)
+        if key == "from":
+            origin = value
+            continue
+        try:
+            values[key] = float(value)
+        except ValueError:
+            raise ConfigError(f"%%loss {name}: --{key} is {value!r}, expected a number") from None
+    return _Options(name, values, checked, origin)
+
+
+def _with_defaults(spec: LossSpec, values: Mapping[str, float]) -> LossSpec:
+    names = [p.name for p in spec.params]
+    for key in values:
+        if key not in names:
+            choice = one_of(names, key) if names else "the function has no parameters besides data and logprobs_list"
+            raise ConfigError(f"{spec.name}: unknown parameter --{key}; {choice}")
+    return replace(
+        spec,
+        params=tuple(
+            replace(p, default=p.check(values[p.name], spec.name), high=max(p.high, values[p.name]))
+            if p.name in values
+            else p
+            for p in spec.params
+        ),
+    )

@@ -1,0 +1,1 @@
+"""The description of every chart, and its renderers for plotly and for static pictures."""

@@ -1,0 +1,400 @@
+r"""Preference losses against a reference model: DPO and its kin, on consecutive (chosen, rejected) pairs.
+
+Custom-contract functions, as in :mod:`mint_lab.losses.preference`, that also read
+``loss_fn_inputs["reference_logprobs"]``, ``(N,)``: the log-probabilities of the targets under the model before
+training. ``mint_lab.data.with_reference(data, client)`` fills it; a :class:`~mint_lab.runs.run.Run` does so by itself.
+
+====================  ===============================================================================
+:math:`s(y)`          sequence score :math:`\sum_t w_t \log p(y_t \mid x, y_{<t})`, nats
+:math:`h(y)`          log-ratio :math:`s(y) - s_{ref}(y)`, nats; :math:`h_+` chosen, :math:`h_-` rejected
+:math:`\beta h`       the reward that the loss implies
+====================  ===============================================================================
+
+All report ``pair_accuracy``, ``mean_margin``, ``logps/chosen`` and ``logps/rejected`` of the scores themselves, which
+compare with any other loss, and ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` and
+``rewards/accuracies`` of :math:`\beta h`, as TRL does (but for ties). Losses are means over pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ConfigError, DataError
+from .preference import check_lengths, sequence_scores
+from .spec import REFERENCE, LossSpec, Param
+
+if TYPE_CHECKING:
+    from ..types import Datum
+
+__all__ = [
+    "APO_DOWN",
+    "APO_ZERO",
+    "DPO",
+    "DPO_HINGE",
+    "IPO",
+    "KTO",
+    "NCA_PAIR",
+    "ROBUST_DPO",
+    "apo_down_loss",
+    "apo_zero_loss",
+    "dpo_hinge_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "kto_loss",
+    "log_ratios",
+    "nca_pair_loss",
+    "reward_metrics",
+    "robust_dpo_loss",
+]
+
+
+def log_ratios(data: list[Datum], chosen: torch.Tensor, rejected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Log-ratios :math:`h` to the reference model of scores that :func:`sequence_scores` gave.
+
+    Args:
+        data: ``2 n`` datums with ``weights`` and ``reference_logprobs``.
+        chosen, rejected: their scores, nats, each ``(n,)``.
+
+    Returns:
+        ``(h_chosen, h_rejected)``, nats, each ``(n,)``.
+
+    Raises:
+        DataError: a datum without ``reference_logprobs``, of another length than its weights, or not finite where a
+            token counts.
+    """
+    rows: list[torch.Tensor] = []
+    for i, datum in enumerate(data):
+        found = datum.loss_fn_inputs.get(REFERENCE)
+        if found is None:
+            raise DataError(
+                "missing; fill it with data = mint_lab.data.with_reference(data, client)", index=i, field=REFERENCE
+            )
+        row = found.to_torch().to(chosen)
+        expected = datum.loss_fn_inputs["weights"].to_numpy().shape
+        if tuple(row.shape) != expected:
+            raise DataError(f"shape {tuple(row.shape)}, expected {expected} as the weights", index=i, field=REFERENCE)
+        rows.append(row)
+    chosen_reference, rejected_reference, _ = sequence_scores(data, rows)
+    finite = torch.stack([chosen_reference, rejected_reference], dim=1).flatten().isfinite()
+    if not bool(finite.all()):
+        raise DataError(
+            "not finite where a token counts, expected log-probabilities; compute them anew with with_reference",
+            index=int((~finite).nonzero()[0]),
+            field=REFERENCE,
+        )
+    return chosen - chosen_reference, rejected - rejected_reference
+
+
+def dpo_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""DPO, :math:`-\frac1n\sum (1-\epsilon)\log\sigma(d) + \epsilon\log\sigma(-d)`, :math:`d = \beta(h_+ - h_-)`.
+
+    Rafailov et al. 2023, arXiv:2305.18290. With :math:`\epsilon > 0` it is conservative DPO (Mitchell 2023, "A note on
+    DPO with noisy preferences"), which stops widening a margin at :math:`\log\frac{1-\epsilon}{\epsilon} / \beta`.
+
+    Args:
+        data: consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
+        logprobs_list: one ``(N_i,)`` tensor a datum.
+        beta: how strongly the model is held to the reference, 1 / nats.
+        label_smoothing: share of pairs presumed to be the wrong way round, 0 to 0.5.
+
+    Returns:
+        The scalar loss, nats, and the metrics of :func:`reward_metrics`.
+
+    Raises:
+        DataError: as :func:`~mint_lab.losses.preference.sequence_scores` and :func:`log_ratios`.
+    """
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    margins = beta * (chosen_ratio - rejected_ratio)
+    loss = -((1 - label_smoothing) * F.logsigmoid(margins) + label_smoothing * F.logsigmoid(-margins)).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def robust_dpo_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1, label_smoothing: float = 0.1
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""Robust DPO, the mean of :math:`\frac{-(1-\epsilon)\log\sigma(d) + \epsilon\log\sigma(-d)}{1 - 2\epsilon}`.
+
+    :math:`d = \beta(h_+ - h_-)`. In expectation over labels of which a share :math:`\epsilon` is flipped, this is DPO
+    on clean ones; a single value may lie below 0. Chowdhury et al. 2024, arXiv:2403.00409. Arguments, result and errors
+    as :func:`dpo_loss`, and :class:`ConfigError` for a ``label_smoothing`` that is not below 0.5.
+    """
+    if not 0 <= label_smoothing < 0.5:
+        raise ConfigError(f"label_smoothing is {label_smoothing:g}, expected a share from 0 to below 0.5")
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    margins = beta * (chosen_ratio - rejected_ratio)
+    clean, flipped = -F.logsigmoid(margins), -F.logsigmoid(-margins)
+    loss = (((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def dpo_hinge_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""Hinge on the reward margin, :math:`\frac1n\sum \max(0, 1 - \beta(h_+ - h_-))`.
+
+    SLiC's hinge with DPO's rewards: "hinge-norm" of RSO (Liu et al. 2023, arXiv:2309.06657). A pair whose log-ratios
+    are :math:`1/\beta` nats apart is left alone. Arguments, result and errors as :func:`dpo_loss`.
+    """
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    loss = torch.relu(1 - beta * (chosen_ratio - rejected_ratio)).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def ipo_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""IPO, :math:`\frac1n\sum \left(\bar h_+ - \bar h_- - \frac{1}{2\beta}\right)^2`, nats squared.
+
+    A target for the margin in place of a slope without end: it cannot overfit to certain preferences.
+    :math:`\bar h = h / \sum_t w_t` is the log-ratio per weighted token, as TRL takes it after asking the authors; the
+    paper writes the sum. Azar et al. 2023, arXiv:2310.12036, equation 17 (``beta`` is its tau). Arguments, result and
+    errors as :func:`dpo_loss`, and :class:`DataError` for a side without weighted tokens.
+    """
+    chosen, rejected, lengths = sequence_scores(data, logprobs_list)
+    check_lengths(lengths)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    margins = chosen_ratio / lengths[:, 0] - rejected_ratio / lengths[:, 1]
+    loss = ((margins - 1 / (2 * beta)) ** 2).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def kto_loss(
+    data: list[Datum],
+    logprobs_list: list[torch.Tensor],
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""KTO, :math:`\frac{1}{2n}\sum \lambda_+(1-\sigma(\beta(h_+ - z))) + \lambda_-(1-\sigma(\beta(z - h_-)))`.
+
+    Each completion is judged by itself, against a reference point :math:`z`; the chosen side of a pair counts as
+    desirable and the rejected one as undesirable. Ethayarajh et al. 2024, arXiv:2402.01306.
+
+    :math:`z` stands for the KL divergence from the reference. The paper and TRL estimate it on further passes, over
+    prompts with the completions of other prompts. A loss sees the log-probabilities of its own batch only, so here
+    :math:`z` is :math:`\max(0, \text{mean of } h)` over all completions of the batch, chosen and rejected, without
+    gradient. Where it is 0 the loss is half of :func:`apo_zero_loss`.
+
+    Args:
+        data: consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
+        logprobs_list: one ``(N_i,)`` tensor a datum.
+        beta: how quickly value saturates away from the reference point, 1 / nats.
+        desirable_weight, undesirable_weight: the paper's lambdas.
+
+    Returns:
+        The scalar loss, the metrics of :func:`reward_metrics`, and ``kl/reference`` (the estimate of z, nats a
+        completion).
+
+    Raises:
+        DataError: as :func:`dpo_loss`.
+    """
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    z = torch.cat([chosen_ratio, rejected_ratio]).detach().mean().clamp(min=0)
+    desirable = desirable_weight * (1 - torch.sigmoid(beta * (chosen_ratio - z)))
+    undesirable = undesirable_weight * (1 - torch.sigmoid(beta * (z - rejected_ratio)))
+    loss = torch.cat([desirable, undesirable]).mean()
+    metrics = reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+    return loss, metrics | {"kl/reference": float(z)}
+
+
+def apo_zero_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""APO-zero, :math:`\frac1n\sum (1 - \sigma(\beta h_+)) + \sigma(\beta h_-)`.
+
+    Chosen up, rejected down, each on its own: for pairs whose chosen side is better than what the model says.
+    D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 7. Arguments, result and errors as :func:`dpo_loss`.
+    """
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    loss = (1 - torch.sigmoid(beta * chosen_ratio) + torch.sigmoid(beta * rejected_ratio)).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def apo_down_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.5
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""APO-down, :math:`\frac1n\sum \sigma(\beta h_+) + (1 - \sigma(\beta(h_+ - h_-)))`.
+
+    Both sides down, the rejected one further: for pairs whose chosen side is worse than what the model says, where it
+    is right that ``logps/chosen`` falls. D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 8. The default ``beta``
+    is larger than the others' 0.1, at which the chosen side falls by tens of nats before the first term lets go of it.
+    Arguments, result and errors as :func:`dpo_loss`.
+    """
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    loss = (torch.sigmoid(beta * chosen_ratio) + 1 - torch.sigmoid(beta * (chosen_ratio - rejected_ratio))).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def nca_pair_loss(
+    data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 0.1
+) -> tuple[torch.Tensor, dict[str, float]]:
+    r"""NCA, :math:`-\frac1n\sum \log\sigma(\beta h_+) + \frac12\log\sigma(-\beta h_+) + \frac12\log\sigma(-\beta h_-)`.
+
+    Noise contrast of each side with the reference: it fits the reward itself and not only the difference of two, which
+    keeps the chosen log-probability from falling. Chen et al. 2024, arXiv:2402.05369. Arguments, result and errors as
+    :func:`dpo_loss`.
+    """
+    chosen, rejected, _ = sequence_scores(data, logprobs_list)
+    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
+    plus, minus = beta * chosen_ratio, beta * rejected_ratio
+    loss = -(F.logsigmoid(plus) + 0.5 * F.logsigmoid(-plus) + 0.5 * F.logsigmoid(-minus)).mean()
+    return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
+
+
+def reward_metrics(
+    loss: torch.Tensor,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    chosen_ratio: torch.Tensor,
+    rejected_ratio: torch.Tensor,
+    *,
+    beta: float,
+) -> dict[str, float]:
+    r"""What this module's losses report, as floats.
+
+    Before training the rewards are 0, and what a pair's two sums of float32 log-probabilities leave of that is
+    rounding, not preference. In ``rewards/accuracies`` a pair counts one half where :math:`|h_+ - h_-|` is at most a
+    millionth of :math:`|s_+| + |s_-|`, or :math:`10^{-5}` nats, so that a run against a reference begins at 0.5. TRL
+    counts ties as lost.
+    ``chosen`` and ``rejected`` are scores, the ratios those to the reference, nats, each ``(n,)``.
+    """
+    margins, gaps = chosen - rejected, chosen_ratio - rejected_ratio
+    chosen_reward, rejected_reward = beta * chosen_ratio, beta * rejected_ratio
+    rounding = (1e-6 * (chosen.abs() + rejected.abs())).clamp(min=1e-5)
+    numbers = {
+        "loss": loss,
+        "pair_accuracy": (margins > 0).to(margins).mean(),
+        "mean_margin": margins.mean(),
+        "logps/chosen": chosen.mean(),
+        "logps/rejected": rejected.mean(),
+        "rewards/chosen": chosen_reward.mean(),
+        "rewards/rejected": rejected_reward.mean(),
+        "rewards/margins": (chosen_reward - rejected_reward).mean(),
+        "rewards/accuracies": ((gaps > rounding).to(gaps) + (gaps >= -rounding).to(gaps)).mean() / 2,
+    }
+    return dict(zip(numbers, torch.stack(list(numbers.values())).detach().tolist(), strict=True))
+
+
+_INPUTS = ("weights", REFERENCE)
+_BETA = Param("beta", 0.1, 0.01, 10.0, "how strongly the model is held to the reference, 1 / nats")
+
+DPO = LossSpec(
+    name="dpo",
+    family="preference",
+    fn=dpo_loss,
+    formula=r"-\tfrac1n\sum\log\sigma\left(\beta\,(h_\text{chosen}-h_\text{rejected})\right),\quad h = s-s_\text{ref}",
+    summary="Bradley-Terry on the log-ratio to the model before training.",
+    inputs=_INPUTS,
+    params=(
+        _BETA,
+        Param("label_smoothing", 0.0, 0.0, 0.5, "share of pairs presumed the wrong way round", maximum=0.5),
+    ),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2305.18290",
+)
+ROBUST_DPO = LossSpec(
+    name="robust_dpo",
+    family="preference",
+    fn=robust_dpo_loss,
+    formula=r"\tfrac1n \sum \tfrac{-(1-\epsilon) \log \sigma(d) + \epsilon \log \sigma(-d)}{1 - 2\epsilon}"
+    r",\quad d = \beta\,(h_\text{chosen} - h_\text{rejected})",
+    summary="DPO that is unbiased where a known share of the pairs is the wrong way round.",
+    inputs=_INPUTS,
+    params=(
+        _BETA,
+        Param("label_smoothing", 0.1, 0.0, 0.45, "share of pairs that are the wrong way round", maximum=0.49),
+    ),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2403.00409",
+)
+DPO_HINGE = LossSpec(
+    name="dpo_hinge",
+    family="preference",
+    fn=dpo_hinge_loss,
+    formula=r"\tfrac1n \sum \max\left(0,\ 1 - \beta\,(h_\text{chosen} - h_\text{rejected})\right)",
+    summary="Hinge on the reward margin: a pair that is far enough ahead of the reference is left alone.",
+    inputs=_INPUTS,
+    params=(_BETA,),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2309.06657",
+)
+IPO = LossSpec(
+    name="ipo",
+    family="preference",
+    fn=ipo_loss,
+    formula=r"\tfrac1n \sum \left(\bar h_\text{chosen} - \bar h_\text{rejected} - \tfrac{1}{2\beta}\right)^2",
+    summary="A target for the margin per token, which certain preferences cannot push without end.",
+    inputs=_INPUTS,
+    params=(Param("beta", 0.1, 0.01, 10.0, "half the inverse of the target margin, tokens / nat", minimum=1e-6),),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2310.12036",
+)
+KTO = LossSpec(
+    name="kto",
+    family="preference",
+    fn=kto_loss,
+    formula=r"\tfrac{1}{2n} \sum \lambda_+\left(1 - \sigma(\beta (h_\text{chosen} - z))\right)"
+    r" + \lambda_-\left(1 - \sigma(\beta (z - h_\text{rejected}))\right),\quad z = \max(0, \bar h)",
+    summary="Each completion by itself, desirable or not, against how far the batch has moved.",
+    inputs=_INPUTS,
+    params=(
+        _BETA,
+        Param("desirable_weight", 1.0, 0.0, 5.0, "weight of the chosen completions"),
+        Param("undesirable_weight", 1.0, 0.0, 5.0, "weight of the rejected completions"),
+    ),
+    pairs=True,
+    paper="https://arxiv.org/abs/2402.01306",
+)
+APO_ZERO = LossSpec(
+    name="apo_zero",
+    family="preference",
+    fn=apo_zero_loss,
+    formula=r"\tfrac1n \sum 1 - \sigma(\beta h_\text{chosen}) + \sigma(\beta h_\text{rejected})",
+    summary="Chosen up and rejected down: where the chosen completions are better than the model's own.",
+    inputs=_INPUTS,
+    params=(_BETA,),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2408.06266",
+)
+APO_DOWN = LossSpec(
+    name="apo_down",
+    family="preference",
+    fn=apo_down_loss,
+    formula=r"\tfrac1n \sum \sigma(\beta h_\text{chosen}) + 1 - \sigma(\beta\,(h_\text{chosen} - h_\text{rejected}))",
+    summary="Both down, the rejected one further: where the chosen completions are worse than the model's own.",
+    inputs=_INPUTS,
+    params=(replace(_BETA, default=0.5),),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2408.06266",
+)
+NCA_PAIR = LossSpec(
+    name="nca_pair",
+    family="preference",
+    fn=nca_pair_loss,
+    formula=r"-\tfrac1n \sum \log\sigma(\beta h_\text{chosen}) + \tfrac12 \log\sigma(-\beta h_\text{chosen})"
+    r" + \tfrac12 \log\sigma(-\beta h_\text{rejected})",
+    summary="Noise contrast of each side with the reference, which keeps the chosen completion likely.",
+    inputs=_INPUTS,
+    params=(_BETA,),
+    parts="mean",
+    pairs=True,
+    paper="https://arxiv.org/abs/2402.05369",
+)

@@ -1,0 +1,8 @@
+"""Checks of a loss before it may train."""
+
+from __future__ import annotations
+
+from .report import Line, Report
+from .run_checks import LIMIT, check, preflight, random_logprobs
+
+__all__ = ["LIMIT", "Line", "Report", "check", "preflight", "random_logprobs"]

@@ -1,0 +1,68 @@
+"""Writing a reward in a cell: registered, versioned, and its errors shown by the cell's own lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mint_lab.cells.reward_cell import run_reward_cell
+from mint_lab.data.rewards import REWARDS
+from mint_lab.errors import ConfigError
+
+GOOD = """\
+def right(response_text, example):
+    '''Right or not.'''
+    return float(response_text.strip() == example["answer"])
+"""
+
+
+def test_a_cell_registers_its_reward() -> None:
+    namespace: dict[str, Any] = {}
+    cell = run_reward_cell("right", GOOD, namespace)
+    assert repr(cell) == "right v1 registered"
+    found = REWARDS["right"]
+    assert (found.fn, found.summary) == (namespace["right"], "Right or not.")
+    assert found.source == f"# %%reward right\n{GOOD}"
+    assert found.fn.__code__.co_filename == "<reward right v1>"
+    assert repr(run_reward_cell("right", GOOD, namespace)) == "right v2 registered"
+
+
+def test_a_cell_that_fails_changes_nothing_of_the_version_before() -> None:
+    namespace: dict[str, Any] = {}
+    text = "POINTS = {}\ndef points(response_text, example): return POINTS\n"
+    fn = run_reward_cell("points", text.format(1.0), namespace).reward.fn
+    with pytest.raises(ZeroDivisionError):
+        run_reward_cell("points", text.format(2.0) + "1 / 0\n", namespace)
+    assert (fn("", None), namespace["POINTS"]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "message"),
+    [
+        ("", GOOD, "needs one name.*found nothing"),
+        ("two names", GOOD, "needs one name.*found 'two names'"),
+        ("3x", GOOD, "needs one name"),
+        ("exact_match", GOOD, "is a built-in reward"),
+        ("mine", "x = 1", r"no function for the reward 'mine'; expected\ndef mine\(response_text, example\):"),
+        ("mine", "def f(a, b, c): return 1", "cannot be called with two arguments"),
+    ],
+)
+def test_what_is_refused(line: str, cell: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_reward_cell(line, cell, {})
+    assert "mine" not in REWARDS
+
+
+def test_in_a_shell(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = shell.run_cell(f"%%reward right\n{GOOD}")
+    assert result.success
+    assert REWARDS["right"].version == 1
+    bad = shell.run_cell("%%reward right\nhere = 1 / 0\n" + GOOD)
+    assert isinstance(bad.error_in_exec, ZeroDivisionError)
+    shown = "".join(capsys.readouterr())
+    assert "line 2" in shown
+    assert "compile_cell" not in shown
+    shell.run_cell("%%reward right\ndef right(:")
+    assert "the cell is no Python" in "".join(capsys.readouterr())
+    assert REWARDS["right"].version == 1

@@ -1,0 +1,151 @@
+"""The recipe's options, prompts and reward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mint_lab.data import ExampleTask
+from mint_lab.data.rewards import Reward, reward
+from mint_lab.errors import ConfigError, DataError
+from mint_lab.losses import LOSSES
+from mint_lab.recipes.registry import check_loss, recipe_named
+from mint_lab.recipes.rl.recipe import Rl, RlJob, RlOptions
+
+from ...runs.bigram import CharTokenizer
+
+
+def short(response_text: str, example: Any) -> float:
+    return -float(len(response_text))
+
+
+def prepare(data: Any = None, held_out: Any = None, **options: Any) -> RlJob:
+    return Rl().with_options(options).prepare(CharTokenizer(), data, held_out, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": 1}, "group_size is 1, expected a whole number from 2 up"),
+        ({"group_size": 4.0}, "group_size is 4.0, expected a whole number"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"minibatches": True}, "minibatches is True"),
+        ({"delay": -1}, "delay is -1, expected a whole number from 0 up"),
+        ({"temperature": 0}, "temperature is 0, expected a number above 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 1.5}, "top_p is 1.5, expected a number above 0 and up to 1"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"advantages": "centered"}, "advantages is 'centered'.*did you mean 'centred'"),
+        ({"evaluation": "beam"}, "evaluation is 'beam'; expected one of: greedy, sampled"),
+        ({"kl_to_base": 1}, "kl_to_base is 1, expected True or False"),
+        ({"group_sise": 4}, "unknown option 'group_sise': did you mean group_size="),
+        ({"reward": "nope"}, "unknown reward 'nope'"),
+        ({"reward": 3}, "a reward is 3"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe_named("rl", options)
+
+
+def test_other_recipes_have_no_options() -> None:
+    with pytest.raises(ConfigError, match="unknown option 'group_size': the options of the sft recipe are"):
+        recipe_named("sft", {"group_size": 4})
+
+
+def test_which_losses_it_takes() -> None:
+    for name in ("ppo", "importance_sampling", "cispo", "dro"):
+        check_loss(recipe_named("rl"), LOSSES[name])
+    with pytest.raises(ConfigError, match="hinge is a preference loss"):
+        check_loss(recipe_named("rl"), LOSSES["hinge"])
+    with pytest.raises(ConfigError, match=r"ppo is a policy loss.*use recipe='rl'"):
+        check_loss(recipe_named("sft"), LOSSES["ppo"])
+
+
+def test_records_know_how_a_rollout_was_drawn() -> None:
+    assert RlOptions(temperature=0.7, max_tokens=9).settings() == {
+        "rollout/group_size": 8,
+        "rollout/temperature": 0.7,
+        "rollout/top_p": 1,
+        "rollout/top_k": -1,
+        "rollout/updates_per_rollout": 1,
+        "rollout/minibatches": 1,
+        "rollout/delay": 0,
+        "rollout/max_tokens": 9,
+    }
+
+
+def test_default_prompts_and_reward() -> None:
+    job = prepare()
+    assert (job.size, len(job.held_out), job.options.max_tokens) == (4000, 400, 16)
+    tokens, text = job.train.encoded(0)
+    assert "".join(map(chr, tokens)) == text
+    problem = job.train.examples[0]
+    assert text == problem.prompt
+    assert job.reward(job.train).fn(problem.answer, problem) == 1
+
+
+def test_a_tenth_is_held_out_by_the_seed() -> None:
+    data = [{"prompt": f"{i}:", "answer": str(i)} for i in range(30)]
+    job = prepare(data)
+    assert (job.size, len(job.held_out)) == (27, 3)
+    assert not {r["prompt"] for r in job.train.examples} & {r["prompt"] for r in job.held_out.examples}
+    assert prepare(data).held_out.examples == job.held_out.examples
+
+
+def test_held_out_rows_are_graded_by_the_same_task() -> None:
+    task = ExampleTask("mine", ["a", "b"], prompt_of=lambda x: x + ":", reward_of=lambda text, x: float(text == x))
+    job = prepare(task, held_out=["c"])
+    assert job.held_out.encoded(0)[1] == "c:"
+    assert job.reward(job.held_out).fn("c", "c") == 1
+    other = prepare(task, held_out="sort")
+    assert other.reward(other.held_out).label == "sort_reward v1"
+
+
+def test_gsm8k_brings_its_own_limits(tmp_path: Path) -> None:
+    path = tmp_path / "g.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{i}?", "answer": f"#### {i}"}) + "\n" for i in range(20)))
+    job = prepare(path)
+    assert (job.size, len(job.held_out)) == (18, 2)
+    assert (job.options.max_tokens, job.stop) == (300, ("\nQuestion:",))
+    assert prepare(path, max_tokens=40).options.max_tokens == 40
+
+
+def test_a_reward_function_goes_by_its_name() -> None:
+    job = prepare(["a", "b"], reward=short)
+    assert job.reward(job.train).label == "short v1"
+    assert prepare(["a", "b"], reward=short).reward(job.train).label == "short v1", "the same one again"
+    assert prepare(["a", "b"], reward="short").options.reward == "short"
+    reward(name="short")(lambda response_text, example: 0.0)
+    assert job.reward(job.train).label == "short v2", "the next version is taken up"
+
+
+def test_rewards_of_one_name_stay_with_their_runs() -> None:
+    def constant(value: float) -> Any:
+        def graded(response_text: str, example: Any) -> float:
+            return value
+
+        return graded
+
+    first = prepare(["a", "b"], reward=constant(1.0))
+    second = prepare(["a", "b"], reward=constant(2.0))
+    given = prepare(["a", "b"], reward=Reward("graded", constant(3.0)))
+    jobs = [first, second, given]
+    assert [job.reward(job.train).fn("", None) for job in jobs] == [1.0, 2.0, 3.0]
+    assert [job.reward(job.train).label for job in jobs] == ["graded v1", "graded_2 v1", "graded_3 v1"]
+
+
+def test_bad_data() -> None:
+    with pytest.raises(DataError, match=r"datum 0: the prompt comes without an 'answer'.*give reward="):
+        prepare(["a", "b"])
+    with pytest.raises(DataError, match="give held_out"):
+        prepare(["a"], reward="number_format")
+    with pytest.raises(DataError, match="nothing to train on"):
+        prepare([])
+    job = prepare([[{"role": "user", "content": "x"}]] * 3, reward="number_format")
+    with pytest.raises(DataError, match=r"datum 1, field 'prompt'.*no chat template") as caught:
+        job.train.encoded(1)
+    assert caught.value.index == 1

@@ -1,0 +1,321 @@
+"""Warnings, by hand-made numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mint_lab.recipes.record import StepRecord
+from mint_lab.runs.advice import Diagnosis, findings
+
+from .conftest import finish
+
+
+def steps(**columns: Sequence[float]) -> list[StepRecord]:
+    """Records whose metrics are the columns, ``held_``-prefixed ones held out."""
+    n = len(next(iter(columns.values())))
+    return [record(i + 1, **{name: values[i] for name, values in columns.items()}) for i in range(n)]
+
+
+def record(step: int, *, version: int = 1, settings: dict[str, float] | None = None, **numbers: float) -> StepRecord:
+    held = {k.removeprefix("held_"): v for k, v in numbers.items() if k.startswith("held_")}
+    metrics = {k: v for k, v in numbers.items() if not k.startswith("held_")}
+    return StepRecord(
+        step, 0.0, 0.0, 1, "mine", version, {"loss": 1.0, "grad_norm": 1.0, **metrics}, held, settings=settings or {}
+    )
+
+
+def told(records: Sequence[StepRecord]) -> list[list[str]]:
+    """The warnings of each step, as a run would keep them."""
+    diagnosis = Diagnosis()
+    return [diagnosis.update(records[max(0, k - diagnosis.window) : k + 1]) for k in range(len(records))]
+
+
+# Measured on the tiny model: learning_rate=0.1, 32 pairs a batch.
+BLOWN_UP = {
+    "loss": [1.026, 0.987, 2.705, 11.12, 5.346, 9.579, 9.047, 12.51, 6.89, 6.718, 16.72, 6.472, 10.79, 6.976, 9.674],
+    "pair_accuracy": [0.41, 0.62, 0.31, 0.38, 0.44, 0.31, 0.72, 0.47, 0.38, 0.56, 0.41, 0.53, 0.38, 0.47, 0.47],
+    "grad_norm": [1.48, 6.31, 11.1, 19.2, 34.2, 24.4, 10.1, 20.0, 15.0, 11.7, 24.6, 17.2, 19.4, 18.4, 18.4],
+}
+
+
+def test_nothing_to_say_of_a_healthy_run() -> None:
+    assert findings([]) == {}
+    loss = [1.0 / n for n in range(1, 61)]
+    accuracy = [0.6 + 0.005 * n for n in range(60)]
+    healthy = steps(loss=loss, pair_accuracy=accuracy, grad_norm=[1.0] * 60)
+    assert (
+        findings([*healthy, record(61, pair_accuracy=0.9, held_pair_accuracy=0.85, held_displacement_frac=0.05)]) == {}
+    )
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, False), (0.09, False), (0.12, True), (1.0, True)])
+def test_displacement(share: float, said: bool) -> None:
+    found = findings([record(1, held_displacement_frac=share)])
+    assert ("displacement" in found) == said
+    if said:
+        assert found["displacement"].startswith(
+            f"{share:.0%} of held-out pairs: margin up, chosen log-probability down"
+        )
+
+
+def test_displacement_lasts_until_the_next_evaluation() -> None:
+    records = [record(1, held_displacement_frac=0.5), record(2), record(3)]
+    assert "displacement" in findings(records)
+    assert "displacement" not in findings([*records, record(4, held_displacement_frac=0.0)])
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "count", "said"),
+    [(1.0, 0.01, 20, True), (1.0, 0.01, 19, False), (0.9, 0.01, 20, False), (1.0, 0.5, 20, False)],
+)
+def test_saturation(accuracy: float, loss: float, count: int, said: bool) -> None:
+    found = findings(steps(pair_accuracy=[accuracy] * count, loss=[loss] * count))
+    assert ("saturation" in found) == said
+    if said:
+        assert "pair_accuracy has been 100% for 20 steps and the loss is 0.01" in found["saturation"]
+
+
+def test_saturation_by_a_gradient_that_has_faded() -> None:
+    # A loss with a floor (an offset, a label smoothing) saturates at a value that is not 0.
+    records = steps(pair_accuracy=[1.0] * 30, loss=[0.4] * 30, grad_norm=[5.0] * 5 + [0.01] * 25)
+    assert "saturation" in findings(records)
+
+
+def test_saturation_counts_from_a_new_loss() -> None:
+    records = [record(n, pair_accuracy=1.0, loss=0.0, version=1 + (n > 15)) for n in range(1, 31)]
+    assert "saturation" not in findings(records)
+
+
+@pytest.mark.parametrize(("name", "value"), [("grad_norm", float("nan")), ("grad_norm", float("inf"))])
+def test_not_finite(name: str, value: float) -> None:
+    assert f"{name} is {value:g}" in findings([record(1, **{name: value})])["not finite"]
+
+
+def test_no_gradient() -> None:
+    assert "exactly 0" in findings([record(1, grad_norm=0.0)])["no gradient"]
+    assert "no gradient" not in findings([record(1, grad_norm=1e-12)])
+
+
+def test_exploding_gradient() -> None:
+    assert "40, 20 times the usual 2" in findings(steps(grad_norm=[2.0] * 12 + [40.0]))["exploding"]
+    assert "exploding" not in findings(steps(grad_norm=[2.0] * 12 + [39.0]))
+    assert "exploding" not in findings(steps(grad_norm=[2.0] * 8 + [400.0]))  # too early to call anything usual
+
+
+def test_a_spike_of_a_gradient_that_has_faded_is_no_explosion() -> None:
+    faded = [1.4, 1.2, 1.1, 1.0, 0.9] + [0.003] * 60
+    assert told(steps(grad_norm=[*faded, 0.207]))[-1] == []
+    assert "9, 3000 times the usual 0.003" in told(steps(grad_norm=[*faded, 9.0]))[-1][0]
+    jumped = steps(grad_norm=[*faded, 0.207], loss=[1.0] * 5 + [0.01] * 60 + [2.0])
+    assert "0.207, 69 times the usual 0.003" in told(jumped)[-1][0], "the loss rose with it"
+
+
+def test_a_saturated_run_is_not_told_of_a_spike() -> None:
+    norms = [0.003] * 30 + [0.2]
+    records = steps(grad_norm=norms, pair_accuracy=[1.0] * 31, loss=[0.001] * 31)
+    assert set(findings(records)) == {"saturation"}
+
+
+def test_diverging_loss() -> None:
+    up = [1.0] * 10 + [0.5] * 10 + [1.8] * 10
+    assert "The loss is 1.8, up from 0.5 at its best and 1 before" in findings(steps(loss=up))["diverging"]
+    noisy = ([0.1] * 4 + [3.0]) * 6  # single bad batches are no divergence
+    assert "diverging" not in findings(steps(loss=noisy))
+    small = [0.02] * 10 + [0.01] * 10 + [0.05] * 10  # all is learned; what is left jumps about
+    assert "diverging" not in findings(steps(loss=small))
+    assert "diverging" not in findings(steps(loss=[-1.0 * n for n in range(30)]))  # a reward, which goes down for good
+
+
+def test_a_loss_that_blows_up_in_the_first_steps_is_told_at_once_and_as_long_as_it_is_true() -> None:
+    long = {name: values + values[5:] * 6 for name, values in BLOWN_UP.items()}
+    warnings = told(steps(**long))
+    assert len(warnings) > 60, "further than the window goes back"
+    assert warnings[:5] == [[]] * 5
+    text = "The loss is 5.35 (median of the last steps), up from 1.03 at the start, and pair_accuracy is 41%"
+    assert warnings[5][0].startswith(text)
+    assert "it diverges; lower the learning rate" in warnings[5][0]
+    assert all(len(texts) == 1 and "diverges" in texts[0] for texts in warnings[5:])
+
+
+def test_divergence_takes_precedence_over_what_it_brings_about() -> None:
+    records = steps(**BLOWN_UP)
+    for k in range(9, 15):
+        records[k].metrics["grad_norm"] = 0.0
+    records[9].held_out.update({"displacement_frac": 0.4, "pair_accuracy": 0.2})
+    assert set(findings(records)) == {"diverging"}
+
+
+def test_a_loss_above_its_start_that_goes_with_learning_is_no_divergence() -> None:
+    loss = [1.0] + [3.0] * 9
+    assert "diverging" in findings(steps(loss=loss, pair_accuracy=[0.4] + [0.55] * 9))
+    assert "diverging" not in findings(steps(loss=loss, pair_accuracy=[0.4] + [0.75] * 9))
+    assert "diverging" not in findings(steps(loss=loss, nll=[2.0] + [1.5] * 9))
+    assert "diverging" in findings(steps(loss=loss, nll=[2.0] + [6.0] * 9))
+
+
+@pytest.mark.parametrize("start", [0.0, -0.5, 0.001])
+def test_a_loss_that_starts_at_0_or_can_be_negative_has_no_start_to_be_compared_with(start: float) -> None:
+    assert "diverging" not in findings(steps(loss=[start] + [0.15] * 9))
+    assert "diverging" not in findings(steps(loss=[start, -1.0] + [4.0] * 7))
+
+
+def test_divergence_is_judged_within_one_loss_and_its_settings_whatever_the_learning_rate() -> None:
+    other_loss = [record(n, version=1 + (n > 5), loss=1.0 if n <= 5 else 9.0) for n in range(1, 30)]
+    assert told(other_loss) == [[]] * 29
+    beta = [record(n, settings={"beta": 1.0 + (n > 5)}, loss=1.0 if n <= 5 else 9.0) for n in range(1, 30)]
+    assert told(beta) == [[]] * 29
+    # A lower rate has the same start, and is given the time to come back.
+    loss = [1.0, *[9.0] * 9, *[0.9] * 20]
+    rate = [record(n, settings={"learning_rate": 0.1 if n <= 10 else 0.01}, loss=x) for n, x in enumerate(loss, 1)]
+    assert [bool(texts) for texts in told(rate)] == [False] * 5 + [True] * 10 + [False] * 15
+    stuck = [*rate[:10], *(record(n, settings={"learning_rate": 0.01}, loss=9.0) for n in range(11, 80))]
+    assert [bool(texts) for texts in told(stuck)][5:] == [True] * 74
+
+
+def test_a_model_that_broke_is_not_said_to_have_a_detached_loss() -> None:
+    """With learning_rate=5.0, log-probabilities end where they are all alike: the loss is low again, the gradient 0."""
+    records = steps(
+        loss=[1.03, 20.0, 3500.0, 9000.0, 20000.0, 30000.0, 20000.0, 15000.0] + [1.05] * 80,
+        pair_accuracy=[0.41, 0.59, 0.38, 0.72, 0.53, 0.59, 0.47, 0.44] + [0.01] * 80,
+        grad_norm=[1.5] + [1000.0] * 7 + [0.0] * 80,
+    )
+    for record in records[9::10]:
+        record.held_out.update({"pair_accuracy": 0.01, "displacement_frac": 0.49})
+    warnings = told(records)
+    assert all(len(texts) == 1 and "diverge" in texts[0] for texts in warnings[5:])
+    assert warnings[-1][0].startswith("The loss went up from 1.03 at the start to 1.5e+04, and is 1.05 now")
+    assert "start again with a lower learning rate" in warnings[-1][0]
+    good = told([*records, *(better(n) for n in range(89, 120))])
+    assert good[-1] == []
+
+
+def better(step: int) -> StepRecord:
+    return record(step, loss=0.5, pair_accuracy=0.8, held_displacement_frac=0.0)
+
+
+def test_the_first_loss_of_a_small_batch_may_be_low_by_chance() -> None:
+    loss = [0.02] + [1.0] * 20
+    assert "diverging" in findings([record(n, settings={"batch_size": 32.0}, loss=x) for n, x in enumerate(loss, 1)])
+    assert "diverging" not in findings([record(n, settings={"batch_size": 2.0}, loss=x) for n, x in enumerate(loss, 1)])
+
+
+def test_the_loss_of_small_batches_may_jump_in_a_run_that_learns() -> None:
+    loss = [0.5] * 10 + [0.05] * 20 + [1.0] * 15
+
+    def run(batch_size: float, accuracy: float) -> list[StepRecord]:
+        settings = {"batch_size": batch_size}
+        rates = [0.5] * 10 + [accuracy] * 35
+        return [
+            record(n, settings=settings, loss=x, pair_accuracy=rate)
+            for n, (x, rate) in enumerate(zip(loss, rates, strict=True), 1)
+        ]
+
+    assert "diverging" not in findings(run(2.0, 0.85))
+    assert "diverging" in findings(run(2.0, 0.5))
+    assert "diverging" in findings(run(32.0, 0.85))
+
+
+def test_held_out_falling_behind() -> None:
+    near = steps(pair_accuracy=[1.0] * 9)
+    found = findings([*near, record(10, pair_accuracy=1.0, held_pair_accuracy=0.75)])
+    assert "Held-out pair_accuracy is 75%, training 100%" in found["behind"]
+    assert "behind" not in findings([*near, record(10, pair_accuracy=1.0, held_pair_accuracy=0.95)])
+    # ahead is no trouble
+    assert "behind" not in findings(
+        [*steps(pair_accuracy=[0.5] * 9), record(10, pair_accuracy=0.5, held_pair_accuracy=0.9)]
+    )
+
+
+def test_nothing_is_learned_by_heart_where_training_is_no_better_than_a_coin() -> None:
+    def behind(train: float, held: float) -> bool:
+        near = steps(pair_accuracy=[train] * 9)
+        return "behind" in findings([*near, record(10, pair_accuracy=train, held_pair_accuracy=held)])
+
+    assert not behind(0.51, 0.39)
+    assert not behind(0.6, 0.45)
+    assert behind(0.7, 0.5)
+    assert not behind(0.7, 0.65)
+
+
+def test_held_out_nll_falling_behind() -> None:
+    near = steps(nll=[1.0] * 9)
+    assert "1.5 nats, training 1 nats" in findings([*near, record(10, nll=1.0, held_nll=1.5)])["behind"]
+    assert "behind" not in findings([*near, record(10, nll=1.0, held_nll=1.1)])
+
+
+def test_one_wording_while_it_lasts_and_a_new_one_after_it_went() -> None:
+    diagnosis = Diagnosis()
+    records: list[StepRecord] = []
+
+    def add(**numbers: float) -> list[str]:
+        records.append(record(len(records) + 1, **numbers))
+        return diagnosis.update(records)
+
+    first = add(held_displacement_frac=0.2)
+    assert first[0].startswith("20%")
+    assert add(held_displacement_frac=0.24) == first
+    assert add() == first
+    assert add(held_displacement_frac=0.0) == []
+    assert add(held_displacement_frac=0.23)[0].startswith("23%")
+
+
+def test_the_number_follows_where_it_has_moved_noticeably() -> None:
+    shares = [0.22, 0.24, 0.26, 0.28, 0.3, 0.94, 0.91, 0.88]
+    texts = told([record(n, held_displacement_frac=share) for n, share in enumerate(shares, 1)])
+    assert [text[0][:3] for text in texts] == ["22%", "22%", "22%", "28%", "28%", "94%", "94%", "88%"]
+
+
+def test_a_number_follows_at_evaluations_only_or_after_a_long_time_without_one() -> None:
+    loss = [1.0, *[4.0] * 9, *[8.0] * 90]
+    records = steps(loss=loss)
+    records[29].held_out["pair_accuracy"] = 0.5
+    texts = [text[0] for text in told(records)[5:]]
+    assert [text[:14] for text in texts] == ["The loss is 4 "] * 24 + ["The loss is 8 "] * 71
+    del records[29].held_out["pair_accuracy"]
+    texts = [text[0] for text in told(records)[5:]]
+    assert [text[:14] for text in texts] == ["The loss is 4 "] * 50 + ["The loss is 8 "] * 45
+
+
+def test_each_finding_says_what_to_try() -> None:
+    found: dict[str, Any] = {}
+    for records in (
+        [record(1, held_displacement_frac=0.5, grad_norm=0.0)],
+        steps(pair_accuracy=[1.0] * 20, loss=[0.0] * 20),
+        steps(loss=[1.0] * 20 + [9.0] * 10),
+        steps(grad_norm=[1.0] * 20 + [900.0]),
+        [*steps(pair_accuracy=[1.0] * 9), record(10, pair_accuracy=1.0, held_pair_accuracy=0.5)],
+        [record(1, grad_norm=float("inf"))],
+    ):
+        found |= findings(records)
+    assert len(found) == 7
+    verbs = ("try", "lower", "Stop", "check", "look")
+    assert all(any(verb in text for verb in verbs) for text in found.values())
+
+
+def test_a_batch_that_is_satisfied_now_and_then_is_no_missing_gradient() -> None:
+    """Five steps without a gradient are worth a word; one among others is not."""
+    norms = [0.3, 0.0, 0.0, 0.2, 0.0]
+    records = [record(step, grad_norm=norm) for step, norm in enumerate(norms, 1)]
+    assert "no gradient" not in findings(records)
+    assert "no gradient" in findings([*records, *(record(step, grad_norm=0.0) for step in range(6, 10))])
+
+
+def test_a_step_is_not_lost_to_its_diagnosis(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights have moved when the numbers are looked at: whatever happens there, the record is kept."""
+
+    def breaks(recent: Any) -> dict[str, str]:
+        if len(recent) == 2:
+            raise KeyError("clip_frac/high")
+        return {}
+
+    monkeypatch.setattr("mint_lab.runs.advice.rl_findings", breaks)
+    run = finish(make_run(steps=3))
+    assert run.client.calls.count("optim_step") == len(run.records) == 3
+    assert [record.warnings for record in run.records] == [
+        [],
+        ["The numbers of this step could not be read for advice: KeyError('clip_frac/high')"],
+        [],
+    ]

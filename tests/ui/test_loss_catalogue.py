@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from mint_lab.losses import LOSSES, LossSpec, Param
+from mint_lab.ui.loss_catalogue import catalogue, param_entry, unusable_because
+
+
+def test_usable_losses_come_first_and_the_others_say_why_not() -> None:
+    entries = catalogue("preference")
+    assert [entry["name"] for entry in entries].index("pairwise_preference") < len(entries) // 2
+    assert len(entries) == len(LOSSES)
+    reasons = {entry["name"]: entry["reason"] for entry in entries}
+    assert reasons["pairwise_preference"] == ""
+    assert "logprobs and advantages" in reasons["ppo"]
+    assert [bool(entry["reason"]) for entry in entries] == sorted(bool(entry["reason"]) for entry in entries)
+
+
+def test_the_preference_recipe_takes_every_preference_loss() -> None:
+    """Also those with a reference model, which a run computes; in the order of the registry."""
+    usable = [entry["name"] for entry in catalogue("preference") if not entry["reason"]]
+    assert usable == [name for name, spec in LOSSES.items() if spec.family == "preference"]
+    assert {"dpo", "kto", "orpo"} <= set(usable)
+    assert "logprobs and advantages" in unusable_because(LOSSES["grpo"], "preference")
+    assert "teacher_logprobs" in unusable_because(LOSSES["reverse_kl"], "preference")
+
+
+def test_supervised_losses_fit_the_supervised_recipe() -> None:
+    assert unusable_because(LOSSES["cross_entropy"], "sft") == ""
+    assert unusable_because(LOSSES["cross_entropy"], "preference") != ""
+    assert "pairs" in unusable_because(LOSSES["simpo"], "sft")
+
+
+def test_policy_losses_fit_reinforcement_learning() -> None:
+    for name in ("importance_sampling", "ppo", "cispo", "dro"):
+        assert unusable_because(LOSSES[name], "rl") == ""
+    assert unusable_because(LOSSES["cross_entropy"], "rl") == "does not read advantages"
+    assert "pairs" in unusable_because(LOSSES["hinge"], "rl")
+
+
+def test_a_loss_of_ones_own_fits() -> None:
+    spec = LossSpec(name="mine", family="custom", fn=lambda data, logprobs: None)
+    assert unusable_because(spec, "preference") == ""
+
+
+@pytest.mark.parametrize(("low", "high", "scale"), [(1e-5, 1e-2, "log"), (0.0, 10.0, "linear"), (0.5, 1.5, "linear")])
+def test_a_wide_range_is_divided_logarithmically(low: float, high: float, scale: str) -> None:
+    assert param_entry(Param("x", 1.0, low, high))["scale"] == scale
+
+
+def test_every_field_that_a_loss_reads_is_named_and_known_to_be_there_or_not() -> None:
+    def inputs(name: str, recipe: str) -> dict[str, bool]:
+        entry = next(entry for entry in catalogue(recipe) if entry["name"] == name)
+        return {field["name"]: field["here"] for field in entry["inputs"]}
+
+    assert inputs("dpo", "preference")["reference_logprobs"]  # the trainer adds it
+    assert inputs("ppo", "rl")["logprobs"]
+    assert inputs("ppo", "rl")["advantages"]
+    assert not inputs("ppo", "preference")["advantages"]
+    assert not inputs("reverse_kl", "rl")["teacher_logprobs"]
+    for recipe in ("preference", "sft", "rl"):
+        for entry in catalogue(recipe):
+            assert [field["name"] for field in entry["inputs"]] == list(LOSSES[entry["name"]].inputs)
+            if any(not field["here"] for field in entry["inputs"]):
+                assert entry["reason"], entry["name"]

@@ -22,6 +22,7 @@ from .protocol import Message, Reply
 from .protocol_runs import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .publisher import Publisher
 from .requests import reply_to
+from .state import facts_of
 from .widget import WIDGET_MIME, bundle
 from .wire import travels
 from .workbench import describe_data
@@ -126,7 +127,7 @@ class Compare(anywidget.AnyWidget):
     def start(self) -> Compare:
         """As ``Comparison.start``; also measures cosines at the start."""
         self._comparison.start()
-        if self.cosines is None and self._comparison.recipe != "rl":
+        if self.cosines is None and facts_of(self._comparison.recipe).batch_before_training:
             self._measure(None)
         return self
 
@@ -188,6 +189,7 @@ class Compare(anywidget.AnyWidget):
         pairs = zip(self.runs.items(), self._publishers, strict=True)
         return Compared(
             recipe=self._comparison.recipe,
+            batch_before_training=facts_of(self._comparison.recipe).batch_before_training,
             runs=[
                 ComparedRun(label=label, result=_result(run), snapshot=publisher.snapshot())
                 for (label, run), publisher in pairs

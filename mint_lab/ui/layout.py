@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .protocol import Chart, Line
+from .protocol import Chart, Line, Overlay
 
 __all__ = ["charts_for"]
 
@@ -18,21 +18,52 @@ def _metric(
     lines = [Line(series=name, label="training", role="train", spread=spread)]
     if held_out:
         lines.append(Line(series=f"held_out/{name}", label="held-out", role="held_out", spread=""))
-    return Chart(name=name, title=name, unit=unit, kind="lines", lines=lines, bounds=bounds)
+    return _curves(name, unit, lines, bounds)
 
 
-_LOGPS = Chart(
-    name="logps",
-    title="logps",
-    unit="nats",
-    kind="lines",
-    lines=[
+def _curves(name: str, unit: str, lines: list[Line], bounds: list[float] | None = None) -> Chart:
+    return Chart(
+        name=name,
+        title=name,
+        definition="",
+        unit=unit,
+        kind="lines",
+        axis="",
+        counts="",
+        lines=lines,
+        bounds=bounds,
+        overlay=_OVERLAYS.get(name),
+    )
+
+
+# A loss has its own scale, and so has the margin that it reports (times beta, or per token).
+_OVERLAYS = {
+    "loss": Overlay(difference=[], unit="each in its own unit", last=True),
+    "mean_margin": Overlay(difference=["logps/chosen", "logps/rejected"], unit="unscaled, nats", last=False),
+}
+_LOGPS = _curves(
+    "logps",
+    "nats",
+    [
         Line(series="logps/chosen", label="chosen", role="chosen", spread=""),
         Line(series="logps/rejected", label="rejected", role="rejected", spread=""),
     ],
-    bounds=None,
 )
-_MARGINS = Chart(name="margin", title="margins", unit="nats", kind="bars", lines=[], bounds=None)
+_MARGINS = Chart(
+    name="margin",
+    title="margins",
+    definition="",
+    unit="nats",
+    kind="bars",
+    axis="chosen \N{MINUS SIGN} rejected",
+    counts="pairs",
+    lines=[
+        Line(series="", label="above 0", role="chosen", spread=""),
+        Line(series="", label="below 0", role="rejected", spread=""),
+    ],
+    bounds=[-20.0, 20.0],
+    overlay=None,
+)
 
 
 def _two(name: str, unit: str, one: tuple[str, str], other: tuple[str, str]) -> Chart:
@@ -41,7 +72,7 @@ def _two(name: str, unit: str, one: tuple[str, str], other: tuple[str, str]) -> 
         Line(series=one[0], label=one[1], role="chosen", spread=""),
         Line(series=other[0], label=other[1], role="rejected", spread=""),
     ]
-    return Chart(name=name, title=name, unit=unit, kind="lines", lines=lines, bounds=None)
+    return _curves(name, unit, lines)
 
 
 _PREFERENCE = [
@@ -60,10 +91,17 @@ _SUPERVISED = [
 _RATIOS = Chart(
     name="log_ratio",
     title="ratio by sign of the advantage",
+    definition="",
     unit="share of tokens, root scale",
     kind="ratios",
-    lines=[],
-    bounds=None,
+    axis="ratio r",
+    counts="tokens",
+    lines=[
+        Line(series="log_ratio/positive", label="A > 0", role="chosen", spread=""),
+        Line(series="log_ratio/negative", label="A < 0", role="rejected", spread=""),
+    ],
+    bounds=[-1.025, 1.025],
+    overlay=None,
 )
 _REINFORCEMENT = [
     _metric("reward", "mean ± std", spread="reward_std"),

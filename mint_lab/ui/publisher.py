@@ -212,6 +212,7 @@ class Publisher:
             seen=self._seen,
             state=state,
             charts=charts_for(self.run.recipe),
+            metrics={},
             losses=catalogue(self.run.recipe),
             series=self._history.to_data(),
             heats=self._heats.to_data(),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 from .heat import HeatHistory
 from .history import History
 from .layout import charts_for
-from .protocol import PROTOCOL, Histogram, Mark, Snapshot, State
-from .state import MARKS, columns_of, histograms_of
+from .protocol import PROTOCOL, Histogram, Snapshot, State
+from .state import columns_of, facts_of, histograms_of, marks_of
 from .wire import travels
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
         seen=len(run.records),
         state=_state(run, recipe, list(histograms.values())),
         charts=charts_for(recipe),
+        metrics={},
         losses=[],
         series=history.to_data(),
         heats=heats.to_data(),
@@ -50,20 +51,25 @@ def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
     steps = run.settings.get("steps")
     total = int(steps) if isinstance(steps, int | float) and math.isfinite(steps) else 0
     status = run.settings.get("status")
+    facts = facts_of(recipe)
     state = State(
         status=cast(Any, status if status in _STATUSES else "stopped"),
         steps_done=last.step if last else 0,
         steps_total=max(total, last.step if last else 0),
         steps_per_s=0.0,
         recipe=recipe,
+        headlines=list(facts.headlines),
+        tokens_about=facts.tokens_about,
+        keeps_samples=facts.keeps_samples,
         base_model=str(run.settings.get("base_model", "")),
         data="",
         loss=last.loss_name if last else "",
         loss_label=f"{last.loss_name} v{last.loss_version}" if last else "",
+        last_loss=last.loss_name if last else "",
         settings={k: v for k, v in (last.settings if last else {}).items() if math.isfinite(v)},
         controls=[],
         clip=None,
-        marks=[Mark(step=edit.step, label=edit.label[:200]) for edit in run.edits[-MARKS:]],
+        marks=marks_of(run.edits),
         marks_total=len(run.edits),
         baseline={k: v for k, v in run.baseline.items() if math.isfinite(v)},
         histograms=histograms,

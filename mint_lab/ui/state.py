@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..data.rewards import Reward
 from ..losses import LossSpec, Param
@@ -12,11 +12,22 @@ from ..losses.clip import Bound as ClipBound
 from ..losses.clip import clip_range, token_clip
 from ..losses.grpo import GSPO
 from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
+from ..runs.folder import MAIN
 from .loss_catalogue import param_entry
 from .protocol import Bound, Clip, Failure, Histogram, Mark, State
 from .wire import travels
 
-__all__ = ["MARKS", "FailureLike", "RunLike", "columns_of", "histograms_of", "state_of"]
+__all__ = [
+    "MARKS",
+    "FailureLike",
+    "RecipeFacts",
+    "RunLike",
+    "columns_of",
+    "facts_of",
+    "histograms_of",
+    "marks_of",
+    "state_of",
+]
 
 MARKS = 60
 """Edits sent to the page, the latest; what lies further back is counted only."""
@@ -66,6 +77,34 @@ class RunLike(Protocol):
     def baseline(self) -> dict[str, float]: ...
 
 
+class RecipeFacts(NamedTuple):
+    """What a page has to know about a recipe besides its charts.
+
+    Attributes:
+        headlines: Metrics that summarise a run, the most important first.
+        tokens_about: The examples of the token view, in words.
+        keeps_samples: Whether a run stores responses at each evaluation.
+        batch_before_training: Whether the first batch is known before training.
+    """
+
+    headlines: tuple[str, ...]
+    tokens_about: str
+    keeps_samples: bool
+    batch_before_training: bool
+
+
+def facts_of(recipe: str) -> RecipeFacts:
+    """The facts of the recipe called ``recipe``."""
+    if recipe == "rl":
+        return RecipeFacts(MAIN, "responses of the last rollout", keeps_samples=True, batch_before_training=False)
+    return RecipeFacts(MAIN, "held-out examples", keeps_samples=False, batch_before_training=True)
+
+
+def marks_of(edits: Sequence[Edit]) -> list[Mark]:
+    """The latest edits, as marks."""
+    return [Mark(step=edit.step, kind=edit.kind, label=edit.label[:200]) for edit in edits[-MARKS:]]
+
+
 def columns_of(record: StepRecord) -> dict[str, float]:
     """A record as curves: its metrics by name, held-out ones with the prefix ``held_out/``."""
     held_out = {f"held_out/{name}": float(value) for name, value in record.held_out.items()}
@@ -79,20 +118,25 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
     records = run.records
     warnings = records[-1].warnings if len(records) else []
     loss = run.loss
+    facts = facts_of(run.recipe)
     state = State(
         status=run.status,
         steps_done=run.steps_done,
         steps_total=run.steps_total or 0,
         steps_per_s=_rate(run),
         recipe=run.recipe,
+        headlines=list(facts.headlines),
+        tokens_about=facts.tokens_about,
+        keeps_samples=facts.keeps_samples,
         base_model=base_model,
         data=_data(run, data),
         loss=loss.name,
         loss_label=loss.label,
+        last_loss=records[-1].loss_name if len(records) else "",
         settings=_finite(run.settings),
         controls=[param_entry(param) for param in run.setting_params],
         clip=_clip(loss),
-        marks=[Mark(step=edit.step, label=edit.label[:200]) for edit in edits[-MARKS:]],
+        marks=marks_of(edits),
         marks_total=len(edits),
         baseline=_finite(run.baseline),
         histograms=list(histograms),

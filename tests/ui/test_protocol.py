@@ -1,87 +1,124 @@
+"""The generated TypeScript files are up to date, and the generator translates every type that messages use."""
+
 from __future__ import annotations
 
-import re
+import importlib.util
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypedDict, get_type_hints, is_typeddict
 
 import pytest
 
 from mint_lab.ui import protocol, protocol_runs
 
-SOURCES = Path(__file__).parents[2] / "widgets" / "src"
-TWINS = {
-    module: (SOURCES / f"{module.__name__.rpartition('.')[2]}.ts").read_text() for module in (protocol, protocol_runs)
-}
-TWIN = "".join(TWINS.values())
-TYPES = [
-    value
-    for module in TWINS
-    for value in vars(module).values()
-    if is_typeddict(value) and value.__module__ == module.__name__ and value is not protocol.StateChange
-]
-# What a page asks for, and the name that the twin has for its kinds: it cannot send a request of no kind.
-REQUESTS = {
-    protocol.Request: "RequestType",
-    protocol_runs.CompareRequest: "CompareRequestType",
-    protocol_runs.TableRequest: "TableRequestType",
-}
-PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", bytes: "DataView", type(None): "null"}
+ROOT = Path(__file__).parents[2]
+GENERATOR = ROOT / "widgets" / "generate_from_python.py"
 
 
-def typescript(annotation: Any) -> str:
-    """How the twin has to write a Python type."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " | ".join(f'"{value}"' for value in arguments)
-    if origin in (Union, types.UnionType):
-        return " | ".join(typescript(argument) for argument in arguments)
-    if origin is list:
-        inner = typescript(arguments[0])
-        return f"({inner})[]" if re.search(r" \| .*[^\]]$", inner) else f"{inner}[]"
-    if origin is dict:
-        return f"Record<{typescript(arguments[0])}, {typescript(arguments[1])}>"
-    if annotation in PLAIN:
-        return PLAIN[annotation]
-    return annotation.__name__
+def _load_generator() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_from_python", GENERATOR)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def interface(name: str) -> dict[str, str]:
-    """Fields of an interface of the twin, as written."""
-    found = re.search(rf"export interface {name} {{\n(.*?)\n}}", TWIN, re.DOTALL)
-    assert found, f"protocol.ts has no interface {name}"
-    return dict(re.findall(r"^  (\w+\??): (.+);$", found[1], re.MULTILINE))
+generator = _load_generator()
 
 
-@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
-def test_both_sides_agree_on_every_field(kind: Any) -> None:
-    hints = get_type_hints(kind)
-    optional = "?" if not kind.__total__ else ""
-    expected = {f"{name}{optional}": typescript(hint) for name, hint in hints.items()}
-    if kind in REQUESTS:
-        expected["type"] = expected.pop("type?")
-        assert expected["type"] == alias(REQUESTS[kind])
-        expected["type"] = REQUESTS[kind]
-    if kind is protocol_runs.OfRun:
-        assert expected["message"] == alias("Message")
-        expected["message"] = "Message"
-    assert interface(kind.__name__) == expected
+@pytest.mark.parametrize("path", generator.GENERATED, ids=lambda path: path.name)
+def test_generated_file_is_up_to_date(path: Path) -> None:
+    written = path.read_text(encoding="utf-8")
+    assert written == generator.GENERATED[path](), f"{path} is out of date: run python {GENERATOR.relative_to(ROOT)}"
 
 
-def alias(name: str) -> str:
-    found = re.search(rf"export type {name} =\s*(.*?);", TWIN, re.DOTALL)
-    assert found, f"protocol.ts has no type {name}"
-    return " ".join(found[1].split()).removeprefix("| ")
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [
+        (str, "string"),
+        (float, "number"),
+        (bool, "boolean"),
+        (bytes, "DataView"),
+        (int | None, "number | null"),
+        (list[float | None], "(number | null)[]"),
+        (list[list[float | None]], "(number | null)[][]"),
+        (list[float] | None, "number[] | null"),
+        (dict[str, list[str]], "Record<string, string[]>"),
+        (Literal["a", "b"], '"a" | "b"'),
+        (protocol.Chart, "Chart"),
+        (list[protocol.Chart | None], "(Chart | null)[]"),
+    ],
+)
+def test_annotation_becomes_its_typescript_type(annotation: Any, expected: str) -> None:
+    assert generator.type_name(annotation, {}) == expected
 
 
-def test_both_sides_agree_on_the_version_and_the_messages() -> None:
-    assert f"export const PROTOCOL = {protocol.PROTOCOL};" in TWIN
-    assert alias("Message") == typescript(protocol.Message)
-    assert alias("StateChange") == "Partial<State>"
-    assert set(get_type_hints(protocol.StateChange)) == set(get_type_hints(protocol.State))
+@pytest.mark.parametrize("annotation", [set[str], Path, tuple[int, int]])
+def test_annotation_without_counterpart_is_refused(annotation: Any) -> None:
+    with pytest.raises(TypeError, match="has no TypeScript counterpart"):
+        generator.type_name(annotation, {})
 
 
-def test_the_twin_has_nothing_of_its_own() -> None:
-    for module, twin in TWINS.items():
-        ours = {kind.__name__ for kind in TYPES if kind.__module__ == module.__name__}
-        assert set(re.findall(r"export interface (\w+)", twin)) == ours
+def test_alias_is_used_by_name_and_may_be_part_of_a_union() -> None:
+    assert generator.type_name(protocol.Message, {protocol.Message: "Message"}) == "Message"
+    assert generator.type_name(list[protocol.Message], {protocol.Message: "Message"}) == "Message[]"
+
+
+class _Fruit(TypedDict):
+    """A fruit; see :class:`~mint_lab.Basket`.
+
+    Attributes:
+        weight: In ``kg``; None if it was
+            not weighed.
+    """
+
+    name: str
+    weight: float | None
+
+
+class _FruitRequest(TypedDict, total=False):
+    """A request."""
+
+    type: Literal["eat", "peel"]
+    name: str
+
+
+def _module(**members: Any) -> types.ModuleType:
+    module = types.ModuleType(__name__)
+    vars(module).update(members)
+    return module
+
+
+def test_docstrings_become_comments_and_optional_fields_get_a_question_mark() -> None:
+    kind = Literal["eat", "peel"]
+    written = generator.module_types(_module(_Fruit=_Fruit, Kind=kind, _FruitRequest=_FruitRequest), "// fruit\n")
+    assert written == (
+        "// fruit\n\n"
+        "/** A fruit; see `mint_lab.Basket`. */\n"
+        "export interface _Fruit {\n"
+        "  name: string;\n"
+        "  /** In `kg`; null if it was not weighed. */\n"
+        "  weight: number | null;\n"
+        "}\n\n"
+        'export type Kind = "eat" | "peel";\n\n'
+        "/** A request. */\n"
+        "export interface _FruitRequest {\n"
+        "  type: Kind;\n"
+        "  name?: string;\n"
+        "}\n"
+    )
+
+
+def test_state_change_has_the_fields_of_the_state() -> None:
+    assert get_type_hints(protocol.StateChange) == get_type_hints(protocol.State)
+    assert "export type StateChange = Partial<State>;" in generator.protocol_source()
+
+
+@pytest.mark.parametrize("module", [protocol, protocol_runs], ids=lambda module: module.__name__)
+def test_described_attributes_are_fields(module: types.ModuleType) -> None:
+    """A description of a field that was renamed would silently vanish from the TypeScript file."""
+    kinds = [kind for kind in vars(module).values() if is_typeddict(kind)]
+    for kind in kinds:
+        _, described = generator._documentation(kind)
+        assert described.keys() <= kind.__annotations__.keys(), kind.__name__

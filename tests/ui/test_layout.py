@@ -18,11 +18,12 @@ RL_HELD_OUT = {"held_out/reward", "held_out/completion_length"}
 
 def test_charts_of_reinforcement_learning_draw_what_its_records_have() -> None:
     charts = charts_for("rl")
-    series = {line["series"] for chart in charts for line in chart["lines"]}
+    series = {line["series"] for chart in charts if chart["kind"] == "lines" for line in chart["lines"]}
     assert series == RL_METRICS | RL_HELD_OUT
     assert {line["spread"] for chart in charts for line in chart["lines"]} == {"", "reward_std"}
     (ratios,) = (chart for chart in charts if chart["kind"] == "ratios")
-    assert {f"{ratios['name']}/positive", f"{ratios['name']}/negative"} < set(HISTOGRAM_EDGES)
+    assert [line["series"] for line in ratios["lines"]] == ["log_ratio/positive", "log_ratio/negative"]
+    assert {line["series"] for line in ratios["lines"]} < set(HISTOGRAM_EDGES)
     assert charts[0]["name"] == "reward"
 
 

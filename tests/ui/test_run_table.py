@@ -116,7 +116,7 @@ def test_an_open_run_is_drawn_as_it_was(comms: list[Comm], table: RunTable) -> N
     assert comms[0].ask(type="open", name="c", request=1)[-1]["error"] == ""
     state = table.opened["snapshot"]["state"]
     assert (state["status"], state["steps_done"], state["steps_total"]) == ("finished", 20, 40)
-    assert state["marks"] == [{"step": 5, "label": HOSTILE}]
+    assert state["marks"] == [{"step": 5, "kind": "setting", "label": HOSTILE}]
     assert state["baseline"] == {"pair_accuracy": 0.5}
     assert state["histograms"][0]["step"] == 20
     assert table.opened["snapshot"]["charts"][0]["name"] == "loss"

@@ -1,12 +1,24 @@
-"""One definition of each number; pure torch. The tables are in ``preference``, ``policy`` and ``rollout``."""
+"""Metrics: their definitions (:data:`METRICS`) and the functions that compute them. Imports are lazy.
+
+``mint_lab.metrics.registry`` describes every metric and imports no torch; ``preference``, ``policy`` and ``rollout``
+compute them.
+"""
 
 from __future__ import annotations
 
-from .policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
-from .preference import displacement_frac, margins, pair_metrics
-from .rollout import completion_metrics, reward_metrics
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
+    from .preference import displacement_frac, margins, pair_metrics
+    from .registry import METRICS, MetricSpec, register_metric
+    from .rollout import completion_metrics, reward_metrics
 
 __all__ = [
+    "METRICS",
+    "MetricSpec",
     "clip_metrics",
     "completion_metrics",
     "displacement_frac",
@@ -16,5 +28,25 @@ __all__ = [
     "mismatch_metrics",
     "pair_metrics",
     "ratio_metrics",
+    "register_metric",
     "reward_metrics",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "METRICS": ".registry",
+        "MetricSpec": ".registry",
+        "clip_metrics": ".policy",
+        "completion_metrics": ".rollout",
+        "displacement_frac": ".preference",
+        "kl_base_metrics": ".policy",
+        "log_ratios_by_sign": ".policy",
+        "margins": ".preference",
+        "mismatch_metrics": ".policy",
+        "pair_metrics": ".preference",
+        "ratio_metrics": ".policy",
+        "register_metric": ".registry",
+        "reward_metrics": ".rollout",
+    },
+)

@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..usercode.guarded_call import LossInterrupted
 from .guarded_trainer import GuardedTrainer, Shown, outputs_of
 from .held_out import evaluated_items, held_out_loss
-from .plan import Plan
+from .plan import StepPlan
 from .record import StepRecord
 from .reference_cache import References, reads_reference
 from .registry import Job, Measured, Order
@@ -49,13 +49,13 @@ class Trainer(GuardedTrainer):
         self._plain = [_plain(datum) for datum in job.held_out]
         self._before: list[torch.Tensor] = []  # held-out log-probabilities before training
 
-    def measure_baseline(self, plan: Plan) -> None:
+    def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out data once, before the first step."""
         every = range(len(self._plain))
         self._before = self._logprobs(every)
         self.baseline = self._evaluate(plan, every, self._before).metrics
 
-    def _make(self, number: int, plan: Plan, *, shown: bool) -> StepRecord:
+    def _make(self, number: int, plan: StepPlan, *, shown: bool) -> StepRecord:
         items = self._order.items(self._position, plan.batch_size)
         data = self._batch(items, plan, steps=plan.steps - number + 1)
         began = time.perf_counter()
@@ -78,7 +78,7 @@ class Trainer(GuardedTrainer):
             settings=plan.settings(),
         )
 
-    def _complete(self, record: StepRecord, plan: Plan, *, evaluate: bool, everything: bool) -> StepRecord:
+    def _complete(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
         if not evaluate:
             return record
         held = self._held_out(plan, everything)
@@ -100,12 +100,12 @@ class Trainer(GuardedTrainer):
             raise DataError("nothing is held out, so there are no tokens to show")
         return Shown(data, unit=self.job.unit)
 
-    def _batch(self, items: list[int], plan: Plan, *, steps: int) -> list[Datum]:
+    def _batch(self, items: list[int], plan: StepPlan, *, steps: int) -> list[Datum]:
         if not reads_reference(plan.loss):
             return self.job.batch(items)
         return self._references.batch(items, self._order.stream(self._position, steps * plan.batch_size))
 
-    def _held_out(self, plan: Plan, everything: bool) -> Measured:
+    def _held_out(self, plan: StepPlan, everything: bool) -> Measured:
         unit = self.job.held_out_unit
         items = evaluated_items(len(self._plain) // unit, plan.batch_size, everything=everything)
         picked = [unit * item + side for item in items for side in range(unit)]
@@ -123,7 +123,7 @@ class Trainer(GuardedTrainer):
         return [logprobs for future in futures for logprobs in outputs_of(future.result())]
 
     def _evaluate(
-        self, plan: Plan, picked: Sequence[int], logprobs: list[torch.Tensor], *, with_loss: bool = True
+        self, plan: StepPlan, picked: Sequence[int], logprobs: list[torch.Tensor], *, with_loss: bool = True
     ) -> Measured:
         held_out = self._references.held_out if reads_reference(plan.loss) else self.job.held_out
         data = [held_out[i] for i in picked]

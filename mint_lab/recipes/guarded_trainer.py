@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..data.rewards import Reward
     from ..losses import LossSpec
     from ..types import Datum, ForwardBackwardOutput
-    from .plan import Plan
+    from .plan import StepPlan
     from .record import StepRecord
 
 __all__ = ["PATIENCE", "GuardedTrainer", "Shown", "outputs_of", "own_metrics"]
@@ -73,7 +73,7 @@ class GuardedTrainer(ABC):
         self.asked: Callable[[], bool] = lambda: False
         self.patience = PATIENCE
         self.pace: tuple[int, float] | None = None
-        self.unfinished: Plan | None = None
+        self.unfinished: StepPlan | None = None
         self._gradient: _Gradient | None = None
         self._made: StepRecord | None = None  # a step that waits for its evaluation
         self._watched: WatchedLoss | None = None
@@ -81,7 +81,7 @@ class GuardedTrainer(ABC):
         self._notes: list[str] = []
         self._told: set[str] = set()  # labels of losses whose metrics bear a name of ours
 
-    def step(self, number: int, plan: Plan, *, evaluate: bool, last: bool, started: float) -> StepRecord:
+    def step(self, number: int, plan: StepPlan, *, evaluate: bool, last: bool, started: float) -> StepRecord:
         """Make optimizer step ``number`` and measure it, or what is left of it where it failed on the way.
 
         Args:
@@ -120,7 +120,7 @@ class GuardedTrainer(ABC):
         return replace(record, time=time.perf_counter() - started, warnings=warnings)
 
     @abstractmethod
-    def measure_baseline(self, plan: Plan) -> None:
+    def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all that is held out once, before the first step."""
 
     @abstractmethod
@@ -140,7 +140,7 @@ class GuardedTrainer(ABC):
         return []
 
     @abstractmethod
-    def _make(self, number: int, plan: Plan, *, shown: bool) -> StepRecord:
+    def _make(self, number: int, plan: StepPlan, *, shown: bool) -> StepRecord:
         """Take the gradient and update the weights; nothing may fail once :meth:`_update` has returned.
 
         Args:
@@ -148,11 +148,11 @@ class GuardedTrainer(ABC):
         """
 
     @abstractmethod
-    def _complete(self, record: StepRecord, plan: Plan, *, evaluate: bool, everything: bool) -> StepRecord:
+    def _complete(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
         """The record of a step that is made, with its evaluation where there is one. Called again where it failed."""
 
     def _update(
-        self, number: int, plan: Plan, data: list[Datum], measure: Callable[[list[torch.Tensor]], T], unmeasured: T
+        self, number: int, plan: StepPlan, data: list[Datum], measure: Callable[[list[torch.Tensor]], T], unmeasured: T
     ) -> tuple[T, dict[str, float], dict[str, float]]:
         """Optimizer step ``number``, on ``data``.
 
@@ -180,7 +180,7 @@ class GuardedTrainer(ABC):
         self.pace = len(data), time.perf_counter() - began
         return measured, updated, self._own(plan, gradient.metrics, {*updated, "tokens_per_s"})
 
-    def _own(self, plan: Plan, metrics: dict[str, float], ours: set[str]) -> dict[str, float]:
+    def _own(self, plan: StepPlan, metrics: dict[str, float], ours: set[str]) -> dict[str, float]:
         """What a loss says of a batch, without what only the trainer can know."""
         taken = sorted(metrics.keys() & ours)
         if taken and plan.loss.label not in self._told:
@@ -196,13 +196,13 @@ class GuardedTrainer(ABC):
             self._notes.append(f"This step could not be measured: {type(error).__name__}: {error}")
             return unmeasured
 
-    def _forward_backward(self, plan: Plan, data: list[Datum]) -> ForwardBackwardOutput:
+    def _forward_backward(self, plan: StepPlan, data: list[Datum]) -> ForwardBackwardOutput:
         """Value and gradient of the plan's loss, built-in or custom."""
         if plan.loss.builtin:
             return self.client.forward_backward(data, plan.loss.name, dict(plan.config) or None).result()
         return self.client.forward_backward_custom(data, self._loss(plan)).result()
 
-    def _loss(self, plan: Plan) -> WatchedLoss:
+    def _loss(self, plan: StepPlan) -> WatchedLoss:
         """The loss as it is called; the same one as long as loss and settings are, for it learns how long it takes."""
         bound = (plan.loss, dict(plan.config))
         if self._watched is None or self._bound != bound:
@@ -221,7 +221,7 @@ def outputs_of(result: ForwardBackwardOutput) -> list[torch.Tensor]:
     return [output["logprobs"].to_torch() for output in result.loss_fn_outputs]
 
 
-def own_metrics(plan: Plan, result: ForwardBackwardOutput) -> dict[str, float]:
+def own_metrics(plan: StepPlan, result: ForwardBackwardOutput) -> dict[str, float]:
     """What the loss says of the batch, its value under ``loss``.
 
     Raises:

@@ -19,7 +19,7 @@ from .record import Edit
 if TYPE_CHECKING:
     from ..types import AdamParams
 
-__all__ = ["Plan", "resolve_loss"]
+__all__ = ["StepPlan", "resolve_loss"]
 
 
 def resolve_loss(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
@@ -39,7 +39,7 @@ def resolve_loss(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """Everything about a step that a person may edit.
 
     Attributes:
@@ -61,7 +61,7 @@ class Plan:
     grad_clip_norm: float = 0.0
 
     @classmethod
-    def first(cls, spec: LossSpec, config: Mapping[str, Any], **settings: Any) -> Plan:
+    def first(cls, spec: LossSpec, config: Mapping[str, Any], **settings: Any) -> StepPlan:
         """The plan that a run begins with. Raises as :meth:`with_loss` and :meth:`with_settings`."""
         return cls(spec, {}, 0.0, 1, 1).with_loss(spec, config).with_settings(settings)
 
@@ -83,7 +83,7 @@ class Plan:
         rate = Param("learning_rate", self.learning_rate, 1e-5, 1e-2, "AdamW step size")
         return [rate, *self.loss.params]
 
-    def with_loss(self, spec: LossSpec, config: Mapping[str, Any]) -> Plan:
+    def with_loss(self, spec: LossSpec, config: Mapping[str, Any]) -> StepPlan:
         """This plan with another loss.
 
         A new version of the same loss keeps what was set by hand, as far as it still has such a setting; what stood at
@@ -104,7 +104,7 @@ class Plan:
             }
         return replace(self, loss=spec, config=checked_config(spec, {**kept, **config}))
 
-    def with_settings(self, changes: Mapping[str, Any]) -> Plan:
+    def with_settings(self, changes: Mapping[str, Any]) -> StepPlan:
         """This plan with other settings.
 
         Raises:
@@ -123,7 +123,7 @@ class Plan:
                 raise ConfigError(f"unknown setting {key!r}; {one_of([*RUN_SETTINGS, *self.config], key)}")
         return replace(self, config=checked_config(self.loss, config), **own)
 
-    def edits_since(self, earlier: Plan, step: int) -> list[Edit]:
+    def edits_since(self, earlier: StepPlan, step: int) -> list[Edit]:
         """The marks a chart sets before ``step``, when the step before it ran with ``earlier``."""
         edits = []
         if (self.loss.name, self.loss.version) != (earlier.loss.name, earlier.loss.version):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from ..data.rewards import REWARDS
 from ..errors import ConfigError, RunError
-from ..recipes.plan import Plan
+from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Status, StepRecord
 from .advice import Diagnosis
 from .failure import RunFailure, describe
@@ -63,7 +63,7 @@ class Loop:
     def __init__(
         self,
         name: str,
-        plan: Plan,
+        plan: StepPlan,
         *,
         load: Callable[[], GuardedTrainer],
         open_store: Callable[[], RunStore],
@@ -91,8 +91,8 @@ class Loop:
         self._budget: int | None = None  # steps still to make before pausing; None for no limit
         # The kind and name of the function whose failure paused the run, and the steps that were left then.
         self._mending: tuple[Kind, str, int | None] | None = None
-        self._ran: Plan | None = None  # what the last step that succeeded was made with
-        self._taken: Plan | None = None  # what the step in hand is made with
+        self._ran: StepPlan | None = None  # what the last step that succeeded was made with
+        self._taken: StepPlan | None = None  # what the step in hand is made with
         self._begun = 0  # number of the step in hand, or of the last one
         self._clock = 0.0  # seconds of running before the present stretch
         self._since: float | None = None  # when the present stretch of running began
@@ -138,7 +138,7 @@ class Loop:
                 self._rest("stopped")
         self.bell.ring()
 
-    def edit(self, change: Callable[[Plan], Plan]) -> None:
+    def edit(self, change: Callable[[StepPlan], StepPlan]) -> None:
         """Replace the plan by ``change(plan)``; what that raises leaves it as it is.
 
         Raises:
@@ -336,7 +336,9 @@ class Loop:
             with contextlib.suppress(OSError):  # it is in `records` all the same
                 self._keep(record, plan, plan, trainer, store)
 
-    def _keep(self, record: StepRecord, plan: Plan, newest: Plan, trainer: GuardedTrainer, store: RunStore) -> None:
+    def _keep(
+        self, record: StepRecord, plan: StepPlan, newest: StepPlan, trainer: GuardedTrainer, store: RunStore
+    ) -> None:
         """Record a step that was made with ``plan``, on disk first; ``newest`` is what edits have made of the plan."""
         number = record.step
         diagnosed = self._diagnosis.update([*self.records[-self._diagnosis.window :], record])

@@ -1,8 +1,8 @@
 """A training run as a thing one can start, pause, edit, resume and watch. No page, no printing.
 
 Between two steps everything may change; in the middle of one nothing can. The worker thread takes the current
-:class:`Plan` when a step begins and holds to it; edits, from any thread, only replace the plan. What a step did is in
-``records`` (and on disk) before anyone is told.
+:class:`StepPlan` when a step begins and holds to it; edits, from any thread, only replace the plan. What a step did is
+in ``records`` (and on disk) before anyone is told.
 
 ==========  =============================================================================================
 status      allowed next
@@ -27,7 +27,7 @@ from ..client import connect
 from ..errors import ConfigError, RunError
 from ..losses import LossSpec, Param
 from ..recipes.options import check_whole
-from ..recipes.plan import Plan, resolve_loss
+from ..recipes.plan import StepPlan, resolve_loss
 from ..recipes.record import Edit, LossVersion, Status, StepRecord
 from ..recipes.registry import check_loss, check_model, recipe_named
 from ..recipes.rl.recipe import Rl
@@ -113,7 +113,7 @@ class Run:
         check_model(base_model)
         for number, value, least in (("eval_every", eval_every, 1), ("rank", rank, 1), ("seed", seed, 0)):
             check_whole(number, value, least)
-        plan = Plan.first(
+        plan = StepPlan.first(
             spec,
             loss_config or {},
             learning_rate=self._recipe.default_learning_rate if learning_rate is None else learning_rate,

@@ -8,13 +8,13 @@ import pytest
 
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES, LossSpec, Param
-from mint_lab.recipes.plan import Plan, resolve_loss
+from mint_lab.recipes.plan import StepPlan, resolve_loss
 from mint_lab.recipes.record import Edit
 from mint_lab.types import AdamParams
 
 
-def plan(name: str = "pairwise_preference", **config: float) -> Plan:
-    return Plan(LOSSES[name], LOSSES[name].config(config), 1e-3, 32, 100)
+def plan(name: str = "pairwise_preference", **config: float) -> StepPlan:
+    return StepPlan(LOSSES[name], LOSSES[name].config(config), 1e-3, 32, 100)
 
 
 def test_settings_are_what_shapes_a_step() -> None:
@@ -59,7 +59,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> 
 def test_a_new_version_keeps_what_it_still_knows() -> None:
     old = LossSpec("mine", "custom", lambda d, lp: None, params=(Param("a", 1, 0, 2), Param("b", 1, 0, 2)))
     new = LossSpec("mine", "custom", lambda d, lp: None, version=2, params=(Param("b", 5, 0, 9), Param("c", 7, 0, 9)))
-    started = Plan(old, {"a": 0.5, "b": 0.25}, 1e-3, 1, 1)
+    started = StepPlan(old, {"a": 0.5, "b": 0.25}, 1e-3, 1, 1)
     assert started.with_loss(new, {}).config == {"b": 0.25, "c": 7.0}
     assert started.with_loss(new, {"b": 1}).config == {"b": 1.0, "c": 7.0}
     strict = LossSpec("mine", "custom", lambda d, lp: None, params=(Param("b", 5, 1, 9, minimum=1.0),))
@@ -73,7 +73,7 @@ def test_a_new_version_brings_its_defaults_where_nobody_chose_otherwise() -> Non
         )
 
     first = mine(0.1, 1.0, 1)
-    started = Plan(first, first.config({"b": 2.0}), 1e-3, 1, 1)
+    started = StepPlan(first, first.config({"b": 2.0}), 1e-3, 1, 1)
     second = started.with_loss(mine(0.5, 3.0, 2), {})
     assert second.config == {"a": 0.5, "b": 2.0}
     assert second.edits_since(started, 4) == [Edit(4, "loss", "mine v2"), Edit(4, "setting", "a 0.5")]

@@ -22,7 +22,7 @@ from ...errors import DataError
 from ...losses.spec import REFERENCE
 from ..guarded_trainer import GuardedTrainer, Shown
 from ..held_out import evaluated_items
-from ..plan import Plan
+from ..plan import StepPlan
 from ..record import StepRecord
 from ..reference_cache import reads_reference
 from ..registry import Measured, Order
@@ -96,7 +96,7 @@ class RlTrainer(GuardedTrainer):
         # The base model's log-probabilities of these, as far as they were asked for, by the completion's identity.
         self._references: dict[int, torch.Tensor] = {}
 
-    def measure_baseline(self, plan: Plan) -> None:
+    def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out prompts once, before the first step."""
         if not isinstance(self.client, ReferenceClient):
             self._base = self._snapshots.current(self._updates)
@@ -124,7 +124,7 @@ class RlTrainer(GuardedTrainer):
         new, self._new_graders = self._new_graders, []
         return new
 
-    def _make(self, number: int, plan: Plan, *, shown: bool) -> StepRecord:
+    def _make(self, number: int, plan: StepPlan, *, shown: bool) -> StepRecord:
         began = time.perf_counter()
         if not self._parts:
             self._roll_out(plan)
@@ -161,7 +161,7 @@ class RlTrainer(GuardedTrainer):
             samples=seen.rows,
         )
 
-    def _complete(self, record: StepRecord, plan: Plan, *, evaluate: bool, everything: bool) -> StepRecord:
+    def _complete(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
         self._snapshots.keep(self._updates)
         if not evaluate:
             return record
@@ -170,7 +170,7 @@ class RlTrainer(GuardedTrainer):
 
     # -- a rollout -----------------------------------------------------------------------------------------------------
 
-    def _roll_out(self, plan: Plan) -> None:
+    def _roll_out(self, plan: StepPlan) -> None:
         """Draw, grade and lay out the next rollout. What raises leaves what was drawn for the next try."""
         options = self.job.options
         drawing = self._drawing = self._draw(plan)
@@ -197,7 +197,7 @@ class RlTrainer(GuardedTrainer):
 
         return graded(drawn, prompts, reward, asked=asked, patience=self.patience)
 
-    def _draw(self, plan: Plan) -> _Drawing:
+    def _draw(self, plan: StepPlan) -> _Drawing:
         key = (self._position, plan.batch_size)
         if self._drawing is not None and self._drawing.key == key:
             return self._drawing
@@ -269,7 +269,7 @@ class RlTrainer(GuardedTrainer):
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, plan: Plan, *, everything: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def _evaluate(self, plan: StepPlan, *, everything: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Mean reward of one answer to each held-out prompt, and a few of the answers."""
         prompts, options = self.job.held_out, self.job.options
         total = len(prompts)

@@ -23,7 +23,7 @@ def load_ipython_extension(ipython: Any) -> None:
     from .loss_cell import loss_cell
     from .reward_cell import reward_cell
 
-    ipython.register_magic_function(loss_cell(ipython), magic_kind="cell", magic_name="loss")
+    ipython.register_magic_function(loss_cell(ipython), magic_kind="line_cell", magic_name="loss")
     ipython.register_magic_function(reward_cell(ipython), magic_kind="cell", magic_name="reward")
     if _with_body not in ipython.input_transformers_cleanup:
         ipython.input_transformers_cleanup.append(_with_body)
@@ -31,7 +31,8 @@ def load_ipython_extension(ipython: Any) -> None:
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Forget ``%%loss`` and ``%%reward``; what was registered stays."""
-    ipython.magics_manager.magics["cell"].pop("loss", None)
+    for kind in ("line", "cell"):
+        ipython.magics_manager.magics[kind].pop("loss", None)
     ipython.magics_manager.magics["cell"].pop("reward", None)
     if _with_body in ipython.input_transformers_cleanup:
         ipython.input_transformers_cleanup.remove(_with_body)

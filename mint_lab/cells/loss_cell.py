@@ -10,16 +10,18 @@
 Options:
 
 --PARAMETER VALUE  replaces a parameter's default
---from LOSS        without a body: registers a copy of that loss and puts its source into the cell, to edit; with one:
-                   the names of that loss's module can be used
+--from LOSS        the new loss inherits what is known of LOSS: whether it takes pairs, its inputs, its clip. Without a
+                   body (an empty one, or comments only) the cell registers a copy of LOSS and puts its source into the
+                   cell, to edit; in a body the names of that loss's module can be used
 --no-preflight     registers without checking, and says so
 
-Running the cell again makes the next version, which every run that uses the loss takes at its next step; a run that
-paused because this loss failed goes on. A cell may take the name of a bundled loss (not of a built-in one of the API);
-``mint_lab.LOSSES.restore("dpo")`` is the way back.
+Running the cell again makes the next version, which every run that uses the loss applies at its next step; a run that
+paused because this loss failed resumes. A cell may use the name of a bundled loss (but not of a built-in loss of the
+API); ``mint_lab.LOSSES.restore("dpo")`` restores the bundled one. ``%loss NAME --from LOSS`` on one line is the same as
+a cell without a body.
 
-Helper functions and constants of the cell are the version's own, other names the notebook's; a cell that is refused
-changes nothing, neither in a run nor in the notebook. Interrupting the kernel ends a check that does not return.
+Helper functions and constants of the cell belong to that version, other names to the notebook. A refused cell changes
+nothing, neither in a run nor in the notebook. Interrupting the kernel cancels a check that does not return.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from ..preflight.report import TINTS
 from ..runs.sample_batch import losses_in_use, made_up_data, sample_data, sample_pace
 from ..usercode.cell_source import FUTURE, imports_for, source_from
 from .cell_status import leave_refusal, mark, not_registered
-from .compile_cell import cell_source, compile_cell, shown_short
+from .compile_cell import CellFunction, cell_source, compile_cell, shown_short
 
 __all__ = ["LossCell", "loss_cell", "run_cell"]
 
@@ -111,22 +113,23 @@ class _Options:
     origin: str | None = None
 
     def line(self) -> str:
-        """The line again, without the origin."""
+        """Return the options as text."""
         given = "".join(f" --{key} {value:.12g}" for key, value in self.values.items())
-        return f"{self.name}{given}" + ("" if self.checked else " --no-preflight")
+        origin = f" --from {self.origin}" if self.origin else ""
+        return f"{self.name}{origin}{given}" + ("" if self.checked else " --no-preflight")
 
 
-def loss_cell(ipython: Any) -> Callable[[str, str], LossCell]:
-    """The magic for one shell."""
+def loss_cell(ipython: Any) -> Callable[[str, str | None], LossCell]:
+    """Return the magic for one shell."""
 
-    def loss(line: str, cell: str) -> LossCell:
+    def loss(line: str, cell: str | None = None) -> LossCell:
         try:
-            done = run_cell(line, cell, ipython.user_ns)
+            done = run_cell(line, cell or "", ipython.user_ns)
         except _Refused as error:
-            # The report as the table it is; IPython's red block below it needs no second copy.
+            # The report as a table; IPython's red traceback below it need not repeat the report.
             pictures = {"text/plain": repr(error.report), "text/html": error.report.to_html()}
             ipython.display_pub.publish(data=pictures, metadata=error.mark)
-            raise shown_short(error, "loss", f"{error.head}. What preflight found is above.") from None
+            raise shown_short(error, "loss", f"{error.head}. The preflight report is above.") from None
         except KeyboardInterrupt:
             leave_refusal(ipython.display_pub, "loss", line, LOSSES)
             raise
@@ -142,54 +145,61 @@ def loss_cell(ipython: Any) -> Callable[[str, str], LossCell]:
 
 
 def run_cell(line: str, cell: str, namespace: dict[str, Any]) -> LossCell:
-    """Compile, check and register; nothing is registered, nor ``namespace`` touched, when anything fails.
+    """Compile, check and register a loss; if anything fails, nothing is registered and ``namespace`` is unchanged.
 
     Args:
-        line: what follows ``%%loss``.
-        cell: the lines below.
-        namespace: the notebook's, where the cell finds names, and leaves those that it defines.
+        line: What follows ``%%loss``.
+        cell: The lines below it.
+        namespace: The notebook's names: the cell looks names up there, and its own are added once it is registered.
 
     Raises:
-        ConfigError: a bad name or option, or no function in the cell.
-        LossError: preflight failed; the message is its report.
-        Exception: whatever running the cell raises.
+        ConfigError: If the name or an option is not valid, or the cell defines no function.
+        LossError: If preflight failed; the message is the report.
+        Exception: Whatever running the cell raises.
     """
     options = _options(line)
     name = options.name
     version = LOSSES.next_version(name)
     origin = None if options.origin is None else LOSSES[options.origin]
-    copied = None if cell.strip() else origin
-    if copied is not None:
-        line, cell = options.line(), source_from(copied, name)
-    elif not cell.strip():
-        raise ConfigError(f"the cell is empty; define {name}(data, logprobs_list), or start with --from LOSS")
+    written = not _is_empty(cell)
+    if not written:
+        if origin is None:
+            raise ConfigError(
+                f"the cell has no body; define {name}(data, logprobs_list) below the first line, or start from a copy: "
+                f"%%loss {name} --from dpo"
+            )
+        line, cell = options.line(), source_from(origin, name)
     imports = [] if origin is None else imports_for(cell, origin, namespace)
     before: list[str] = []
-    if FUTURE in cell:  # which has to stand before every import
+    if FUTURE in cell:  # a __future__ import must come before every other import
         imports, before = before, imports
-    found = compile_cell(cell_source(line, cell, imports), name, version, namespace, before=before)
-    spec = spec_of(found.fn, name, source=found.source)
-    if copied is not None:
-        spec = _like(spec, copied)
-    spec = _with_defaults(spec, options.values)
+    compiled = compile_cell(cell_source(line, cell, imports), name, version, namespace, before=before)
+    spec = _with_defaults(_described(compiled, name, cell, origin), options.values)
     report = _checked(spec) if options.checked else None
     if report is not None:
         if not report.ok:
             raise _Refused(name, LOSSES.get(name), report)
-        parts = "" if report.split in (None, "coupled") else report.split
-        spec = replace(spec, separable=bool(report.separable), parts=parts)
-    shown = f"%%loss {options.line()}\n{cell}" if copied is not None else ""
-    namespace.update(found.names)
+        spec = replace(spec, reduction=report.reduction or "coupled", unit=spec.unit or report.unit)
+    namespace.update(compiled.names)
     used = losses_in_use()
+    shown = "" if written else f"%%loss {options.line()}\n{cell}"
     return LossCell(LOSSES.register(spec), report, shown, others=() if name in used else tuple(sorted(used)))
 
 
-def _like(spec: LossSpec, origin: LossSpec) -> LossSpec:
-    """A copy's spec, with what its signature cannot tell."""
-    known = {p.name: p for p in origin.params}
-    params = tuple(known.get(p.name, p) for p in spec.params)
-    summary = spec.summary or origin.summary
-    return replace(spec, params=params, formula=origin.formula, summary=summary, pairs=origin.pairs, paper=origin.paper)
+def _is_empty(cell: str) -> bool:
+    """Return True if a cell's body has nothing but blank lines and comments."""
+    return all(not line.strip() or line.lstrip().startswith("#") for line in cell.splitlines())
+
+
+def _described(compiled: CellFunction, name: str, cell: str, origin: LossSpec | None) -> LossSpec:
+    """Return the description of the cell's function; made from ``origin``, it inherits from that."""
+    spec = spec_of(compiled.fn, name, source=compiled.source)
+    if origin is None:
+        return spec
+    spec = spec.inherit(origin)
+    # A formula belongs to a text: the copy has it until somebody edits the copy.
+    copied = cell.strip() == source_from(origin, name).strip()
+    return replace(spec, formula=origin.formula, paper=origin.paper) if copied else spec
 
 
 def _checked(spec: LossSpec) -> Report:

@@ -1,23 +1,34 @@
-"""Every loss by name: ``LOSSES["ppo"]``. Pure torch: no model, no I/O."""
+"""Every loss by name: ``LOSSES["ppo"]``. Pure torch: no model, no input or output.
+
+A bundled loss is a function and its :class:`LossSpec` in a module of this package; nothing else names it. Every
+``LossSpec`` that a module defines is registered here, in the order of :data:`_ORDER` and of the module's text.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from ..registry import Registry
-from .builtin import CISPO, CROSS_ENTROPY, DRO, IMPORTANCE_SAMPLING, PPO
-from .dpo import APO_DOWN, APO_ZERO, DPO, DPO_HINGE, IPO, KTO, NCA_PAIR, ROBUST_DPO
-from .grpo import DR_GRPO, GRPO, GSPO, REVERSE_KL
-from .preference import CPO, HINGE, ORPO, PAIRWISE_PREFERENCE, SIMPO, pairwise_preference_loss
-from .spec import CustomLoss, LossSpec, Param
+from .preference import pairwise_preference_loss
+from .spec import CustomLoss, DataKind, LossSpec, Param
 
-__all__ = ["LOSSES", "CustomLoss", "LossSpec", "Param", "pairwise_preference_loss"]
+__all__ = ["LOSSES", "CustomLoss", "DataKind", "LossSpec", "Param", "pairwise_preference_loss"]
 
-# In the order of the picker: within a family, what to try first comes first.
-_GALLERY = (
-    *(CROSS_ENTROPY, IMPORTANCE_SAMPLING, PPO, CISPO, DRO, GRPO, DR_GRPO, GSPO, REVERSE_KL),
-    *(PAIRWISE_PREFERENCE, HINGE, SIMPO, CPO, ORPO),
-    *(DPO, ROBUST_DPO, DPO_HINGE, IPO, KTO, APO_ZERO, APO_DOWN, NCA_PAIR),
-)
+# The order of the picker. Modules that are not named follow in alphabetical order.
+_ORDER = ("builtin", "grpo", "preference", "dpo")
+_WITHOUT_LOSSES = {"clip", "decorator", "spec"}  # decorator imports LOSSES from here
 
 LOSSES: Registry[LossSpec] = Registry("loss")
-for _spec in _GALLERY:
-    LOSSES.register(_spec)
+
+
+def _register_bundled() -> None:
+    found = {module.name for module in pkgutil.iter_modules(__path__)} - _WITHOUT_LOSSES
+    for name in (*_ORDER, *sorted(found.difference(_ORDER))):
+        module = importlib.import_module(f"{__name__}.{name}")
+        for value in vars(module).values():
+            if isinstance(value, LossSpec) and value.fn.__module__ == module.__name__:
+                LOSSES.register(value)
+
+
+_register_bundled()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import torch
 
+from .clip import clip_by_names
 from .spec import LossSpec, Param
 
 __all__ = [
@@ -154,7 +155,8 @@ CROSS_ENTROPY = LossSpec(
     summary="Maximum likelihood of the given tokens: supervised fine-tuning.",
     inputs=("weights",),
     builtin=True,
-    separable=True,
+    unit="datum",
+    reduction="sum",
 )
 IMPORTANCE_SAMPLING = LossSpec(
     name="importance_sampling",
@@ -165,7 +167,8 @@ IMPORTANCE_SAMPLING = LossSpec(
     inputs=_SAMPLED,
     optional=("weights",),
     builtin=True,
-    separable=True,
+    unit="datum",
+    reduction="sum",
 )
 PPO = LossSpec(
     name="ppo",
@@ -177,7 +180,9 @@ PPO = LossSpec(
     optional=("weights",),
     params=_CLIP,
     builtin=True,
-    separable=True,
+    unit="datum",
+    reduction="sum",
+    clip=clip_by_names(param.name for param in _CLIP),
     paper="https://arxiv.org/abs/1707.06347",
 )
 CISPO = LossSpec(
@@ -190,7 +195,9 @@ CISPO = LossSpec(
     optional=("weights",),
     params=_CLIP,
     builtin=True,
-    separable=True,
+    unit="datum",
+    reduction="sum",
+    clip=clip_by_names((param.name for param in _CLIP), both=True),
     paper="https://arxiv.org/abs/2506.13585",
 )
 DRO = LossSpec(
@@ -203,6 +210,7 @@ DRO = LossSpec(
     optional=("weights",),
     params=(Param("beta", 0.05, 0.0, 10.0, "strength of the pull towards the sampler"),),
     builtin=True,
-    separable=True,
+    unit="datum",
+    reduction="sum",
     paper="https://arxiv.org/abs/2405.19107",
 )

@@ -1,7 +1,7 @@
-"""Turn a plain function into a loss of the registry: the ``@loss`` decorator, and what it reads off the signature.
+"""Turn a plain function into a loss of the registry: the ``@loss`` decorator, and what it reads from the signature.
 
 Parameters after ``(data, logprobs_list)`` are the loss's settings: each needs a number as its default, and may declare
-what a slider spans::
+the range of its slider::
 
     @loss
     def my_loss(data, logprobs_list, beta: Annotated[float, Range(0, 1)] = 0.1): ...
@@ -9,6 +9,7 @@ what a slider spans::
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import re
@@ -20,23 +21,24 @@ from typing import Any, TypeVar, overload
 
 from ..errors import ConfigError
 from . import LOSSES
-from .spec import REFERENCE, LossSpec, Param
+from .clip import clip_by_names
+from .spec import REFERENCE, LossSpec, Param, Reduction, Unit
 
 __all__ = ["RUN_SETTINGS", "Range", "loss", "params_of", "spec_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MATH = re.compile(r":math:`([^`]*)`")
-# Settings of every run. A loss with a setting of that name could not be told apart from them.
+# Settings of every run. A loss setting of the same name would be ambiguous.
 RUN_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size", "steps")
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a parameter's slider spans, from ``low`` to ``high``, for ``Annotated[float, Range(0, 1)]``.
+    """The range of a parameter's slider, for ``Annotated[float, Range(0, 1)]``.
 
     Raises:
-        ConfigError: the two are no finite numbers, or ``low`` does not lie below ``high``.
+        ConfigError: If the two are not finite numbers, or ``low`` is not below ``high``.
     """
 
     low: float
@@ -49,18 +51,18 @@ class Range:
 
 
 def params_of(fn: Callable[..., Any], name: str) -> tuple[Param, ...]:
-    """The settings of a custom loss, read off its signature.
+    """Return the settings of a custom loss, read from its signature.
 
     Args:
-        fn: a function of ``(data, logprobs_list)`` and, after these, parameters with numbers as defaults.
-        name: of the loss, for messages.
+        fn: A function of ``(data, logprobs_list)``, followed by parameters with numbers as defaults.
+        name: Name of the loss, for messages.
 
     Returns:
-        One :class:`Param` each. Without a declared :class:`Range` the slider spans 0 to ten times the default (0 to 1
-        where that is 0); a lower end below 0, declared or because the default is negative, allows negative values.
+        One :class:`Param` per setting. Without a declared :class:`Range` the slider spans 0 to ten times the default
+        (0 to 1 if the default is 0). A lower end below 0, declared or from a negative default, allows negative values.
 
     Raises:
-        ConfigError: fewer than two parameters to call it with, or a further one whose default is missing or no number.
+        ConfigError: If there are fewer than two positional parameters, or a further one has no number as its default.
     """
     try:
         parameters = list(inspect.signature(fn).parameters.values())
@@ -79,8 +81,8 @@ def params_of(fn: Callable[..., Any], name: str) -> tuple[Param, ...]:
 
 
 def _hints(fn: Callable[..., Any]) -> Mapping[str, Any]:
-    # A cell may annotate with names it never imported (``data: list[Datum]``): then no annotation resolves, and none
-    # is needed.
+    # A cell may annotate with names that it never imported (``data: list[Datum]``). Then no annotation resolves, and
+    # none is needed.
     try:
         return typing.get_type_hints(fn, include_extras=True)
     except Exception:
@@ -103,35 +105,65 @@ def _param(parameter: inspect.Parameter, hint: Any, loss_name: str) -> Param:
 
 
 def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = "") -> LossSpec:
-    """A :class:`LossSpec` of family "custom" for ``fn``, not registered yet.
+    """Return an unregistered :class:`LossSpec` for ``fn``.
 
-    A function that names ``"reference_logprobs"``, or one that reads it such as
-    :func:`~mint_lab.losses.dpo.log_ratios`, has it among its inputs, so that a run fills it.
+    A function made from a described one inherits the description: one that :meth:`LossSpec.bind` returned, a
+    ``functools.partial`` of a bundled loss's function, or a wrapper that names it as ``__wrapped__``. Of any other
+    function nobody knows the unit and the reduction; :func:`~mint_lab.preflight.preflight` finds them. A function that
+    names ``"reference_logprobs"``, or one that reads it such as :func:`~mint_lab.losses.dpo.log_ratios`, has it among
+    its inputs, so that a run fills it. Settings called ``epsilon`` or ``clip_low_threshold`` describe a clip.
 
     Args:
         fn: ``(data, logprobs_list, **settings) -> (loss, metrics)``.
-        name: registry key; by default the function's own name.
-        source: source text, where it cannot be read off the function.
+        name: Registry key; by default the function's name.
+        source: Source text, if it cannot be read from the function.
 
     Raises:
-        ConfigError: ``fn`` is not callable, its name is no identifier, or as :func:`params_of`.
+        ConfigError: If ``fn`` is not callable or its name is not an identifier; also as :func:`params_of`.
     """
     if not callable(fn):
         raise ConfigError(f"a loss is {fn!r}, expected a name, a LossSpec or a function (data, logprobs_list)")
-    name = name or re.sub(r"\W", "", getattr(fn, "__name__", "")) or "custom_loss"
+    origin = _made_from(fn)
+    own = getattr(fn, "__name__", "") or ("" if origin is None else origin.name)
+    name = name or re.sub(r"\W", "", own) or "custom_loss"
     name = "custom_loss" if name == "lambda" else name
     if not name.isidentifier():
         raise ConfigError(f"{name!r} cannot name a loss; use letters, digits and underscores, not a digit first")
     summary, formula = _described(inspect.getdoc(fn) or "") if hasattr(fn, "__name__") else ("", "")
     params = params_of(fn, name)
     inputs = (REFERENCE,) if _names_reference(getattr(inspect.unwrap(fn), "__code__", None)) else ()
-    return LossSpec(
-        name=name, family="custom", fn=fn, summary=summary, formula=formula, inputs=inputs, params=params, source=source
+    spec = LossSpec(
+        name=name,
+        family="custom",
+        fn=fn,
+        summary=summary,
+        formula=formula,
+        inputs=inputs,
+        params=params,
+        clip=clip_by_names(param.name for param in params),
+        source=source,
     )
+    return spec if origin is None else spec.inherit(origin)
+
+
+def _made_from(fn: Callable[..., Any]) -> LossSpec | None:
+    """Return the description of the loss that ``fn`` was made from; None for a function of its own."""
+    seen: Any = fn
+    while True:
+        described = getattr(seen, "spec", None)
+        if isinstance(described, LossSpec):
+            return described
+        known = next((spec for spec in LOSSES.values() if spec.fn is seen and not spec.builtin), None)
+        if known is not None:
+            return known
+        inner = seen.func if isinstance(seen, functools.partial) else getattr(seen, "__wrapped__", None)
+        if inner is None:
+            return None
+        seen = inner
 
 
 def _described(docstring: str) -> tuple[str, str]:
-    """A docstring's first paragraph without its mathematics, and the first formula in it."""
+    """Return a docstring's first paragraph without its mathematics, and the first formula in it."""
     text = " ".join(docstring.strip().split("\n\n", 1)[0].split())
     found = _MATH.search(text)
     if found is None:
@@ -141,7 +173,7 @@ def _described(docstring: str) -> tuple[str, str]:
 
 
 def _names_reference(code: CodeType | None) -> bool:
-    """Whether code, or a function inside it, names the reference log-probabilities or a function that reads them."""
+    """Return True if code, or a function inside it, names the reference log-probabilities or one of their readers."""
     if code is None:
         return False
     readers = {
@@ -156,34 +188,52 @@ def _names_reference(code: CodeType | None) -> bool:
 def loss(fn: F, /) -> F: ...
 @overload
 def loss(
-    *, name: str | None = None, formula: str = "", summary: str = "", inputs: tuple[str, ...] = ()
+    *,
+    name: str | None = None,
+    like: str | LossSpec | None = None,
+    formula: str = "",
+    summary: str = "",
+    inputs: tuple[str, ...] = (),
+    unit: Unit = "",
+    reduction: Reduction | None = None,
 ) -> Callable[[F], F]: ...
 def loss(
-    fn: Any = None, /, *, name: str | None = None, formula: str = "", summary: str = "", inputs: tuple[str, ...] = ()
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    like: str | LossSpec | None = None,
+    formula: str = "",
+    summary: str = "",
+    inputs: tuple[str, ...] = (),
+    unit: Unit = "",
+    reduction: Reduction | None = None,
 ) -> Any:
     """Register a function as a loss: ``@loss`` or ``@loss(name=..., formula=...)``.
 
-    The function itself comes back unchanged, so that it can still be passed to any client's
-    ``forward_backward_custom``. Registering a name again makes the next version, which every run that uses it takes
-    at its next step.
+    The function is returned unchanged, so that it can still be passed to any client's ``forward_backward_custom``.
+    Registering a name again makes the next version, which every run that uses the loss applies at its next step.
 
     Args:
-        name: registry key; by default the function's own name.
+        fn: The function; None for the form with arguments.
+        name: Registry key; by default the function's name.
+        like: Name or spec of a loss that this one was made from: its unit, reduction, inputs and clip are inherited.
         formula: LaTeX without dollar signs.
-        summary: one sentence; by default the docstring's first line.
+        summary: One sentence; by default the docstring's first line.
         inputs: ``loss_fn_inputs`` that must be present; by default what :func:`spec_of` finds.
+        unit: "datum", "pair" or "group": what the loss needs whole. "" if not known, which runs warn about.
+        reduction: "sum", "mean" or "coupled": how a batch's loss follows from its units' losses.
 
     Raises:
-        ConfigError: as :func:`spec_of`, or the name is built in.
+        ConfigError: If ``like`` is unknown or the name is built in; also as :func:`spec_of`.
     """
 
     def register(function: F) -> F:
         spec = spec_of(function, name)
-        LOSSES.register(
-            replace(
-                spec, formula=formula or spec.formula, summary=summary or spec.summary, inputs=inputs or spec.inputs
-            )
-        )
+        if like is not None:
+            spec = spec.inherit(LOSSES[like] if isinstance(like, str) else like)
+        given = {"formula": formula, "summary": summary, "inputs": inputs, "unit": unit, "reduction": reduction}
+        LOSSES.register(replace(spec, **{key: value for key, value in given.items() if value}))
         return function
 
     return register if fn is None else register(fn)

@@ -301,8 +301,8 @@ DPO = LossSpec(
         _BETA,
         Param("label_smoothing", 0.0, 0.0, 0.5, "share of pairs presumed the wrong way round", maximum=0.5),
     ),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2305.18290",
 )
 ROBUST_DPO = LossSpec(
@@ -317,8 +317,8 @@ ROBUST_DPO = LossSpec(
         _BETA,
         Param("label_smoothing", 0.1, 0.0, 0.45, "share of pairs that are the wrong way round", maximum=0.49),
     ),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2403.00409",
 )
 DPO_HINGE = LossSpec(
@@ -329,8 +329,8 @@ DPO_HINGE = LossSpec(
     summary="Hinge on the reward margin: a pair that is far enough ahead of the reference is left alone.",
     inputs=_INPUTS,
     params=(_BETA,),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2309.06657",
 )
 IPO = LossSpec(
@@ -341,8 +341,8 @@ IPO = LossSpec(
     summary="A target for the margin per token, which certain preferences cannot push without end.",
     inputs=_INPUTS,
     params=(Param("beta", 0.1, 0.01, 10.0, "half the inverse of the target margin, tokens / nat", minimum=1e-6),),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2310.12036",
 )
 KTO = LossSpec(
@@ -358,7 +358,7 @@ KTO = LossSpec(
         Param("desirable_weight", 1.0, 0.0, 5.0, "weight of the chosen completions"),
         Param("undesirable_weight", 1.0, 0.0, 5.0, "weight of the rejected completions"),
     ),
-    pairs=True,
+    unit="pair",
     paper="https://arxiv.org/abs/2402.01306",
 )
 APO_ZERO = LossSpec(
@@ -369,8 +369,8 @@ APO_ZERO = LossSpec(
     summary="Chosen up and rejected down: where the chosen completions are better than the model's own.",
     inputs=_INPUTS,
     params=(_BETA,),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2408.06266",
 )
 APO_DOWN = LossSpec(
@@ -381,8 +381,8 @@ APO_DOWN = LossSpec(
     summary="Both down, the rejected one further: where the chosen completions are worse than the model's own.",
     inputs=_INPUTS,
     params=(replace(_BETA, default=0.5),),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2408.06266",
 )
 NCA_PAIR = LossSpec(
@@ -394,7 +394,7 @@ NCA_PAIR = LossSpec(
     summary="Noise contrast of each side with the reference, which keeps the chosen completion likely.",
     inputs=_INPUTS,
     params=(_BETA,),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2402.05369",
 )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import DataError
+from .clip import clip_by_names
 from .spec import REFERENCE, LossSpec, Param
 
 if TYPE_CHECKING:
@@ -279,7 +280,9 @@ GRPO = LossSpec(
     inputs=(*_SAMPLED, REFERENCE),
     optional=("weights",),
     params=(Param("beta", 0.04, 0.0, 1.0, "weight of the KL term, advantage / nats"), *_CLIP),
-    parts="mean",
+    unit="datum",
+    reduction="mean",
+    clip=clip_by_names(param.name for param in _CLIP),
     paper="https://arxiv.org/abs/2402.03300",
 )
 DR_GRPO = LossSpec(
@@ -291,7 +294,9 @@ DR_GRPO = LossSpec(
     inputs=_SAMPLED,
     optional=("weights",),
     params=(Param("max_tokens", 256.0, 1.0, 4096.0, "the constant L, tokens", minimum=1.0), *_CLIP),
-    parts="mean",
+    unit="datum",
+    reduction="mean",
+    clip=clip_by_names(param.name for param in _CLIP),
     paper="https://arxiv.org/abs/2503.20783",
 )
 GSPO = LossSpec(
@@ -307,7 +312,8 @@ GSPO = LossSpec(
         Param("clip_low_threshold", 0.9997, 0.99, 1.0, "smallest ratio of a sample that still counts"),
         Param("clip_high_threshold", 1.0004, 1.0, 1.01, "largest ratio of a sample that still counts"),
     ),
-    parts="mean",
+    unit="datum",
+    reduction="mean",
     paper="https://arxiv.org/abs/2507.18071",
 )
 REVERSE_KL = LossSpec(
@@ -318,5 +324,6 @@ REVERSE_KL = LossSpec(
     summary="On-policy distillation: the teacher's log-ratio at each sampled token as its advantage.",
     inputs=("logprobs", "teacher_logprobs"),
     optional=("weights",),
+    unit="datum",
     paper="https://arxiv.org/abs/2306.13649",
 )

@@ -241,8 +241,8 @@ PAIRWISE_PREFERENCE = LossSpec(
     summary="Bradley-Terry: make the chosen completion more likely than the rejected one.",
     inputs=("weights",),
     params=(_BETA,),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://doi.org/10.2307/2334029",
 )
 HINGE = LossSpec(
@@ -253,8 +253,8 @@ HINGE = LossSpec(
     summary="Margin ranking: a pair that is far enough ahead is left alone.",
     inputs=("weights",),
     params=(_BETA,),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2305.10425",
 )
 SIMPO = LossSpec(
@@ -268,8 +268,8 @@ SIMPO = LossSpec(
         Param("beta", 2.0, 0.01, 20.0, "inverse temperature, 1 / nats per token"),
         Param("gamma", 1.0, 0.0, 10.0, "target margin, nats per token times beta"),
     ),
-    parts="mean",
-    pairs=True,
+    unit="pair",
+    reduction="mean",
     paper="https://arxiv.org/abs/2405.14734",
 )
 CPO = LossSpec(
@@ -284,7 +284,7 @@ CPO = LossSpec(
         Param("beta", 0.1, 0.01, 10.0, "inverse temperature, 1 / nats"),
         Param("alpha", 1.0, 0.0, 10.0, "weight of the chosen side's log-likelihood, per nat a token"),
     ),
-    pairs=True,
+    unit="pair",
     paper="https://arxiv.org/abs/2401.08417",
 )
 ORPO = LossSpec(
@@ -297,6 +297,6 @@ ORPO = LossSpec(
     summary="Fine-tuning on the chosen completion with a penalty on the odds of the rejected one.",
     inputs=("weights",),
     params=(Param("beta", 0.1, 0.0, 10.0, "weight of the odds-ratio term, per nat"),),
-    pairs=True,
+    unit="pair",
     paper="https://arxiv.org/abs/2403.07691",
 )

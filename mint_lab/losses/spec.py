@@ -1,17 +1,17 @@
-"""What a loss is: the two call forms, and its description.
+"""What a loss is: the two call forms, and the description that every other part of the package reads.
 
-There are two call forms and no third:
+There are two call forms:
 
-*built-in* (known by name to every server of the API), one call for the whole batch laid end to end::
+*built-in* (every server of the API knows it by name), one call for the whole batch, its sequences concatenated::
 
     fn(target_logprobs, *, weights, sampling_logprobs=None, advantages=None, **config) -> per-token loss, (tokens,)
 
-*custom*, MinT's own contract::
+*custom*, MinT's contract::
 
     fn(data: list[Datum], logprobs_list: list[Tensor], **config) -> (loss: scalar Tensor, metrics: dict[str, float])
 
 ``logprobs_list[i]`` has shape ``(N_i,)``, float32, and requires grad. Everything in ``data[i].loss_fn_inputs`` reaches
-the function untouched.
+the function unchanged.
 """
 
 from __future__ import annotations
@@ -19,23 +19,30 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
 from ..errors import ConfigError, one_of
+from .clip import RatioClip
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["CustomLoss", "Family", "LossSpec", "Param"]
+__all__ = ["CustomLoss", "DataKind", "Family", "LossSpec", "Param", "Reduction", "Unit"]
 
 CustomLoss: TypeAlias = "Callable[[list[Datum], list[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]"
 Family: TypeAlias = Literal["supervised", "policy", "preference", "custom"]
 
-# loss_fn_inputs key -> keyword of the built-in call form. "logprobs" there means the sampler's, which is easily
-# mistaken for the trainer's own; inside the functions the two have different names.
+Unit: TypeAlias = Literal["datum", "pair", "group", ""]
+"""What a loss needs whole: a datum, a consecutive (chosen, rejected) pair, all samples of a prompt; "" if unknown."""
+
+Reduction: TypeAlias = Literal["sum", "mean", "coupled"]
+"""How a batch's loss follows from the losses of its units: their sum, their mean, or neither."""
+
+# loss_fn_inputs key -> keyword of the built-in call form. "logprobs" there means the sampler's log-probabilities, which
+# are easily mistaken for the trainer's; inside the functions the two have different names.
 BUILTIN_KEYWORDS = {"weights": "weights", "logprobs": "sampling_logprobs", "advantages": "advantages"}
 
 # The loss_fn_inputs key of the base model's log-probabilities. A trainer fills it for a loss that lists it.
@@ -44,13 +51,14 @@ REFERENCE = "reference_logprobs"
 
 @dataclass(frozen=True)
 class Param:
-    """One setting of a loss: what a slider shows and what a config is checked against.
+    """One setting of a loss: what a slider shows, and what a given value is checked against.
 
     Attributes:
-        default: used when the config does not name it.
-        low, high: what a slider spans; a value outside may still be given by hand.
-        doc: one line, with its unit.
-        minimum, maximum: the values that make sense lie between; others are refused.
+        name: Keyword of the loss function.
+        default: Value if a config does not name the setting.
+        low, high: Range of the slider. A value outside can still be set in code.
+        doc: One line, with the unit.
+        minimum, maximum: Bounds of valid values; others are refused.
     """
 
     name: str
@@ -62,7 +70,11 @@ class Param:
     maximum: float = math.inf
 
     def check(self, value: Any, loss: str) -> float:
-        """``value`` as a float; raises :class:`ConfigError` when it is no number or makes no sense."""
+        """Return ``value`` as a float.
+
+        Raises:
+            ConfigError: If the value is not a number or lies outside the valid range.
+        """
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -73,28 +85,46 @@ class Param:
         return number
 
 
-@dataclass(frozen=True, repr=False)
-class LossSpec:
-    """A loss with all that a picker, a checker and a trainer need to know of it.
+@dataclass(frozen=True)
+class DataKind:
+    """What the datums of a recipe, or of a person, consist of: what :meth:`LossSpec.unfit` compares a loss with.
 
     Attributes:
-        name: registry key.
-        family: which shelf of the picker it stands on.
-        fn: the function, in one of the two call forms of this module.
+        fields: ``loss_fn_inputs`` that every datum has, or that the trainer adds when a loss reads them.
+        unit: What a batch consists of; "" if unknown.
+        signal: The field that carries what is to be learned, for example ``advantages``; "" if it is in the tokens.
+    """
+
+    fields: frozenset[str]
+    unit: Unit = ""
+    signal: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class LossSpec:
+    """A loss and everything that a picker, a check, a chart or a trainer asks about it.
+
+    A loss made from another one (``%%loss --from``, "Edit as a cell", ``@loss(like=...)``, :meth:`bind`) inherits this
+    description with :meth:`inherit`.
+
+    Attributes:
+        name: Registry key.
+        family: Group of the loss in the picker.
+        fn: The function, in one of the two call forms of this module.
         formula: LaTeX, without dollar signs.
-        summary: one sentence.
-        inputs: ``loss_fn_inputs`` that must be present (``target_tokens`` aside, which always must).
-        optional: ``loss_fn_inputs`` that are used when present.
-        params: its settings.
+        summary: One sentence.
+        inputs: ``loss_fn_inputs`` that must be present (besides ``target_tokens``, which always must).
+        optional: ``loss_fn_inputs`` that are used if present.
+        params: The settings.
         builtin: True for the built-in call form.
-        separable: the batch's loss is the sum of its datums' losses, so a batch may be split freely.
-        parts: of a custom loss: a batch's loss is the "sum", or the "mean" by number of datums, of the losses of its
-            parts (whole pairs, where it takes pairs), or neither (""). A batch too large for memory is then computed
-            part by part in one pass instead of two.
-        pairs: datums come in consecutive (chosen, rejected) pairs.
-        paper: where it comes from.
-        version: counts up each time the name is registered again.
-        source: source text of ``fn``.
+        unit: What the loss needs whole; a batch is split only between units. "" for a custom loss that was not checked.
+        reduction: How a batch's loss follows from its units' losses. A batch that exceeds the token budget takes one
+            pass for "sum" and "mean", two for "coupled".
+        clip: Which tokens the loss clips; None if it clips none, or clips whole samples.
+        paper: URL of the source.
+        version: Increases each time the name is registered again.
+        source: Source text of ``fn``.
+        origin: Name of the loss that this one was made from; "" if none.
     """
 
     name: str
@@ -106,26 +136,68 @@ class LossSpec:
     optional: tuple[str, ...] = ()
     params: tuple[Param, ...] = ()
     builtin: bool = False
-    separable: bool = False
-    parts: str = ""
-    pairs: bool = False
+    unit: Unit = ""
+    reduction: Reduction = "coupled"
+    clip: RatioClip | None = None
     paper: str = ""
     version: int = 1
     source: str = ""
+    origin: str = ""
 
     def __repr__(self) -> str:
         return f"LossSpec({self.name!r}, v{self.version}, {self.family})"
 
     @property
     def label(self) -> str:
-        """Name and version as charts show it, for example ``my_loss v3``."""
+        """Name and version as charts show them, for example ``my_loss v3``."""
         return f"{self.name} v{self.version}"
 
+    def unfit(self, kind: DataKind) -> str | None:
+        """Return why this loss cannot train on data of ``kind``, as a phrase that follows its name; None if it can.
+
+        This is the one rule: a run, the page, a comparison, the command line and preflight all ask here. A loss whose
+        unit is unknown is not refused for its unit.
+        """
+        missing = [name for name in self.inputs if name not in kind.fields]
+        if missing:
+            return f"needs {' and '.join(missing)}, which this data does not have"
+        if self.unit == "pair" and kind.unit in ("datum", "group"):
+            return "needs pairs of chosen and rejected"
+        if self.unit == "group" and kind.unit in ("datum", "pair"):
+            return "needs groups of samples of one prompt"
+        if self.unit == "datum" and kind.unit == "pair":
+            return "does not tell chosen from rejected"
+        # What a custom function reads cannot be told from its signature, so only described losses are held to it.
+        if kind.signal and self.family != "custom" and kind.signal not in (*self.inputs, *self.optional):
+            return f"does not read {kind.signal}"
+        return None
+
+    def inherit(self, origin: LossSpec) -> LossSpec:
+        """Return this loss with what its own function does not say taken from ``origin``, which it was made from.
+
+        Inherited are the unit, the reduction, the inputs, the ranges of settings of the same name, and the clip if the
+        settings that bound it are still there. The formula, summary and paper are this loss's own, if it has any.
+        """
+        known = {p.name: p for p in origin.params}
+        params = tuple(replace(known[p.name], default=p.default) if p.name in known else p for p in self.params)
+        clip = origin.clip if origin.clip is not None and origin.clip.settings <= {p.name for p in params} else None
+        return replace(
+            self,
+            inputs=tuple(dict.fromkeys((*origin.inputs, *self.inputs))),
+            optional=tuple(dict.fromkeys((*origin.optional, *self.optional))),
+            params=params,
+            unit=origin.unit,
+            reduction=origin.reduction,
+            clip=clip,
+            summary=self.summary or origin.summary,
+            origin=origin.name,
+        )
+
     def config(self, given: Mapping[str, Any] | None = None) -> dict[str, float]:
-        """Defaults overlaid with ``given``, checked.
+        """Return the defaults overlaid with ``given``, checked.
 
         Raises:
-            ConfigError: an unknown key, a value that is no number or makes no sense, or clip bounds that cross.
+            ConfigError: If a key is unknown, a value is not a valid number, or the clip bounds cross.
         """
         if given is not None and not isinstance(given, Mapping):
             raise ConfigError(f"{self.name}: the settings are {given!r}, expected a dict of names to numbers")
@@ -145,21 +217,20 @@ class LossSpec:
         return config
 
     def bind(self, config: Mapping[str, Any] | None = None, **settings: float) -> CustomLoss:
-        """The loss in the custom call form with its settings fixed, ready for ``forward_backward_custom``.
+        """Return the loss in the custom call form with fixed settings, ready for ``forward_backward_custom``.
 
-        ``bind(beta=0.5)`` is ``bind({"beta": 0.5})``.
+        ``bind(beta=0.5)`` is ``bind({"beta": 0.5})``. The function carries its description as the attribute ``spec``,
+        with the fixed settings as defaults: a trainer reads the reduction there, and a run that is given the function
+        inherits the rest.
 
         Raises:
-            ConfigError: as :meth:`config`.
+            ConfigError: As :meth:`config`.
         """
-        checked = {**self.config(config), **settings} if settings else config
-        checked = self.config(checked)
+        checked = self.config({**self.config(config), **settings})
+        bound: Any = functools.partial(self.fn, **checked)
         if self.builtin:
-            return functools.partial(_builtin_as_custom, self, checked)
-        if not checked and not self.parts:
-            return self.fn
-        bound = functools.partial(self.fn, **checked)
-        bound.parts = self.parts  # pyright: ignore[reportAttributeAccessIssue], read by the trainer
+            bound = functools.partial(_builtin_as_custom, self, checked)
+        bound.spec = replace(self, params=tuple(replace(p, default=checked[p.name]) for p in self.params))
         return bound
 
 

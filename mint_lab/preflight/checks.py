@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..losses.spec import Reduction
 from .probe import Finding, OutOfTime, Subject, random_state
-from .report import Line, Split
+from .report import Line
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -201,7 +202,7 @@ def _own_functions(loss: torch.Tensor) -> list[str]:
     return found
 
 
-def split(subject: Subject, lines: list[Line]) -> tuple[Split, int]:
+def split(subject: Subject, lines: list[Line]) -> tuple[Reduction, int]:
     """How the value comes about from datums or from pairs: (their sum, their mean, or coupled; datums an item)."""
     double = subject.double()
     whole, gradient = subject.gradient(double)

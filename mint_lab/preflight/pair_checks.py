@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..losses.spec import REFERENCE
+from ..losses.spec import REFERENCE, Reduction
 from .checks import close, live
 from .probe import Finding, OutOfTime, Subject
-from .report import Line, Split
+from .report import Line
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -27,7 +27,7 @@ SMALL = 1e-3  # of the largest slope: nothing is made of what lies below
 INTERLEAVED = "chosen is data[0::2], rejected is data[1::2]"
 
 
-def order(subject: Subject, found: Split, unit: int, lines: list[Line]) -> bool:
+def order(subject: Subject, found: Reduction, unit: int, lines: list[Line]) -> bool:
     """For a loss on pairs: whether it is lower where the chosen side is ahead than where the rejected one is.
 
     Args:

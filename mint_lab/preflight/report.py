@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["Line", "Report", "Split", "Verdict"]
+if TYPE_CHECKING:
+    from ..losses.spec import Reduction, Unit
+
+__all__ = ["Line", "Report", "Verdict"]
 
 Verdict = Literal["ok", "info", "warn", "fail"]
-Split = Literal["sum", "mean", "coupled"]
 MARKS: dict[Verdict, str] = {"ok": "ok  ", "info": "    ", "warn": "warn", "fail": "FAIL"}
 SIGNS: dict[Verdict, str] = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗"}
 # White signs stand on these, so that they can be read on a dark page as well as on a light one.
@@ -38,9 +40,9 @@ class Report:
 
     Attributes:
         lines: in the order of the checks; those that could not be asked any more are missing.
-        split: how the value comes about from its items: their "sum", their "mean", or "coupled" in another way. It
-            decides how a batch runs that is too large for one pass. None where that was not reached.
-        unit: datums an item: 1, or 2 for a loss on pairs.
+        reduction: How the batch's loss follows from its units' losses: "sum", "mean" or "coupled". It decides how a
+            batch that is too large for one pass is computed. None if the check was not reached.
+        unit: "datum" or "pair"; "" if it was not determined.
         printed: what the first call printed, cut off where it was too much.
         seconds: that a call took, in the median.
         model_seconds: that the model took for ``model_work``; None without a model.
@@ -48,8 +50,8 @@ class Report:
     """
 
     lines: tuple[Line, ...]
-    split: Split | None = None
-    unit: int = 1
+    reduction: Reduction | None = None
+    unit: Unit = ""
     printed: str = ""
     seconds: float | None = None
     model_seconds: float | None = None
@@ -59,11 +61,6 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing failed; warnings do not count."""
         return all(line.verdict != "fail" for line in self.lines)
-
-    @property
-    def separable(self) -> bool | None:
-        """Whether the value is the sum over its datums; None where that was not reached."""
-        return None if self.split is None else self.split == "sum" and self.unit == 1
 
     @property
     def cost(self) -> str:

@@ -35,7 +35,7 @@ import torch
 
 from ..errors import ConfigError
 from ..losses import LOSSES
-from ..losses.spec import LossSpec
+from ..losses.spec import LossSpec, Reduction, Unit
 from ..usercode.locate import own_line
 from ..usercode.nonfinite import first_operation, first_part
 from .checks import memory, numerical, repeatable, split, weights
@@ -118,15 +118,18 @@ def check(
     lines: list[Line] = []
     subject = Subject(fn, data, logprobs_list, limit)
     state = random_state()
-    found, unit = None, 1
+    reduction: Reduction | None = None
+    unit: Unit = ""
     try:
         _first_call(subject, lines)
         if repeatable(subject, lines):
             memory(subject, lines)
             weights(subject, lines)
             numerical(subject, lines)
-            found, unit = split(subject, lines)
-            if order(subject, found, unit, lines):
+            reduction, size = split(subject, lines)
+            unit = "" if reduction == "coupled" else "pair" if size == 2 else "datum"
+            if order(subject, reduction, size, lines):
+                unit = "pair"
                 margins(subject, lines)
     except Finding as finding:
         lines.append(finding.line)
@@ -139,7 +142,7 @@ def check(
     finally:
         set_random_state(state)
     printed = subject.first.kept if subject.first is not None else ""
-    return Report(tuple(lines), found, unit, printed, median(subject.times), model_seconds)
+    return Report(tuple(lines), reduction, unit, printed, median(subject.times), model_seconds)
 
 
 def _check_given(data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) -> None:

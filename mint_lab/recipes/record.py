@@ -59,6 +59,7 @@ class StepRecord:
         samples: of an evaluation of reinforcement learning, a few responses, each with ``source`` ("training" or
             "held-out"), ``prompt``, ``response`` and ``reward``; those of training also with ``advantage``, ``tokens``
             (their texts), ``ratio`` and ``clipped``, one entry a token.
+        clip: lowest and highest ratio that the loss let through; None if it clips no tokens.
     """
 
     step: int
@@ -73,6 +74,7 @@ class StepRecord:
     settings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    clip: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..recipes.guarded_trainer import GuardedTrainer
-    from ..recipes.plan import Plan
+    from ..recipes.plan import StepPlan
     from ..types import Datum
     from .loop import Loop
 
@@ -49,7 +49,7 @@ class HeldOutTokens:
 
 
 def held_out_tokens(
-    trainer: GuardedTrainer, plan: Plan, step: int, asked: Callable[[], bool] = lambda: False
+    trainer: GuardedTrainer, plan: StepPlan, step: int, asked: Callable[[], bool] = lambda: False
 ) -> HeldOutTokens:
     """Look at ``ITEMS`` items. Weights, optimizer and gradient of the client stay as they are.
 
@@ -62,7 +62,7 @@ def held_out_tokens(
     shown = trainer.shown(ITEMS, plan.loss)
     tokenizer = trainer.client.get_tokenizer()
     # What the data do not hold in pairs is shown one by one, whatever the loss pairs.
-    pairs = (plan.loss.pairs or None) if shown.unit == 2 else False
+    pairs = (plan.loss.unit == "pair" or None) if shown.unit == 2 else False
     try:
         found = token_gradients(trainer.client, shown.data, plan.loss, plan.config, asked=asked)
         data, logprobs, gradients = found.data, found.logprobs, found.gradients

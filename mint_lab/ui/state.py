@@ -8,9 +8,7 @@ from typing import NamedTuple, Protocol
 
 from ..data.rewards import Reward
 from ..losses import LossSpec, Param
-from ..losses.clip import Bound as ClipBound
-from ..losses.clip import clip_range, token_clip
-from ..losses.grpo import GSPO
+from ..losses.clip import ClipBound
 from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
 from ..runs.folder import MAIN
 from .loss_catalogue import param_entry
@@ -148,7 +146,6 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
 
 def histograms_of(record: StepRecord) -> list[Histogram]:
     """The histograms of one record, with their bins."""
-    limits = None if record.loss_name == GSPO.name else clip_range(record.settings)
     return [
         Histogram(
             name=name,
@@ -157,7 +154,7 @@ def histograms_of(record: StepRecord) -> list[Histogram]:
             start=HISTOGRAM_EDGES[name][0],
             width=round(HISTOGRAM_EDGES[name][1] - HISTOGRAM_EDGES[name][0], 9),
             counts=[int(count) for count in counts],
-            clip=list(limits) if limits is not None and name in _OF_TRAINING else None,
+            clip=list(record.clip) if record.clip is not None and name in _OF_TRAINING else None,
         )
         for name, counts in record.histograms.items()
         if name in HISTOGRAM_EDGES
@@ -165,8 +162,8 @@ def histograms_of(record: StepRecord) -> list[Histogram]:
 
 
 def _clip(loss: LossSpec) -> Clip | None:
-    found = token_clip(loss)
-    return None if found is None else Clip(low=_bound(found.low), high=_bound(found.high), both=found.both)
+    clip = loss.clip
+    return None if clip is None else Clip(low=_bound(clip.low), high=_bound(clip.high), both=clip.both)
 
 
 def _bound(bound: ClipBound) -> Bound:

@@ -112,7 +112,7 @@ def show_tokens(
         found = token_gradients(client, items, spec, loss_config)  # type: ignore[arg-type]  # not None, as seen above
         items, about = found.data, spec.label
         known |= {"logprob": found.logprobs, "gradient": found.gradients}
-        pairs = True if pairs is None and spec.pairs else pairs
+        pairs = True if pairs is None and spec.unit == "pair" else pairs
     elif client is not None and "logprob" not in {**known, **(values or {})}:
         from ..client.gradients import token_logprobs
 

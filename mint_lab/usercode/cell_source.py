@@ -39,7 +39,8 @@ def cell_from(spec: LossSpec, name: str = "") -> str:
     if found and not name:
         return f"{found['line']}\n{spec.source[found.end() :]}"
     name = name or f"my_{spec.name}"
-    return f"%%loss {name}\n{source_from(spec, name)}"
+    # --from, so that the new loss keeps what a function cannot say of itself: that it takes pairs, or what it clips.
+    return f"%%loss {name} --from {spec.name}\n{source_from(spec, name)}"
 
 
 def source_from(spec: LossSpec, name: str) -> str:

@@ -50,11 +50,6 @@ class WatchedLoss:
         self._longest = 0.0
         self._notes: list[str] = []
 
-    @property
-    def parts(self) -> str:
-        """As :attr:`LossSpec.parts <mint_lab.losses.LossSpec>`."""
-        return self.spec.parts
-
     def __call__(self, data: list[Datum], logprobs_list: list[torch.Tensor]) -> Any:
         """The function's own result.
 

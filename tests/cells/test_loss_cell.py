@@ -250,10 +250,11 @@ def test_a_function_of_the_losss_name_with_other_parameters_is_refused_for_them(
         run_cell("my_loss", "def my_loss(data):\n    return 0, {}\n", {})
 
 
-def test_a_separable_loss_is_known_as_such() -> None:
+def test_the_reduction_and_the_unit_are_what_preflight_finds() -> None:
     body = "def my_loss(data, logprobs_list):\n    return sum(lp.sum() for lp in logprobs_list), {}\n"
-    assert run_cell("my_loss", body, {}).spec.separable
-    assert not run_cell("my_loss", GOOD, {}).spec.separable
+    summed, paired = run_cell("my_loss", body, {}).spec, run_cell("my_loss", GOOD, {}).spec
+    assert (summed.reduction, summed.unit) == ("sum", "datum")
+    assert (paired.reduction, paired.unit) == ("mean", "pair")
 
 
 def test_the_cell_passes_its_function_on_unchanged() -> None:

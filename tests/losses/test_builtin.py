@@ -178,7 +178,7 @@ def test_bad_settings(name: str, config: Any, words: str) -> None:
 def test_what_the_registry_says_of_them() -> None:
     for name, fn in zip(NAMES, (importance_sampling, ppo, cispo, dro), strict=True):
         spec = LOSSES[name]
-        assert (spec.fn, spec.builtin, spec.separable) == (fn, True, True)
+        assert (spec.fn, spec.builtin, spec.reduction, spec.unit) == (fn, True, "sum", "datum")
         assert (spec.inputs, spec.optional) == (("logprobs", "advantages"), ("weights",))
     assert LOSSES["ppo"].config() == LOSSES["cispo"].config() == {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}
     assert LOSSES["dro"].config() == {"beta": 0.05}

@@ -1,24 +1,16 @@
-"""Which ratios a loss lets through, by the names of its settings."""
+"""Which ratios a loss lets through."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
-from mint_lab.losses import LOSSES, LossSpec, Param
-from mint_lab.losses.clip import clip_range, token_clip
-
-
-def spec(*names: str) -> LossSpec:
-    params = tuple(Param(name, 0.2, 0.0, 1.0) for name in names)
-    return LossSpec(
-        name="mine", family="policy", fn=lambda data, logprobs_list: (logprobs_list[0].sum(), {}), params=params
-    )
+from mint_lab.losses import LOSSES
+from mint_lab.losses.clip import clip_by_names
+from mint_lab.losses.decorator import spec_of
 
 
 @pytest.mark.parametrize(
-    ("config", "wanted"),
+    ("config", "expected"),
     [
         ({"clip_low_threshold": 0.7, "clip_high_threshold": 1.4}, (0.7, 1.4)),
         ({"epsilon": 0.25}, (0.75, 1.25)),
@@ -29,14 +21,13 @@ def spec(*names: str) -> LossSpec:
         ({}, None),
     ],
 )
-def test_ranges_are_read_from_names(config: dict[str, float], wanted: tuple[float, float] | None) -> None:
-    assert clip_range(config) == wanted
-    found = token_clip(spec(*config))
-    assert (None if found is None else found.range(config)) == wanted
+def test_clip_by_names_reads_the_range(config: dict[str, float], expected: tuple[float, float] | None) -> None:
+    clip = clip_by_names(config)
+    assert (None if clip is None else clip.range(config)) == expected
 
 
 def test_ppo_clips_one_side_by_sign_and_cispo_both() -> None:
-    ppo, cispo = token_clip(LOSSES["ppo"]), token_clip(LOSSES["cispo"])
+    ppo, cispo = LOSSES["ppo"].clip, LOSSES["cispo"].clip
     assert ppo is not None
     assert cispo is not None
     config = LOSSES["ppo"].config()
@@ -45,9 +36,15 @@ def test_ppo_clips_one_side_by_sign_and_cispo_both() -> None:
     assert [cispo.active(r, a, config) for r, a in table] == [True, True, True, True, False, True, False, False]
 
 
-def test_losses_without_a_clip_of_tokens_have_none() -> None:
-    for name in ("importance_sampling", "dro", "gspo", "dpo"):
-        assert token_clip(LOSSES[name]) is None, name
-    assert token_clip(LOSSES["grpo"]) is not None
-    # A cell that happens to be called like one of ours is judged by its settings.
-    assert token_clip(dataclasses.replace(spec("epsilon"), name="gspo")) is not None
+def test_clip_is_declared_by_losses_that_clip_tokens_only() -> None:
+    clipping = {name for name, spec in LOSSES.items() if spec.clip is not None}
+    assert clipping == {"ppo", "cispo", "grpo", "dr_grpo"}  # gspo clips whole samples
+
+
+def test_clip_of_a_function_follows_its_settings() -> None:
+    def gspo(data, logprobs_list, epsilon=0.2):  # a name says nothing
+        return sum(lp.sum() for lp in logprobs_list), {}
+
+    clip = spec_of(gspo).clip
+    assert clip is not None
+    assert clip.range({"epsilon": 0.5}) == (0.5, 1.5)

@@ -55,10 +55,10 @@ def test_the_sum_grows_with_the_tokens() -> None:
 
 def test_what_the_registry_says_of_it() -> None:
     spec = LOSSES["cross_entropy"]
-    assert (spec.builtin, spec.separable, spec.pairs, spec.inputs, spec.optional) == (
+    assert (spec.builtin, spec.reduction, spec.unit, spec.inputs, spec.optional) == (
         True,
-        True,
-        False,
+        "sum",
+        "datum",
         ("weights",),
         (),
     )

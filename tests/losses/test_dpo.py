@@ -264,7 +264,7 @@ def test_ipo_needs_something_to_take_a_mean_of() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_registry_says_of_them(name: str) -> None:
     spec = LOSSES[name]
-    assert (spec.family, spec.pairs, spec.builtin, spec.separable) == ("preference", True, False, False)
+    assert (spec.family, spec.unit, spec.builtin) == ("preference", "pair", False)
     assert spec.inputs == ("weights", "reference_logprobs")
     assert spec.paper.startswith("https://arxiv.org/abs/")
     assert spec.formula

@@ -266,7 +266,7 @@ def test_bad_input(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_registry_says_of_them(name: str) -> None:
     spec = LOSSES[name]
-    assert (spec.family, spec.pairs, spec.builtin, spec.separable) == ("policy", False, False, False)
+    assert (spec.family, spec.unit, spec.builtin) == ("policy", "datum", False)
     assert spec.optional == ("weights",)
     assert spec.inputs[0] == "logprobs"
 

@@ -273,7 +273,7 @@ def test_cpo_needs_a_chosen_token() -> None:
 @pytest.mark.parametrize("name", ["pairwise_preference", "hinge", "simpo", "cpo", "orpo"])
 def test_settings(name: str) -> None:
     spec = LOSSES[name]
-    assert (spec.pairs, spec.builtin, spec.separable, spec.inputs) == (True, False, False, ("weights",))
+    assert (spec.unit, spec.builtin, spec.inputs) == ("pair", False, ("weights",))
     data, lists = one_pair()
     assert spec.bind({"beta": 0.7})(data, lists)[0].item() == spec.fn(data, lists, beta=0.7)[0].item()
     with pytest.raises(ConfigError, match=f"{name}: unknown setting 'betta'.*did you mean 'beta'"):

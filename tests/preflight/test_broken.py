@@ -160,7 +160,7 @@ def test_a_slow_loss_is_asked_as_much_as_there_is_time(data: list[Datum]) -> Non
     line = only(report, "warn")
     assert (report.ok, line.name) == (True, "time")
     assert "the rest was not asked" in line.message
-    assert report.split is None
+    assert report.reduction is None
 
 
 def test_a_flood_is_caught_and_cut(data: list[Datum], capfd: pytest.CaptureFixture[str]) -> None:

@@ -53,8 +53,7 @@ def verdicts(report: Report) -> dict[str, str]:
 def test_the_losses_that_ship_pass(data: list[Datum], name: str) -> None:
     report = preflight(LOSSES[name].bind(), data)
     assert report.ok, report
-    assert report.separable == LOSSES[name].separable
-    assert ("sum" if LOSSES[name].builtin else LOSSES[name].parts or "coupled") == report.split
+    assert LOSSES[name].reduction == report.reduction
     assert verdicts(report)["weights"] == "ok"
     stops_a_gradient = name in ("cispo", "kto", "reverse_kl")
     assert verdicts(report)["numerical gradient"] == ("warn" if stops_a_gradient else "ok")
@@ -183,15 +182,15 @@ def split(report: Report) -> str:
 
 def test_separable_and_coupled(data: list[Datum]) -> None:
     report = preflight(lambda d, lps: (total(lps), {}), data)
-    assert (report.separable, split(report)) == (True, "the value is the sum over its datums")
+    assert (report.reduction, report.unit, split(report)) == ("sum", "datum", "the value is the sum over its datums")
     report = preflight(lambda d, lps: (total(lps) / len(lps), {}), data)
-    assert report.separable is False
+    assert (report.reduction, report.unit) == ("mean", "datum")
     assert "the mean over its datums" in split(report)
     report = preflight(pairwise_preference_loss, data)
-    assert report.separable is False
+    assert (report.reduction, report.unit) == ("mean", "pair")
     assert "the mean over its pairs" in split(report)
     report = preflight(lambda d, lps: (total(lps) ** 2, {}), data)
-    assert report.separable is False
+    assert (report.reduction, report.unit) == ("coupled", "")
     assert "the whole batch" in split(report)
 
 
@@ -201,7 +200,7 @@ def test_a_sum_over_pairs_is_coupled_for_single_datums(data: list[Datum]) -> Non
         return -torch.nn.functional.logsigmoid(chosen - rejected).sum(), {}
 
     report = preflight(summed, data)
-    assert report.separable is False
+    assert (report.reduction, report.unit) == ("sum", "pair")
     assert split(report) == "the value is the sum over its pairs"
 
 
@@ -254,7 +253,7 @@ def test_a_loss_that_only_takes_single_precision_is_checked_in_it(data: list[Dat
     report = preflight(dots, data)
     assert report.ok
     assert "ok    numerical gradient" in repr(report)
-    assert report.separable is True
+    assert report.reduction == "sum"
 
 
 # -- what is recorded, and how it is shown ---------------------------------------------------------------------------
@@ -263,23 +262,22 @@ def test_a_loss_that_only_takes_single_precision_is_checked_in_it(data: list[Dat
 @pytest.mark.parametrize(
     ("reduce", "found", "unit"),
     [
-        (lambda parts: parts.sum(), "sum", 1),
-        (lambda parts: parts.mean(), "mean", 1),
-        (lambda parts: parts.sum() ** 2, "coupled", 1),
-        (lambda parts: (parts[0::2] - parts[1::2]).relu().sum(), "sum", 2),
-        (lambda parts: (parts[0::2] - parts[1::2]).relu().mean(), "mean", 2),
+        (lambda parts: parts.sum(), "sum", "datum"),
+        (lambda parts: parts.mean(), "mean", "datum"),
+        (lambda parts: parts.sum() ** 2, "coupled", ""),
+        (lambda parts: (parts[0::2] - parts[1::2]).relu().sum(), "sum", "pair"),
+        (lambda parts: (parts[0::2] - parts[1::2]).relu().mean(), "mean", "pair"),
     ],
 )
-def test_the_split_is_recorded(data: list[Datum], reduce: Any, found: str, unit: int) -> None:
+def test_the_split_is_recorded(data: list[Datum], reduce: Any, found: str, unit: str) -> None:
     def fn(d: Any, lps: Any) -> Any:
         parts = torch.stack([(weights(x) * lp).sum() for x, lp in zip(d, lps, strict=True)])
-        if unit == 2 and len(parts) % 2:
+        if unit == "pair" and len(parts) % 2:
             raise ValueError("pairs")
         return reduce(parts) + 0.0, {}
 
     report = preflight(fn, data)
-    assert (report.split, report.unit) == (found, unit)
-    assert report.separable == (found == "sum" and unit == 1)
+    assert (report.reduction, report.unit) == (found, unit)
 
 
 def test_a_value_that_happens_to_be_the_sum_is_not_taken_for_one(data: list[Datum]) -> None:
@@ -289,7 +287,7 @@ def test_a_value_that_happens_to_be_the_sum_is_not_taken_for_one(data: list[Datu
         whole = torch.stack([lp.sum() for lp in lps]).sum()
         return whole.detach() + (whole - whole.detach()) * len(lps), {}
 
-    assert preflight(fn, data).split == "coupled"
+    assert preflight(fn, data).reduction == "coupled"
 
 
 def test_html_escapes_and_tells_the_cost(data: list[Datum]) -> None:
@@ -343,7 +341,7 @@ def test_a_limit_that_is_no_time(data: list[Datum]) -> None:
 def test_pairs_are_asked_only_of_losses_on_pairs(data: list[Datum]) -> None:
     for name in LOSSES:
         found = verdicts(preflight(LOSSES[name].bind(), data))
-        assert found.get("pairs") == ("ok" if LOSSES[name].pairs else None)
+        assert found.get("pairs") == ("ok" if LOSSES[name].unit == "pair" else None)
 
 
 def test_a_loss_that_wants_a_margin_of_a_certain_size_is_not_swapped(data: list[Datum]) -> None:

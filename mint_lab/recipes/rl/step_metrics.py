@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...losses.clip import clip_range, token_clip
 from ...metrics.policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
-from ..plan import Plan
+from ..plan import StepPlan
 from ..record import histogram
 from ..registry import Measured
 
@@ -31,7 +30,7 @@ def measure(
     responses: Sequence[Response],
     logprobs: Sequence[torch.Tensor],
     base: Sequence[torch.Tensor] | None,
-    plan: Plan,
+    plan: StepPlan,
     options: RlOptions,
     *,
     on_policy: bool,
@@ -47,7 +46,7 @@ def measure(
     logq = torch.tensor([x for r in responses for x in r.completion.logprobs], dtype=torch.float64)
     advantages = torch.tensor([r.advantage for r in responses for _ in r.completion.tokens], dtype=torch.float64)
     metrics = ratio_metrics(logp, logq)
-    limits = clip_range(plan.config)
+    limits = None if plan.loss.clip is None else plan.loss.clip.range(plan.config)
     low, high = limits or USUAL_RANGE
     clips = clip_metrics(logp, logq, advantages, clip_low_threshold=low, clip_high_threshold=high)
     if limits is None:  # no clip to be active
@@ -75,7 +74,7 @@ def _completion(responses: Sequence[Response], rows: Sequence[torch.Tensor]) -> 
 
 
 def sample_rows(
-    responses: Sequence[Response], logprobs: Sequence[torch.Tensor], plan: Plan, tokenizer: Tokenizer
+    responses: Sequence[Response], logprobs: Sequence[torch.Tensor], plan: StepPlan, tokenizer: Tokenizer
 ) -> list[dict[str, Any]]:
     """The responses that :func:`extremes` picks, with the ratio of each token and whether it is clipped."""
     return [_row(responses[k], logprobs[k], plan, tokenizer) for k in extremes(responses, GROUPS_SHOWN)]
@@ -93,10 +92,10 @@ def extremes(responses: Sequence[Response], groups: int) -> list[int]:
     return list(dict.fromkeys(picked))
 
 
-def _row(response: Response, logprobs: torch.Tensor, plan: Plan, tokenizer: Tokenizer) -> dict[str, Any]:
+def _row(response: Response, logprobs: torch.Tensor, plan: StepPlan, tokenizer: Tokenizer) -> dict[str, Any]:
     completion, advantage = response.completion, response.advantage
     ratios = (_completion([response], [logprobs]) - torch.tensor(completion.logprobs, dtype=torch.float64)).exp()
-    clip = token_clip(plan.loss)
+    clip = plan.loss.clip
     clipped = [clip is not None and clip.active(r, advantage, plan.config) for r in ratios[:TOKENS].tolist()]
     return {
         "source": "training",

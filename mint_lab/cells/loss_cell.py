@@ -198,8 +198,14 @@ def _described(compiled: CellFunction, name: str, cell: str, origin: LossSpec | 
         return spec
     spec = spec.inherit(origin)
     # A formula belongs to a text: the copy has it until somebody edits the copy.
-    copied = cell.strip() == source_from(origin, name).strip()
-    return replace(spec, formula=origin.formula, paper=origin.paper) if copied else spec
+    return replace(spec, formula=origin.formula, paper=origin.paper) if _is_copy(cell, origin, name) else spec
+
+
+def _is_copy(cell: str, origin: LossSpec, name: str) -> bool:
+    try:
+        return cell.strip() == source_from(origin, name).strip()
+    except ConfigError:  # the source of the origin cannot be copied
+        return False
 
 
 def _checked(spec: LossSpec) -> Report:

@@ -335,5 +335,5 @@ def test_in_a_shell_a_line_alone_is_enough_and_the_source_comes_into_the_cell(
     assert LOSSES["mine"].label == "mine v2"
     assert len(asked) == 1
     assert not shell.run_cell("%%loss mine").success
-    assert "the cell is empty" in "".join(capsys.readouterr())
+    assert "the cell has no body" in "".join(capsys.readouterr())
     del shell.set_next_input

@@ -89,7 +89,13 @@ def test_bind_fixes_the_settings_of_a_custom_loss() -> None:
     data, logprobs = batch()
     assert spec().bind({"beta": 2.0})(data, logprobs)[0].item() == -14.0
     assert spec().bind()(data, logprobs)[0].item() == -3.5
-    assert spec(params=()).bind() is scaled
+
+
+def test_bound_loss_carries_its_description() -> None:
+    """The fixed settings are the defaults of the description; a run that is given the function inherits from it."""
+    bound = spec(unit="pair", reduction="mean").bind(beta=2.0)
+    assert (bound.spec.unit, bound.spec.reduction) == ("pair", "mean")
+    assert bound.spec.config()["beta"] == 2.0
 
 
 def test_bind_of_cross_entropy_is_the_sum_by_hand() -> None:

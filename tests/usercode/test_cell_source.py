@@ -36,11 +36,13 @@ def test_a_copy_of_any_loss_is_the_same_loss_and_runs_by_itself(name: str) -> No
     spec, origin = cell.spec, LOSSES[name]
     assert (spec.label, spec.family, spec.params, spec.formula) == ("mine v1", "custom", origin.params, origin.formula)
     assert spec.config() == origin.config()
+    described = ("unit", "reduction", "clip", "inputs", "optional", "paper")
+    assert [getattr(spec, field) for field in described] == [getattr(origin, field) for field in described]
     for mine, theirs in zip(value_and_gradient(spec.bind()), value_and_gradient(origin.bind()), strict=True):
         assert torch.equal(mine, theirs)
     # The text, as a file of its own, and as the next cell.
     first, _, body = cell.cell.partition("\n")
-    assert first == "%%loss mine"
+    assert first == f"%%loss mine --from {name}"
     alone: dict[str, Any] = {}
     exec(compile(body, "alone.py", "exec", dont_inherit=True), alone)
     assert torch.equal(value_and_gradient(alone["mine"])[0], value_and_gradient(origin.bind())[0])
@@ -51,11 +53,11 @@ def test_a_copy_of_any_loss_is_the_same_loss_and_runs_by_itself(name: str) -> No
 def test_settings_go_along() -> None:
     cell = run_cell("mine --from simpo --beta 3", "", {})
     assert cell.spec.config() == {"beta": 3.0, "gamma": 1.0}
-    assert cell.cell.startswith("%%loss mine --beta 3\n")
+    assert cell.cell.startswith("%%loss mine --from simpo --beta 3\n")
     again = run_cell("again --from mine", "", {})  # a copy of a copy, from a cell's source
     assert again.spec.config() == {"beta": 3.0, "gamma": 1.0}
     assert "def again(" in again.cell
-    assert "%%loss mine" not in again.cell
+    assert again.cell.startswith("%%loss again --from mine\n")
 
 
 def test_with_a_body_the_names_of_that_module_are_there() -> None:
@@ -98,7 +100,7 @@ def test_losses_without_a_text_of_their_own_are_refused() -> None:
     register(name="nameless")(lambda data, logprobs_list: (sum(lp.sum() for lp in logprobs_list), {}))
     with pytest.raises(ConfigError, match="write the function with def"):
         run_cell("mine --from nameless", "", {})
-    with pytest.raises(ConfigError, match="the cell is empty; define mine"):
+    with pytest.raises(ConfigError, match="the cell has no body; define mine"):
         run_cell("mine", "\n", {})
     assert "mine" not in LOSSES
 
@@ -117,7 +119,7 @@ def test_a_whole_cell_of_any_loss_runs_and_is_that_loss() -> None:
     for name in ("dpo", "simpo", "ppo"):
         text = cell_from(LOSSES[name])
         line, _, body = text.partition("\n")
-        assert line == f"%%loss my_{name}"
+        assert line == f"%%loss my_{name} --from {name}"
         made = run_cell(line.removeprefix("%%loss "), body, {})
         assert made.spec.label == f"my_{name} v1"
     assert value_and_gradient(LOSSES["my_simpo"].bind())[0] == value_and_gradient(LOSSES["simpo"].bind())[0]
@@ -129,3 +131,25 @@ def test_a_loss_of_a_cell_comes_back_as_it_was_written() -> None:
     assert text == f"%%loss mine --from dpo --beta 0.3\n{BODY}"
     run_cell(*(text.removeprefix("%%loss ").split("\n", 1)), {})
     assert LOSSES["mine"].label == "mine v2"
+
+
+def test_an_edited_copy_keeps_unit_and_clip_but_not_the_formula() -> None:
+    text = cell_from(LOSSES["cispo"])
+    line, _, body = text.partition("\n")
+    edited = run_cell(line.removeprefix("%%loss "), body.replace("total = 0.0", "total = 0.0 * 1.0"), {}).spec
+    assert edited.clip == LOSSES["cispo"].clip
+    assert edited.unit == "datum"
+    assert edited.formula == ""
+    assert edited.origin == "cispo"
+
+
+def test_a_copy_without_the_settings_of_the_clip_has_no_clip() -> None:
+    body = "def mine(data, logprobs_list):\n    return sum(lp.sum() for lp in logprobs_list), {}\n"
+    assert run_cell("mine --from ppo", body, {}).spec.clip is None
+
+
+@pytest.mark.parametrize("body", ["", "\n", "   \n\n", "# to be edited\n", "\n# one\n  # two"])
+def test_blank_lines_and_comments_are_an_empty_body(body: str) -> None:
+    cell = run_cell("mine --from gspo", body, {})
+    assert cell.spec.clip is None
+    assert "def mine(" in cell.cell

@@ -1,24 +1,12 @@
-r"""Numbers about pairs, one definition each.
+r"""Metrics of preference pairs. Definitions are in ``METRICS``.
 
 ``chosen`` and ``rejected`` are sequence log-probabilities :math:`s = \sum_t w_t \log p_t`, nats, ``(pairs,)``.
 
-====================  ============================================================================  ===================
-name                  meaning, unit                                                                 also called
-====================  ============================================================================  ===================
-pair_accuracy         share of pairs with margin > 0 (a tie is not a win), 0 to 1                   accuracy
-mean_margin           mean of chosen - rejected, nats                                               margin
-logps/chosen          mean sequence log-probability of the chosen side, nats                        same
-logps/rejected        mean sequence log-probability of the rejected side, nats                      same
-displacement_frac     share of pairs whose margin rose while the chosen log-probability fell        likelihood
-                      since the start, 0 to 1                                                       displacement
-====================  ============================================================================  ===================
+The functions here never scale a margin. Two kinds of losses report metrics beside these:
 
-A loss without a reference model that scales its margins (by ``beta``) reports ``mean_margin`` scaled; the functions
-here never do. A loss with a reference model leaves these numbers alone, which compare with any other loss, and also
-reports those of its rewards :math:`\beta (s - s_{ref})`, as TRL does: ``rewards/chosen`` and ``rewards/rejected``
-(means, nats times beta), ``rewards/margins`` (mean difference) and ``rewards/accuracies`` (share of pairs with a
-difference above 0; one that rounding alone explains counts one half, so that 0.5 is where training begins). Where a
-loss estimates the KL divergence from the reference, that is ``kl/reference``, nats a completion.
+- A loss without a reference model may scale its margins (by ``beta``) and reports ``mean_margin`` scaled.
+- A loss with a reference model reports ``pair_accuracy``, ``mean_margin`` and ``logps/*`` unscaled, so that they
+  compare with any other loss, and ``rewards/*`` of its implied rewards :math:`\beta (s - s_{ref})` under TRL's names.
 """
 
 from __future__ import annotations
@@ -31,20 +19,29 @@ __all__ = ["displacement_frac", "margins", "pair_metrics"]
 
 
 def margins(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-    """The margin of each pair, chosen - rejected, ``(pairs,)``, nats.
+    """Return the margin of each pair, chosen - rejected, detached, ``(pairs,)``, nats.
 
     Raises:
-        DataError: the two differ in shape, or there is no pair.
+        DataError: If the shapes differ or there is no pair.
     """
     if chosen.shape != rejected.shape or chosen.dim() != 1 or not len(chosen):
         raise DataError(
-            f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}, expected one score a pair"
+            f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}, expected one score per pair "
+            "in both: (pairs,)"
         )
     return (chosen - rejected).detach()
 
 
 def pair_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, float]:
-    """pair_accuracy, mean_margin, logps/chosen and logps/rejected. Raises as :func:`margins`."""
+    """Compute ``pair_accuracy``, ``mean_margin``, ``logps/chosen`` and ``logps/rejected``.
+
+    Args:
+        chosen: Sequence log-probabilities of the chosen completions, ``(pairs,)``.
+        rejected: The same of the rejected ones, ``(pairs,)``.
+
+    Raises:
+        DataError: As :func:`margins`.
+    """
     gap = margins(chosen, rejected)
     return {
         "pair_accuracy": float((gap > 0).float().mean()),
@@ -57,9 +54,19 @@ def pair_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, floa
 def displacement_frac(
     chosen: torch.Tensor, rejected: torch.Tensor, chosen_before: torch.Tensor, rejected_before: torch.Tensor
 ) -> float:
-    """Share of pairs that are told apart better than before only because both sides became less likely.
+    """Return the share of pairs whose margin rose while the chosen completion became less likely.
 
-    Likelihood displacement (Razin et al. 2024, arXiv:2410.08847). Raises as :func:`margins`.
+    Likelihood displacement (Razin et al. 2024, arXiv:2410.08847): such a margin rose only because the rejected
+    completion lost more probability than the chosen one.
+
+    Args:
+        chosen: Sequence log-probabilities now, ``(pairs,)``.
+        rejected: The same of the rejected completions.
+        chosen_before: ``chosen`` at step 0.
+        rejected_before: ``rejected`` at step 0.
+
+    Raises:
+        DataError: As :func:`margins`.
     """
     wider = margins(chosen, rejected) > margins(chosen_before, rejected_before)
     fell = chosen.detach() < chosen_before.detach()

@@ -1,3 +1,5 @@
+"""Pair metrics by hand arithmetic and by their symmetries."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,8 +13,8 @@ from mint_lab.metrics import displacement_frac, margins, pair_metrics
 scores = st.lists(st.tuples(*[st.floats(-50, 0, width=32)] * 4), min_size=1, max_size=9)
 
 
-def test_pairs_by_hand() -> None:
-    """Margins 2, 0, -1, 3: two wins of four (the tie is none), mean 1."""
+def test_pair_metrics_by_hand() -> None:
+    """Margins 2, 0, -1, 3: two wins of four (a tie is not a win), mean 1."""
     chosen, rejected = torch.tensor([-1.0, -2, -4, -1]), torch.tensor([-3.0, -2, -3, -4])
     assert margins(chosen, rejected).tolist() == [2, 0, -1, 3]
     assert pair_metrics(chosen, rejected) == {
@@ -24,7 +26,7 @@ def test_pairs_by_hand() -> None:
 
 
 def test_displacement_by_hand() -> None:
-    """Rose and fell: only pair 0. Pair 1 fell without a wider margin, pair 2 has risen, pair 3 stands still."""
+    """Only pair 0 counts. The margin of pair 1 did not rise, the chosen side of pair 2 did, pair 3 is unchanged."""
     before = torch.tensor([-1.0, -1, -1, -1]), torch.tensor([-1.0, -1, -1, -1])
     after = torch.tensor([-2.0, -2, -0.5, -1]), torch.tensor([-5.0, -1, -1, -1])
     assert displacement_frac(*after, *before) == 0.25
@@ -32,27 +34,27 @@ def test_displacement_by_hand() -> None:
 
 
 @given(scores)
-def test_ranges_and_symmetry(rows: list[tuple[float, ...]]) -> None:
+def test_swapping_the_sides_negates_the_margin(rows: list[tuple[float, ...]]) -> None:
     a, b, c, d = torch.tensor(rows, dtype=torch.float64).T
-    here, there = pair_metrics(a, b), pair_metrics(b, a)
+    metrics, swapped = pair_metrics(a, b), pair_metrics(b, a)
     ties = float((a == b).double().mean())
-    assert here["pair_accuracy"] + there["pair_accuracy"] + ties == pytest.approx(1)
-    assert here["mean_margin"] == pytest.approx(-there["mean_margin"])
-    assert here["mean_margin"] == pytest.approx(here["logps/chosen"] - here["logps/rejected"], abs=1e-9)
+    assert metrics["pair_accuracy"] + swapped["pair_accuracy"] + ties == pytest.approx(1)
+    assert metrics["mean_margin"] == pytest.approx(-swapped["mean_margin"])
+    assert metrics["mean_margin"] == pytest.approx(metrics["logps/chosen"] - metrics["logps/rejected"], abs=1e-9)
     fell = float((a < c).double().mean())
-    assert 0 <= displacement_frac(a, b, c, d) <= fell + 1e-6  # a mean in float32 beside one in double precision
+    assert 0 <= displacement_frac(a, b, c, d) <= fell + 1e-6  # one mean is float32, the other float64
 
 
-def test_no_graph_is_kept() -> None:
+def test_results_are_detached() -> None:
     chosen = torch.tensor([1.0], requires_grad=True)
     assert not margins(chosen, torch.zeros(1)).requires_grad
     assert all(isinstance(v, float) for v in pair_metrics(chosen, torch.zeros(1)).values())
 
 
 @pytest.mark.parametrize(("a", "b"), [((2,), (3,)), ((0,), (0,)), ((2, 1), (2, 1)), ((), ())])
-def test_bad_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+def test_bad_shapes_are_refused(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     good = torch.zeros(2)
-    with pytest.raises(DataError, match="expected one score a pair"):
+    with pytest.raises(DataError, match="expected one score per pair"):
         pair_metrics(torch.zeros(a), torch.zeros(b))
-    with pytest.raises(DataError, match="expected one score a pair"):
+    with pytest.raises(DataError, match="expected one score per pair"):
         displacement_frac(good, good, torch.zeros(a), torch.zeros(b))

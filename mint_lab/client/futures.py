@@ -1,7 +1,7 @@
 """One worker a base model, and the futures it hands out.
 
 Calls run in the order submitted, one at a time, on a thread of their own; the caller gets a future at once. Calls of
-one kind that stand directly behind each other may run as one (:class:`Together`). The futures are the SDK's own class:
+one kind that stand directly behind each other may run as one (:class:`CallBatcher`). The futures are the SDK's own class:
 ``.result(timeout)``, ``await``, ``.result_async()``.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..engine.models import BaseModel
     from ..types import APIFuture
 
-__all__ = ["Ready", "Together", "Worker", "at_once", "done", "worker_of"]
+__all__ = ["CallBatcher", "SelfFuture", "Worker", "done", "run_now", "worker_of"]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ PATIENCE = 0.001
 
 
 @dataclass(frozen=True, eq=False)
-class Together(Generic[Item, T]):
+class CallBatcher(Generic[Item, T]):
     """Calls that run as one where they meet in the queue.
 
     Attributes:
@@ -53,7 +53,7 @@ class _Job:
 
     future: concurrent.futures.Future[Any]
     item: Any
-    together: Together[Any, Any] | None = None
+    together: CallBatcher[Any, Any] | None = None
     size: int = 0
 
 
@@ -80,7 +80,7 @@ class Worker:
         """
         return self._put(_Job(concurrent.futures.Future(), job))
 
-    def submit_to(self, together: Together[Item, T], item: Item, size: int) -> APIFuture[T]:
+    def submit_to(self, together: CallBatcher[Item, T], item: Item, size: int) -> APIFuture[T]:
         """Queue ``item``; it runs with those of ``together`` that stand directly behind it when its turn comes.
 
         Nothing is overtaken, so results are those of running the calls one by one.
@@ -175,7 +175,7 @@ def worker_of(base: BaseModel) -> Worker:
         return _workers[base]
 
 
-def at_once(job: Callable[[], T]) -> APIFuture[T]:
+def run_now(job: Callable[[], T]) -> APIFuture[T]:
     """``job`` done here and now, its result or exception in a future: for calls that need no model."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     _carry_out([_Job(future, job)])
@@ -189,7 +189,7 @@ def done(value: T) -> APIFuture[T]:
     return AwaitableConcurrentFuture(future)
 
 
-class Ready:
+class SelfFuture:
     """Mixin of a client that also answers as the future of itself.
 
     SDKs before 0.3x return clients, later ones futures of clients; programs written for either work.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ..engine.checkpoints import ABOUT, delete_checkpoint, describe, recover, recover_all
 from ..errors import CheckpointError
 from ..types import Checkpoint, CheckpointsListResponse, Cursor, TrainingRun, TrainingRunsResponse
-from .futures import at_once
+from .futures import run_now
 
 if TYPE_CHECKING:
     from ..types import APIFuture
-    from .paths import Paths
+    from .checkpoint_paths import CheckpointPaths
 
 __all__ = ["RestClient"]
 
@@ -28,7 +28,7 @@ class RestClient:
     for the hosted service's sake: everything on this machine is one's own.
     """
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: CheckpointPaths) -> None:
         self._paths = paths
 
     def __repr__(self) -> str:
@@ -40,11 +40,11 @@ class RestClient:
         Raises:
             CheckpointError: the run has no readable checkpoint here (from the future).
         """
-        return at_once(lambda: self._run(training_run_id))
+        return run_now(lambda: self._run(training_run_id))
 
     def get_training_run_by_tinker_path(self, tinker_path: str, access_scope: str = "owned") -> APIFuture[TrainingRun]:
         """The run that saved ``tinker_path``. Raises as :meth:`get_training_run`, also for a path of another form."""
-        return at_once(lambda: self._run(self._paths.parts(tinker_path)[0]))
+        return run_now(lambda: self._run(self._paths.parts(tinker_path)[0]))
 
     def list_training_runs(
         self, limit: int = 20, offset: int = 0, access_scope: str = "owned", project_id: str | None = None
@@ -56,7 +56,7 @@ class RestClient:
             cursor = Cursor(offset=offset, limit=limit, total_count=len(runs))
             return TrainingRunsResponse(training_runs=runs[offset : offset + limit], cursor=cursor)
 
-        return at_once(read)
+        return run_now(read)
 
     def list_checkpoints(self, training_run_id: str) -> APIFuture[CheckpointsListResponse]:
         """Checkpoints of a run, the latest first; none for a run that has saved nothing here.
@@ -64,7 +64,7 @@ class RestClient:
         Raises:
             CheckpointError: ``training_run_id`` is no plain name (from the future).
         """
-        return at_once(lambda: CheckpointsListResponse(checkpoints=self._checkpoints(training_run_id)))
+        return run_now(lambda: CheckpointsListResponse(checkpoints=self._checkpoints(training_run_id)))
 
     def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> APIFuture[None]:
         """Delete a checkpoint by its run and id, ``weights/NAME``. Raises as the next."""
@@ -77,7 +77,7 @@ class RestClient:
             CheckpointError: there is none of that path, or it cannot be deleted (from the future). A directory outside
                 the home folder is never touched.
         """
-        return at_once(lambda: self._delete(tinker_path))
+        return run_now(lambda: self._delete(tinker_path))
 
     async def get_training_run_async(self, *args: Any, **kwargs: Any) -> TrainingRun:
         return await self.get_training_run(*args, **kwargs)

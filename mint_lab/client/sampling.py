@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.sampling import Request, Sample, check_request, generate, prompt_logprobs, prompt_topk, token_budget
+from ..engine.generation import (
+    GenerationRequest,
+    Sample,
+    check_request,
+    generate,
+    prompt_logprobs,
+    prompt_topk,
+    token_budget,
+)
 from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse
-from .futures import Ready, Together, worker_of
+from .futures import CallBatcher, SelfFuture, worker_of
 
 if TYPE_CHECKING:
     from ..engine.models import Adapter, BaseModel, Weights
@@ -33,7 +41,7 @@ _NO_LOGPROB = -99999.0
 class _Call:
     """One call of ``sample``."""
 
-    request: Request
+    request: GenerationRequest
     prompt_logprobs: bool
     topk: int
 
@@ -51,7 +59,7 @@ class _Topk:
     logprobs: NDArray[np.float32]
 
 
-class SamplingClient(Ready):
+class SamplingClient(SelfFuture):
     """Draws from a fixed snapshot: training that goes on does not change it.
 
     Calls of ``sample`` that wait for the model one behind another are generated as one batch, which takes far less time
@@ -64,7 +72,7 @@ class SamplingClient(Ready):
         self._adapter = adapter
         self._snapshot = snapshot
         self._worker = worker_of(base)
-        self._together = Together(self._run, token_budget(base))
+        self._together = CallBatcher(self._run, token_budget(base))
         self._warned = False
 
     def __repr__(self) -> str:
@@ -188,7 +196,7 @@ class SamplingClient(Ready):
             topk_prompt_logprobs_np=cast("Any", topk),
         )
 
-    def _warn(self, request: Request) -> None:
+    def _warn(self, request: GenerationRequest) -> None:
         drawn = request.temperature != 0
         changed = request.temperature != 1 or request.top_k != -1 or request.top_p < 1
         if drawn and changed and not self._warned:
@@ -211,12 +219,12 @@ class SamplingClient(Ready):
             raise ConfigError(f"topk_prompt_logprobs is {topk!r}, expected 0 to {self._base.vocab_size}")
         return _Call(self._request(_tokens(prompt), num_samples, params), bool(prompt_logprobs), int(topk))
 
-    def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> Request:
+    def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> GenerationRequest:
         if not hasattr(params, "max_tokens"):
             raise ConfigError(f"sampling_params is {params!r}, expected SamplingParams(max_tokens=...)")
         tokens, strings = self._stops(params.stop)
         room = max(self._base.context - len(prompt), 1)
-        return Request(
+        return GenerationRequest(
             prompt=prompt,
             num_samples=num_samples,
             max_tokens=room if params.max_tokens is None else params.max_tokens,

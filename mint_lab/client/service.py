@@ -14,9 +14,9 @@ from ..engine.checkpoints import load_checkpoint
 from ..engine.models import BaseModel, LoraShape, load_base
 from ..errors import CheckpointError, ConfigError
 from ..types import GetServerCapabilitiesResponse, SupportedModel
+from .checkpoint_paths import CheckpointPaths, default_home
 from .futures import done, worker_of
-from .limits import Limits
-from .paths import Paths, default_home
+from .memory_limits import MemoryLimits
 from .rest import RestClient
 from .sampling import SamplingClient
 from .training import TrainingClient
@@ -67,10 +67,10 @@ class ServiceClient:
             )
         if not isinstance(home, (str, os.PathLike, NoneType)):
             raise ConfigError(f"home is {home!r}, expected a folder; give a hosted client's arguments by name")
-        self._paths = Paths(Path(home).expanduser() if home is not None else default_home())
+        self._paths = CheckpointPaths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
         self._dtype = dtype
-        self._limits = Limits(max_batch_tokens, gradient_checkpointing)
+        self._limits = MemoryLimits(max_batch_tokens, gradient_checkpointing)
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +193,7 @@ class ServiceClient:
         return load_base(name, self._device, self._dtype)
 
     def _training_client(
-        self, base: BaseModel, shape: LoraShape, seed: int | None, limits: Limits | None = None
+        self, base: BaseModel, shape: LoraShape, seed: int | None, limits: MemoryLimits | None = None
     ) -> TrainingClient:
         adapter = worker_of(base).run(lambda: base.attach(shape, seed))
         return TrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}", limits or self._limits)

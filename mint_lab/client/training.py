@@ -23,11 +23,11 @@ from ..types import (
     SaveWeightsResponse,
     TensorData,
 )
+from .checkpoint_paths import CheckpointPaths
 from .flat_gradient import flat_gradient
-from .futures import Ready, done, worker_of
-from .limits import Limits
-from .objective import builtin, custom
-from .paths import Paths
+from .futures import SelfFuture, done, worker_of
+from .loss_argument import builtin, custom
+from .memory_limits import MemoryLimits
 from .sampling import SamplingClient
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingClient"]
 
 
-class TrainingClient(Ready):
+class TrainingClient(SelfFuture):
     """Trains one LoRA adapter on a base model that it may share with others.
 
     Every call returns a future at once and runs on the base model's worker, in the order submitted. A call that fails
@@ -51,9 +51,11 @@ class TrainingClient(Ready):
         packs: whether the model's attention takes packed rows; otherwise every sequence has a padded row of its own.
     """
 
-    def __init__(self, adapter: Adapter, paths: Paths, model_id: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self, adapter: Adapter, paths: CheckpointPaths, model_id: str, limits: MemoryLimits | None = None
+    ) -> None:
         self.model_id = model_id
-        limits = (limits or Limits()).on(adapter.base)
+        limits = (limits or MemoryLimits()).on(adapter.base)
         self.max_batch_tokens = limits.max_batch_tokens
         self.gradient_checkpointing = limits.gradient_checkpointing
         self.packs = adapter.base.packs

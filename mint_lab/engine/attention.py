@@ -7,7 +7,7 @@ where one row for all would take the square of the batch. Long sequences are blo
 mask; short ones are gathered and padded into blocks of many, because a call costs as much as a few thousand products.
 
 It is plugged into a family through transformers' own registry of attention functions, for the length of a pass. A
-family that does not go through the registry is found out when it is loaded (:mod:`mint_lab.engine.probes`).
+family that does not go through the registry is found out when it is loaded (:mod:`mint_lab.engine.family_probes`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transformers import AttentionInterface
 
 from .packing import Layout
 
-__all__ = ["Block", "Plan", "attending", "plan"]
+__all__ = ["AttentionPlan", "Block", "attending", "plan"]
 
 NAME = "mint_lab_packed"
 # What a call costs beside the products of queries and keys that it makes, in such products times features, by device:
@@ -36,7 +36,7 @@ ELSEWHERE = 1 << 25
 # A sequence with the work of so many calls is long.
 LONG = 8
 
-_plan: ContextVar[Plan] = ContextVar("plan")
+_plan: ContextVar[AttentionPlan] = ContextVar("plan")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Block:
 
 
 @dataclass
-class Plan:
+class AttentionPlan:
     """The blocks of a layout on a device, and what is made from them once for all layers of a pass.
 
     Attributes:
@@ -100,7 +100,7 @@ class Plan:
 
 
 @contextlib.contextmanager
-def attending(config: Any, plan: Plan) -> Generator[None]:
+def attending(config: Any, plan: AttentionPlan) -> Generator[None]:
     """In here models of ``config`` attend by ``plan``."""
     before = config._attn_implementation
     token = _plan.set(plan)
@@ -112,7 +112,7 @@ def attending(config: Any, plan: Plan) -> Generator[None]:
         _plan.reset(token)
 
 
-def plan(layout: Layout, features: int, device: torch.device) -> Plan:
+def plan(layout: Layout, features: int, device: torch.device) -> AttentionPlan:
     """Blocks for a packed layout.
 
     Args:
@@ -123,7 +123,9 @@ def plan(layout: Layout, features: int, device: torch.device) -> Plan:
     ]
     call = CALL.get(device.type, ELSEWHERE) // max(features, 1)
     groups = _grouped(sorted((w for w in wanted if w[0]), reverse=True), call)
-    return Plan([_block([(layout.places[i], layout.shared[i]) for i in group], device) for group in groups], device)
+    return AttentionPlan(
+        [_block([(layout.places[i], layout.shared[i]) for i in group], device) for group in groups], device
+    )
 
 
 def _grouped(wanted: list[tuple[int, int, int]], call: int) -> list[list[int]]:
@@ -201,7 +203,7 @@ AttentionInterface.register(NAME, _packed_attention)
 class _How:
     """What a layer asks for besides its queries, keys and values."""
 
-    plan: Plan
+    plan: AttentionPlan
     scaling: float | None
     softcap: float | None
     window: int | None

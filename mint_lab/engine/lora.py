@@ -66,7 +66,7 @@ def targets(kinds: dict[str, str], shape: LoraShape) -> list[str]:
 def peft_quiet() -> Generator[None]:
     """What peft warns of while it attaches: its own use of transformers; that it has set fan_in_fan_out for GPT-2's
     layers itself; and that LoRA on a tied output layer must not be merged into the embedding. In here it is merged into
-    copies alone (:func:`mint_lab.engine.fused.merged`); who merges a saved adapter is warned by peft again, and finds
+    copies alone (:func:`mint_lab.engine.fused_layers.merged`); who merges a saved adapter is warned by peft again, and finds
     how to do it in the README. peft's ``ensure_weight_tying`` is no help: it puts LoRA on the embedding, another model.
     """
     with warnings.catch_warnings():

@@ -24,7 +24,7 @@ import torch
 
 from ..errors import MintLabError
 
-__all__ = ["Cost", "enough", "free_memory", "is_out_of_memory", "release", "token_budget"]
+__all__ = ["MemoryCost", "enough", "free_memory", "is_out_of_memory", "release", "token_budget"]
 
 SHARE = 0.5
 # Where nothing can be found out: what a small Binder machine has to spare.
@@ -37,7 +37,7 @@ _WORDS = ("out of memory", "allocate memory", "unable to allocate", "alloc_faile
 
 
 @dataclass(frozen=True)
-class Cost:
+class MemoryCost:
     """What a token costs in a training pass, bytes.
 
     Attributes:
@@ -57,7 +57,7 @@ class Cost:
         return together if together < self.chunk else (spare - self.chunk * self.head) // each
 
 
-def token_budget(cost: Cost, device: torch.device, *, recompute: bool) -> int:
+def token_budget(cost: MemoryCost, device: torch.device, *, recompute: bool) -> int:
     """Tokens a micro-batch may hold by default: a power of two, at least ``LEAST``."""
     tokens = cost.tokens(int(SHARE * free_memory(device)), recompute=recompute)
     return max(LEAST, 1 << max(tokens, 1).bit_length() - 1)

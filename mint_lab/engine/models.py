@@ -19,17 +19,17 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
-from . import recompute
+from . import gradient_checkpointing
 from .attention import attending, plan
-from .cache import cache_argument
-from .fused import fuse, merged
+from .family_probes import check_causal, check_head, packs_exactly
+from .fused_layers import fuse, merged
 from .head import Head, head_of
+from .kv_cache import cache_argument
 from .logprobs import chunk_positions
 from .lora import LORA_ALPHA, LoraShape, linear_layers, peft_quiet, targets
-from .memory import Cost
+from .memory import MemoryCost
 from .packing import Layout, pack, pad, stored_tokens
-from .probes import check_causal, check_head, packs_exactly
-from .sources import find, name_of, read
+from .pretrained import find, name_of, read
 
 __all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device", "pick_dtype"]
 
@@ -117,7 +117,7 @@ class BaseModel:
         self._cache_argument = cache_argument(model)
         fuse(model)  # now, and not with the first adapter: the base model's numbers stay the same to the last bit
         self._linear = linear_layers(model)
-        self._layers = recompute.layers_of(model)
+        self._layers = gradient_checkpointing.layers_of(model)
         self._peft: Any = None
         self._names = itertools.count()
         self._active: str | None = None
@@ -168,7 +168,10 @@ class BaseModel:
         else:
             blocks = plan(layout, self._attention_features, self.device)
             around = functools.partial(attending, self.config, blocks)
-        with recompute.recomputed(self._layers, around) if checkpointing else contextlib.nullcontext(), around():
+        with (
+            gradient_checkpointing.recomputed(self._layers, around) if checkpointing else contextlib.nullcontext(),
+            around(),
+        ):
             hidden = body(**inputs).last_hidden_state
         if blocks is not None:
             self._windows |= blocks.windows
@@ -292,7 +295,7 @@ class BaseModel:
         heads = int(getattr(self.config, "num_attention_heads", None) or 1)
         return heads * int(getattr(self.config, "head_dim", None) or self.hidden_size // heads)
 
-    def _cost(self) -> Cost:
+    def _cost(self) -> MemoryCost:
         """Memory that a token takes in a training pass; see :mod:`mint_lab.engine.memory`."""
         size = self._model.dtype.itemsize
         modules = dict(self._model.named_modules())
@@ -301,7 +304,7 @@ class BaseModel:
         layer = 2 * size * features // layers
         kept = 2 * size * self.hidden_size * layers
         chunk = chunk_positions(self.vocab_size)
-        return Cost(trunk=layer * layers, recomputed=layer + kept, head=8 * self.vocab_size, chunk=chunk)
+        return MemoryCost(trunk=layer * layers, recomputed=layer + kept, head=8 * self.vocab_size, chunk=chunk)
 
     def _sweep(self) -> None:
         """Delete the adapters whose owners are gone; the active one must not be among them."""

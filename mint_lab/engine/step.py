@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import DataError, LossError, ModelError
+from ..usercode.guarded_loss import GuardedLoss
+from ..usercode.result import evaluate_loss
 from .batch import Batch
 from .logprobs import TargetLogprobs
 from .memory import enough, is_out_of_memory, release
@@ -27,6 +29,7 @@ from .packing import cut
 
 if TYPE_CHECKING:
     from ..losses import CustomLoss, LossSpec
+    from ..losses.spec import Reduction
     from .models import Adapter, BaseModel
 
 __all__ = ["Builtin", "Custom", "Objective", "PassResult", "parts_of", "run_pass", "target_logprobs"]
@@ -71,77 +74,28 @@ class Custom:
     """A loss function with MinT's contract ``(data, logprobs_list) -> (loss, metrics)``.
 
     Attributes:
-        parts: what is said of a batch that is cut: its loss is the "sum" of its parts' losses, or their "mean" by
-            number of datums, or neither (""). A batch that is not cut goes to the function whole, whatever it says.
+        reduction: What the loss says of a batch that is split: its loss is the "sum" of the micro-batches' losses,
+            their "mean" weighted by the number of datums, or neither ("coupled"). A batch that is not split is passed
+            to the function whole.
     """
 
     fn: CustomLoss
-    parts: str = ""
+    reduction: Reduction = "coupled"
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
         """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
-        # On the CPU wherever the model is, as with a hosted client: there the data's own fields are, too.
+        # On the CPU, whatever the model's device: a hosted client does the same, and the datums' fields are there.
         leaves = [piece.clone().requires_grad_(True) for piece in logprobs.cpu().split(batch.lengths)]
         with torch.enable_grad():
-            result = self.fn(batch.data, leaves)
-        loss, metrics = read_result(result)
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        value = float(loss.detach())
-        reached: list[torch.Tensor] = []
-        for index, gradient in enumerate(found):
-            if gradient is None:
-                raise LossError(
-                    f"no gradient reaches datum {index}: the loss does not depend on logprobs_list[{index}], or "
-                    "detaches it; a datum that should not count can be multiplied by 0, or left out of the batch",
-                    index=index,
-                )
-            reached.append(gradient)
-        whole = torch.cat(reached)
-        odd = (~torch.isfinite(whole)).nonzero()
-        if len(odd):
-            index, position = batch.where(int(odd[0]))
-            raise LossError(
-                f"the gradient is {float(whole[odd[0]]):g} at datum {index}, position {position} (loss "
-                f"{value:g}, log-probability {float(logprobs[odd[0]]):g})",
-                index=index,
-            )
-        return value, whole.to(logprobs), {**metrics, "loss": value}
+            if isinstance(self.fn, GuardedLoss):
+                result = self.fn.evaluate(batch.data, leaves)
+            else:
+                result = evaluate_loss(self.fn, batch.data, leaves)
+        gradient = torch.cat(result.gradient).to(logprobs)  # (sum N_i,)
+        return result.value, gradient, {**result.metrics, "loss": result.value}
 
 
 Objective = Builtin | Custom
-
-
-def read_result(result: Any) -> tuple[torch.Tensor, dict[str, float]]:
-    """The loss and the metrics that a custom function returned, or a :class:`LossError` that says what it returned."""
-    if not isinstance(result, tuple) or len(result) != 2:
-        found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
-        raise LossError(f"the loss function returned {found}, expected a tuple (loss, metrics)")
-    loss, metrics = result
-    if not isinstance(loss, torch.Tensor):
-        raise LossError(
-            f"the loss is a {type(loss).__name__}, expected a scalar torch.Tensor; do not call float() on it"
-        )
-    if loss.dim() != 0:
-        raise LossError(f"the loss has shape {tuple(loss.shape)}, expected a scalar; reduce it with .sum() or .mean()")
-    if not loss.is_floating_point():
-        raise LossError(f"the loss is of type {loss.dtype}, expected a floating-point tensor")
-    if not bool(torch.isfinite(loss.detach())):
-        raise LossError(f"the loss is {float(loss.detach()):g}, expected a finite number")
-    if not loss.requires_grad:
-        raise LossError(
-            "the loss has no gradient: it does not depend on logprobs_list, or was made with detach(), .item(), "
-            ".data or torch.no_grad()"
-        )
-    if not isinstance(metrics, dict):
-        raise LossError(f"the metrics are a {type(metrics).__name__}, expected a dict of name to float")
-    numbers: dict[str, float] = {}
-    for name, value in metrics.items():
-        try:
-            # detached: torch warns of float() on a tensor with a graph
-            numbers[str(name)] = float(value.detach() if isinstance(value, torch.Tensor) else value)
-        except (TypeError, ValueError, RuntimeError):  # torch's own for a tensor of several numbers
-            raise LossError(f"metric {name!r} is a {type(value).__name__}, expected a float") from None
-    return loss, numbers
 
 
 @dataclass
@@ -290,8 +244,8 @@ class _Pass:
         """A custom loss that is said to be made of its parts' losses: each part forward and backward by itself, then
         the loss of all of it, whose gradient shows whether that was right. False, and nothing done, where it was not.
         """
-        said = self.objective.parts if isinstance(self.objective, Custom) else ""
-        if not said or not self.backward:
+        said = self.objective.reduction if isinstance(self.objective, Custom) else "coupled"
+        if said == "coupled" or not self.backward:
             return False
         values: list[torch.Tensor] = []
         pieces: list[torch.Tensor] = []

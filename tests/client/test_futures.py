@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mint_lab.client import futures
-from mint_lab.client.futures import Ready, Together, Worker, at_once, done
+from mint_lab.client.futures import CallBatcher, SelfFuture, Worker, done, run_now
 from mint_lab.types import APIFuture
 
 
@@ -123,21 +123,21 @@ def test_a_call_that_may_have_company_does_not_wait_for_it_for_ever(monkeypatch:
     """With a patience as short as this, it is over before the wait for company begins, as on a busy machine."""
     monkeypatch.setattr(futures, "PATIENCE", 1e-6)
     worker = Worker("test")
-    doubled = Together(lambda items: [2 * item for item in items], limit=8)
+    doubled = CallBatcher(lambda items: [2 * item for item in items], limit=8)
     for item in range(10_000):
         assert worker.submit_to(doubled, item, 1).result(timeout=10) == 2 * item
 
 
 def test_answers_that_are_there_at_once() -> None:
     assert done(3).result(0) == 3
-    assert at_once(lambda: 4).result(0) == 4
-    failed = at_once(lambda: 1 // 0)
+    assert run_now(lambda: 4).result(0) == 4
+    failed = run_now(lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         failed.result(0)
 
 
 def test_a_client_answers_as_the_future_of_itself() -> None:
-    client = Ready()
+    client = SelfFuture()
 
     async def wait() -> bool:
         return await client is client and await client.result_async(timeout=1) is client

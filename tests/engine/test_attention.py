@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.engine import attention
-from mint_lab.engine.attention import Plan, _grouped, _packed_attention, attending, plan
+from mint_lab.engine.attention import AttentionPlan, _grouped, _packed_attention, attending, plan
 from mint_lab.engine.packing import Layout, pack
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def dense(
     return (scores.softmax(-1) @ v).transpose(1, 2)
 
 
-def packed(blocks: Plan, qkv: list[torch.Tensor], **options: Any) -> torch.Tensor:
+def packed(blocks: AttentionPlan, qkv: list[torch.Tensor], **options: Any) -> torch.Tensor:
     with attending(SimpleNamespace(_attn_implementation="sdpa"), blocks):
         return _packed_attention(MODULE, *qkv, None, **options)[0]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from mint_lab.engine.fused import _Fused, fuse, merged
+from mint_lab.engine.fused_layers import _Fused, fuse, merged
 
 from .conftest import random_adapter
-from .test_fused import IDS, causal
+from .test_fused_layers import IDS, causal
 
 
 def logits(model: Any) -> torch.Tensor:

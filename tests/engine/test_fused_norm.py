@@ -8,7 +8,7 @@ from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from mint_lab.engine.fused import _RmsNorm, fuse
+from mint_lab.engine.fused_layers import _RmsNorm, fuse
 
 
 class CentredRMSNorm(LlamaRMSNorm):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mint_lab.engine import memory
-from mint_lab.engine.memory import Cost, enough, free_memory, is_out_of_memory, token_budget
+from mint_lab.engine.memory import MemoryCost, enough, free_memory, is_out_of_memory, token_budget
 from mint_lab.engine.models import Adapter, BaseModel, LoraShape, load_base
 from mint_lab.errors import DataError, LossError, ModelError
 from mint_lab.losses import pairwise_preference_loss
@@ -58,7 +58,7 @@ def test_the_estimate_covers_what_autograd_keeps(name: str, family: Callable[[st
 
 def test_cost_by_hand() -> None:
     """A token takes 100 + 20 bytes, but the head never more than 10 positions: 10 * 20 + 100 n is 1,300 at 11."""
-    cost = Cost(trunk=100, recomputed=30, head=20, chunk=10)
+    cost = MemoryCost(trunk=100, recomputed=30, head=20, chunk=10)
     assert cost.tokens(1_199, recompute=False) == 9
     assert cost.tokens(1_300, recompute=False) == 11
     assert cost.tokens(250, recompute=True) == 5
@@ -70,7 +70,7 @@ def test_the_budget_is_a_power_of_two_from_half_of_the_free_memory(
     free: int, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
-    assert token_budget(Cost(100, 30, 20, 1000), CPU, recompute=False) == budget
+    assert token_budget(MemoryCost(100, 30, 20, 1000), CPU, recompute=False) == budget
 
 
 def test_where_a_larger_micro_batch_is_no_faster() -> None:

@@ -43,7 +43,7 @@ PAIRS = [d for seed in range(4) for d in sampled(seed, (4, 6), prefix=5)]
     [
         (summed, "sum", 1),
         (summed, "mean", 2),
-        (summed, "", 2),
+        (summed, "coupled", 2),
         (pairwise_preference_loss, "mean", 1),
         (pairwise_preference_loss, "sum", 2),
         (squared, "sum", 2),

@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.pytorch_utils import Conv1D
 
-from mint_lab.engine.fused import _Fused, fuse
+from mint_lab.engine.fused_layers import _Fused, fuse
 from mint_lab.engine.lora import peft_quiet
 
 from .families import FAMILIES

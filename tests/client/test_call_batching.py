@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mint_lab.client.futures import Together, Worker
+from mint_lab.client.futures import CallBatcher, Worker
 from mint_lab.client.sampling import SamplingClient
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
@@ -45,7 +45,7 @@ class Doubling:
 
     def __init__(self, limit: int = 100) -> None:
         self.seen: list[list[int]] = []
-        self.together: Together[int, int] = Together(self.run, limit)
+        self.together: CallBatcher[int, int] = CallBatcher(self.run, limit)
 
     def run(self, items: Sequence[int]) -> list[int | Exception]:
         self.seen.append(list(items))
@@ -94,8 +94,8 @@ def test_cancelled_items_are_left_out() -> None:
 
 def test_an_error_of_the_run_itself_is_everyones_and_the_worker_goes_on() -> None:
     worker = Worker("t")
-    failing: Together[int, int] = Together(lambda items: [1 // 0 for _ in items], 10)
-    short: Together[int, int] = Together(lambda items: [7], 10)
+    failing: CallBatcher[int, int] = CallBatcher(lambda items: [1 // 0 for _ in items], 10)
+    short: CallBatcher[int, int] = CallBatcher(lambda items: [7], 10)
     with held(worker):
         futures = [worker.submit_to(failing, i, 1) for i in range(2)]
         cut = [worker.submit_to(short, i, 1) for i in range(2)]
@@ -259,8 +259,8 @@ def said(future: Any) -> Any:
 @given(calls=CALLS)
 def test_any_order_of_calls_gives_what_one_by_one_gives(calls: list[str], qwen3: Path, tmp_path_factory: Any) -> None:
     service = ServiceClient(home=tmp_path_factory.mktemp("home"))
-    at_once = results(service, str(qwen3), calls, waiting=False)
-    assert at_once == results(service, str(qwen3), calls, waiting=True)
+    run_now = results(service, str(qwen3), calls, waiting=False)
+    assert run_now == results(service, str(qwen3), calls, waiting=True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Settings", "draw"]
+__all__ = ["SamplingSettings", "draw"]
 
 # Tokens whose probabilities are added up before the search goes into single ones.
 BLOCK = 128
@@ -22,7 +22,7 @@ COLDEST = 1e-6
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """How each row wants its token; every tensor is ``(rows,)``.
 
     Attributes:
@@ -35,12 +35,12 @@ class Settings:
     top_k: torch.Tensor
     top_p: torch.Tensor
 
-    def select(self, rows: torch.Tensor) -> Settings:
+    def select(self, rows: torch.Tensor) -> SamplingSettings:
         """The settings of these rows."""
-        return Settings(self.temperature[rows], self.top_k[rows], self.top_p[rows])
+        return SamplingSettings(self.temperature[rows], self.top_k[rows], self.top_p[rows])
 
 
-def draw(logits: torch.Tensor, settings: Settings, random: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(logits: torch.Tensor, settings: SamplingSettings, random: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A token for each row and its log-probability.
 
     Args:

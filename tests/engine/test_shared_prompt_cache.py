@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from mint_lab.engine import continuing, sampling
-from mint_lab.engine.continuing import Continuing
-from mint_lab.engine.sampling import Request, generate
+from mint_lab.engine import generation, shared_prompt_cache
+from mint_lab.engine.generation import GenerationRequest, generate
+from mint_lab.engine.shared_prompt_cache import SharedPromptCache
 
 from .conftest import random_adapter
 from .families import FAMILIES
@@ -28,7 +28,7 @@ def test_tokens_and_logprobs_are_those_of_copied_caches(name: str, family: Calla
     base = adapter.base
     random = np.random.default_rng(1)
     requests = [
-        Request(random.integers(0, 256, length).tolist(), samples, tokens, seed=length)
+        GenerationRequest(random.integers(0, 256, length).tolist(), samples, tokens, seed=length)
         for length, samples, tokens in ((1, 5, 3), (7, 1, 30), (12, 4, 9), (20, 2, 21))
     ]
     found = []
@@ -54,7 +54,7 @@ def test_attention_is_the_softmax_over_both_parts(groups: int, cap: float | None
 
     config = AutoConfig.for_model("qwen3", **{**FAMILIES["qwen3"], "num_hidden_layers": 1})
     owner, pads = torch.tensor([1, 0, 1]), torch.tensor([0, 2])
-    state = Continuing(config, owner, pads, 5, torch.device("cpu"))
+    state = SharedPromptCache(config, owner, pads, 5, torch.device("cpu"))
     prompt_keys, prompt_values = draw(2, groups, 5, 8), draw(2, groups, 5, 8)
     state.cache.update(prompt_keys, prompt_values, 0)
     keys, values = state.cache.update(draw(3, groups, 1, 8), draw(3, groups, 1, 8), 0)
@@ -78,19 +78,19 @@ def test_a_family_that_goes_another_way_gets_copies(qwen3: Path, monkeypatch: py
     base = adapter.base
     with base.using(adapter):
         base.shares_prompts = None
-        right = generate(base, [Request([5, 6], 3, 8, seed=0)])
+        right = generate(base, [GenerationRequest([5, 6], 3, 8, seed=0)])
         assert base.shares_prompts
         for wrong in (_zeros, _fails):
-            monkeypatch.setattr(continuing.Continuing, "attend", wrong)
+            monkeypatch.setattr(shared_prompt_cache.SharedPromptCache, "attend", wrong)
             base.shares_prompts = None
-            assert [s.tokens for s in generate(base, [Request([5, 6], 3, 8, seed=0)])[0]] == [
+            assert [s.tokens for s in generate(base, [GenerationRequest([5, 6], 3, 8, seed=0)])[0]] == [
                 s.tokens for s in right[0]
             ]
             assert base.shares_prompts is False
     base.shares_prompts = None
 
 
-def _zeros(_: Continuing, q: torch.Tensor, *__: object) -> torch.Tensor:
+def _zeros(_: SharedPromptCache, q: torch.Tensor, *__: object) -> torch.Tensor:
     return torch.zeros_like(q)
 
 
@@ -101,9 +101,9 @@ def _fails(*_: object) -> torch.Tensor:
 def test_the_attention_of_the_model_is_put_back() -> None:
     config = AutoConfig.for_model("qwen3", **FAMILIES["qwen3"])
     before = config._attn_implementation
-    state = Continuing(config, torch.tensor([0]), torch.tensor([0]), 2, torch.device("cpu"))
+    state = SharedPromptCache(config, torch.tensor([0]), torch.tensor([0]), 2, torch.device("cpu"))
     with contextlib.suppress(ZeroDivisionError), state.attending():
-        assert config._attn_implementation == continuing.NAME
+        assert config._attn_implementation == shared_prompt_cache.NAME
         raise ZeroDivisionError
     assert config._attn_implementation == before
 
@@ -112,16 +112,16 @@ def test_sinks_and_windows_are_not_known() -> None:
     query = torch.zeros(1, 1, 1, 2)
     for odd in ({"s_aux": torch.zeros(1)}, {"sliding_window": 4}):
         with pytest.raises(NotImplementedError):
-            continuing._attention(None, query, query, query, None, **odd)
+            shared_prompt_cache._attention(None, query, query, query, None, **odd)
 
 
 def test_sampling_tries_it_once(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = random_adapter(qwen3).base
     base.shares_prompts = None
     tried: list[int] = []
-    original = sampling._shares_exactly
-    monkeypatch.setattr(sampling, "_shares_exactly", lambda b: tried.append(1) or original(b))
+    original = generation._shares_exactly
+    monkeypatch.setattr(generation, "_shares_exactly", lambda b: tried.append(1) or original(b))
     with base.using(None):
         for _ in range(3):
-            generate(base, [Request([5], 2, 3, seed=0)])
+            generate(base, [GenerationRequest([5], 2, 3, seed=0)])
     assert tried == [1]

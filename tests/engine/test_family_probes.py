@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING
 
+from mint_lab.engine.family_probes import check_causal, check_head, packs_exactly
 from mint_lab.engine.models import load_base
 from mint_lab.engine.packing import Layout
-from mint_lab.engine.probes import check_causal, check_head, packs_exactly
 from mint_lab.errors import ModelError
 
 from .families import FAMILIES, VOCAB

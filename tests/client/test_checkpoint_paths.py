@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.client.paths import Paths, default_home
+from mint_lab.client.checkpoint_paths import CheckpointPaths, default_home
 from mint_lab.errors import CheckpointError, ConfigError
 
-PATHS = Paths(Path("/srv/x/.mint_lab"))
+PATHS = CheckpointPaths(Path("/srv/x/.mint_lab"))
 
 
 def test_a_path_and_its_folder() -> None:
@@ -69,7 +69,7 @@ def test_runs_that_are_none(run: object) -> None:
 
 
 def test_a_name_is_free_until_it_is_used(tmp_path: Path) -> None:
-    paths = Paths(tmp_path)
+    paths = CheckpointPaths(tmp_path)
     uri = paths.uri("r", "weights", "n")
     paths.check_free(uri, overwrite=False)
     paths.folder(uri).mkdir(parents=True)

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["Buffers", "cache_argument", "cache_bytes", "new_cache"]
+__all__ = ["KeyValueBuffers", "cache_argument", "cache_bytes", "new_cache"]
 
 # Room for new tokens in a buffer that is made, at least.
 ROOM = 64
@@ -48,7 +48,7 @@ def _with_room(layer: Any) -> Any:
     return layer
 
 
-class Buffers:
+class KeyValueBuffers:
     """Keys and values of one layer, ``(rows, heads, capacity, dim)``, of which the first ``length`` columns are filled.
 
     ``start`` is the first column that is still wanted: a sliding window leaves the ones before it behind.
@@ -97,7 +97,7 @@ class _Layer(DynamicLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._buffers = Buffers()
+        self._buffers = KeyValueBuffers()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -119,7 +119,7 @@ class _WindowLayer(DynamicSlidingWindowLayer):
 
     def __init__(self, window: int) -> None:
         super().__init__(window)
-        self._buffers = Buffers()
+        self._buffers = KeyValueBuffers()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

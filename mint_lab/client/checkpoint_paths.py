@@ -11,7 +11,7 @@ from typing import Literal
 from ..engine.checkpoints import recover
 from ..errors import CheckpointError, ConfigError
 
-__all__ = ["Paths", "default_home"]
+__all__ = ["CheckpointPaths", "default_home"]
 
 SCHEME = "tinker://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -23,7 +23,7 @@ def default_home() -> Path:
 
 
 @dataclass(frozen=True)
-class Paths:
+class CheckpointPaths:
     """Checkpoint paths under one folder."""
 
     home: Path

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.engine import draw as module
-from mint_lab.engine.draw import Settings, draw
+from mint_lab.engine import token_sampling
+from mint_lab.engine.token_sampling import SamplingSettings, draw
 
 
-def settings(temperature: float = 1.0, top_k: int = -1, top_p: float = 1.0, rows: int = 1) -> Settings:
-    return Settings(
+def settings(temperature: float = 1.0, top_k: int = -1, top_p: float = 1.0, rows: int = 1) -> SamplingSettings:
+    return SamplingSettings(
         torch.full((rows,), temperature),
         torch.full((rows,), top_k, dtype=torch.int64),
         torch.full((rows,), top_p, dtype=torch.float64),
@@ -85,12 +85,12 @@ def test_truncation_by_definition_with_ties_and_any_neighbours(
     """Logits rounded to few digits are often equal, as in bfloat16."""
     random = np.random.default_rng(seed)
     logits = torch.from_numpy(random.normal(0, 2, (len(rows), vocab)).round(digits)).float()
-    how = Settings(
+    how = SamplingSettings(
         torch.ones(len(rows)),
         torch.tensor([k for k, _ in rows]),
         torch.tensor([p for _, p in rows], dtype=torch.float64),
     )
-    cut = module._truncated(
+    cut = token_sampling._truncated(
         logits - logits.amax(-1, keepdim=True), how.top_k, torch.where(how.top_p < 1, how.top_p - 1e-9, how.top_p)
     )
     for row, (top_k, top_p) in enumerate(rows):

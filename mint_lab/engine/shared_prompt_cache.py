@@ -20,16 +20,16 @@ import torch
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from .cache import Buffers
+from .kv_cache import KeyValueBuffers
 
-__all__ = ["Continuing"]
+__all__ = ["SharedPromptCache"]
 
 NAME = "mint_lab_continuing"
 
-_now: ContextVar[Continuing] = ContextVar("continuing")
+_now: ContextVar[SharedPromptCache] = ContextVar("continuing")
 
 
-class Continuing:
+class SharedPromptCache:
     """Samples, the prompts that they continue, and the cache of both.
 
     Attributes:
@@ -106,7 +106,7 @@ class _Layer(DynamicLayer):
         super().__init__()
         self.prompt_keys: torch.Tensor | None = None
         self.prompt_values: torch.Tensor | None = None
-        self._buffers = Buffers()
+        self._buffers = KeyValueBuffers()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

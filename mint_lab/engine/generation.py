@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from .batch import check_tokens
-from .cache import cache_bytes, new_cache
-from .continuing import Continuing
-from .draw import Settings, draw
+from .kv_cache import cache_bytes, new_cache
 from .logprobs import TargetLogprobs, chunk_positions
 from .memory import free_memory
 from .models import BaseModel
+from .shared_prompt_cache import SharedPromptCache
+from .token_sampling import SamplingSettings, draw
 
-__all__ = ["Request", "Sample", "check_request", "generate", "prompt_logprobs", "prompt_topk", "token_budget"]
+__all__ = ["GenerationRequest", "Sample", "check_request", "generate", "prompt_logprobs", "prompt_topk", "token_budget"]
 
 # Keys, values and logits of the rows generated together take no more than this, bytes, or half of what is free.
 MEMORY = 1 << 30
@@ -45,7 +45,7 @@ MARGIN = 8
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """One prompt and how to continue it.
 
     Attributes:
@@ -89,7 +89,7 @@ class Sample:
     stop_reason: str = "length"
 
 
-def check_request(base: BaseModel, request: Request, index: int | None = None) -> None:
+def check_request(base: BaseModel, request: GenerationRequest, index: int | None = None) -> None:
     """Raise :class:`DataError` unless the prompt is one that the model can continue; ``index`` names it there."""
     check_tokens(request.prompt, base.vocab_size, base.context, index)
     if len(request.prompt) == base.context:
@@ -107,7 +107,7 @@ def token_budget(base: BaseModel) -> int:
     return 1 << max(tokens, 1).bit_length() - 1  # rounded down, so that two runs cut their batches alike
 
 
-def generate(base: BaseModel, requests: Sequence[Request]) -> list[list[Sample]]:
+def generate(base: BaseModel, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
     """Continue every request's prompt ``num_samples`` times; the caller has made the wanted adapter active.
 
     Rows that would need more memory together than :func:`token_budget` allows are generated one part after another.
@@ -139,7 +139,7 @@ class _Row:
         tail: the last tokens, as many as any stop string can span.
     """
 
-    request: Request
+    request: GenerationRequest
     random: np.random.Generator
     room: int
     tail: deque[int]
@@ -165,7 +165,7 @@ class _Row:
         return any(stop in text for stop in self.request.stop_strings)
 
 
-def _rows(base: BaseModel, request: Request) -> list[_Row]:
+def _rows(base: BaseModel, request: GenerationRequest) -> list[_Row]:
     """A row for every sample of a request, each with a stream of random numbers of which each token takes one."""
     seed = secrets.randbits(63) if request.seed is None else request.seed
     room = min(request.max_tokens, base.context - len(request.prompt))
@@ -197,7 +197,7 @@ class _Batch:
     def __init__(self, base: BaseModel, rows: list[_Row], *, shares: bool) -> None:
         self.base = base
         self.rows = rows
-        self.settings = Settings(
+        self.settings = SamplingSettings(
             torch.tensor([row.request.temperature for row in rows], dtype=torch.float32),
             torch.tensor([row.request.top_k for row in rows], dtype=torch.int64),
             torch.tensor([row.request.top_p for row in rows], dtype=torch.float64),
@@ -244,8 +244,8 @@ class _Batch:
             tokens[i, self.width - len(prompt) :] = torch.tensor(prompt)
         self.pads = self.width - self.lengths
         device = self.base.device
-        shared = Continuing(self.base.config, owner, self.pads, self.width, device) if shares else None
-        self.shared: Continuing | None = None  # not for the prompts themselves
+        shared = SharedPromptCache(self.base.config, owner, self.pads, self.width, device) if shares else None
+        self.shared: SharedPromptCache | None = None  # not for the prompts themselves
         self.cache = new_cache(self.base.config) if shared is None else shared.cache
         positions = (torch.arange(self.width) - self.pads[:, None]).clamp(min=0)
         logits = self._last_logits(tokens, positions)
@@ -292,7 +292,7 @@ def _shares_exactly(base: BaseModel) -> bool:
     found: list[torch.Tensor] = []
     try:
         for shares in (False, True):
-            rows = [row for prompt in prompts for row in _rows(base, Request(prompt, num_samples=2, seed=0))]
+            rows = [row for prompt in prompts for row in _rows(base, GenerationRequest(prompt, num_samples=2, seed=0))]
             batch = _Batch(base, rows, shares=shares)
             found += [batch.logits_after(torch.arange(token, token + 4) % base.vocab_size) for token in range(2)]
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError):

@@ -12,11 +12,11 @@ from ..errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from ..engine.models import BaseModel
 
-__all__ = ["Limits"]
+__all__ = ["MemoryLimits"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class MemoryLimits:
     """A token budget (None: not decided yet) and whether to compute layers again in the backward pass.
 
     Raises:
@@ -33,14 +33,14 @@ class Limits:
         if not isinstance(again, bool):
             raise ConfigError(f"gradient_checkpointing is {again!r}, expected True or False")
 
-    def but(self, max_batch_tokens: int | None, gradient_checkpointing: bool | None) -> Limits:
+    def but(self, max_batch_tokens: int | None, gradient_checkpointing: bool | None) -> MemoryLimits:
         """The same with what is given (not None) in its place. Raises as the class."""
-        return Limits(
+        return MemoryLimits(
             self.max_batch_tokens if max_batch_tokens is None else max_batch_tokens,
             self.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing,
         )
 
-    def on(self, base: BaseModel) -> Limits:
+    def on(self, base: BaseModel) -> MemoryLimits:
         """The limits with a budget for ``base``, from the memory that is free now where none was given.
 
         Raises:
@@ -54,4 +54,4 @@ class Limits:
         if self.max_batch_tokens is not None:
             return self
         budget = token_budget(base.cost, base.device, recompute=self.gradient_checkpointing)
-        return Limits(budget, self.gradient_checkpointing)
+        return MemoryLimits(budget, self.gradient_checkpointing)

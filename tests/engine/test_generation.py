@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from mint_lab.engine import sampling
+from mint_lab.engine import generation
+from mint_lab.engine.generation import MARGIN, GenerationRequest, Sample, _rows, generate, prompt_logprobs
 from mint_lab.engine.models import Adapter, load_base
-from mint_lab.engine.sampling import MARGIN, Request, Sample, _rows, generate, prompt_logprobs
 from mint_lab.errors import ConfigError, DataError
 
 from .conftest import random_adapter
@@ -26,7 +26,7 @@ from .families import FAMILIES
 PROMPT = [5, 6, 7]
 
 
-def draw(adapter: Adapter, *requests: Request) -> list[list[Sample]]:
+def draw(adapter: Adapter, *requests: GenerationRequest) -> list[list[Sample]]:
     with adapter.base.using(adapter):
         return generate(adapter.base, requests)
 
@@ -43,7 +43,7 @@ def test_sampler_and_trainer_agree(name: str, family: Callable[[str], Path]) -> 
     adapter = random_adapter(family(name))
     random = np.random.default_rng(0)
     requests = [
-        Request(random.integers(0, 256, length).tolist(), num_samples=2, max_tokens=12, seed=length)
+        GenerationRequest(random.integers(0, 256, length).tolist(), num_samples=2, max_tokens=12, seed=length)
         for length in (1, 2, 7, 8, 9, 20)
     ]
     together = draw(adapter, *requests)
@@ -58,9 +58,13 @@ def test_sampler_and_trainer_agree(name: str, family: Callable[[str], Path]) -> 
 
 
 def test_a_seed_decides_whatever_else_is_in_the_batch(adapter: Adapter) -> None:
-    mine = Request(PROMPT, num_samples=3, max_tokens=10, seed=11)
+    mine = GenerationRequest(PROMPT, num_samples=3, max_tokens=10, seed=11)
     (alone,) = draw(adapter, mine)
-    others = [Request([1, 2, 3, 4, 5, 6], 4, 10, seed=1), Request([9], 2, 3), Request(PROMPT, 1, 15, temperature=0.0)]
+    others = [
+        GenerationRequest([1, 2, 3, 4, 5, 6], 4, 10, seed=1),
+        GenerationRequest([9], 2, 3),
+        GenerationRequest(PROMPT, 1, 15, temperature=0.0),
+    ]
     for place in range(4):
         batch = [*others[:place], mine, *others[place:]]
         assert [s.tokens for s in draw(adapter, *batch)[place]] == [s.tokens for s in alone]
@@ -84,8 +88,8 @@ def test_greedy_is_the_argmax_of_plain_transformers(qwen3: Path) -> None:
             logits = plain(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
             tokens.append(int(logits.argmax()))
     with base.using(None):
-        ((found,),) = generate(base, [Request(PROMPT, max_tokens=10, temperature=0.0)])
-        ((narrow,),) = generate(base, [Request(PROMPT, max_tokens=10, top_k=1, seed=3)])
+        ((found,),) = generate(base, [GenerationRequest(PROMPT, max_tokens=10, temperature=0.0)])
+        ((narrow,),) = generate(base, [GenerationRequest(PROMPT, max_tokens=10, top_k=1, seed=3)])
     assert found.tokens == tokens[3:] == narrow.tokens
     assert narrow.logprobs == [0.0] * 10, "log-probabilities are of the distribution sampled from"
     first = torch.log_softmax(plain(input_ids=torch.tensor([PROMPT])).logits[0, -1].detach(), -1).max()
@@ -115,7 +119,7 @@ def truncated(logits: torch.Tensor, temperature: float, top_k: int, top_p: float
 def test_the_distribution_is_the_one_asked_for(temperature: float, top_k: int, top_p: float, adapter: Adapter) -> None:
     """Log-probabilities exactly; frequencies of 4,000 draws by chi-square (99.9% quantile: near n + 3.1 sqrt(2n))."""
     n = 4000
-    (samples,) = draw(adapter, Request(PROMPT, n, 1, temperature, top_k, top_p, seed=8))
+    (samples,) = draw(adapter, GenerationRequest(PROMPT, n, 1, temperature, top_k, top_p, seed=8))
     q = truncated(next_logits(adapter, PROMPT), temperature, top_k, top_p)
     for sample in samples[:200]:
         assert sample.logprobs[0] == pytest.approx(float(q[sample.tokens[0]].log()), abs=1e-4)
@@ -132,17 +136,17 @@ def test_the_distribution_is_the_one_asked_for(temperature: float, top_k: int, t
 
 
 def test_a_cold_temperature_is_nearly_greedy(adapter: Adapter) -> None:
-    (cold,) = draw(adapter, Request(PROMPT, 20, 1, temperature=1e-4, seed=0))
+    (cold,) = draw(adapter, GenerationRequest(PROMPT, 20, 1, temperature=1e-4, seed=0))
     best = int(next_logits(adapter, PROMPT).argmax())
     assert [s.tokens for s in cold] == [[best]] * 20
     assert all(s.logprobs[0] == pytest.approx(0, abs=1e-4) for s in cold)
 
 
 def test_stop_tokens_and_lengths(adapter: Adapter) -> None:
-    free = draw(adapter, Request(PROMPT, 6, 12, seed=4))[0]
+    free = draw(adapter, GenerationRequest(PROMPT, 6, 12, seed=4))[0]
     stop = free[0].tokens[5]
     for sample, before in zip(
-        draw(adapter, Request(PROMPT, 6, 12, seed=4, stop_tokens=frozenset([stop])))[0], free, strict=True
+        draw(adapter, GenerationRequest(PROMPT, 6, 12, seed=4, stop_tokens=frozenset([stop])))[0], free, strict=True
     ):
         end = before.tokens.index(stop) + 1 if stop in before.tokens else 12
         assert sample.tokens == before.tokens[:end]
@@ -154,14 +158,14 @@ def test_stop_tokens_and_lengths(adapter: Adapter) -> None:
 def test_stop_strings_may_span_tokens(adapter: Adapter) -> None:
     """The tokenizer is byte-level: any two-letter string is two tokens."""
     decode = adapter.base.tokenizer.decode
-    free = draw(adapter, Request(PROMPT, 30, 12, seed=4))[0]
+    free = draw(adapter, GenerationRequest(PROMPT, 30, 12, seed=4))[0]
     text, sample = next(
         (decode(s.tokens[k : k + 2]), s)
         for s, k in itertools.product(free, range(1, 10))
         if decode(s.tokens[k : k + 2]).isascii() and len(decode(s.tokens[k : k + 2])) == 2
     )
     index = next(i for i, s in enumerate(free) if s is sample)
-    stopped = draw(adapter, Request(PROMPT, 30, 12, seed=4, stop_strings=("never seen", text)))[0][index]
+    stopped = draw(adapter, GenerationRequest(PROMPT, 30, 12, seed=4, stop_strings=("never seen", text)))[0][index]
     assert stopped.tokens == sample.tokens[: len(stopped.tokens)]
     assert text in decode(stopped.tokens)
     assert text not in decode(stopped.tokens[:-1])
@@ -171,7 +175,7 @@ def test_stop_strings_may_span_tokens(adapter: Adapter) -> None:
 @pytest.mark.parametrize("length", [126, 127])
 def test_a_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
     """128 tokens: a prompt of 127 leaves room for one."""
-    (sample,) = draw(adapter, Request([1] * length, 1, 50, seed=0))[0]
+    (sample,) = draw(adapter, GenerationRequest([1] * length, 1, 50, seed=0))[0]
     assert (len(sample.tokens), sample.stop_reason) == (128 - length, "length")
     with adapter.base.using(adapter):
         assert len(prompt_logprobs(adapter.base, [1] * length + sample.tokens)) == 128
@@ -188,10 +192,10 @@ def test_a_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
 )
 def test_bad_prompts_are_refused(prompt: list[int], words: str, adapter: Adapter) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        draw(adapter, Request(prompt))
+        draw(adapter, GenerationRequest(prompt))
     assert caught.value.index is None
     with pytest.raises(DataError, match=f"datum 1, {words}" if prompt == [] else words) as caught:
-        draw(adapter, Request(PROMPT), Request(prompt))
+        draw(adapter, GenerationRequest(PROMPT), GenerationRequest(prompt))
     assert caught.value.index == 1
 
 
@@ -216,11 +220,11 @@ def test_bad_prompts_are_refused(prompt: list[int], words: str, adapter: Adapter
 )
 def test_settings_out_of_range(setting: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=f"{setting} is .*{words}"):
-        Request(PROMPT, **{setting: value})
+        GenerationRequest(PROMPT, **{setting: value})
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    assert Request(PROMPT, np.int64(2), np.int32(3), np.float32(0.5)).num_samples == 2  # type: ignore[arg-type]
+    assert GenerationRequest(PROMPT, np.int64(2), np.int32(3), np.float32(0.5)).num_samples == 2  # type: ignore[arg-type]
 
 
 TEXTS = st.text(st.sampled_from("ab é€😀\n"), min_size=1, max_size=4)
@@ -239,7 +243,7 @@ def test_a_stop_string_ends_a_sample_where_the_whole_text_first_has_it(
     tokens = tokenizer.encode(text)
     for place in data.draw(st.lists(st.integers(0, len(tokens)), max_size=20)):
         tokens.insert(place, 265)
-    request = Request(PROMPT, max_tokens=200, stop_strings=tuple(stops))
+    request = GenerationRequest(PROMPT, max_tokens=200, stop_strings=tuple(stops))
     (row,) = _rows(load_base(str(qwen3)), request)
     whole = [n for n in range(1, len(tokens) + 1) if any(stop in tokenizer.decode(tokens[:n]) for stop in stops)]
     for token in tokens:
@@ -255,20 +259,24 @@ def test_only_the_tail_is_decoded(qwen3: Path, monkeypatch: pytest.MonkeyPatch) 
     decode = base.tokenizer.decode
     monkeypatch.setattr(base.tokenizer, "decode", lambda ids: lengths.append(len(ids)) or decode(ids))
     with base.using(None):
-        generate(base, [Request(PROMPT, 1, 100, seed=0, stop_strings=("never seen",))])
+        generate(base, [GenerationRequest(PROMPT, 1, 100, seed=0, stop_strings=("never seen",))])
     assert len(lengths) > 90
     assert max(lengths) == len("never seen") + MARGIN
 
 
 def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of 40 tokens: three rows of 13 at a time, one of more than 40 alone."""
-    requests = [Request(PROMPT, 5, 10, seed=3), Request([1] * 30, 2, 20, seed=4), Request([9], 1, 2, seed=5)]
+    requests = [
+        GenerationRequest(PROMPT, 5, 10, seed=3),
+        GenerationRequest([1] * 30, 2, 20, seed=4),
+        GenerationRequest([9], 1, 2, seed=5),
+    ]
     whole = draw(adapter, *requests)  # which has tried, too, whether prompts can be shared
     sizes: list[int] = []
-    original = sampling._Batch.__init__
-    monkeypatch.setattr(sampling, "token_budget", lambda base: 40)
+    original = generation._Batch.__init__
+    monkeypatch.setattr(generation, "token_budget", lambda base: 40)
     monkeypatch.setattr(
-        sampling._Batch,
+        generation._Batch,
         "__init__",
         lambda self, base, rows, **shares: sizes.append(len(rows)) or original(self, base, rows, **shares),
     )
@@ -278,14 +286,17 @@ def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.M
 
 
 def test_a_rerun_is_the_same_to_the_last_bit(adapter: Adapter) -> None:
-    requests = [Request(PROMPT, 3, 20, 0.8, 40, 0.9, seed=3), Request([9], 4, 30, seed=5, stop_strings=("a",))]
+    requests = [
+        GenerationRequest(PROMPT, 3, 20, 0.8, 40, 0.9, seed=3),
+        GenerationRequest([9], 4, 30, seed=5, stop_strings=("a",)),
+    ]
     first, second = draw(adapter, *requests), draw(adapter, *requests)
     assert first == second
 
 
 def test_rows_end_one_by_one(adapter: Adapter) -> None:
     """Many lengths in one batch, each sample as alone: rows are dropped now and then, the others go on."""
-    requests = [Request([k], 2, 3 * k, seed=k) for k in range(1, 14)]
+    requests = [GenerationRequest([k], 2, 3 * k, seed=k) for k in range(1, 14)]
     for request, found in zip(requests, draw(adapter, *requests), strict=True):
         assert [len(s.tokens) for s in found] == [request.max_tokens] * 2
         assert [s.tokens for s in found] == [s.tokens for s in draw(adapter, request)[0]]
@@ -295,7 +306,7 @@ def test_rows_end_one_by_one(adapter: Adapter) -> None:
 def test_a_row_at_the_contexts_end_does_not_disturb_the_others(name: str, family: Callable[[str], Path]) -> None:
     """It runs along until it is dropped; GPT-2's positions are a table that ends there."""
     adapter = random_adapter(family(name))
-    requests = [Request([3] * 126, 1, 50, seed=0), Request(PROMPT, 9, 30, seed=1)]
+    requests = [GenerationRequest([3] * 126, 1, 50, seed=0), GenerationRequest(PROMPT, 9, 30, seed=1)]
     full, others = draw(adapter, *requests)
     assert len(full[0].tokens) == 2
     assert [s.tokens for s in others] == [s.tokens for s in draw(adapter, requests[1])[0]]

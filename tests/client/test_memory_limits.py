@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mint_lab.client.limits import Limits
+from mint_lab.client.memory_limits import MemoryLimits
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.engine.memory import token_budget
@@ -45,14 +45,14 @@ def test_a_client_s_own_limits_come_before_the_services(tmp_path: Path, qwen3: P
 def test_the_default_budget_is_what_memory_holds(client: TrainingClient, qwen3: Path) -> None:
     base = load_base(str(qwen3))
     assert client.max_batch_tokens == token_budget(base.cost, torch.device("cpu"), recompute=False)
-    assert Limits(gradient_checkpointing=True).on(base).max_batch_tokens >= client.max_batch_tokens
+    assert MemoryLimits(gradient_checkpointing=True).on(base).max_batch_tokens >= client.max_batch_tokens
 
 
 def test_a_family_without_layers_to_compute_again(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(str(qwen3))
     monkeypatch.setattr(base, "_layers", [])
     with pytest.raises(ModelError, match=r"\(qwen3\) has no layers that can be computed again"):
-        Limits(gradient_checkpointing=True).on(base)
+        MemoryLimits(gradient_checkpointing=True).on(base)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

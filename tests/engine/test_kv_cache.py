@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, DynamicCache
 
-from mint_lab.engine.cache import cache_argument, cache_bytes, new_cache
+from mint_lab.engine.kv_cache import cache_argument, cache_bytes, new_cache
 
 from .families import FAMILIES
 

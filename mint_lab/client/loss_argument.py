@@ -8,6 +8,7 @@ from typing import Any, cast
 from ..engine.step import Builtin, Custom
 from ..errors import ConfigError
 from ..losses import LOSSES, CustomLoss, LossSpec
+from ..losses.spec import Reduction
 
 __all__ = ["builtin", "custom"]
 
@@ -33,7 +34,13 @@ def custom(loss_fn: Any) -> Custom:
             f"loss_fn is {loss_fn!r}, expected a function (data, logprobs_list) -> (loss, metrics)"
             + ("" if spec is None else f"; {_right_call(spec)}")
         )
-    return Custom(cast("CustomLoss", loss_fn), str(getattr(loss_fn, "parts", "")))
+    return Custom(cast("CustomLoss", loss_fn), _reduction_of(loss_fn))
+
+
+def _reduction_of(loss_fn: Any) -> Reduction:
+    """Return what a bound or guarded loss says of its reduction; nothing is known of a plain function."""
+    spec = getattr(loss_fn, "spec", None)
+    return spec.reduction if isinstance(spec, LossSpec) else "coupled"
 
 
 def _right_call(spec: LossSpec) -> str:

@@ -6,14 +6,14 @@ Cheap to import: pandas, pyarrow, torch and tinker are imported only by the func
 
 from __future__ import annotations
 
+from .advantages import group_advantages
 from .completions import load_completions
-from .examples import ExampleTask, PromptTask, load_gsm8k, task_of
-from .groups import group_advantages
 from .pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
+from .problems import TASKS, Problem, Task, addition_problems, mistake, reward
 from .reference_logprobs import with_reference
 from .render import encode, to_datum
 from .rewards import REWARDS, Reward, exact_match, format_reward, gsm8k_reward
-from .tasks import TASKS, Problem, Task, addition_problems, mistake, reward
+from .tasks import ExampleTask, PromptTask, load_gsm8k, task_of
 
 __all__ = [
     "REWARDS",

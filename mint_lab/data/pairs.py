@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import DataError
+from .problems import addition_problems, mistake
 from .render import Message, Prompt, Rendered, encode_completion, encode_prompt, fit, lost, to_datum
 from .sources import rows
-from .tasks import addition_problems, mistake
 
 if TYPE_CHECKING:
     from ..types import Datum

@@ -14,7 +14,7 @@ addition, its errors are of a few known kinds, and it still gives the right answ
 probability: something for preference training and reinforcement learning to bring out. How far it
 is taught does not hang on when pretraining stops.
 
-Held-out problems (`mint_lab.data.tasks.is_held_out`) never appear, in any phrasing.
+Held-out problems (`mint_lab.data.problems.is_held_out`) never appear, in any phrasing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from mint_lab.data.tasks import KINDS, Problem, is_held_out, make_problem, problems, slips
+from mint_lab.data.problems import KINDS, Problem, is_held_out, make_problem, problems, slips
 
 __all__ = ["END", "documents", "teacher_answer", "teacher_is_right"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mint_lab.data.tasks import (
+from mint_lab.data.problems import (
     KINDS,
     Problem,
     addition_problems,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mint_lab
-from mint_lab.data.examples import task_of
+from mint_lab.data.problems import make_problem
 from mint_lab.data.rewards import (
     REWARDS,
     Reward,
@@ -23,7 +23,7 @@ from mint_lab.data.rewards import (
     reward,
     reward_of,
 )
-from mint_lab.data.tasks import make_problem
+from mint_lab.data.tasks import task_of
 from mint_lab.errors import ConfigError, RewardError
 
 

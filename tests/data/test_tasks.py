@@ -1,226 +1,100 @@
-"""Problems, splits, mistakes and rewards; expected values worked out by hand."""
+"""What becomes a task, and which examples are refused."""
 
 from __future__ import annotations
 
-import random
-import subprocess
-import sys
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mint_lab.data.tasks import (
-    KINDS,
-    SPLITS,
-    TASKS,
-    Problem,
-    Task,
-    addition_problems,
-    dropped_carry,
-    has_carry,
-    is_held_out,
-    make_problem,
-    mistake,
-    problems,
-    reward,
-    slips,
-)
+from mint_lab.data import TASKS, ExampleTask, load_gsm8k, task_of
+from mint_lab.data.tasks import PlainAddition
 from mint_lab.errors import DataError
 
+ROWS = [
+    {"question": "2 + 2?", "answer": "It is <<2+2=4>>4.\n#### 4"},
+    {"question": "How much?", "answer": "#### 1,000"},
+]
 
-def test_plain_prompt_and_answer() -> None:
-    problem = make_problem("addition", (12, 7))
-    assert problem.prompt == "Question: What is 12 + 7?\nAnswer:"
-    assert problem.answer == " 19"
+
+def jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_default_is_the_lessons_additions() -> None:
+    task = task_of(None)
+    assert isinstance(task, PlainAddition)
+    first = task.problems(3)[0]
+    assert task.prompt(first).startswith("Question: What is ")
+    assert task.reward(first.answer, first) == 1
+    assert task.reward(" 1", first) == 0
+    train = {p.operands for p in task.problems(3000)}
+    assert not train & {p.operands for p in task.problems(400, split="held_out")}
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "sort", "reverse"])
+def test_bundled_tasks_by_name(name: str) -> None:
+    task = task_of(name)
+    assert task is TASKS[name]
+    assert [task.reward(p.answer, p) for p in task.problems(20)] == [1] * 20
+
+
+def test_gsm8k_from_a_file(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "gsm8k.jsonl", ROWS)
+    for task in (load_gsm8k(path), task_of(path), task_of(str(path))):
+        assert task.name == "gsm8k"
+        question, other = task.problems(10)
+        assert str(task.prompt(question)).startswith("Question: 2 + 2?\n")
+        assert [task.reward(text, question) for text in ("#### 4", "4", "#### 5")] == [1, 0, 0]
+        assert task.reward("#### 1000", other) == 1
+    assert len(load_gsm8k(path, limit=1).examples) == 1
 
 
 @pytest.mark.parametrize(
-    ("kind", "operands", "answer"),
+    ("row", "message"),
     [
-        ("addition", (58, 67), " 125"),
-        ("subtraction", (52, 17), " 35"),
-        ("multiplication", (12, 7), " 84"),
-        ("sort", (5, 3, 9), " 3 5 9"),
-        ("reverse", (5, 3, 9), " 9 3 5"),
-        ("count", ("t", "bottle"), " 2"),
+        ({"question": "?", "answer": "no mark"}, "datum 2, field 'answer': has no number after '####'"),
+        ({"question": "?"}, "datum 2, field 'answer': found a row with question, expected GSM8K"),
+        ({"question": 3, "answer": "#### 1"}, "datum 2, field 'question'"),
     ],
 )
-def test_answers_by_hand(kind: str, operands: tuple[int | str, ...], answer: str) -> None:
-    assert make_problem(kind, operands).answer == answer
+def test_a_bad_row_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_gsm8k(jsonl(tmp_path / "x.jsonl", [*ROWS, row]))
+    assert caught.value.index == 2
 
 
-def test_phrasings_differ_but_not_the_answer() -> None:
-    asked = [make_problem("addition", (12, 7), phrasing=i) for i in range(4)]
-    assert len({p.prompt for p in asked}) == 4
-    assert {p.answer for p in asked} == {" 19"}
+def test_lists_of_prompts() -> None:
+    texts = task_of(["a", "b"])
+    assert [texts.prompt(x) for x in texts.problems(5)] == ["a", "b"]
+    chat = [{"role": "user", "content": "hi"}]
+    rows = task_of([{"prompt": chat, "answer": "yo"}])
+    (row,) = rows.problems(5)
+    assert rows.prompt(row) == chat
+    assert (rows.reward("yo", row), rows.reward("no", row)) == (1, 0)
+    assert rows.problems(5, split="held_out") == ()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("split", SPLITS)
-def test_problems_are_deterministic_and_of_their_split(kind: str, split: str) -> None:
-    first = problems(kind, 50, seed=3, split=split)
-    assert first == problems(kind, 50, seed=3, split=split)
-    assert first != problems(kind, 50, seed=4, split=split)
-    assert len(first) == 50
-    assert all(is_held_out(kind, p.operands) == (split == "held_out") for p in first)
+def test_a_task_of_ones_own_passes() -> None:
+    task = ExampleTask("mine", [1, 2], [3], prompt_of=lambda n: f"{n}:", reward_of=lambda text, n: float(text) - n)
+    assert task_of(task) is task
+    assert task.prompt(2) == "2:"
+    assert task.reward("5", 2) == 3
+    assert task.problems(9, split="held_out") == [3]
 
 
-def test_addition_uses_up_its_split_before_repeating() -> None:
-    train, held_out = (addition_problems(9000, 0, split) for split in SPLITS)
-    train_pairs = {p.operands for p in train}
-    held_out_pairs = {p.operands for p in held_out}
-    assert len(train_pairs) + len(held_out_pairs) == 90 * 90
-    assert not train_pairs & held_out_pairs
-    assert 0.18 < len(held_out_pairs) / 8100 < 0.22
-    assert {p.operands for p in train[: len(train_pairs)]} == train_pairs
-    assert {p.operands for p in held_out[: len(held_out_pairs)]} == held_out_pairs
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_half_of_the_additions_carry(split: str) -> None:
-    carries = [has_carry(*map(int, p.operands)) for p in addition_problems(1000, 3, split)]
-    assert carries == [False, True] * 500
-
-
-def test_a_shorter_list_is_the_start_of_a_longer_one() -> None:
-    assert addition_problems(10, 5) == addition_problems(400, 5)[:10]
-
-
-@given(st.integers(0, 999), st.integers(0, 999))
-def test_both_orders_of_a_sum_are_in_one_split(a: int, b: int) -> None:
-    assert is_held_out("addition", (a, b)) == is_held_out("addition", (b, a))
-
-
-def test_split_does_not_depend_on_the_process() -> None:
-    code = "from mint_lab.data.tasks import addition_problems as f;print([p.operands for p in f(20, 1, 'held_out')])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == str([p.operands for p in addition_problems(20, 1, "held_out")])
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "dropped"),
-    [
-        (58, 67, 115),  # 8 + 7 = 15: write 5, forget the 1; 5 + 6 = 11
-        (12, 7, 19),  # nothing to carry
-        (61, 58, 119),  # no carry out of the ones; the tens write down all of 11
-        (99, 99, 188),
-        (5, 5, 0),
-    ],
-)
-def test_dropped_carry_by_hand(a: int, b: int, dropped: int) -> None:
-    assert dropped_carry(a, b) == dropped
-    assert has_carry(a, b) == (dropped != a + b)
-
-
-def test_slips_by_hand() -> None:
-    assert slips(make_problem("addition", (58, 67))) == [" 115"]
-    assert slips(make_problem("subtraction", (52, 17))) == [" 45"]
-    # 72 + 32 = 104: one off, ten off, last two digits swapped
-    assert slips(make_problem("addition", (72, 32))) == [" 94", " 103", " 105", " 114", " 140"]
-    # nothing below zero
-    assert slips(make_problem("subtraction", (30, 30))) == [" 1", " 10"]
-    assert slips(make_problem("sort", (3, 2, 1))) == [" 1 3 2", " 2 1 3"]
-    assert slips(make_problem("reverse", (4, 4, 4))) == [" 4 4"]
-
-
-@given(st.sampled_from(KINDS), st.integers(0, 2**32), st.sampled_from(SPLITS))
-def test_a_mistake_is_never_right(kind: str, seed: int, split: str) -> None:
-    rng = random.Random(seed)
-    for problem in problems(kind, 20, seed=seed, split=split):
-        wrong = mistake(problem, rng)
-        assert wrong != problem.answer
-        assert wrong.startswith(" ")
-        assert reward(wrong, problem) == 0.0
-        assert reward(problem.answer, problem) == 1.0
-
-
-def test_mistakes_repeat_with_the_seed() -> None:
-    asked = addition_problems(50)
-    rngs = random.Random(7), random.Random(7)
-    assert [mistake(p, rngs[0]) for p in asked] == [mistake(p, rngs[1]) for p in asked]
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [
-        (" 19", 1.0),
-        ("19\nQuestion: What is 3 + 4?\nAnswer: 7", 1.0),
-        ("\n\n  The answer is 19.", 1.0),
-        (" 19 apples", 1.0),
-        (" 119", 0.0),
-        (" 190", 0.0),
-        (" -19", 0.0),
-        (" 19.5", 0.0),
-        (" 12 + 7 = 19", 0.0),  # the first number is 12
-        (" no idea\n19", 0.0),  # only the first line counts
-        ("", 0.0),
-        ("   \n ", 0.0),
-        ("١٩", 0.0),  # digits of another script are not what was taught
-    ],
-)
-def test_number_reward(response: str, expected: float) -> None:
-    assert reward(response, make_problem("addition", (12, 7))) == expected
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [(" 3 5 9", 1.0), ("3  5 9 \nmore", 1.0), (" 3 5 9 9", 0.0), (" 3 5", 0.0), ("", 0.0)],
-)
-def test_list_reward(response: str, expected: float) -> None:
-    assert reward(response, make_problem("sort", (5, 3, 9))) == expected
-
-
-@given(st.text())
-def test_reward_takes_any_text(response: str) -> None:
-    for kind in KINDS:
-        assert reward(response, problems(kind, 1)[0]) in (0.0, 1.0)
-
-
-@pytest.mark.parametrize("response", [None, 19, b"19"])
-def test_reward_of_no_text(response: object) -> None:
-    with pytest.raises(DataError, match=r"response_text.*expected the response as str"):
-        reward(response, make_problem("addition", (12, 7)))  # type: ignore[arg-type]
-
-
-def test_bad_input_says_what_was_expected() -> None:
-    with pytest.raises(DataError, match="unknown split 'test', expected one of: held_out, train"):
-        addition_problems(1, 0, "test")
-    with pytest.raises(DataError, match=r"unknown kind 'adition'.*did you mean 'addition'"):
-        problems("adition", 1)
-    with pytest.raises(DataError, match="expected n >= 0, got -1"):
-        problems("sort", -1)
-    with pytest.raises(DataError, match="phrasings 0 to 3, got 9"):
-        make_problem("addition", (1, 2), phrasing=9)
-
-
-def test_a_task_takes_its_kinds_in_turn() -> None:
-    found = TASKS["arithmetic"].problems(7, seed=2, split="held_out")
-    assert [p.kind for p in found] == ["addition", "subtraction", "multiplication"] * 2 + ["addition"]
-    assert found == TASKS["arithmetic"].problems(7, seed=2, split="held_out")
-
-
-def test_a_task_puts_its_prefix_before_the_prompt() -> None:
-    problem = Problem("addition", (1, 2), "Question: What is 1 + 2?\nAnswer:", " 3")
-    task = Task("shown", ("addition",), prefix="Answer with a number.\n")
-    assert task.prompt(problem) == "Answer with a number.\nQuestion: What is 1 + 2?\nAnswer:"
-    assert task.reward(" 3", problem) == 1.0
-
-
-def test_no_heavy_imports() -> None:
-    code = (
-        "import sys, mint_lab.data.tasks, mint_lab.tiny;"
-        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
-
-
-def test_a_problem_is_a_row_too() -> None:
-    problem = make_problem("addition", (12, 7))
-    assert dict(problem) == {"kind": "addition", "operands": (12, 7), "prompt": problem.prompt, "answer": " 19"}
-    assert problem.get("nothing") is None
-    with pytest.raises(KeyError):
-        problem["count"]
-    assert problem == make_problem("addition", (12, 7)) != make_problem("addition", (7, 12))
-    assert len({problem, make_problem("addition", (12, 7))}) == 1
+def test_bad_sources(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"unknown task 'aritmetic'.*did you mean 'arithmetic'"):
+        task_of("aritmetic")
+    with pytest.raises(DataError, match=r"no\.jsonl is missing"):
+        task_of(tmp_path / "no.jsonl")
+    with pytest.raises(DataError, match="nothing to train on"):
+        task_of([])
+    with pytest.raises(DataError, match="datum 1, field 'prompt': found a row with text, expected text, or a row"):
+        task_of(["a", {"text": "b"}])
+    with pytest.raises(DataError, match="datum 0, field 'prompt': found int, expected text or chat messages"):
+        task_of([{"prompt": 3}])
+    with pytest.raises(DataError, match="empty"):
+        load_gsm8k(jsonl(tmp_path / "e.jsonl", []))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from mint_lab.data.groups import ADVANTAGES, group_advantages
+from mint_lab.data.advantages import ADVANTAGES, group_advantages
 from mint_lab.metrics import clip_metrics, kl_base_metrics, ratio_metrics, reward_metrics
 
 pytestmark = [

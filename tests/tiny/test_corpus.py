@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mint_lab.data.tasks import is_held_out, make_problem
+from mint_lab.data.problems import is_held_out, make_problem
 from mint_lab.tiny.corpus import END, documents, teacher_answer, teacher_is_right
 
 _ADDITIONS = (

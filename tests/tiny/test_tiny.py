@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab import tiny
-from mint_lab.data.tasks import KINDS, SPLITS, addition_problems, has_carry, problems, slips
+from mint_lab.data.problems import KINDS, SPLITS, addition_problems, has_carry, problems, slips
 from mint_lab.tiny.card import sha256
 from mint_lab.tiny.corpus import END
 from mint_lab.tiny.evaluate import greedy_answers, sampled_answers

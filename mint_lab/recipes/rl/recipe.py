@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...data.examples import ExampleTask, PromptTask, task_of
-from ...data.groups import ADVANTAGES
+from ...data.advantages import ADVANTAGES
 from ...data.render import encode_prompt
 from ...data.rewards import REWARDS, Reward, RewardFunction, exact_match, reward_of
+from ...data.tasks import ExampleTask, PromptTask, task_of
 from ...errors import ConfigError, DataError, one_of
 from ...losses.spec import Family
 from ..held_out import split
@@ -39,7 +39,7 @@ class RlOptions:
         max_tokens: longest response, tokens; None for the task's own limit.
         temperature, top_p, top_k: of the sampler. Away from 1, 1 and -1 its log-probabilities are not the trainer's, so
             ratios do not start at 1.
-        advantages: "centred", "normalised" or "leave_one_out", see :mod:`mint_lab.data.groups`.
+        advantages: "centred", "normalised" or "leave_one_out", see :mod:`mint_lab.data.advantages`.
         updates_per_rollout: passes over each rollout; minibatches: optimizer steps a pass, each on whole groups.
         delay: optimizer steps by which the sampler's weights lag behind: 0 is on-policy.
         kl_to_base: also measure the divergence from the model before training, for one more forward pass a rollout.

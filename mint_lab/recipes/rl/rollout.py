@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...data.groups import group_advantages, has_spread
+from ...data.advantages import group_advantages, has_spread
 from ...data.render import to_datum
 from ...metrics.rollout import completion_metrics, reward_metrics
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.data.groups import ADVANTAGES, group_advantages, has_spread, spread
+from mint_lab.data.advantages import ADVANTAGES, group_advantages, has_spread, spread
 from mint_lab.errors import ConfigError, DataError
 
 

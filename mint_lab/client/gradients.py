@@ -1,9 +1,9 @@
-"""What a loss asks of every token: log-probabilities from a client, dLoss/dlogprob from autograd on this machine.
+"""The gradient of a loss at every token: log-probabilities from a client, dLoss/dlogprob from autograd here.
 
 A loss sees the model only through its log-probabilities, so its gradient with respect to them needs no backward pass
-through the model: they are computed without gradient, become leaf tensors, and the loss is differentiated there. The
-client's weights, optimizer and accumulated gradient are never touched, and a hosted client serves as well as a local
-one.
+through the model. The log-probabilities are computed without gradient and become leaf tensors, and the loss is
+differentiated with respect to these. The client's weights, optimizer and accumulated gradient do not change. Any
+client will do, local or hosted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from ..data.reference_logprobs import with_reference
-from ..engine.step import read_result
 from ..errors import DataError
 from ..losses import LOSSES, LossSpec
 from ..losses.decorator import spec_of
-from ..usercode.guarded_loss import WatchedLoss
+from ..usercode.guarded_loss import GuardedLoss
+from ..usercode.result import evaluate_loss
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -75,34 +75,40 @@ def token_gradients(
     loss: str | LossSpec | Callable[..., Any],
     config: Mapping[str, float] | None = None,
     *,
-    asked: Callable[[], bool] | None = None,
+    cancel_requested: Callable[[], bool] | None = None,
 ) -> TokenGradients:
-    """Value and dLoss/dlogprob of ``loss`` on ``data``, as ``forward_backward`` would have them, without a trace.
+    """Compute ``loss`` and dLoss/dlogprob on ``data``, as ``forward_backward`` would, without changing the client.
 
-    Reference log-probabilities that the loss needs and the datums lack are computed, where the client can.
+    Reference log-probabilities that the loss needs and the datums lack are computed, if the client can.
 
     Args:
-        loss: a name of ``LOSSES``, a ``LossSpec``, or a function in the custom contract.
-        config: its settings.
-        asked: whether to break the loss off once it has run for 2 s, as a run does; None lets it take its time.
+        client: Any training client; its weights, optimizer and accumulated gradient stay as they are.
+        data: The datums.
+        loss: A name of ``LOSSES``, a ``LossSpec``, or a function in the custom call form.
+        config: The settings of the loss.
+        cancel_requested: Polled while the loss runs; if True after 2 s, the call is cancelled, as in a run. None: the
+            call cannot be cancelled.
 
     Raises:
-        ConfigError: an unknown loss or setting, or reference log-probabilities are missing and the client has none.
-        DataError: no datums, or some that are not fit for the model or for the loss.
-        LossError: the loss is no finite scalar with a gradient, or it was broken off. What the loss raises itself
-            passes through; with ``asked``, as the cause of a LossError.
+        ConfigError: If the loss or a setting is unknown, or if reference log-probabilities are missing and the client
+            computes none.
+        DataError: If there are no datums, or if a datum does not fit the model or the loss.
+        LossError: If the loss is not a finite scalar with a finite gradient for every datum, edited its inputs, or was
+            cancelled. The loss's own exceptions propagate unchanged or, with ``cancel_requested``, as the cause of a
+            ``LossError``.
     """
     spec = loss_spec(loss)
-    fn = spec.bind(config) if asked is None else WatchedLoss(spec, spec.bind(config), asked)
+    fn = spec.bind(config)
     data = list(data)
     if "reference_logprobs" in spec.inputs and any("reference_logprobs" not in d.loss_fn_inputs for d in data):
-        data = with_reference(data, client, cache=False)  # type: ignore[arg-type]  # refuses those that cannot
+        data = with_reference(data, client, cache=False)  # type: ignore[arg-type]  # it refuses other clients
     logprobs = token_logprobs(client, data)
     leaves = [piece.clone().requires_grad_(True) for piece in logprobs]
-    value, _ = read_result(fn(data, leaves))
-    gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-    zeroed = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
-    return TokenGradients(data, float(value.detach()), logprobs, zeroed)
+    if cancel_requested is None:
+        result = evaluate_loss(fn, data, leaves)
+    else:
+        result = GuardedLoss(spec, fn, cancel_requested).evaluate(data, leaves)
+    return TokenGradients(data, result.value, logprobs, result.gradient)
 
 
 def _plain(index: int, datum: Datum) -> Datum:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .report import Line, Report
-from .run_checks import LIMIT, check, preflight, random_logprobs
+from .run_checks import LIMIT_SECONDS, check, preflight, random_logprobs
 
-__all__ = ["LIMIT", "Line", "Report", "check", "preflight", "random_logprobs"]
+__all__ = ["LIMIT_SECONDS", "Line", "Report", "check", "preflight", "random_logprobs"]

@@ -1,4 +1,7 @@
-"""What :mod:`mint_lab.preflight` asks of a loss that returns a finite scalar with a gradient."""
+"""The checks of :mod:`mint_lab.preflight` for a loss that returns a finite scalar with a gradient.
+
+Each check appends its line to ``lines``.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +14,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..losses.spec import Reduction
-from .probe import Finding, OutOfTime, Subject, random_state
+from ..losses.spec import Reduction, Unit
+from .probe import CheckFailed, LossProbe, OutOfTime, random_state
 from .report import Line
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["close", "live", "memory", "numerical", "repeatable", "split", "weights"]
+__all__ = [
+    "check_memory",
+    "check_numerical_gradient",
+    "check_repeatable",
+    "check_weights",
+    "find_reduction",
+    "is_close",
+    "loss_mask",
+]
 
-LARGEST, DRAWN = 5, 3  # positions of the numerical gradient: with the largest gradient, and anywhere
-# Step of its differences, nats, and relative tolerance; for a loss that casts to single precision inside, rounding
-# leaves little of a small difference.
+LARGEST_POSITIONS, DRAWN_POSITIONS = 5, 3  # of the numerical gradient: with the largest gradient, and at random
+# Step of the differences, nats, and relative tolerance. A loss that casts to single precision needs a large step:
+# rounding leaves little of a small difference.
 STEP, TOLERANCE = 1e-5, 1e-4
 STEP_SINGLE, TOLERANCE_SINGLE = 2e-2, 2e-2
-FINER = 0.1  # the second step, where the first disagrees
-SAME = 1e-6  # relative difference of values of one call to the next that is called equal
-MORE = 3  # positions of weight 0 that are added
+FINER = 0.1  # factor of the second step, if the first one disagrees
+REPEAT_TOLERANCE = 1e-6  # relative difference of two calls that counts as the same value
+ADDED_POSITIONS = 3  # positions of weight 0 that are appended to a datum
 
 
-def repeatable(subject: Subject, lines: list[Line]) -> bool:
-    """Whether further checks make sense; a random loss is then called with the same random numbers each time."""
-    values = [subject.value(subject.logprobs) for _ in range(3)]
-    if _equal(values):
+def check_repeatable(probe: LossProbe, lines: list[Line]) -> bool:
+    """Return whether further checks make sense. A random loss then gets the same random numbers in each call."""
+    values = [probe.value(probe.logprobs) for _ in range(3)]
+    if _are_equal(values):
         lines.append(Line("repeatable", "ok", "the same value when called again"))
         return True
-    subject.frozen = random_state()
-    if _equal([subject.value(subject.logprobs) for _ in range(3)]):
+    probe.fixed_random_state = random_state()
+    if _are_equal([probe.value(probe.logprobs) for _ in range(3)]):
         fix = "draw no random numbers, unless that is the point"
         lines.append(Line("repeatable", "warn", "random: the value changes from call to call", fix))
         return True
@@ -47,116 +58,122 @@ def repeatable(subject: Subject, lines: list[Line]) -> bool:
     return False
 
 
-def memory(subject: Subject, lines: list[Line]) -> None:
-    """Whether something outside the function holds on to a call's tensors."""
-    result, leaves = subject.call(subject.logprobs)
-    kept = [weakref.ref(leaf) for leaf in leaves]
+def check_memory(probe: LossProbe, lines: list[Line]) -> None:
+    """Check that nothing outside the function keeps the tensors of a call alive."""
+    result, leaves = probe.call(probe.logprobs)
+    refs = [weakref.ref(leaf) for leaf in leaves]
     del result, leaves
-    if any(ref() is not None for ref in kept):
-        gc.collect()
-    alive = sum(ref() is not None for ref in kept)
+    if any(ref() is not None for ref in refs):
+        gc.collect()  # a cycle of references is not a leak
+    alive = sum(ref() is not None for ref in refs)
     if alive:
         fix = "did you append to a list outside? Append float(x.detach()), without the graph behind it"
         lines.append(Line("memory", "warn", f"keeps {alive} tensors of the last call alive", fix))
 
 
-def weights(subject: Subject, lines: list[Line]) -> None:
-    """Whether positions of weight 0 count."""
-    masks = [~live(datum, len(lp)) for datum, lp in zip(subject.data, subject.logprobs, strict=True)]
+def check_weights(probe: LossProbe, lines: list[Line]) -> None:
+    """Check that positions of weight 0 do not matter, neither their log-probabilities nor their number."""
+    masks = [~loss_mask(datum, len(lp)) for datum, lp in zip(probe.data, probe.logprobs, strict=True)]
     count = int(sum(mask.sum() for mask in masks))
     if not count:
         lines.append(Line("weights", "info", "no position of weight 0 to try"))
         return
-    before = subject.value(subject.logprobs)
-    # Each datum by an amount of its own: the same for all would cancel in a margin of two sides with the same prompt.
-    pairs = enumerate(zip(subject.logprobs, masks, strict=True))
-    moved = [lp - (1 + 0.3 * i) * mask.to(lp) for i, (lp, mask) in pairs]
-    if not close(before, subject.value(moved)):
+    before = probe.value(probe.logprobs)
+    # A different shift for each datum: one shift for all would cancel in the margin of two sides with the same prompt.
+    pairs = enumerate(zip(probe.logprobs, masks, strict=True))
+    shifted = [lp - (1 + 0.3 * i) * mask.to(lp) for i, (lp, mask) in pairs]
+    if not is_close(before, probe.value(shifted)):
         fix = 'multiply by datum.loss_fn_inputs["weights"].to_torch(), unless the prompt is meant to count'
         lines.append(Line("weights", "warn", "log-probabilities of weight 0 (the prompt) change the loss", fix))
         return
-    longest = max(range(len(subject.data)), key=lambda i: len(subject.logprobs[i]))
-    data, logprobs = list(subject.data), list(subject.logprobs)
+    longest = max(range(len(probe.data)), key=lambda i: len(probe.logprobs[i]))
+    data, logprobs = list(probe.data), list(probe.logprobs)
     data[longest] = _lengthened(data[longest])
-    logprobs[longest] = torch.cat([logprobs[longest], torch.full((MORE,), -1.0)])
+    logprobs[longest] = torch.cat([logprobs[longest], torch.full((ADDED_POSITIONS,), -1.0)])
     try:
-        after = subject.value(logprobs, data)
-    except (Finding, OutOfTime):
+        after = probe.value(logprobs, data)
+    except (CheckFailed, OutOfTime):
         raise
     except Exception:
-        after = before  # it reads something of a shape of its own, which cannot be lengthened here
-    if not close(before, after):
+        after = before  # the function reads a field of another shape, which cannot be lengthened here
+    if not is_close(before, after):
         fix = "divide by the sum of the weights; a mean over a padded tensor divides by the longest sequence"
-        text = f"{MORE} more positions of weight 0 at datum {longest} change the loss"
+        text = f"{ADDED_POSITIONS} more positions of weight 0 at datum {longest} change the loss"
         lines.append(Line("weights", "warn", text, fix))
         return
     positions = "position" if count == 1 else "positions"
     lines.append(Line("weights", "ok", f"{count} {positions} of weight 0 do not matter"))
 
 
-def live(datum: Datum, length: int) -> torch.Tensor:
-    """Which positions have a weight other than 0, ``(length,)``; all of them where there are no such weights."""
-    found = datum.loss_fn_inputs.get("weights")
-    mask = torch.ones(length, dtype=torch.bool) if found is None else found.to_torch() != 0
+def loss_mask(datum: Datum, length: int) -> torch.Tensor:
+    """Return which positions have a nonzero weight, ``(length,)``; all if the datum has no weights of that shape."""
+    weights = datum.loss_fn_inputs.get("weights")
+    mask = torch.ones(length, dtype=torch.bool) if weights is None else weights.to_torch() != 0
     return mask if mask.shape == (length,) else torch.ones(length, dtype=torch.bool)
 
 
 def _lengthened(datum: Datum) -> Datum:
-    """``datum`` with a few positions of weight 0 more at its end."""
+    """Return ``datum`` with ``ADDED_POSITIONS`` more positions of weight 0 at its end."""
     tokens = list(datum.model_input.to_ints())
     fields: dict[str, Any] = {}
     for name, value in datum.loss_fn_inputs.items():
         array = value.to_numpy()
         if array.shape == (len(tokens),):
-            value = type(value).from_numpy(np.concatenate([array, np.zeros(MORE, array.dtype)]))  # noqa: PLW2901
+            longer = np.concatenate([array, np.zeros(ADDED_POSITIONS, array.dtype)])
+            value = type(value).from_numpy(longer)  # noqa: PLW2901
         fields[name] = value
-    longer = type(datum.model_input).from_ints([*tokens, *[tokens[-1]] * MORE])
-    return type(datum)(model_input=longer, loss_fn_inputs=fields)
+    model_input = type(datum.model_input).from_ints([*tokens, *[tokens[-1]] * ADDED_POSITIONS])
+    return type(datum)(model_input=model_input, loss_fn_inputs=fields)
 
 
-def numerical(subject: Subject, lines: list[Line]) -> None:
-    """Whether autograd's gradient is the function's slope."""
-    double = subject.double()
-    result, _ = subject.call(double)
-    _, gradient = subject.gradient(double)
+def check_numerical_gradient(probe: LossProbe, lines: list[Line]) -> None:
+    """Check autograd's gradient against central differences.
+
+    Raises:
+        CheckFailed: If they disagree and the function uses an ``autograd.Function`` of its own. Without one a
+            disagreement is a warning, because a part can be detached on purpose.
+    """
+    double = probe.double()
+    result, _ = probe.call(double)
+    _, gradient = probe.gradient(double)
     precise = result[0].dtype == double[0].dtype == torch.float64
     step, tolerance = (STEP, TOLERANCE) if precise else (STEP_SINGLE, TOLERANCE_SINGLE)
-    scale = max(float(g.abs().max()) for g in gradient) or 1.0
+    scale = _largest(gradient) or 1.0
     places = _places(gradient)
     for index, position in places:
         autograd = float(gradient[index][position])
-        slope = _agreeing_slope(subject, double, (index, position), autograd, step, tolerance * scale)
+        slope = _disagreeing_slope(probe, double, (index, position), autograd, step, tolerance * scale)
         if slope is not None:
             where = f"datum {index}, position {position}: {autograd:.4g} by autograd, {slope:.4g} by differences"
-            own = _own_functions(result[0])
-            if own:
-                fix = f"the backward() of {own[0]} is not the derivative of its forward()"
-                raise Finding("numerical gradient", where, fix)
+            functions = _own_functions(result[0])
+            if functions:
+                fix = f"the backward() of {functions[0]} is not the derivative of its forward()"
+                raise CheckFailed("numerical gradient", where, fix)
             fix = "is a part detached on purpose? Otherwise look for detach(), .item(), .data, no_grad and rounding"
             lines.append(Line("numerical gradient", "warn", where, fix))
             return
     lines.append(Line("numerical gradient", "ok", f"agrees with autograd at {len(places)} positions"))
 
 
-def _agreeing_slope(  # noqa: PLR0917
-    subject: Subject,
+def _disagreeing_slope(  # noqa: PLR0917
+    probe: LossProbe,
     values: list[torch.Tensor],
     place: tuple[int, int],
     autograd: float,
     step: float,
     tolerance: float,
 ) -> float | None:
-    """The slope, where it disagrees with ``autograd`` and no kink explains that; else None."""
-    below, above = _moved(subject, values, place, -step), _moved(subject, values, place, step)
+    """Return the slope at ``place`` if it disagrees with ``autograd`` and no kink explains that; else None."""
+    below, above = _value_at(probe, values, place, -step), _value_at(probe, values, place, step)
     slope = (above - below) / (2 * step)
     if abs(slope - autograd) <= tolerance:
         return None
-    # With a finer step a kink nearby is left behind, and one right here has two slopes with autograd's between.
+    # A finer step no longer reaches a kink nearby. A kink right here has two slopes, with autograd's between them.
     finer = step * FINER
-    below, above = _moved(subject, values, place, -finer), _moved(subject, values, place, finer)
-    here = subject.value(values)
+    below, above = _value_at(probe, values, place, -finer), _value_at(probe, values, place, finer)
+    here = probe.value(values)
     left, right = (here - below) / finer, (above - here) / finer
-    slack = tolerance / FINER  # a finer step leaves fewer digits
+    slack = tolerance / FINER  # a finer step leaves fewer correct digits
     if abs((left + right) / 2 - autograd) <= tolerance:
         return None
     if abs(left - right) > slack and min(left, right) - slack <= autograd <= max(left, right) + slack:
@@ -164,83 +181,96 @@ def _agreeing_slope(  # noqa: PLR0917
     return slope
 
 
-def _moved(subject: Subject, values: list[torch.Tensor], place: tuple[int, int], step: float) -> float:
+def _value_at(probe: LossProbe, values: list[torch.Tensor], place: tuple[int, int], step: float) -> float:
+    """Return the loss with one log-probability moved by ``step``."""
     index, position = place
     moved = list(values)
     moved[index] = values[index].clone()
     moved[index][position] += step
-    return subject.value(moved)
+    return probe.value(moved)
 
 
 def _places(gradient: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
-    """(datum, position) of the largest gradients, one a datum, and some drawn from all: a missing one is 0."""
+    """Return (datum, position) of the largest gradients, one a datum, and of some at random: a missing one is 0."""
     best = sorted(
         ((float(g.abs().max()), i, int(g.abs().argmax())) for i, g in enumerate(gradient) if len(g)), reverse=True
     )
-    chosen = [(i, p) for _, i, p in best[:LARGEST]]
+    chosen = [(i, p) for _, i, p in best[:LARGEST_POSITIONS]]
     rng = np.random.default_rng(0)
-    for index in rng.integers(len(gradient), size=DRAWN).tolist():
+    for index in rng.integers(len(gradient), size=DRAWN_POSITIONS).tolist():
         if len(gradient[index]):
-            # The later half: positions at the beginning are the prompt's, and usually of weight 0.
+            # The later half: positions at the beginning belong to the prompt and usually have weight 0.
             chosen += [(index, int(rng.integers(len(gradient[index]) // 2, len(gradient[index]))))]
     return list(dict.fromkeys(chosen))
 
 
 def _own_functions(loss: torch.Tensor) -> list[str]:
-    """Names of autograd Functions written in Python that the loss was computed with."""
-    found: list[str] = []
+    """Return the names of the autograd Functions written in Python that the loss was computed with."""
+    names: list[str] = []
     seen: set[Any] = set()
-    queue: list[Any] = [loss.grad_fn]
-    while queue:
-        node = queue.pop()
+    nodes: list[Any] = [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found.append(type(node).__name__.removesuffix("Backward"))
-        queue += [following for following, _ in node.next_functions]
-    return found
+            names.append(type(node).__name__.removesuffix("Backward"))
+        nodes += [following for following, _ in node.next_functions]
+    return names
 
 
-def split(subject: Subject, lines: list[Line]) -> tuple[Reduction, int]:
-    """How the value comes about from datums or from pairs: (their sum, their mean, or coupled; datums an item)."""
-    double = subject.double()
-    whole, gradient = subject.gradient(double)
-    unit = 1
-    for size, name in ((1, "datums"), (2, "pairs")):
+def find_reduction(probe: LossProbe, lines: list[Line]) -> tuple[Reduction, Unit]:
+    """Return how the loss of the batch follows from the losses of its datums, or of its pairs.
+
+    Returns:
+        The reduction, and the unit that it holds for. A coupled loss has the unit "pair" if it refuses single datums,
+        and "" otherwise.
+    """
+    double = probe.double()
+    whole, gradient = probe.gradient(double)
+    refuses_datums = False
+    units: tuple[tuple[int, Unit], ...] = ((1, "datum"), (2, "pair"))
+    for size, unit in units:
         if len(double) % size or len(double) < 2 * size:
             continue
         try:
             parts = [
-                subject.gradient(double[s : s + size], subject.data[s : s + size]) for s in range(0, len(double), size)
+                probe.gradient(double[s : s + size], probe.data[s : s + size]) for s in range(0, len(double), size)
             ]
-        except (Finding, OutOfTime):
+        except (CheckFailed, OutOfTime):
             raise
         except Exception:
-            unit = 2  # a loss on pairs refuses single datums, as it should
+            refuses_datums = True  # a loss on pairs should refuse single datums
             continue
         pieces = [g for _, part in parts for g in part]
-        total = math.fsum(value for value, _ in parts)
-        if close(whole, total) and _proportional(gradient, pieces, 1.0):
-            lines.append(Line("batch split", "info", f"the value is the sum over its {name}"))
-            return "sum", size
-        if close(whole, total / len(parts)) and _proportional(gradient, pieces, 1 / len(parts)):
-            text = f"the value is the mean over its {name}, so it does not grow with the batch"
+        values = [value for value, _ in parts]
+        total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+        if is_close(whole, total) and _is_proportional(gradient, pieces, 1.0):
+            lines.append(Line("batch split", "info", f"the value is the sum over its {unit}s"))
+            return "sum", unit
+        if is_close(whole, total / len(parts)) and _is_proportional(gradient, pieces, 1 / len(parts)):
+            text = f"the value is the mean over its {unit}s, so it does not grow with the batch"
             lines.append(Line("batch split", "info", text))
-            return "mean", size
+            return "mean", unit
     lines.append(Line("batch split", "info", "coupled: the value needs the whole batch at once"))
-    return "coupled", unit
+    return "coupled", "pair" if refuses_datums else ""
 
 
-def _proportional(whole: Sequence[torch.Tensor], pieces: Sequence[torch.Tensor], factor: float) -> bool:
-    scale = max(float(g.abs().max()) for g in whole)
-    return all(float((g - factor * piece).abs().max()) <= 1e-5 * scale for g, piece in zip(whole, pieces, strict=True))
+def _is_proportional(whole: Sequence[torch.Tensor], pieces: Sequence[torch.Tensor], factor: float) -> bool:
+    limit = 1e-5 * _largest(whole)
+    return all(_largest([g - factor * piece]) <= limit for g, piece in zip(whole, pieces, strict=True))  # False for nan
 
 
-def _equal(values: Sequence[float]) -> bool:
-    return max(values) - min(values) <= SAME * max(1.0, abs(values[0]))
+def _largest(gradient: Sequence[torch.Tensor]) -> float:
+    """Return the largest absolute value; 0 if there is none, because all datums are empty."""
+    return max((float(g.abs().max()) for g in gradient if len(g)), default=0.0)
 
 
-def close(a: float, b: float) -> bool:
-    """Whether two values of a loss are the same, apart from rounding."""
+def _are_equal(values: Sequence[float]) -> bool:
+    return max(values) - min(values) <= REPEAT_TOLERANCE * max(1.0, abs(values[0]))
+
+
+def is_close(a: float, b: float) -> bool:
+    """Return whether two values of a loss are the same, apart from rounding."""
     return abs(a - b) <= 1e-5 * max(1.0, abs(a), abs(b))

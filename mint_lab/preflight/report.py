@@ -1,4 +1,4 @@
-"""What preflight found, as text that is the same every time and as HTML."""
+"""What preflight found, as text (the same for the same loss and data) and as HTML."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ __all__ = ["Line", "Report", "Verdict"]
 Verdict = Literal["ok", "info", "warn", "fail"]
 MARKS: dict[Verdict, str] = {"ok": "ok  ", "info": "    ", "warn": "warn", "fail": "FAIL"}
 SIGNS: dict[Verdict, str] = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗"}
-# White signs stand on these, so that they can be read on a dark page as well as on a light one.
+# White signs stand on these colours, which are readable on a dark page and on a light one.
 COLOURS: dict[Verdict, str] = {"ok": "#2e7d32", "info": "#66707a", "warn": "#9a5b00", "fail": "#c62828"}
 TINTS: dict[Verdict, str] = {"warn": "rgba(230,145,0,.13)", "fail": "rgba(222,50,50,.13)"}
 BLOCK = "margin:6px 0;padding:2px 10px;font-size:12px;border-left:3px solid rgba(128,128,128,.45)"
-SHOWN = 10  # lines of what the loss printed
+MAX_PRINTED_LINES = 10  # that the report shows of what the loss printed
 
 
 @dataclass(frozen=True)
 class Line:
-    """One answer: what was asked, the verdict, what was found, and what to change (empty where nothing is)."""
+    """The result of one check.
+
+    Attributes:
+        name: The check.
+        verdict: "ok"; "info" (neither right nor wrong); "warn" (may be meant); or "fail" (the loss cannot train).
+        message: What was found.
+        fix: What to change; "" if nothing is wrong.
+    """
 
     name: str
     verdict: Verdict
@@ -36,17 +43,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Report:
-    """All answers.
+    """All lines, and what else preflight found.
 
     Attributes:
-        lines: in the order of the checks; those that could not be asked any more are missing.
+        lines: One or more for each check that was made, in that order. A failure ends the checks.
         reduction: How the batch's loss follows from its units' losses: "sum", "mean" or "coupled". It decides how a
             batch that is too large for one pass is computed. None if the check was not reached.
         unit: "datum" or "pair"; "" if it was not determined.
-        printed: what the first call printed, cut off where it was too much.
-        seconds: that a call took, in the median.
-        model_seconds: that the model took for ``model_work``; None without a model.
-        model_work: what that was, in words.
+        printed: What the first call printed, truncated if it was too much.
+        seconds: Median time of a call; None if the loss was not called.
+        model_seconds: Time of the model for ``model_work``; None without a model.
+        model_work: What the model did in that time, as text.
     """
 
     lines: tuple[Line, ...]
@@ -64,11 +71,11 @@ class Report:
 
     @property
     def cost(self) -> str:
-        """What a call takes beside the model, in words; empty where a check failed.
+        """Time of a call, and of the model, as a sentence; "" if a check failed.
 
-        It differs from time to time, so it is no part of the text.
+        The text of the report does not contain it, because it differs from time to time.
         """
-        if self.seconds is None or not self.ok:  # what a call takes that raises says nothing
+        if self.seconds is None or not self.ok:  # the time of a call that fails is not meaningful
             return ""
         text = f"A call took {_duration(self.seconds)}"
         if self.model_seconds is None:
@@ -79,7 +86,7 @@ class Report:
         return "\n".join([self._head(), *(str(line) for line in self.lines), *self._printed_lines("  | ")])
 
     def to_html(self) -> str:
-        """The report as a table, with what a call cost."""
+        """Return the report as an HTML table, with the time of a call."""
         rows = "".join(map(_row, self.lines))
         printed = "\n".join(self._printed_lines(""))
         return (
@@ -100,12 +107,12 @@ class Report:
 
     def _printed_lines(self, mark: str) -> list[str]:
         lines = self.printed.splitlines()
-        more = [f"{mark}..."] if len(lines) > SHOWN else []
-        return [f"{mark}{line}" for line in lines[:SHOWN]] + more
+        more = [f"{mark}..."] if len(lines) > MAX_PRINTED_LINES else []
+        return [f"{mark}{line}" for line in lines[:MAX_PRINTED_LINES]] + more
 
 
 def _row(line: Line) -> str:
-    """A row of the table; every style is in the row, because a page may drop style sheets of outputs."""
+    """Return a row of the table. Every style is inline, because a page may drop the style sheets of outputs."""
     cell = "text-align:left;vertical-align:top;padding:4px 10px 4px 6px"
     disc = "display:inline-block;width:17px;line-height:17px;border-radius:50%;text-align:center"
     sign = f"{disc};background:{COLOURS[line.verdict]};color:#fff;font-size:11px;font-weight:bold"

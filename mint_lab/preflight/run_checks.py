@@ -1,25 +1,28 @@
-r"""Checks a loss function before it may train: pure torch, no model.
+r"""Checks of a loss function before it may train: pure torch, without a model.
 
-What is asked, in this order; each answer is one line, and a line that is not "ok" says what to change. Some lines are
-only there when there is something to say.
+The checks run in this order. Each gives one line, and a line that is not "ok" says what to change. Some lines are only
+there if there is something to say.
 
 ==================  ================================================================================================
-returns             a tuple (loss, metrics); where it raises, the line of the function's own source and the datum
-fields              what it reads is in the data
+fields              the data have what the loss reads
+returns             a tuple (loss, metrics); if the function raises, its source line and the datum
+inputs              log-probabilities and data are read, not written to, and ``backward`` is left to the trainer
 loss                a scalar, finite, float32, on the device of its inputs, with a gradient
 metrics             a dict of names to finite floats
-inputs              log-probabilities and data are read, not written to, and ``backward`` is left to the trainer
-gradient            finite, and it reaches every datum
+gradient            finite, and reaches every datum
 output              how much a call prints
-repeatable          the same value when called again (a warning otherwise: random, or stateful)
-memory              no tensor of a call is kept alive after it (a warning)
-weights             what stands at a position of weight 0 does not matter, nor how many there are (a warning)
-numerical gradient  central differences in double precision agree with autograd; kinks are known as such
-batch split         the value is the sum over its items, their mean, or coupled; none is wrong
-pairs               for a loss on pairs: chosen and rejected are taken in this order, in turn (a warning)
-large margins       for a loss on pairs: finite where one side is far behind, as in long completions (a warning)
+repeatable          the same value when called again (otherwise a warning: random, or stateful)
+memory              no tensor of a call stays alive after it (a warning)
+weights             positions of weight 0 do not matter, neither their values nor their number (a warning)
+numerical gradient  central differences in double precision agree with autograd; kinks are recognized as such
+batch split         the value is the sum over its datums or pairs, their mean, or coupled; none of these is wrong
+pairs               for a loss on pairs: chosen and rejected are used in this order, in turn (a warning)
+large margins       for a loss on pairs: finite if one side is far behind, as in long completions (a warning)
 time                a call returns
 ==================  ================================================================================================
+
+The checks "returns" to "gradient" are those of :mod:`mint_lab.usercode.result`, which a client and a run make in every
+step.
 """
 
 from __future__ import annotations
@@ -35,20 +38,31 @@ import torch
 
 from ..errors import ConfigError
 from ..losses import LOSSES
-from ..losses.spec import LossSpec, Reduction, Unit
+from ..losses.spec import REFERENCE, DataKind, LossSpec, Reduction, Unit
 from ..usercode.locate import own_line
-from ..usercode.nonfinite import first_operation, first_part
-from .checks import memory, numerical, repeatable, split, weights
-from .pair_checks import margins, order
-from .probe import FLOOD, TORRENT, Finding, OutOfTime, Subject, random_state, set_random_state, some
+from ..usercode.nonfinite import explain_nonfinite
+from ..usercode.result import NonfiniteLoss, ResultError, evaluate_loss, first_few, metric_number
+from .checks import check_memory, check_numerical_gradient, check_repeatable, check_weights, find_reduction
+from .pair_checks import check_large_margins, check_pair_order
+from .probe import MAX_LINES, WARN_LINES, CheckFailed, LossProbe, OutOfTime, leaves_of, random_state, set_random_state
 from .report import Line, Report
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["LIMIT", "Line", "Report", "check", "preflight", "random_logprobs"]
+__all__ = ["LIMIT_SECONDS", "Line", "Report", "check", "preflight", "random_logprobs"]
 
-LIMIT = 5.0  # seconds
+LIMIT_SECONDS = 5.0
+
+# How to fill a field that a loss reads and the data do not have.
+_FIELD_SOURCES = {
+    REFERENCE: "ml.data.with_reference(data, client) adds them; a run adds them by itself",
+    "logprobs": "add the log-probabilities that the sampler gave: to_datum(tokens, prompt_length, logprobs=...)",
+    "teacher_logprobs": "add the teacher's, for example from compute_logprobs of its sampling client: "
+    "to_datum(tokens, prompt_length, teacher_logprobs=...)",
+    "advantages": "add one for each token: to_datum(tokens, prompt_length, advantages=...)",
+    "weights": "to_datum(tokens, prompt_length) adds them: 0 on the prompt, 1 on the completion",
+}
 
 
 def preflight(
@@ -58,22 +72,22 @@ def preflight(
     *,
     seed: int = 0,
     client: Any = None,
-    limit: float = LIMIT,
+    limit: float = LIMIT_SECONDS,
 ) -> Report:
     """Check a loss function on ``data``.
 
     Args:
         fn: ``(data, logprobs_list) -> (loss, metrics)``; or a name of ``LOSSES`` or a ``LossSpec``, with its defaults.
-        data: a few datums, ordered as the loss expects; they are not changed.
-        logprobs_list: their log-probabilities, ``(N_i,)`` each; without them the client's, or else plausible ones.
-        seed: of those.
-        client: a training client, or a run that has one: its model gives the log-probabilities and its time is shown
-            beside the function's. Nothing of it is changed.
-        limit: seconds after which a call is broken off, and after which no further check is begun.
+        data: A few datums, ordered as the loss expects; they are not changed.
+        logprobs_list: Their log-probabilities, ``(N_i,)`` each; by default the client's, or else random ones.
+        seed: Seed of the random ones.
+        client: A training client, or a run that has one. Its model gives the log-probabilities, and its time is shown
+            beside the function's. It is not changed.
+        limit: Seconds after which a call is cancelled, and after which no further check begins.
 
     Raises:
-        ConfigError: no data or something else than datums, log-probabilities that do not fit them, no such loss, or a
-            limit that is no time.
+        ConfigError: If there are no data, an item is not a datum, the log-probabilities do not fit the data, the loss
+            is unknown, or the limit is not a time.
     """
     if isinstance(fn, str):
         fn = LOSSES[fn]
@@ -89,18 +103,22 @@ def preflight(
             )
     if not limit > 0:
         raise ConfigError(f"limit is {limit!r}, expected seconds above 0")
+    spec = getattr(fn, "spec", None)  # of a bound loss
+    missing = _missing_fields(spec, data) if isinstance(spec, LossSpec) and data else None
+    if missing is not None:
+        return Report((missing,))
     model_seconds = None
-    client = getattr(client, "client", client)  # a run's
+    client = getattr(client, "client", client)  # of a run
     if client is not None and data:
-        found, model_seconds = _from_model(client, data, limit)
-        logprobs_list = found if logprobs_list is None else logprobs_list
+        from_model, model_seconds = _from_model(client, data, limit)
+        logprobs_list = from_model if logprobs_list is None else logprobs_list
     if logprobs_list is None:
         logprobs_list = random_logprobs(data, seed)
     return check(fn, data, logprobs_list, limit=limit, model_seconds=model_seconds)
 
 
 def random_logprobs(data: Sequence[Datum], seed: int = 0) -> list[torch.Tensor]:
-    """Log-probabilities as a model might give them: minus a gamma of mean 1.5 nats, ``(N_i,)`` each, float32."""
+    """Return log-probabilities like a model's: minus a gamma variable of mean 1.5 nats, ``(N_i,)`` each, float32."""
     rng = np.random.default_rng(seed)
     return [torch.from_numpy(-rng.gamma(1.5, 1.0, d.model_input.length).astype(np.float32)) for d in data]
 
@@ -110,52 +128,68 @@ def check(
     data: Sequence[Datum],
     logprobs_list: Sequence[torch.Tensor],
     *,
-    limit: float = LIMIT,
+    limit: float = LIMIT_SECONDS,
     model_seconds: float | None = None,
 ) -> Report:
-    """Every check of this module on given log-probabilities. Raises as :func:`preflight`."""
-    _check_given(data, logprobs_list)
+    """Make every check on given log-probabilities. Raises as :func:`preflight`."""
+    _check_shapes(data, logprobs_list)
     lines: list[Line] = []
-    subject = Subject(fn, data, logprobs_list, limit)
+    probe = LossProbe(fn, data, logprobs_list, limit)
     state = random_state()
     reduction: Reduction | None = None
     unit: Unit = ""
     try:
-        _first_call(subject, lines)
-        if repeatable(subject, lines):
-            memory(subject, lines)
-            weights(subject, lines)
-            numerical(subject, lines)
-            reduction, size = split(subject, lines)
-            unit = "" if reduction == "coupled" else "pair" if size == 2 else "datum"
-            if order(subject, reduction, size, lines):
+        _check_result(probe, lines)
+        _check_output(probe, lines)
+        if check_repeatable(probe, lines):
+            check_memory(probe, lines)
+            check_weights(probe, lines)
+            check_numerical_gradient(probe, lines)
+            reduction, candidate = find_reduction(probe, lines)
+            unit = candidate if reduction != "coupled" else ""
+            if check_pair_order(probe, reduction, candidate, lines):
                 unit = "pair"
-                margins(subject, lines)
-    except Finding as finding:
-        lines.append(finding.line)
+                check_large_margins(probe, lines)
+    except CheckFailed as failure:
+        lines.append(failure.line)
     except OutOfTime:
         fix = "give it less data, or more time with preflight(..., limit=seconds)"
-        lines.append(Line("time", "warn", f"more than {limit:g} s are over, so the rest was not asked", fix))
+        lines.append(Line("time", "warn", f"the {limit:g} s are over, so the remaining checks were skipped", fix))
     except Exception as error:
-        # It returned at first: on these other values, or parts of the batch, it does not.
-        lines.append(subject.raised(error, "when called again: ").line)
+        # The function returned at first, but raises for other values or for a part of the batch.
+        lines.append(probe.raised(error, "when called again: ").line)
     finally:
         set_random_state(state)
-    printed = subject.first.kept if subject.first is not None else ""
-    return Report(tuple(lines), reduction, unit, printed, median(subject.times), model_seconds)
+    printed = probe.printed.kept if probe.printed is not None else ""
+    return Report(tuple(lines), reduction, unit, printed, median(probe.seconds), model_seconds)
 
 
-def _check_given(data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) -> None:
+def _check_shapes(data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) -> None:
     if not data:
         raise ConfigError("preflight needs data: at least one datum, or one pair for a loss on pairs")
     lengths = [datum.model_input.length for datum in data]
-    found = [tuple(lp.shape) for lp in logprobs_list]
-    if found != [(n,) for n in lengths]:
-        raise ConfigError(f"log-probabilities of shapes {found}, expected {[(n,) for n in lengths]} as the data")
+    shapes = [tuple(lp.shape) for lp in logprobs_list]
+    if shapes != [(n,) for n in lengths]:
+        raise ConfigError(f"log-probabilities of shapes {shapes}, expected {[(n,) for n in lengths]} as the data")
+
+
+def _missing_fields(spec: LossSpec, data: Sequence[Datum]) -> Line | None:
+    """Return the line about fields that the loss reads and not all datums have; None if there are none."""
+    common = frozenset.intersection(*(frozenset(datum.loss_fn_inputs) for datum in data))
+    reason = spec.unfit(DataKind(common))
+    if reason is None:
+        return None
+    missing = [name for name in spec.inputs if name not in common]
+    lacking = [index for index, datum in enumerate(data) if not set(missing) <= set(datum.loss_fn_inputs)]
+    if len(lacking) < len(data):
+        reason += f" at datum {first_few(lacking)} of {len(data)}"
+    default = "add to every datum what the loss reads: to_datum(tokens, prompt_length, NAME=...)"
+    fix = "; ".join(f"{name}: {_FIELD_SOURCES.get(name, default)}" for name in missing)
+    return Line("fields", "fail", f"{spec.name} {reason}", fix)
 
 
 def _from_model(client: Any, data: Sequence[Datum], limit: float) -> tuple[list[torch.Tensor] | None, float | None]:
-    """Log-probabilities and the seconds that they took; neither where the model is busy for longer than ``limit``."""
+    """Return the model's log-probabilities and its seconds; None for both if it is busy for longer than ``limit``."""
     plain = [
         type(d)(
             model_input=d.model_input, loss_fn_inputs={k: d.loss_fn_inputs[k] for k in ("target_tokens", "weights")}
@@ -173,128 +207,78 @@ def _from_model(client: Any, data: Sequence[Datum], limit: float) -> tuple[list[
     return [piece["logprobs"].to_torch() for piece in output.loss_fn_outputs], seconds
 
 
-def _first_call(subject: Subject, lines: list[Line]) -> None:
+def _check_result(probe: LossProbe, lines: list[Line]) -> None:
+    """Call the function once and check what it returned and did, as a client and a run do."""
+
+    def on_pass(check: str, value: Any) -> None:
+        if check == "returns":
+            lines.append(Line("returns", "ok", "a loss and metrics"))
+        elif check == "loss":
+            lines.append(_loss_line(value))
+        elif check == "metrics":
+            lines.append(_metrics_line(value))
+        elif check == "gradient":
+            lines.append(_gradient_line(value))
+
     try:
-        result, leaves = subject.call(subject.logprobs)
-    except (Finding, OutOfTime):
+        with torch.enable_grad():
+            evaluate_loss(probe.run, probe.data, leaves_of(probe.logprobs), on_pass=on_pass)
+    except (CheckFailed, OutOfTime):
         raise
+    except NonfiniteLoss as fault:
+        raise _nonfinite_failure(probe, fault) from None
+    except ResultError as fault:
+        raise CheckFailed(fault.check, fault.found, fault.fix) from None
     except Exception as error:
-        raise subject.raised(error) from error
-    if not isinstance(result, tuple) or len(result) != 2:
-        found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
-        raise Finding("returns", f"the function returned {found}", "return loss, metrics")
-    loss, metrics = result
-    lines.append(Line("returns", "ok", "a loss and metrics"))
-    lines.append(_loss_line(subject, loss))
-    lines.append(_metrics_line(metrics))
-    _inputs(subject, leaves)
-    _gradient(loss, leaves, lines)
-    printed = subject.first.lines if subject.first is not None else 0
-    if printed > TORRENT:
-        raise Finding(
-            "output", f"{printed:,} lines printed in one call", "print less: that takes longer than the model"
-        )
-    if printed > FLOOD:
+        raise probe.raised(error) from error
+
+
+def _nonfinite_failure(probe: LossProbe, fault: NonfiniteLoss) -> CheckFailed:
+    explained, operation = explain_nonfinite(fault, probe.fn, probe.data, probe.logprobs)
+    frame = None if operation is None else own_line(probe.fn, operation)
+    fix = explained.fix
+    if frame is not None:
+        fix = f"{operation}, at line {frame.lineno}: {frame.line}; {fault.fix}"
+    return CheckFailed(explained.check, explained.found, fix)
+
+
+def _check_output(probe: LossProbe, lines: list[Line]) -> None:
+    count = probe.printed.lines if probe.printed is not None else 0
+    text = f"{count:,} {'line' if count == 1 else 'lines'} printed in one call"
+    if count > MAX_LINES:
+        raise CheckFailed("output", text, "print less: that takes longer than the model")
+    if count > WARN_LINES:
         fix = "print less; a run shows the first lines of each call and drops the rest"
-        lines.append(Line("output", "warn", f"{printed:,} lines printed in one call", fix))
-    elif printed:
-        lines.append(Line("output", "info", f"{printed} {'line' if printed == 1 else 'lines'} printed in one call"))
+        lines.append(Line("output", "warn", text, fix))
+    elif count:
+        lines.append(Line("output", "info", text))
 
 
-def _loss_line(subject: Subject, loss: Any) -> Line:
-    if not isinstance(loss, torch.Tensor):
-        raise Finding("loss", f"a {type(loss).__name__}", "return the tensor itself, without float() or .item()")
-    if loss.dim() != 0:
-        raise Finding("loss", f"has shape {tuple(loss.shape)}", "reduce it to a scalar with .sum() or .mean()")
-    if not loss.is_floating_point():
-        raise Finding("loss", f"is of type {loss.dtype}", "compute it from logprobs_list, which are floating point")
-    device = subject.logprobs[0].device
-    if loss.device != device:
-        fix = "make new tensors with device=logprobs_list[0].device"
-        raise Finding("loss", f"is on {loss.device}, logprobs_list on {device}", fix)
+def _loss_line(loss: torch.Tensor) -> Line:
     value = float(loss.detach())
-    if not math.isfinite(value):
-        part = first_part(subject.fn, subject.data, subject.logprobs, value)
-        cause = first_operation(subject.fn, subject.data, subject.logprobs)
-        frame = None if cause is None else own_line(subject.fn, cause)
-        fix = "look for log(0), exp of something large, or a division by 0"
-        if frame is not None:
-            fix = f"{cause}, at line {frame.lineno}: {frame.line}; {fix}"
-        raise Finding("loss", f"is {value:g}" + ("" if part is None else f": {part}"), fix)
-    if not loss.requires_grad:
-        raise Finding(
-            "loss", "has no gradient", "compute it from logprobs_list without detach(), .item(), .data or no_grad"
-        )
     if loss.dtype != torch.float32:
         fix = "logprobs_list are float32; look for .double(), .half(), or a numpy number in the sum"
         return Line("loss", "warn", f"is {loss.dtype}, {value:.4g}", fix)
     return Line("loss", "ok", f"a finite scalar, {value:.4g}")
 
 
-def _metrics_line(metrics: Any) -> Line:
-    if not isinstance(metrics, dict):
-        raise Finding("metrics", f"a {type(metrics).__name__}", "return a dict of names to floats, {} for none")
-    odd: Line | None = None
+def _metrics_line(metrics: dict[str, Any]) -> Line:
+    """Return the line about metrics that passed the check: the last one that is not finite, or the first odd type."""
+    warning: Line | None = None
     for name, value in metrics.items():
-        if not isinstance(name, str):
-            raise Finding("metrics", f"the name {name!r} is a {type(name).__name__}", "use text as names")
         if not isinstance(value, float):
             fix = "write float(x), or float(x.detach()) for a tensor"
-            try:
-                value = float(value.detach() if isinstance(value, torch.Tensor) else value)  # noqa: PLW2901
-            except (TypeError, ValueError, RuntimeError):
-                raise Finding("metrics", f"{name!r} is a {type(metrics[name]).__name__}", fix) from None
-            odd = odd or Line("metrics", "warn", f"{name!r} is a {type(metrics[name]).__name__}", fix)
-        if not math.isfinite(value):
+            warning = warning or Line("metrics", "warn", f"{name!r} is a {type(value).__name__}", fix)
+        number = metric_number(value)
+        if not math.isfinite(number):
             fix = "charts leave it out; look for a mean of nothing or a division by 0"
-            odd = Line("metrics", "warn", f"{name!r} is {value:g}", fix)
-    return odd or Line("metrics", "ok", ", ".join(metrics) or "none")
+            warning = Line("metrics", "warn", f"{name!r} is {number:g}", fix)
+    return warning or Line("metrics", "ok", ", ".join(metrics) or "none")
 
 
-def _inputs(subject: Subject, leaves: list[torch.Tensor]) -> None:
-    if any(leaf.grad is not None for leaf in leaves):
-        raise Finding(
-            "inputs", "the function called backward() itself", "return the loss; the trainer differentiates it"
-        )
-    for index, (leaf, before) in enumerate(zip(leaves, subject.logprobs, strict=True)):
-        if not torch.equal(leaf.detach(), before):
-            fix = "work on a copy: logprobs_list[i].clone()"
-            raise Finding("inputs", f"logprobs_list[{index}] was changed in place", fix)
-    for index, (datum, before) in enumerate(zip(subject.data, subject.given, strict=True)):
-        now, then = datum.loss_fn_inputs, before.loss_fn_inputs
-        changed = sorted(set(now) ^ set(then)) or [k for k in then if not _same(now[k], then[k])]
-        if changed:
-            fix = "work on a copy: .to_torch() shares the datum's memory, .to_torch().clone() does not"
-            raise Finding("inputs", f'data[{index}].loss_fn_inputs["{changed[0]}"] was changed', fix)
-
-
-def _same(a: Any, b: Any) -> bool:
-    a, b = a.to_numpy(), b.to_numpy()
-    return a.shape == b.shape and np.array_equal(a, b, equal_nan=True)
-
-
-def _gradient(loss: torch.Tensor, leaves: list[torch.Tensor], lines: list[Line]) -> None:
-    try:
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    except RuntimeError as error:
-        raise Finding("gradient", f"autograd says: {str(error).splitlines()[0]}", "look for edits in place") from None
-    missing = [i for i, g in enumerate(found) if g is None]
-    if missing:
-        raise Finding(
-            "gradient",
-            f"none reaches datum {some(missing)} of {len(found)}",
-            "use every logprobs_list[i] in the loss; look for an index that skips some, for .item() and detach()",
-        )
-    bad = [i for i, g in enumerate(found) if g is not None and not bool(torch.isfinite(g).all())]
-    if bad:
-        raise Finding(
-            "gradient",
-            f"nan or inf at datum {some(bad)}",
-            "look for log(0), sqrt(0), 0/0 or exp of something large; torch.where does not stop a nan gradient",
-        )
-    silent = [i for i, g in enumerate(found) if g is not None and not bool(g.any())]
-    if silent:
+def _gradient_line(gradient: Sequence[torch.Tensor]) -> Line:
+    zero = [index for index, piece in enumerate(gradient) if len(piece) and not bool(piece.any())]
+    if zero:
         fix = "is that meant? Clamps, relu and rounding give no gradient where they are flat"
-        lines.append(Line("gradient", "warn", f"exactly 0 at datum {some(silent)} of {len(found)}", fix))
-    else:
-        lines.append(Line("gradient", "ok", f"finite, reaches every datum ({len(found)})"))
+        return Line("gradient", "warn", f"exactly 0 at datum {first_few(zero)} of {len(gradient)}", fix)
+    return Line("gradient", "ok", f"finite, reaches every datum ({len(gradient)})")

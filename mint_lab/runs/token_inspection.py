@@ -49,12 +49,12 @@ class HeldOutTokens:
 
 
 def held_out_tokens(
-    trainer: GuardedTrainer, plan: StepPlan, step: int, asked: Callable[[], bool] = lambda: False
+    trainer: GuardedTrainer, plan: StepPlan, step: int, cancel_requested: Callable[[], bool] = lambda: False
 ) -> HeldOutTokens:
     """Look at ``ITEMS`` items. Weights, optimizer and gradient of the client stay as they are.
 
     A loss that fails on them costs the gradients and nothing else: a run goes on or fails by its own steps. So does one
-    that does not return, which is broken off once ``asked()`` is true.
+    that does not return, which is cancelled once ``cancel_requested()`` is true.
 
     Raises:
         DataError: nothing is held out, or no rollout has been drawn yet.
@@ -64,7 +64,7 @@ def held_out_tokens(
     # What the data do not hold in pairs is shown one by one, whatever the loss pairs.
     pairs = (plan.loss.unit == "pair" or None) if shown.unit == 2 else False
     try:
-        found = token_gradients(trainer.client, shown.data, plan.loss, plan.config, asked=asked)
+        found = token_gradients(trainer.client, shown.data, plan.loss, plan.config, cancel_requested=cancel_requested)
         data, logprobs, gradients = found.data, found.logprobs, found.gradients
     except Exception:
         data, logprobs, gradients = shown.data, token_logprobs(trainer.client, shown.data), None
@@ -80,7 +80,7 @@ def ask(loop: Loop, trainer: GuardedTrainer | None) -> Future[HeldOutTokens]:
     if trainer is None:
         raise RunError("there are no log-probabilities yet: the run has not started")
 
-    def asked() -> bool:
-        return trainer.asked() or loop.status == "stopped"
+    def cancel_requested() -> bool:
+        return trainer.cancel_requested() or loop.status == "stopped"
 
-    return loop.call(lambda: held_out_tokens(trainer, loop.plan, len(loop.records), asked))
+    return loop.call(lambda: held_out_tokens(trainer, loop.plan, len(loop.records), cancel_requested))

@@ -1,1 +1,1 @@
-"""Running functions that a person wrote: cancel them, capture their output, locate the failing line, check the result."""
+"""Run user-written functions: cancel them, capture their output, locate the failing line, check the result."""

@@ -1,12 +1,13 @@
-"""Calls a loss that a person wrote, so that it can always be broken off, and so that nothing else ever is.
+"""Run a user-written function on a worker thread, so that it can be cancelled and nothing else can.
 
-The function runs on a thread of its own, while the caller waits. To break it off, an exception is raised in that thread
-(``PyThreadState_SetAsyncExc``), again and again until it takes. That thread does nothing but call the function, so the
-exception cannot reach the trainer, wherever it strikes: no weight is half updated. Code in C (``time.sleep(1e9)``)
-notices nothing until it returns; then the thread is left behind, and the caller goes on without it.
+Losses and rewards run here, and so does the search for the cause of a loss that is not finite. :func:`call_guarded`
+blocks the caller while the worker runs. To cancel, it raises an exception in the worker thread with
+``PyThreadState_SetAsyncExc``, and repeats until the worker exits. Trainer code never runs on the worker, so a cancel
+cannot leave weights half updated. C code (``time.sleep(1e9)``) does not see the exception until it returns: after
+``CANCEL_TIMEOUT_SECONDS`` the caller abandons the worker and continues without it.
 
-A function that asks a model for something (reference log-probabilities, say) is served by the thread that waits for it:
-all work on a model stays where it was.
+If the function asks a model for something (reference log-probabilities, for example), :func:`hand_back` passes that job
+to the thread that waits for the function, so all model work stays on that thread.
 """
 
 from __future__ import annotations
@@ -26,54 +27,55 @@ from typing import Any
 import torch
 
 from ..errors import LossError
-from .output import Printed, watching
+from .output import Printed, capture_output
 
-__all__ = ["LossInterrupted", "call_guarded", "hand_back"]
+__all__ = ["LossCancelled", "call_guarded", "hand_back"]
 
-SLICE = 0.05  # seconds between two looks whether to give up
-INSISTING = 1.0  # seconds that a function has to take notice, before it is left behind
-AGAIN = 0.02  # seconds until it is told again
+CANCEL_POLL_SECONDS = 0.05  # between two calls of should_cancel
+CANCEL_TIMEOUT_SECONDS = 1.0  # from the first exception in a worker until the worker is abandoned
+CANCEL_RETRY_SECONDS = 0.02  # between two exceptions in a worker that is being cancelled
+ABANDONED_RETRY_SECONDS = 0.1  # between two exceptions in an abandoned worker
 
 
-class LossInterrupted(LossError):
-    """A loss function was broken off before it returned.
+class LossCancelled(LossError):
+    """A user-written function was cancelled before it returned.
 
     Attributes:
-        stuck: it did not take notice, and its thread was left behind.
-        seconds: how long it had run.
+        abandoned: The function did not exit, and its thread was abandoned.
+        seconds: How long the function had run.
     """
 
-    def __init__(self, message: str, *, stuck: bool = False, seconds: float = 0.0) -> None:
+    def __init__(self, message: str, *, abandoned: bool = False, seconds: float = 0.0) -> None:
         super().__init__(message)
-        self.stuck = stuck
+        self.abandoned = abandoned
         self.seconds = seconds
 
 
-class _BreakOff(BaseException):
-    """Raised inside the function. No ``Exception``, so that ``except Exception`` in it does not hold it up."""
+class _Cancel(BaseException):
+    """Raised inside the function. Not an ``Exception``, so that ``except Exception`` there does not swallow it."""
 
 
-class _News:
-    """Jobs that the caller does while it waits, and at the end None.
+class _CallbackQueue:
+    """Jobs that the waiting caller runs, and None after the last one.
 
-    No ``queue.SimpleQueue``: where its ``get(timeout)`` runs out before it begins to wait, Python 3.11 waits for ever.
-    Every step is a single call into C, so that a function that is broken off in one leaves nothing half done.
+    It replaces ``queue.SimpleQueue``, whose ``get(timeout)`` in Python 3.11 waits forever if the timeout expires before
+    the wait begins. Each step is one call into C, so a worker that is cancelled inside a step leaves the queue intact.
     """
 
     def __init__(self) -> None:
         self._items: collections.deque[Callable[[], None] | None] = collections.deque()
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._signal = threading.Lock()  # released: an item was added since the last wait
+        self._signal.acquire()
 
     def put(self, item: Callable[[], None] | None) -> None:
         self._items.append(item)
-        with contextlib.suppress(RuntimeError):  # it has rung already
-            self._bell.release()
+        with contextlib.suppress(RuntimeError):  # the signal is already set
+            self._signal.release()
 
     def get(self, timeout: float) -> Callable[[], None] | None:
-        """The next item; raises ``queue.Empty`` after ``timeout`` seconds, or sooner."""
+        """Return the next item; raise ``queue.Empty`` after ``timeout`` seconds, or earlier."""
         if not self._items:
-            self._bell.acquire(timeout=timeout)
+            self._signal.acquire(timeout=timeout)
         try:
             return self._items.popleft()
         except IndexError:
@@ -81,111 +83,115 @@ class _News:
 
 
 class _Call:
-    """One call: what to do, and what came of it."""
+    """One call: the job, its callback queue, and its result or its error."""
 
     def __init__(self, job: Callable[[], Any]) -> None:
         self.job = job
-        self.waiting = threading.current_thread()
-        self.grad = torch.is_grad_enabled()
-        # A copied context: what the function prints or warns of belongs to the cell that asked for it.
+        self.caller = threading.current_thread()
+        self.grad_enabled = torch.is_grad_enabled()
+        # A copied context: output and warnings of the function belong to the cell that started the call.
         self.context = contextvars.copy_context()
-        self.news = _News()
+        self.callbacks = _CallbackQueue()
         self.result: Any = None
         self.error: BaseException | None = None
-        self.over = False
+        self.closed = False  # the caller has stopped waiting
 
-    def make(self) -> None:
+    def run(self) -> None:
         try:
-            with torch.set_grad_enabled(self.grad):
+            with torch.set_grad_enabled(self.grad_enabled):  # the grad mode is per thread
                 self.result = self.job()
         except BaseException as error:
             self.error = error
 
 
-class _Helper(threading.Thread):
-    """Makes calls, one after another, until it has been told to break one off."""
+class _Worker(threading.Thread):
+    """Runs one call after another, until one of them is cancelled."""
 
     def __init__(self) -> None:
         super().__init__(name="mint_lab loss", daemon=True)
         self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self.call: _Call | None = None
-        self.spent = False
-        self._over = False
-        self._telling = threading.Lock()
+        self.retired = False
+        self._exiting = False
+        self._exit_lock = threading.Lock()
 
     def run(self) -> None:
-        # It may also strike just after the function has returned.
-        with contextlib.suppress(_BreakOff):
-            while not self.spent:
+        # The exception can also arrive just after the function has returned.
+        with contextlib.suppress(_Cancel):
+            while not self.retired:
                 self.call = call = self.calls.get()
                 if call is None:
                     break
-                call.context.run(call.make)
-                news, self.call = call.news, None
-                del call  # the next one may be long in coming: hold on to nothing
-                news.put(None)
-                del news
-        while not self._over:
-            with contextlib.suppress(_BreakOff), self._telling:
-                self._over = True
-        _strike()  # in place of what is under way and has not struck yet
+                call.context.run(call.run)
+                callbacks, self.call = call.callbacks, None
+                del call  # the next call may come much later: do not keep this one's tensors alive
+                callbacks.put(None)
+                del callbacks
+        while not self._exiting:
+            with contextlib.suppress(_Cancel), self._exit_lock:
+                self._exiting = True
+        _absorb_pending_cancel()
 
-    def tell(self) -> None:
-        """Raise :class:`_BreakOff` in this thread, unless it is about to end."""
-        if self._telling.acquire(timeout=AGAIN):
-            if not self._over:
-                _raise_in(self, ctypes.py_object(_BreakOff))
-            self._telling.release()
-
-
-def _raise_in(thread: threading.Thread, kind: Any) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), kind)
+    def cancel(self) -> None:
+        """Raise :class:`_Cancel` in this thread, unless the thread is about to end."""
+        if self._exit_lock.acquire(timeout=CANCEL_RETRY_SECONDS):
+            if not self._exiting:
+                _raise_in(self, ctypes.py_object(_Cancel))
+            self._exit_lock.release()
 
 
-def _strike() -> None:
-    """Raise :class:`_BreakOff` in this very thread, and wait until it strikes.
+def _raise_in(thread: threading.Thread, exception: Any) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), exception)
 
-    The interpreter has one flag for such exceptions in all threads, and lowers it when one strikes, not when one is
-    taken back or its thread ends. While it is up, Python 3.11 cannot trace a function: a debugger would hang.
+
+def _absorb_pending_cancel() -> None:
+    """Raise :class:`_Cancel` in the current thread and wait until it arrives, in place of one that is still pending.
+
+    The interpreter has one flag for such exceptions in all threads. The flag is cleared when an exception arrives, but
+    not when one is withdrawn or its thread ends. While the flag is set, Python 3.11 cannot trace a function, and a
+    debugger would hang.
     """
-    with contextlib.suppress(_BreakOff):
-        _raise_in(threading.current_thread(), ctypes.py_object(_BreakOff))
+    with contextlib.suppress(_Cancel):
+        _raise_in(threading.current_thread(), ctypes.py_object(_Cancel))
         while True:
             pass
 
 
-_idle: list[_Helper] = []
+_idle: list[_Worker] = []
 
 
 def call_guarded(
     fn: Callable[..., Any],
     args: Sequence[Any],
     *,
-    give_up: Callable[[float], bool],
+    should_cancel: Callable[[float], bool],
     printed: Printed | None = None,
 ) -> Any:
-    """``fn(*args)``, on a thread of its own; what it raises is raised here.
+    """Call ``fn(*args)`` on a worker thread and return its result; an ``Exception`` of ``fn`` is raised here.
 
     Args:
-        give_up: asked every few hundredths of a second, with the seconds since the call began: break it off?
-        printed: takes what the function prints; None lets it print.
+        fn: The function.
+        args: Its positional arguments.
+        should_cancel: Called every ``CANCEL_POLL_SECONDS`` with the seconds since the start of the call; True cancels.
+        printed: Receives what the function prints; None leaves the output alone.
 
     Raises:
-        LossInterrupted: it was broken off, at the place that the traceback of its cause shows.
-        LossError: it raised ``SystemExit``, ``KeyboardInterrupt`` or the like, which would mean something else here.
+        LossCancelled: If the call was cancelled. The traceback of its cause shows where the function was.
+        LossError: If the function raised ``SystemExit``, ``KeyboardInterrupt`` or another exception that is not an
+            ``Exception``; raised here, it would end or interrupt something else.
     """
     call = _Call(lambda: fn(*args))
-    helper = _take_helper()
+    worker = _take_worker()
     try:
-        with contextlib.nullcontext() if printed is None else watching(call.context, printed):
-            helper.calls.put(call)
-            seconds = _wait(call, give_up)
-    except BaseException:  # Ctrl+C in the thread that waits, or a failed job of a model
-        _break_off(helper, call)
+        with contextlib.nullcontext() if printed is None else capture_output(call.context, printed):
+            worker.calls.put(call)
+            seconds = _wait(call, should_cancel)
+    except BaseException:  # Ctrl+C in the waiting thread, or a callback that failed
+        _cancel(worker, call)
         raise
     if seconds is not None:
-        raise _interrupted(helper, call, seconds)
-    _idle.append(helper)
+        raise _cancelled(worker, call, seconds)
+    _idle.append(worker)
     if call.error is not None and not isinstance(call.error, Exception):
         raise LossError(f"the function raised {type(call.error).__name__}; raise an Exception instead") from call.error
     if call.error is not None:
@@ -194,92 +200,94 @@ def call_guarded(
 
 
 def hand_back(thread: threading.Thread, job: Callable[[], None]) -> bool:
-    """From inside a guarded function: have ``job`` done by ``thread``, if that is what waits for this function."""
-    helper = threading.current_thread()
-    call = helper.call if isinstance(helper, _Helper) else None
-    if call is None or call.over or call.waiting is not thread:
+    """Pass ``job`` from inside a guarded function to ``thread``; False if ``thread`` is not waiting for it."""
+    worker = threading.current_thread()
+    call = worker.call if isinstance(worker, _Worker) else None
+    if call is None or call.closed or call.caller is not thread:
         return False
-    call.news.put(job)
+    call.callbacks.put(job)
     return True
 
 
-def _take_helper() -> _Helper:
+def _take_worker() -> _Worker:
     try:
         return _idle.pop()
     except IndexError:
-        helper = _Helper()
-        helper.start()
-        return helper
+        worker = _Worker()
+        worker.start()
+        return worker
 
 
-def _wait(call: _Call, give_up: Callable[[float], bool]) -> float | None:
-    """Until the call has returned (None), or it is time to give up: then the seconds it has taken."""
-    began = asked = time.perf_counter()
+def _wait(call: _Call, should_cancel: Callable[[float], bool]) -> float | None:
+    """Wait until the call has returned (None) or is to be cancelled (the seconds it has run), and run its callbacks."""
+    start = last_poll = time.perf_counter()
     while True:
         with contextlib.suppress(queue.Empty):
-            job = call.news.get(timeout=SLICE)
+            job = call.callbacks.get(timeout=CANCEL_POLL_SECONDS)
             if job is None:
                 return None
             job()
+        # Also after a callback: a function that asks the model without end can be cancelled too.
         now = time.perf_counter()
-        if now - asked >= SLICE:
-            asked = now
-            if give_up(now - began):
-                return now - began
+        if now - last_poll >= CANCEL_POLL_SECONDS:
+            last_poll = now
+            if should_cancel(now - start):
+                return now - start
 
 
-def _interrupted(helper: _Helper, call: _Call, seconds: float) -> LossInterrupted:
-    place = TimeoutError("it did not return").with_traceback(_traceback_of(helper))
-    if _break_off(helper, call):
-        error = LossInterrupted("it was broken off", seconds=seconds)
+def _cancelled(worker: _Worker, call: _Call, seconds: float) -> LossCancelled:
+    """Cancel the call and return the error to raise; the traceback of its cause is where the function was."""
+    place = TimeoutError("it did not return").with_traceback(_traceback_of(worker))
+    if _cancel(worker, call):
+        error = LossCancelled("it was cancelled", seconds=seconds)
     else:
-        # What waits for the thread that is left behind goes up again when that wakes.
-        threading.Thread(target=_strike, daemon=True).start()
-        error = LossInterrupted(
-            "it was left behind, because code in C (time.sleep, a long tensor operation) cannot be broken off, nor can "
-            "what catches every exception: its thread ends when that returns, or with the kernel",
-            stuck=True,
+        # The abandoned worker's exception stays pending; the interpreter's flag for it is set again when it wakes up.
+        threading.Thread(target=_absorb_pending_cancel, daemon=True).start()
+        error = LossCancelled(
+            "it was abandoned, because code in C (time.sleep, a long tensor operation) cannot be cancelled, nor can "
+            "code that catches every exception: its thread ends when that returns, or with the kernel",
+            abandoned=True,
             seconds=seconds,
         )
     error.__cause__ = place
     return error
 
 
-def _break_off(helper: _Helper, call: _Call) -> bool:
-    """Raise :class:`_BreakOff` in the helper's thread until that ends; False when it takes no notice."""
-    helper.spent = True
-    helper.calls.put(None)  # it may have returned just now, and wait for the next call
-    end = time.perf_counter() + INSISTING
-    while helper.is_alive() and time.perf_counter() < end:
-        helper.tell()
-        # It may be waiting for something of the model: a thread that waits for a lock takes no notice.
+def _cancel(worker: _Worker, call: _Call) -> bool:
+    """Raise :class:`_Cancel` in the worker until it exits; return False if it does not, and has been abandoned."""
+    worker.retired = True
+    worker.calls.put(None)  # the function may just have returned, and the worker may be waiting for the next call
+    end = time.perf_counter() + CANCEL_TIMEOUT_SECONDS
+    while worker.is_alive() and time.perf_counter() < end:
+        worker.cancel()
+        # The function may be waiting for the model: a thread that waits for a lock does not see the exception.
         try:
-            job = call.news.get(timeout=AGAIN)
+            job = call.callbacks.get(timeout=CANCEL_RETRY_SECONDS)
         except queue.Empty:
             continue
         if job is None:
-            helper.join(AGAIN)
+            worker.join(CANCEL_RETRY_SECONDS)
         else:
             job()
-    call.over = True
-    if helper.is_alive():
-        threading.Thread(target=_insist, args=(helper,), name="mint_lab loss left behind", daemon=True).start()
+    call.closed = True
+    if worker.is_alive():
+        threading.Thread(target=_keep_cancelling, args=(worker,), name="mint_lab loss abandoned", daemon=True).start()
         return False
     return True
 
 
-def _insist(helper: _Helper) -> None:
-    """A loop that swallows the exception now may not do so at another place in it."""
-    while helper.is_alive():
-        helper.tell()
-        helper.join(INSISTING / 10)
+def _keep_cancelling(worker: _Worker) -> None:
+    """Cancel an abandoned worker again and again: a loop that swallows the exception may not do so everywhere."""
+    while worker.is_alive():
+        worker.cancel()
+        worker.join(ABANDONED_RETRY_SECONDS)
 
 
-def _traceback_of(helper: _Helper) -> TracebackType | None:
-    """Where a thread stands now, as a traceback."""
-    frame = sys._current_frames().get(helper.ident or 0)  # pyright: ignore[reportPrivateUsage]
-    found: TracebackType | None = None
+def _traceback_of(worker: _Worker) -> TracebackType | None:
+    """Return the worker's current stack as a traceback."""
+    frame = sys._current_frames().get(worker.ident or 0)  # pyright: ignore[reportPrivateUsage]
+    trace: TracebackType | None = None
     while frame is not None:
-        found = TracebackType(found, frame, frame.f_lasti, frame.f_lineno)
+        trace = TracebackType(trace, frame, frame.f_lasti, frame.f_lineno)
         frame = frame.f_back
-    return found
+    return trace

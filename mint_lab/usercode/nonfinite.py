@@ -1,7 +1,7 @@
-"""Why the value of a loss is not finite: which part of the batch, and which line of the function.
+"""Explain why a loss is not finite: which part of the batch causes it, and which line of the function.
 
-The part is the first datum, or pair, whose own loss is not finite in a way that explains the whole. The line is found
-by calling the function once more while every operation's result is looked at.
+The part is the first datum, or pair, whose own loss is not finite in a way that explains the batch's loss. The line is
+found by calling the function again while the result of every torch operation is checked.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .guarded_call import call_guarded
-from .locate import code_of, span
+from .locate import code_of, logprob_range
 from .output import Printed
+from .result import NonfiniteLoss
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["Part", "first_operation", "first_part"]
+__all__ = ["Part", "explain_nonfinite", "first_operation", "first_part"]
 
-PARTS = 256  # of a batch that are tried at most
-SEARCH = 1.0  # seconds to look for the part at fault, and for the operation
+MAX_PARTS = 256  # of a batch that are tried
+SEARCH_SECONDS = 1.0  # for the part, and again for the operation
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Part:
     """A datum, or a pair, whose own loss is not finite.
 
     Attributes:
-        index: of its (first) datum; ``size`` is 1 or 2.
-        value: its loss.
-        logprobs: lowest and highest, in words.
+        index: Index of the datum, or of the first one of the pair.
+        size: Number of datums: 1 or 2.
+        value: The loss of the part.
+        logprobs: The lowest and the highest log-probability, as text.
     """
 
     index: int
@@ -52,34 +54,62 @@ class Part:
         return f"{who} {self.value:g} ({self.logprobs})"
 
 
+def explain_nonfinite(
+    fault: NonfiniteLoss, fn: Callable[..., Any], data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]
+) -> tuple[NonfiniteLoss, FloatingPointError | None]:
+    """Return ``fault`` with the part of the batch that causes it, and the operation, if a search finds them.
+
+    Args:
+        fault: What :func:`~mint_lab.usercode.result.evaluate_loss` raised.
+        fn: The loss, ``(data, logprobs_list) -> (loss, metrics)``; it is called again.
+        data: The datums of the batch.
+        logprobs_list: Their log-probabilities, ``(N_i,)`` each.
+    """
+    part = first_part(fn, data, logprobs_list, fault.value)
+    found = f"{fault.found}: {part}"
+    if part is None:
+        values = logprob_range(torch.cat(list(logprobs_list)))
+        found = f"{fault.found}, with {values}; no datum or pair alone gives that"
+    operation = first_operation(fn, data, logprobs_list)
+    fix = fault.fix if operation is None else f"{operation}; {fault.fix}"
+    return NonfiniteLoss(fault.value, found, fix, index=None if part is None else part.index), operation
+
+
 def first_part(
     fn: Callable[..., Any], data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor], whole: float
 ) -> Part | None:
-    """The first part of the batch whose own loss explains that of the ``whole``.
-
-    None where there is none, or where the search takes too long.
+    """Return the first part of the batch whose own loss explains the loss of the batch.
 
     Args:
-        fn: ``(data, logprobs_list) -> (loss, metrics)``; what it raises on a part says that this is no part.
-        whole: inf is explained by the same inf, nan by nan or else by inf (inf - inf, 0 * inf).
+        fn: ``(data, logprobs_list) -> (loss, metrics)``. If it raises on a part, parts of that size are not valid.
+        data: The datums of the batch.
+        logprobs_list: Their log-probabilities, ``(N_i,)`` each.
+        whole: Loss of the batch. The same infinity explains an infinity. A nan explains nan; so does an infinity if
+            there is no nan (inf - inf, 0 * inf).
+
+    Returns:
+        None if no part explains the loss, or if the search takes more than ``SEARCH_SECONDS``.
     """
-    return _quietly(_search, fn, list(data), list(logprobs_list), whole)
+    return _search(_find_part, fn, list(data), list(logprobs_list), whole)
 
 
 def first_operation(
     fn: Callable[..., Any], data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]
 ) -> FloatingPointError | None:
-    """The operation that made the loss not finite, as an error raised at its line of the function's own file.
+    """Return the operation that made the loss not finite, as an error raised at its line of the function's own file.
 
-    That is the first one on the way to the loss with a result that is not finite from numbers that are. None where no
-    operation of torch is at fault, or where the value is finite this time.
+    It is the first operation on the way to the loss whose result is not finite although its inputs are.
+
+    Returns:
+        None if no torch operation is the cause, or if the loss is finite this time.
     """
-    return _quietly(_watch, fn, list(data), list(logprobs_list))
+    return _search(_find_operation, fn, list(data), list(logprobs_list))
 
 
-def _quietly(search: Callable[..., Any], *args: Any) -> Any:
+def _search(search: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of ``search``; None if it fails or takes too long. What the loss prints is dropped."""
     try:
-        return call_guarded(search, args, give_up=lambda s: s > SEARCH, printed=Printed(0, echo=False))
+        return call_guarded(search, args, should_cancel=lambda s: s > SEARCH_SECONDS, printed=Printed(0, echo=False))
     except Exception:
         return None
 
@@ -88,23 +118,27 @@ def _leaves(logprobs_list: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [lp.detach().clone().requires_grad_(True) for lp in logprobs_list]
 
 
-def _search(fn: Callable[..., Any], data: list[Datum], logprobs_list: list[torch.Tensor], whole: float) -> Part | None:
+def _find_part(
+    fn: Callable[..., Any], data: list[Datum], logprobs_list: list[torch.Tensor], whole: float
+) -> Part | None:
     for size in (1, 2):
         found: Part | None = None
-        sound = size == 2 or len(data) == 1  # a mean over pairs is nan for every single datum: the mean of nothing
-        for start in range(0, min(len(data), size * PARTS), size):
+        # A mean over pairs is nan for every single datum (the mean of nothing), which does not explain anything. So
+        # single datums count only if one of them has a loss that is not nan.
+        valid = size == 2 or len(data) == 1
+        for start in range(0, min(len(data), size * MAX_PARTS), size):
             part = slice(start, start + size)
             try:
                 value = float(fn(data[part], _leaves(logprobs_list[part]))[0].detach())
             except Exception:
                 break
-            sound = sound or not math.isnan(value)
+            valid = valid or not math.isnan(value)
             exact = found is not None and _same(found.value, whole)
             if not exact and (_same(value, whole) or (found is None and math.isnan(whole) and math.isinf(value))):
-                found = Part(start, size, value, span(torch.cat(logprobs_list[part])))
-            if found is not None and sound and _same(found.value, whole):
+                found = Part(start, size, value, logprob_range(torch.cat(logprobs_list[part])))
+            if found is not None and valid and _same(found.value, whole):
                 break
-        if found is not None and sound:
+        if found is not None and valid:
             return found
     return None
 
@@ -113,53 +147,58 @@ def _same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
-def _watch(fn: Callable[..., Any], data: list[Datum], logprobs_list: list[torch.Tensor]) -> FloatingPointError | None:
+def _find_operation(
+    fn: Callable[..., Any], data: list[Datum], logprobs_list: list[torch.Tensor]
+) -> FloatingPointError | None:
     code = code_of(fn)
-    with _Watching("" if code is None else code.co_filename) as watching:
+    with _NonfiniteTracer("" if code is None else code.co_filename) as tracer:
         loss = fn(data, _leaves(logprobs_list))[0]
-    return watching.origin(loss)
+    return tracer.origin(loss)
 
 
-class _Watching(TorchFunctionMode):
-    """Remembers of every tensor that is not finite which operation began it."""
+class _NonfiniteTracer(TorchFunctionMode):
+    """Records for every tensor that is not finite which operation caused it."""
 
     def __init__(self, filename: str) -> None:
         super().__init__()
         self._filename = filename
-        self._known: dict[int, tuple[torch.Tensor, FloatingPointError]] = {}  # holds on to them: ids are used again
+        # By id. The tensors are kept alive, because Python reuses the ids of deleted objects.
+        self._origins: dict[int, tuple[torch.Tensor, FloatingPointError]] = {}
 
     def origin(self, tensor: Any) -> FloatingPointError | None:
-        known = self._known.get(id(tensor))
+        known = self._origins.get(id(tensor))
         return None if known is None else known[1]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = pytree.tree_leaves((args, kwargs or {}))
-        sound = [x for x in given if isinstance(x, torch.Tensor) and not any(_odd([x]))]
-        nan_before, inf_before = _odd(given)
-        error = next((e for e in map(self.origin, given) if e is not None), None)
+        inputs = pytree.tree_leaves((args, kwargs or {}))
+        finite = [x for x in inputs if isinstance(x, torch.Tensor) and not any(_has_nan_and_inf([x]))]
+        nan_before, inf_before = _has_nan_and_inf(inputs)
+        error = next((e for e in map(self.origin, inputs) if e is not None), None)
         result = func(*args, **(kwargs or {}))
-        # What it was given is among the results too: x[0] = ... returns nothing.
-        made = [x for x in [*pytree.tree_leaves(result), *sound] if isinstance(x, torch.Tensor) and any(_odd([x]))]
-        nan = _odd(made)[0]
-        if made and error is None and not nan_before and (nan or not inf_before):
-            error = self._here(func, "nan" if nan else "inf")
+        # An input can be a result too: x[0] = ... returns nothing and changes x.
+        outputs = [*pytree.tree_leaves(result), *finite]
+        nonfinite = [x for x in outputs if isinstance(x, torch.Tensor) and any(_has_nan_and_inf([x]))]
+        nan, _ = _has_nan_and_inf(nonfinite)
+        if nonfinite and error is None and not nan_before and (nan or not inf_before):
+            error = self._error_here(func, "nan" if nan else "inf")
         if error is not None:
-            self._known |= {id(x): (x, error) for x in made}
+            self._origins |= {id(x): (x, error) for x in nonfinite}
         return result
 
-    def _here(self, func: Any, made: str) -> FloatingPointError | None:
+    def _error_here(self, func: Any, kind: str) -> FloatingPointError | None:
+        """Return an error whose traceback ends at the line of the loss's own file that is running now."""
         frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
         while frame is not None and frame.f_code.co_filename != self._filename:
             frame = frame.f_back
         if frame is None:
             return None
         name = getattr(func, "__name__", "an operation").strip("_")
-        error = FloatingPointError(f"{name} makes the first {made}")
+        error = FloatingPointError(f"{name} makes the first {kind}")
         return error.with_traceback(TracebackType(None, frame, frame.f_lasti, frame.f_lineno))
 
 
-def _odd(values: Sequence[Any]) -> tuple[bool, bool]:
-    """Whether there is a nan, and an inf, among numbers and floating-point tensors."""
+def _has_nan_and_inf(values: Sequence[Any]) -> tuple[bool, bool]:
+    """Return whether there is a nan, and whether there is an inf, among numbers and floating-point tensors."""
     nan = inf = False
     for value in values:
         if isinstance(value, torch.Tensor) and value.is_floating_point():

@@ -1,8 +1,8 @@
-"""What a loss prints: kept apart from what anybody else prints, counted, and cut off where it would flood a notebook.
+"""Capture what a user-written function prints: separate from all other output, counted, and limited in length.
 
-``sys.stdout`` belongs to the whole process, and a loss runs beside the person's other cells. So nothing is redirected:
-while a loss is called a doorman stands in front of the stream, who knows by a context variable whose words these are
-and lets everybody else's through untouched.
+``sys.stdout`` belongs to the whole process, and a loss runs at the same time as the person's other cells. So the stream
+is not redirected. While a loss is called, a proxy stands in front of the stream. The proxy knows from a context
+variable which text comes from the loss, and passes all other text through unchanged.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Generator
 from contextvars import Context, ContextVar
 from typing import Any
 
-__all__ = ["Printed", "watching"]
+__all__ = ["CHARACTERS_PER_LINE", "Printed", "capture_output"]
 
-CHARACTERS_A_LINE = 500  # a flood may also come without line ends
+CHARACTERS_PER_LINE = 500  # limits text without line ends: a call may print this times its limit of lines
 
 
 class Printed:
     """What one call printed.
 
     Args:
-        limit: lines that are let through; the rest is counted and dropped.
-        echo: pass them on to the stream (else only keep them).
+        limit: Number of lines that are kept; further lines are counted and dropped.
+        echo: Whether kept text also goes to the stream.
 
     Attributes:
-        lines: how many were printed.
-        kept: the text of the first ``limit`` lines.
+        lines: Number of lines printed.
+        kept: Text of the first ``limit`` lines.
     """
 
     def __init__(self, limit: int, *, echo: bool) -> None:
@@ -36,38 +36,38 @@ class Printed:
         self.echo = echo
         self.lines = 0
         self.kept = ""
-        self._left = limit * CHARACTERS_A_LINE
+        self._characters_left = limit * CHARACTERS_PER_LINE
 
     def __bool__(self) -> bool:
         return self.lines > 0 or bool(self.kept)
 
-    def take(self, text: str, stream: Any) -> None:
-        """Count ``text``; keep and pass on what is within the limits."""
+    def add(self, text: str, stream: Any) -> None:
+        """Count ``text``; keep and echo the part within the limits."""
         before = self.lines
         self.lines += text.count("\n")
-        if before >= self.limit or self._left <= 0:
+        if before >= self.limit or self._characters_left <= 0:
             return
         if self.lines > self.limit:
             text = "".join(text.splitlines(keepends=True)[: self.limit - before])
-        text = text[: self._left]
-        self._left -= len(text)
+        text = text[: self._characters_left]
+        self._characters_left -= len(text)
         self.kept += text
         if self.echo:
             stream.write(text)
 
     @property
-    def dropped(self) -> bool:
-        """Whether there was more than was let through."""
-        return self.lines > self.limit or self._left <= 0
+    def truncated(self) -> bool:
+        """Whether some text was dropped."""
+        return self.lines > self.limit or self._characters_left <= 0
 
 
 _printed: ContextVar[Printed | None] = ContextVar("mint_lab_printed", default=None)
 _lock = threading.Lock()
-_standing = 0
+_captures = 0  # calls that are being captured; the proxies stay while there is one
 
 
-class _Doorman:
-    """Stands in front of a stream."""
+class _StreamProxy:
+    """Stands in front of a stream; text of a captured call goes to its :class:`Printed`."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -76,7 +76,7 @@ class _Doorman:
         printed = _printed.get()
         if printed is None:
             return self.stream.write(text)
-        printed.take(text, self.stream)
+        printed.add(text, self.stream)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -88,34 +88,34 @@ class _Doorman:
 
 
 @contextlib.contextmanager
-def watching(context: Context, printed: Printed) -> Generator[None, None, None]:
-    """Meanwhile, whatever ``context`` prints goes to ``printed``, on stdout and stderr."""
+def capture_output(context: Context, printed: Printed) -> Generator[None, None, None]:
+    """Send what code in ``context`` prints, on stdout and stderr, to ``printed``."""
     context.run(_printed.set, printed)
-    _post()
+    _install_proxies()
     try:
         yield
     finally:
-        _leave()
+        _remove_proxies()
 
 
-def _post() -> None:
-    global _standing  # noqa: PLW0603
+def _install_proxies() -> None:
+    global _captures  # noqa: PLW0603
     with _lock:
-        _standing += 1
+        _captures += 1
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
-            if stream is not None and not isinstance(stream, _Doorman):
-                setattr(sys, name, _Doorman(stream))
+            if stream is not None and not isinstance(stream, _StreamProxy):
+                setattr(sys, name, _StreamProxy(stream))
 
 
-def _leave() -> None:
-    global _standing  # noqa: PLW0603
+def _remove_proxies() -> None:
+    global _captures  # noqa: PLW0603
     with _lock:
-        _standing -= 1
-        if _standing > 0:
+        _captures -= 1
+        if _captures > 0:
             return
         for name in ("stdout", "stderr"):
-            # Somebody else may have put a stream of their own here meanwhile; then it is theirs to take away.
+            # Other code may have replaced the stream in the meantime; that code then also removes its own.
             stream = getattr(sys, name)
-            if isinstance(stream, _Doorman):
+            if isinstance(stream, _StreamProxy):
                 setattr(sys, name, stream.stream)

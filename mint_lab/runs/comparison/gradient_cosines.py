@@ -20,7 +20,7 @@ import numpy as np
 
 from ...client.protocol import GradientClient
 from ...errors import ConfigError
-from ...usercode.guarded_loss import WatchedLoss
+from ...usercode.guarded_loss import GuardedLoss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,13 +71,13 @@ class Cosines:
         return frame
 
 
-def measure(client: Any, objectives: Mapping[str, Objective], asked: Callable[[], bool]) -> dict[str, NDArray[Any]]:
+def measure(client: Any, objectives: Mapping[str, Objective], cancel_requested: Callable[[], bool]) -> dict[str, NDArray[Any]]:
     """The gradient of each objective at the present weights of ``client``, ``(parameters,)`` float32, by label.
 
     Nothing of the client is changed. Whoever calls sees to it that nobody trains it meanwhile.
 
     Args:
-        asked: whether a loss that takes long is to be broken off.
+        cancel_requested: Polled while a loss runs; if True after 2 s, the call is cancelled, as in a run.
 
     Raises:
         ConfigError: the client gives no gradients.
@@ -94,7 +94,7 @@ def measure(client: Any, objectives: Mapping[str, Objective], asked: Callable[[]
         if spec.builtin:
             future = client.weight_gradient(data, spec.name, dict(objective.config) or None)
         else:
-            future = client.weight_gradient(data, WatchedLoss(spec, spec.bind(objective.config), asked))
+            future = client.weight_gradient(data, GuardedLoss(spec, spec.bind(objective.config), cancel_requested))
         found[label] = future.result().to_numpy()
     return found
 

@@ -1,7 +1,6 @@
-"""What becomes ``Datum`` objects: preference pairs, verifiable tasks, how text becomes tokens and weights, and the
-reference log-probabilities that some losses want.
+"""Data: preference pairs, completions, tasks with rewards, how text becomes ``Datum`` objects, reference logprobs.
 
-Cheap to import: pandas, pyarrow, torch and tinker are imported only by the functions that need them.
+Importing this package is cheap: pandas, pyarrow, torch and tinker are imported only by the functions that need them.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from .advantages import group_advantages
 from .completions import load_completions
 from .pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
-from .problems import TASKS, Problem, Task, addition_problems, mistake, reward
+from .problems import Problem, addition_problems, mistake, reward
 from .reference_logprobs import with_reference
 from .render import encode, to_datum
 from .rewards import REWARDS, Reward, exact_match, format_reward, gsm8k_reward
-from .tasks import ExampleTask, PromptTask, load_gsm8k, task_of
+from .tasks import TASKS, ExampleTask, PromptTask, Task, load_gsm8k, task_of
 
 __all__ = [
     "REWARDS",

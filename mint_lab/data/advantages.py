@@ -1,7 +1,7 @@
-r"""From the rewards of a group of samples, all of one prompt, to their advantages.
+r"""Advantages of a group of responses to one prompt, from their rewards.
 
 ==============  =========================================================================================
-name            advantage of sample i, with :math:`\bar r` and s (over n - 1) of its group
+kind            advantage of response i; :math:`\bar r` and s (over n - 1) are its group's mean and std
 ==============  =========================================================================================
 centred         :math:`r_i - \bar r` (Dr. GRPO, arXiv:2503.20783)
 normalised      :math:`(r_i - \bar r) / (s + 10^{-4})` (GRPO, arXiv:2402.03300)
@@ -18,33 +18,39 @@ from ..errors import ConfigError, DataError, one_of
 __all__ = ["ADVANTAGES", "group_advantages", "has_spread", "spread"]
 
 ADVANTAGES = ("centred", "normalised", "leave_one_out")
-# As TRL has it: keeps a group of nearly equal rewards from getting advantages without bound.
-LEAST_STD = 1e-4
+# Added to the standard deviation, as in TRL: it bounds the advantages of a group whose rewards are nearly equal.
+STD_EPSILON = 1e-4
+# A standard deviation up to this counts as 0: rounding alone produces one.
 _NO_SPREAD = 1e-8
 
 
 def group_advantages(rewards: Sequence[float], kind: str = "centred") -> list[float]:
-    """Advantages of one group, in the order of its rewards; they add up to 0.
+    """Return the advantages of one group, in the order of its rewards; they sum to 0.
+
+    Args:
+        rewards: Rewards of the responses to one prompt.
+        kind: One of ``ADVANTAGES``, see this module's table.
 
     Raises:
-        ConfigError: an unknown ``kind``. DataError: fewer than two rewards, which cannot be compared.
+        ConfigError: If ``kind`` is unknown.
+        DataError: If there are fewer than two rewards.
     """
     if kind not in ADVANTAGES:
         raise ConfigError(f"unknown kind of advantages {kind!r}; {one_of(ADVANTAGES, str(kind))}")
     n = len(rewards)
     if n < 2:
-        raise DataError(f"a group of {n}: advantages compare samples of one prompt, expected 2 or more")
+        raise DataError(f"found a group of {n}, expected 2 or more: advantages compare responses to one prompt")
     mean = sum(rewards) / n
     centred = [r - mean for r in rewards]
     if kind == "normalised":
-        scale = 1 / (spread(rewards) + LEAST_STD)
+        scale = 1 / (spread(rewards) + STD_EPSILON)
     else:
         scale = n / (n - 1) if kind == "leave_one_out" else 1.0
     return [scale * a for a in centred]
 
 
 def spread(rewards: Sequence[float]) -> float:
-    """Standard deviation of a group's rewards, over n - 1; 0 for a single one."""
+    """Return the standard deviation of a group's rewards, over n - 1; 0 for a single reward."""
     n = len(rewards)
     if n < 2:
         return 0.0
@@ -53,5 +59,5 @@ def spread(rewards: Sequence[float]) -> float:
 
 
 def has_spread(rewards: Sequence[float]) -> bool:
-    """Whether the rewards differ; where they do not, every advantage is 0 and there is nothing to learn."""
+    """Return True if the rewards differ; if not, every advantage is 0 and the group has no gradient."""
     return spread(rewards) > _NO_SPREAD

@@ -1,16 +1,16 @@
 r"""Prompts with one completion each, for supervised fine-tuning.
 
-Rows are understood in these shapes, whatever they are stored in:
+Every source of rows may have one of these formats:
 
-*messages* (TRL): a chat whose last message is the assistant's. That message is the completion and what comes before it
-the prompt, which goes through the tokenizer's chat template; earlier turns of the assistant's are prompt as well.
+*messages* (TRL): a chat whose last message is from the assistant. That message is the completion; the messages before
+it are the prompt, which the tokenizer's chat template renders. Earlier assistant messages belong to the prompt.
 
-*prompt* and *completion* (TRL), or *prompt* and *response*: each text or chat messages. A completion that is text
-follows its prompt directly, so after a text prompt it begins with its own space or line break.
+*prompt* and *completion* (TRL), or *prompt* and *response*: each is text or chat messages. A text completion follows
+its prompt without a separator, so after a text prompt it must begin with its own space or line break.
 
-*question* and *answer* (GSM8K): become ``"Question: ...\nAnswer:"`` and the answer behind one space.
+*question* and *answer* (GSM8K): become the prompt ``"Question: ...\nAnswer:"`` and the completion ``" <answer>"``.
 
-*chosen* and *rejected*: pairs, as :func:`mint_lab.data.load_pairs` reads them; the chosen side is what is learned.
+*chosen* and *rejected*: pairs in the formats of :func:`mint_lab.data.load_pairs`; the chosen side is the completion.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ COLUMNS = "'messages', 'prompt' and 'completion' (or 'response'), 'question' and
 
 
 def load_completions(source: Any) -> list[Completion | Pair]:
-    """``(prompt, completion)`` of each row of a file or of memory; a :class:`Pair` stays one.
+    """Load ``(prompt, completion)`` tuples from a file or from memory; a :class:`Pair` is returned unchanged.
 
     Args:
-        source: as of :func:`mint_lab.data.load_pairs`, with rows as this module's text says; an iterable may also hold
-            ``(prompt, completion)`` tuples and :class:`Pair`.
+        source: As in :func:`mint_lab.data.load_pairs`, with rows in this module's formats. An iterable may also hold
+            ``(prompt, completion)`` tuples and :class:`Pair` objects.
 
     Raises:
-        DataError: no file, a line that is not JSON, no rows, or a row of no such shape. The row is ``error.index``
-            (from 0), the column ``error.field``.
+        DataError: If there is no such file, a line is not JSON, there are no rows, or a row has none of the formats.
+            ``error.index`` is the row (from 0), ``error.field`` the column.
     """
     found = list(rows(source))
     if not found:
@@ -61,35 +61,36 @@ def _completion(row: Any, index: int) -> Completion | Pair:
     row = cast("Mapping[str, Any]", row)
     if "messages" in row:
         return _chat(_side(row["messages"], index, "messages"), index, "messages")
-    for asked, answered in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
-        if asked in row and answered in row:
-            prompt, completion = row[asked], row[answered]
-            if asked == "question" and isinstance(prompt, str) and isinstance(completion, str):
+    for before, after in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
+        if before in row and after in row:
+            prompt, completion = row[before], row[after]
+            if before == "question" and isinstance(prompt, str) and isinstance(completion, str):
                 prompt, completion = f"Question: {prompt}\nAnswer:", f" {completion.lstrip()}"
-            return _joined(prompt, completion, index, asked, answered)
+            return _joined(prompt, completion, index, before, after)
     names = ", ".join(repr(str(name)) for name in row) or "none"
-    raise DataError(f"found the columns {names}; supervised fine-tuning expected {COLUMNS}", index=index)
+    raise DataError(f"found the columns {names}, expected for supervised fine-tuning {COLUMNS}", index=index)
 
 
-def _joined(prompt: Any, completion: Any, index: int, asked: str, answered: str) -> Completion:
-    before, after = _side(prompt, index, asked), _side(completion, index, answered)
+def _joined(prompt: Any, completion: Any, index: int, prompt_field: str, completion_field: str) -> Completion:
+    """Check a prompt and its completion; if the completion is messages, both become one chat."""
+    before, after = _side(prompt, index, prompt_field), _side(completion, index, completion_field)
     if isinstance(after, str):
         if not after:
-            raise DataError("empty, expected at least one character", index=index, field=answered)
+            raise DataError("empty, expected at least one character", index=index, field=completion_field)
         return before, after
-    given: list[Message] = [{"role": "user", "content": before}] if isinstance(before, str) else list(before)
-    return _chat([*given, *after], index, answered)
+    prompt_messages: list[Message] = [{"role": "user", "content": before}] if isinstance(before, str) else list(before)
+    return _chat([*prompt_messages, *after], index, completion_field)
 
 
 def _chat(messages: str | Sequence[Message], index: int, field: str) -> Completion:
-    """The last turn, which is the assistant's, and what leads up to it."""
+    """Split a chat into the messages before its last turn and that turn's text; the turn must be the assistant's."""
     if isinstance(messages, str):
         raise DataError("found text, expected chat messages with 'role' and 'content'", index=index, field=field)
     *before, last = messages
     if not before or last["role"] != "assistant" or not last["content"]:
         roles = [str(message["role"]) for message in messages]
         raise DataError(
-            f"found messages of {roles}, expected at least two, of which the last is the assistant's and not empty",
+            f"found messages of {roles}, expected at least two; the last must be the assistant's and not empty",
             index=index,
             field=field,
         )
@@ -97,10 +98,10 @@ def _chat(messages: str | Sequence[Message], index: int, field: str) -> Completi
 
 
 def _side(value: Any, index: int, field: str) -> str | list[Message]:
-    """Text, or chat messages."""
+    """Return ``value`` if it is text, or a list if it is chat messages; raise :class:`DataError` otherwise."""
     if isinstance(value, str):
         return value
-    if hasattr(value, "tolist"):  # an array, which is how a data frame holds a list
+    if hasattr(value, "tolist"):  # a data frame holds a list as an array
         value = value.tolist()
     if isinstance(value, Sequence) and value and all(map(_is_message, cast("Sequence[Any]", value))):
         return list(cast("Sequence[Message]", value))

@@ -1,12 +1,12 @@
-r"""Preference pairs: one prompt, a chosen completion and a rejected one.
+r"""Preference pairs: a prompt, a chosen completion and a rejected one.
 
-Two shapes of rows are understood, whatever they are stored in:
+Rows of any source may have one of two formats:
 
-*HH-RLHF*: ``chosen`` and ``rejected`` hold whole transcripts. What both begin with, cut back to the end of its last
-``"\n\nAssistant:"``, is the prompt.
+*HH-RLHF*: ``chosen`` and ``rejected`` are whole transcripts. The prompt is their common prefix, up to the end of its
+last ``"\n\nAssistant:"``.
 
-*TRL*: ``prompt``, ``chosen``, ``rejected``; each text or chat messages. Without a ``prompt``, messages that both sides
-begin with are the prompt.
+*TRL*: ``prompt``, ``chosen``, ``rejected``; each is text or chat messages. Without a ``prompt``, the messages that both
+sides begin with are the prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import DataError
 from .problems import addition_problems, mistake
-from .render import Message, Prompt, Rendered, encode_completion, encode_prompt, fit, lost, to_datum
+from .render import Message, Prompt, Rendered, describe_truncation, encode_completion, encode_prompt, to_datum, truncate
 from .sources import rows
 
 if TYPE_CHECKING:
@@ -31,17 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Pair", "arithmetic_pairs", "load_pairs", "pairs_to_data"]
 
-TURN = "\n\nAssistant:"
+ASSISTANT_TURN = "\n\nAssistant:"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference.
+    """A preference between two completions of a prompt.
+
+    A completion follows the prompt without a separator: after a text prompt it begins with its own space or line break;
+    after chat messages it is the content of the assistant's turn.
 
     Attributes:
-        prompt: text, or chat messages (``role`` and ``content``).
-        chosen, rejected: the two completions, as text that follows the prompt directly: after a text prompt it begins
-            with its own space or line break, after chat messages it is the content of the assistant's turn.
+        prompt: Text, or chat messages (``role`` and ``content``).
+        chosen: The better completion.
+        rejected: The worse one.
     """
 
     prompt: Prompt
@@ -49,10 +52,13 @@ class Pair:
     rejected: str
 
     def check(self, index: int | None = None) -> Pair:
-        """This pair, if it can be learned from; ``index`` is its place in the data, for the message.
+        """Return this pair if it is valid.
+
+        Args:
+            index: Position of the pair in the data, for the error.
 
         Raises:
-            DataError: a field that is no text, an empty completion, or two equal ones.
+            DataError: If a field has the wrong type, a completion is empty, or the completions are equal.
         """
         for name in ("chosen", "rejected"):
             _text(getattr(self, name), index, name)
@@ -61,39 +67,40 @@ class Pair:
         elif not isinstance(self.prompt, Sequence) or not all(_is_message(m) for m in self.prompt):
             raise DataError(f"found {_kind(self.prompt)}, expected text or chat messages", index=index, field="prompt")
         if self.chosen == self.rejected:
-            raise DataError("chosen and rejected are the same, expected two to prefer between", index=index)
+            raise DataError("chosen and rejected are equal, expected two different completions", index=index)
         return self
 
 
 def load_pairs(source: Any, *, limit: int | None = None) -> list[Pair]:
-    """Pairs from a file or from memory.
+    """Load pairs from a file or from memory.
 
     Args:
-        source: a path ending in ``.jsonl``, ``.jsonl.gz`` or ``.parquet``; a pandas DataFrame; a ``datasets.Dataset``;
-            or an iterable of mappings or of :class:`Pair`.
-        limit: read this many rows at most; what comes after them is not looked at.
+        source: A path that ends in ``.jsonl``, ``.jsonl.gz`` or ``.parquet``; a pandas DataFrame; a
+            ``datasets.Dataset``; or an iterable of mappings or of :class:`Pair`.
+        limit: Maximum number of rows to read; later rows are not checked. None for all.
 
     Raises:
-        DataError: no file, a line that is not JSON, no rows, missing columns, or a row that is no pair. The row is
-            ``error.index`` (from 0), the column ``error.field``.
+        DataError: If there is no such file, a line is not JSON, there are no rows, columns are missing, or a row is not
+            a valid pair. ``error.index`` is the row (from 0), ``error.field`` the column.
     """
     if limit is not None and limit < 1:
         raise DataError(f"found {limit}, expected at least 1, or None for all", field="limit")
-    found = itertools.islice(rows(source), limit)
-    pairs = [row.check(i) if isinstance(row, Pair) else _pair(row, i) for i, row in enumerate(found)]
+    selected = itertools.islice(rows(source), limit)
+    pairs = [row.check(i) if isinstance(row, Pair) else _pair(row, i) for i, row in enumerate(selected)]
     if not pairs:
-        name = f"{os.fspath(source)} is" if isinstance(source, (str, Path)) else f"the {type(source).__name__} given is"
-        raise DataError(f"{name} empty, expected at least one row")
+        name = os.fspath(source) if isinstance(source, (str, Path)) else f"the {type(source).__name__}"
+        raise DataError(f"{name} is empty, expected at least one row")
     return pairs
 
 
 def arithmetic_pairs(n: int = 4000, seed: int = 0, split: Literal["train", "held_out"] = "train") -> list[Pair]:
-    """Two-digit additions: the right answer against a wrong one that the bundled model itself tends to give.
+    """Return pairs of two-digit additions: the right answer, and a wrong one that the bundled model tends to give.
 
-    The same list for the same arguments; no problem of one split occurs in the other, in either order of its numbers.
+    The list is the same for the same arguments. No problem of one split occurs in the other, in either order of its
+    numbers.
 
     Raises:
-        DataError: another split than these two, or a negative ``n``.
+        DataError: If ``split`` is neither of the two, or ``n`` is negative.
     """
     rng = random.Random(f"arithmetic pairs/{split}/{seed}")
     return [
@@ -104,43 +111,47 @@ def arithmetic_pairs(n: int = 4000, seed: int = 0, split: Literal["train", "held
 def pairs_to_data(
     pairs: Iterable[Pair | Mapping[str, Any]], tokenizer: Any, *, max_length: int | None = None
 ) -> list[Datum]:
-    """Datums of pairs, chosen and rejected in turn: ``2 n`` of them, prompts with weight 0.
+    """Tokenize pairs into datums: ``2 n`` of them, chosen and rejected alternating, with weight 0 on the prompts.
 
-    What :func:`load_pairs` reads is taken as well: rows with named columns, a data frame, a data set.
+    Both sides of a pair have exactly the same prompt tokens, even if ``max_length`` truncates the prompt: both sides
+    lose the same tokens at its beginning. A completion loses its end only if it does not fit without the prompt. One
+    ``UserWarning`` says how many of each were truncated.
 
-    Both sides of a pair have exactly the same prompt tokens, also where ``max_length`` (tokens) cuts it: the prompt
-    loses its beginning by the same amount on both sides, and only a completion that does not fit by itself loses its
-    end. How many of either did is said in one ``UserWarning``.
+    Args:
+        pairs: Pairs, or anything else that :func:`load_pairs` accepts: rows with named columns, a data frame, a data
+            set.
+        tokenizer: A transformers tokenizer.
+        max_length: Maximum tokens of prompt and completion; None for no limit.
 
     Raises:
-        ConfigError: ``tokenizer`` is none.
-        DataError: no pairs, a pair that cannot be learned from, or what :func:`mint_lab.data.encode` raises.
-            ``error.index`` is the place of the pair.
+        ConfigError: If ``tokenizer`` is not a tokenizer.
+        DataError: If there are no pairs, a pair is invalid, or :func:`mint_lab.data.encode` raises one.
+            ``error.index`` is the pair's position.
     """
     data: list[Datum] = []
-    every: list[Rendered] = []
-    same = 0
+    rendered_pairs: list[Rendered] = []
+    n_equal = 0
     for index, pair in enumerate(load_pairs(pairs)):
         try:
             sides = [encode_completion(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
-            rendered = fit(encode_prompt(tokenizer, pair.prompt), sides, max_length)
+            rendered = truncate(encode_prompt(tokenizer, pair.prompt), sides, max_length)
         except DataError as error:
             message = str(error).removeprefix(f"field {error.field!r}: ")
             raise DataError(message, index=index, field=error.field) from error
-        every.append(rendered)
-        same += rendered.completions[0] == rendered.completions[1]
+        rendered_pairs.append(rendered)
+        n_equal += rendered.completions[0] == rendered.completions[1]
         length = len(rendered.prompt)
         data += [to_datum(rendered.prompt + completion, length) for completion in rendered.completions]
-    cut = lost(every)
-    found = [f"of what does not fit into {max_length} tokens, {cut}"] if cut else []
-    found += [f"{same} pairs have two equal sides as tokens and teach nothing"] if same else []
-    if found:
-        warnings.warn("; ".join(found), UserWarning, stacklevel=2)
+    truncation = describe_truncation(rendered_pairs, max_length)
+    notes = [truncation] if truncation else []
+    notes += [f"{n_equal} pairs have equal tokens on both sides, so they have no gradient"] if n_equal else []
+    if notes:
+        warnings.warn("; ".join(notes), UserWarning, stacklevel=2)
     return data
 
 
 def _pair(row: Any, index: int) -> Pair:
-    """One row in either shape; raises :class:`DataError` naming the row and the column."""
+    """Return the pair of a row in either format; raise :class:`DataError` with the row and the column."""
     if not isinstance(row, Mapping):
         raise DataError(f"found {_kind(row)}, expected a row with named columns, or a Pair", index=index)
     row = cast("Mapping[str, Any]", row)
@@ -159,43 +170,48 @@ def _pair(row: Any, index: int) -> Pair:
             return _from_transcripts(chosen, rejected, index).check(index)
         return Pair(_prompt(prompt, index), chosen, rejected).check(index)
     if isinstance(chosen, str) or isinstance(rejected, str):
-        raise DataError("one of chosen and rejected is text and the other chat messages", index=index, field="rejected")
+        raise DataError(
+            "one of chosen and rejected is text and the other chat messages, expected both of one kind",
+            index=index,
+            field="rejected",
+        )
     return _from_messages(None if prompt is None else _prompt(prompt, index), chosen, rejected, index).check(index)
 
 
 def _from_transcripts(chosen: str, rejected: str, index: int) -> Pair:
-    """The HH-RLHF shape: the prompt ends with the last turn mark that both transcripts share."""
+    """Split transcripts (HH-RLHF): the prompt ends with the last "Assistant:" of their common prefix."""
     if chosen == rejected:
-        raise DataError("chosen and rejected are the same, expected two to prefer between", index=index)
-    shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 (texts, not paths: by character is right)
-    place = shared.rfind(TURN)
+        raise DataError("chosen and rejected are equal, expected two different completions", index=index)
+    shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 (texts, not paths, so character by character)
+    place = shared.rfind(ASSISTANT_TURN)
     if place < 0:
         raise DataError(
-            f"chosen and rejected share no beginning that ends with {TURN!r}; expected transcripts that do, or "
-            "a column 'prompt'",
+            f"chosen and rejected have no common prefix with {ASSISTANT_TURN!r}, expected transcripts that do, or a "
+            "column 'prompt'",
             index=index,
             field="prompt",
         )
-    end = place + len(TURN)
+    end = place + len(ASSISTANT_TURN)
     return Pair(shared[:end], chosen[end:], rejected[end:])
 
 
 def _from_messages(prompt: Prompt | None, chosen: list[Message], rejected: list[Message], index: int) -> Pair:
-    """Chat messages: what both sides begin with is (or repeats) the prompt; one message of each is left."""
+    """Split chats: the messages that both sides begin with are (or repeat) the prompt; one message of each remains."""
     shared = 0
-    # The last message of a side is its completion even where both sides' are equal, which the check then reports.
+    # Stop before the last message: it is the completion even if both sides are equal, which Pair.check reports.
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
-    beginning = chosen[:shared]
+    prefix = chosen[:shared]
     if prompt is None or isinstance(prompt, str):
-        given: list[Message] = [] if prompt is None else [{"role": "user", "content": prompt}]
-        whole = beginning or given
+        prompt_messages: list[Message] = [] if prompt is None else [{"role": "user", "content": prompt}]
+        whole = prefix or prompt_messages
     else:
-        given = list(prompt)
-        whole = given + beginning[len(given) :] if beginning[: len(given)] == given else given + beginning
+        prompt_messages = list(prompt)
+        repeats = prefix[: len(prompt_messages)] == prompt_messages
+        whole = prompt_messages + (prefix[len(prompt_messages) :] if repeats else prefix)
     if not whole:
         raise DataError(
-            "chosen and rejected share no first message; expected the same beginning, or a column 'prompt'",
+            "chosen and rejected have different first messages, expected a common beginning, or a column 'prompt'",
             index=index,
             field="prompt",
         )
@@ -205,11 +221,11 @@ def _from_messages(prompt: Prompt | None, chosen: list[Message], rejected: list[
 
 
 def _answer(messages: list[Message], index: int, name: str) -> str:
-    """The content of the one assistant's message that is left when the shared beginning is taken away."""
+    """Return the content of the only message after the common beginning; it must be the assistant's."""
     roles = [str(message["role"]) for message in messages]
     if roles != ["assistant"]:
         raise DataError(
-            f"after what both sides share come messages of {roles}, expected one of the assistant's",
+            f"after the common beginning found messages of {roles}, expected one message of the assistant",
             index=index,
             field=name,
         )
@@ -217,10 +233,10 @@ def _answer(messages: list[Message], index: int, name: str) -> str:
 
 
 def _side(value: Any, index: int, name: str) -> str | list[Message]:
-    """``chosen`` or ``rejected`` as text or as a list of messages."""
+    """Return ``value`` as text or as a list of messages; raise :class:`DataError` if it is neither."""
     if isinstance(value, str):
         return value
-    if hasattr(value, "tolist"):  # an array, which is how Parquet gives a list
+    if hasattr(value, "tolist"):  # Parquet returns a list as an array
         value = value.tolist()
     if isinstance(value, Sequence) and value and all(_is_message(m) for m in cast("Sequence[Any]", value)):
         return list(cast("Sequence[Message]", value))
@@ -246,7 +262,7 @@ def _is_message(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What a wrong value is, in the words of a message; a data frame shows a missing value as nan."""
+    """Describe a value that is not what was expected, for a message. A data frame has nan for a missing value."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "nothing (None)"
     return "an empty list" if isinstance(value, list) and not value else type(value).__name__

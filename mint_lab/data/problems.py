@@ -1,16 +1,15 @@
-r"""Small problems whose answers can be checked: the ground truth of every default lesson.
+r"""Problems with a known answer, generated from operands: the data of the bundled model and of most lessons.
 
-A `Problem` is a prompt, its right answer and the operands both came from. A `Task` hands out
-problems and grades responses. `mistake` gives a wrong answer of the kind the bundled model itself
-gives, which makes preference pairs worth learning from.
+A :class:`Problem` has a prompt, its right answer and the operands that both were made from. :func:`mistake` returns a
+wrong answer of the kind that the bundled model gives, so a pair of the two is worth training on. :func:`reward` grades
+a response.
 
-Text convention: a prompt ends just before the answer (``"...\nAnswer:"``) and an answer begins
-with one space (``" 19"``), so that ``prompt + answer`` is the text a model sees, and tokenizing the
-two halves separately gives the same tokens as tokenizing the whole.
+Text format: a prompt ends just before the answer (``"...\nAnswer:"``) and an answer begins with one space (``" 19"``).
+The model sees ``prompt + answer``, and tokenizing the two separately gives the same tokens as tokenizing their
+concatenation.
 
-Train and held-out are split by a stable hash of the operands, not by chance: a problem is held out
-in every phrasing, in both orders of a commutative operation, and in the text the bundled model was
-pretrained on.
+A stable hash of the operands decides whether a problem is held out. A held-out problem is therefore held out in every
+phrasing, in both orders of a commutative operation, and from the text that the bundled model was pretrained on.
 """
 
 from __future__ import annotations
@@ -23,16 +22,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mint_lab.errors import DataError, one_of
+from ..errors import DataError, one_of
 
 __all__ = [
     "HELD_OUT_SHARE",
     "KINDS",
     "SPLITS",
-    "TASKS",
     "Problem",
-    "Task",
     "addition_problems",
+    "check_count_and_split",
     "dropped_carry",
     "has_carry",
     "is_held_out",
@@ -60,13 +58,13 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Problem(Mapping[str, Any]):
-    """One question with one right answer; like a row of a file it also gives its fields as ``problem["answer"]``.
+    """A question with one right answer. It is also a mapping, like a row of a file: ``problem["answer"]``.
 
     Attributes:
-        kind: the operation, one of `KINDS`.
-        operands: what the answer is computed from; numbers, or a word (and a letter).
-        prompt: text up to the answer, no trailing space.
-        answer: the right completion, beginning with one space.
+        kind: The operation, one of ``KINDS``.
+        operands: Numbers, or a letter and a word, that the answer is computed from.
+        prompt: Text up to the answer, without a trailing space.
+        answer: The right completion; it begins with one space.
     """
 
     kind: str
@@ -88,7 +86,7 @@ class Problem(Mapping[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How one operation is drawn, phrased and answered."""
+    """How problems of one operation are drawn, phrased and answered."""
 
     draw: Callable[[random.Random], Operands]
     answer: Callable[[Operands], str]
@@ -161,13 +159,13 @@ KINDS = tuple(_KINDS)
 
 
 def is_held_out(kind: str, operands: Operands) -> bool:
-    """Whether a problem belongs to the held-out split; the same on every machine, for ever.
+    """Return True if the problem belongs to the held-out split; the result never depends on machine or version.
 
-    The order of the operands does not matter where it does not matter to the answer, so that
-    ``7 + 12`` can never give ``12 + 7`` away.
+    The order of the operands is ignored if the operation is commutative, so training on ``7 + 12`` cannot reveal a
+    held-out ``12 + 7``.
 
     Raises:
-        DataError: unknown kind.
+        DataError: If the kind is unknown.
     """
     spec = _kind(kind)
     key = tuple(sorted(_ints(operands))) if spec.commutative else operands
@@ -177,50 +175,49 @@ def is_held_out(kind: str, operands: Operands) -> bool:
 
 
 def make_problem(kind: str, operands: Operands, *, phrasing: int = 0) -> Problem:
-    """The problem for given operands, in the phrasing of that number (0 is the plain one).
+    """Return the problem with these operands, in phrasing number ``phrasing`` (0 is the plain one).
 
     Raises:
-        DataError: unknown kind, or a phrasing the kind does not have.
+        DataError: If the kind is unknown or has no such phrasing.
     """
     spec = _kind(kind)
     if not 0 <= phrasing < len(spec.phrasings):
         raise DataError(
-            f"{kind} has phrasings 0 to {len(spec.phrasings) - 1}, got {phrasing}",
+            f"found {phrasing}, but {kind} has phrasings 0 to {len(spec.phrasings) - 1}",
             field="phrasing",
         )
-    asked = spec.phrasings[phrasing].format(*operands, all=_joined(operands))
-    return Problem(kind, operands, f"Question: {asked}\nAnswer:", " " + spec.answer(operands))
+    question = spec.phrasings[phrasing].format(*operands, all=_joined(operands))
+    return Problem(kind, operands, f"Question: {question}\nAnswer:", " " + spec.answer(operands))
 
 
 def problems(kind: str, n: int, *, seed: int = 0, split: str = "train") -> list[Problem]:
-    """``n`` problems of one kind in mixed phrasings, the same list for the same arguments.
+    """Return ``n`` problems of one kind in mixed phrasings; the same list for the same arguments.
 
-    Two-digit addition is drawn without repeats until the split is used up; other kinds may
-    repeat.
+    Two-digit additions do not repeat until the split is exhausted; problems of other kinds may repeat.
 
     Raises:
-        DataError: unknown kind or split, or a negative ``n``.
+        DataError: If the kind or the split is unknown, or ``n`` is negative.
     """
     spec = _kind(kind)
-    _check(n, split)
+    check_count_and_split(n, split)
     rng = random.Random(f"{kind}/{split}/{seed}")
     drawn = _addition_operands(n, rng, split) if kind == "addition" else _draw_many(kind, n, rng, split)
     return [make_problem(kind, operands, phrasing=rng.randrange(len(spec.phrasings))) for operands in drawn]
 
 
 def addition_problems(n: int, seed: int = 0, split: str = "train") -> list[Problem]:
-    """``n`` two-digit additions (both numbers 10 to 99), all phrased ``What is a + b?``.
+    """Return ``n`` two-digit additions (both numbers 10 to 99), phrased ``What is a + b?``.
 
-    Problems with and without a carry out of the ones take turns, so that half of any list is hard
-    for the bundled model and two lists can be compared. No problem repeats until the split is used
-    up (8,100 problems in all, about a fifth of them held out; the turns end when the carries are
-    used up, after about 5,900 train or 1,400 held-out problems), then it goes around again in
-    a new order. The same list for the same arguments.
+    Problems with and without a carry out of the ones alternate, so half of any list is hard for the bundled model and
+    two lists are comparable. The alternation ends when the problems with a carry are exhausted, after about 5,900
+    training or 1,400 held-out problems. No problem repeats until the split is exhausted (8,100 problems in both splits,
+    about a fifth of them held out); then the list repeats them in a new order. The list is the same for the same
+    arguments.
 
     Raises:
-        DataError: a split other than ``"train"`` and ``"held_out"``, or a negative ``n``.
+        DataError: If ``split`` is not ``"train"`` or ``"held_out"``, or ``n`` is negative.
     """
-    _check(n, split)
+    check_count_and_split(n, split)
     rng = random.Random(f"two-digit addition/{split}/{seed}")
     drawn: list[Operands] = []
     while len(drawn) < n:
@@ -234,24 +231,23 @@ def addition_problems(n: int, seed: int = 0, split: str = "train") -> list[Probl
 
 
 def has_carry(a: int, b: int) -> bool:
-    """Whether the ones of ``a`` and ``b`` add up to ten or more."""
+    """Return True if the ones digits of ``a`` and ``b`` add up to ten or more."""
     return a % 10 + b % 10 >= 10
 
 
 def dropped_carry(a: int, b: int) -> int:
-    """``a + b`` by someone who forgets to carry the ten out of the ones column.
+    """Return ``a + b`` without the carry out of the ones column.
 
-    Higher columns carry as they should: ``dropped_carry(58, 67) == 115``.
+    Higher columns carry as usual: ``dropped_carry(58, 67) == 115``.
     """
     return a + b - 10 * has_carry(a, b)
 
 
 def slips(problem: Problem) -> list[str]:
-    """Wrong answers a careless person gives to this problem: distinct, ordered, never right.
+    """Return typical wrong answers to a problem: distinct, in a fixed order, never the right answer.
 
-    A forgotten carry (addition) or borrow (subtraction) is the only slip where there is one to
-    forget; other numbers are off by one or by ten, or have their last two digits swapped; lists
-    have two neighbours swapped.
+    If the problem has a carry (addition) or a borrow (subtraction), forgetting it is the only slip. Other numbers are
+    off by one or by ten, or have their last two digits swapped. Lists have two neighbours swapped.
     """
     if problem.kind in ("sort", "reverse"):
         return _list_slips(problem.answer)
@@ -266,26 +262,25 @@ def slips(problem: Problem) -> list[str]:
 
 
 def mistake(problem: Problem, rng: random.Random) -> str:
-    """One wrong answer of the kind the bundled model gives, in the form of `Problem.answer`.
+    """Return a wrong answer of the kind that the bundled model gives, in the format of ``Problem.answer``.
 
-    Never the right answer. Where several slips are possible each is as likely.
+    It is drawn uniformly from :func:`slips`.
     """
     return rng.choice(slips(problem))
 
 
 def reward(response_text: str, problem: Problem) -> float:
-    """1.0 where the response answers the problem, else 0.0.
+    """Return 1.0 if the response answers the problem, else 0.0.
 
-    Only the first line that is not blank counts, so a model that rambles on afterwards is not
-    punished for it. For a number the first number in that line has to be the answer; for a list
-    the whole line has to be, up to spacing.
+    Only the first line that is not blank counts, so text after the answer does not lower the reward. If the answer is a
+    number, the first number in that line must equal it; if it is a list, the whole line must equal it up to spaces.
 
     Raises:
-        DataError: the response is not a string.
+        DataError: If the response is not a string.
     """
     if not isinstance(response_text, str):
         raise DataError(
-            f"expected the response as str, got {type(response_text).__name__}",
+            f"found {type(response_text).__name__}, expected the response as str",
             field="response_text",
         )
     line = next((s for s in response_text.splitlines() if s.strip()), "")
@@ -295,48 +290,7 @@ def reward(response_text: str, problem: Problem) -> float:
     return float(found is not None and found.group() == problem.answer.strip())
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Problems of one or several kinds, and how a response to one is graded.
-
-    Attributes:
-        name: what it is called in a picker and in records.
-        kinds: the operations it asks for, in equal shares.
-        prefix: text put before every prompt, such as worked examples.
-    """
-
-    name: str
-    kinds: tuple[str, ...]
-    prefix: str = ""
-
-    def problems(self, n: int, seed: int = 0, split: str = "train") -> list[Problem]:
-        """``n`` problems, kinds taking turns; the same list for the same arguments.
-
-        Raises:
-            DataError: unknown kind or split, or a negative ``n``.
-        """
-        _check(n, split)
-        each = -(-n // len(self.kinds))
-        columns = [problems(kind, each, seed=seed, split=split) for kind in self.kinds]
-        return [column[i] for i in range(each) for column in columns][:n]
-
-    def prompt(self, problem: Problem) -> str:
-        """The text to give the model for this problem."""
-        return self.prefix + problem.prompt
-
-    def reward(self, response_text: str, problem: Problem) -> float:
-        """1.0 for a right response, else 0.0; see `reward`."""
-        return reward(response_text, problem)
-
-
-TASKS: dict[str, Task] = {
-    **{kind: Task(kind, (kind,)) for kind in KINDS},
-    "arithmetic": Task("arithmetic", ("addition", "subtraction", "multiplication")),
-    "everything": Task("everything", KINDS),
-}
-
-
-# A decimal is one number, so that " 19.5" does not pass for 19; [0-9] keeps other scripts out.
+# A decimal matches as one number, so " 19.5" is not 19. [0-9], because \d also matches digits of other scripts.
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
 
@@ -346,11 +300,12 @@ def _kind(kind: str) -> _Kind:
     return _KINDS[kind]
 
 
-def _check(n: int, split: str) -> None:
+def check_count_and_split(n: int, split: str) -> None:
+    """Raise :class:`DataError` if ``n`` is negative or ``split`` is not one of ``SPLITS``."""
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}, {one_of(SPLITS, split)}", field="split")
     if n < 0:
-        raise DataError(f"expected n >= 0, got {n}", field="n")
+        raise DataError(f"found {n}, expected n >= 0", field="n")
 
 
 def _addition_pool(split: str) -> list[Operands]:
@@ -389,5 +344,5 @@ def _number_slips(right: int) -> set[int]:
 def _list_slips(answer: str) -> list[str]:
     items = answer.split()
     wrong = {" " + " ".join([*items[:i], items[i + 1], items[i], *items[i + 2 :]]) for i in range(len(items) - 1)}
-    # A list of equal items has no swap that shows; losing one item is always wrong.
+    # Swapping equal items changes nothing. If no swap gives a wrong list, drop the last item.
     return sorted(wrong - {answer}) or [" " + " ".join(items[:-1])]

@@ -1,8 +1,9 @@
-"""Reference log-probabilities for losses that measure against the model before training (DPO and its kin).
+"""Reference log-probabilities, for losses that compare with the model before training (DPO and its variants).
 
-They depend on the base model and the tokens alone, so a data set needs them once: they are kept on disk, in the folder
-that the client names for its base model, as sixteen safetensors files of ``hash of the tokens -> (N,) float32``. A file
-that is damaged counts as missing, and is written anew; each is written beside its place and renamed.
+They depend only on the base model and the tokens, so they are computed once per data set and cached on disk, in the
+folder that the client names for its base model. The folder has up to sixteen safetensors files that map a hash of the
+tokens to the values, ``(N,)`` float32. A damaged file counts as missing and is rewritten. A file is first written under
+a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -30,45 +31,46 @@ if TYPE_CHECKING:
 __all__ = ["ReferenceClient", "with_reference"]
 
 FIELD = "reference_logprobs"
-# Datums between two writes: what a process that ends early has to do again.
+# Datums between two writes to disk; a process that is killed loses at most this many results.
 BATCH = 4096
 _CHECK = "sha256"
 
 
 @runtime_checkable
 class ReferenceClient(Protocol):
-    """The part of a training client that is needed here; the local one has it."""
+    """The part of a training client that is needed here. The local client implements it."""
 
     def reference_logprobs(self, data: list[Datum]) -> Any:
-        """A future of one tensor a datum, ``(N_i,)``: the base model's log-probabilities of the targets."""
+        """Return a future of one tensor per datum, ``(N_i,)``: the base model's log-probabilities of the targets."""
         ...
 
     def reference_folder(self) -> Path:
-        """Where reference values of this very base model may be kept."""
+        """Return the folder in which reference values of this base model are cached."""
         ...
 
 
 def with_reference(data: Sequence[Datum], client: ReferenceClient, *, cache: bool = True) -> list[Datum]:
-    """The same datums with ``loss_fn_inputs["reference_logprobs"]``, ``(N,)`` float32, nats.
+    """Return copies of the datums with ``loss_fn_inputs["reference_logprobs"]``, ``(N,)`` float32, nats.
 
-    The values are the base model's, whatever ``client`` has learnt. What was computed before is read back, bit for bit.
+    The values are those of the base model, no matter how far ``client`` has trained. Cached values are returned bit for
+    bit.
 
     Args:
-        data: datums with ``target_tokens``; they are not changed.
-        client: a training client on this machine.
-        cache: keep the values on disk, and look for them there first.
+        data: Datums with ``target_tokens``; they are not changed.
+        client: A training client on this machine.
+        cache: Whether to read and write the cache on disk.
 
     Raises:
-        ConfigError: ``client`` computes no reference log-probabilities.
-        DataError: a datum is not fit for the model; its index is the one in ``data``.
+        ConfigError: If ``client`` cannot compute reference log-probabilities.
+        DataError: If a datum is invalid for the model; ``error.index`` is its index in ``data``.
     """
     from ..types import Datum, TensorData
 
     if not isinstance(client, ReferenceClient):
         raise ConfigError(
-            f"{type(client).__name__} computes no reference log-probabilities; expected a training client of "
-            "mint_lab.ServiceClient (with another, put compute_logprobs of a base model's sampling client into "
-            f"loss_fn_inputs[{FIELD!r}])"
+            f"{type(client).__name__} computes no reference log-probabilities, expected a training client of "
+            "mint_lab.ServiceClient; with another client, put compute_logprobs of a base model's sampling client into "
+            f"loss_fn_inputs[{FIELD!r}]"
         )
     if not data:
         raise DataError("the data set is empty, expected at least one Datum")
@@ -77,11 +79,11 @@ def with_reference(data: Sequence[Datum], client: ReferenceClient, *, cache: boo
     known = {} if folder is None else _read(folder, keys, data)
     missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
     for start in range(0, len(missing), BATCH):
-        part = missing[start : start + BATCH]
-        fresh = dict(zip((keys[i] for i in part), _ask(client, data, part), strict=True))
-        known |= fresh
+        batch = missing[start : start + BATCH]
+        new_rows = dict(zip((keys[i] for i in batch), _compute(client, data, batch), strict=True))
+        known |= new_rows
         if folder is not None:
-            _write(folder, fresh)
+            _write(folder, new_rows)
     return [
         Datum(
             model_input=datum.model_input,
@@ -92,33 +94,35 @@ def with_reference(data: Sequence[Datum], client: ReferenceClient, *, cache: boo
 
 
 def _key(datum: Any, index: int) -> str:
-    """Hash of a datum's input and target tokens."""
+    """Return a hash of a datum's input and target tokens."""
     try:
         rows = (datum.model_input.to_ints(), datum.loss_fn_inputs["target_tokens"].to_numpy())
         arrays = [np.asarray(row).astype(np.int64, casting="safe") for row in rows]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{type(datum).__name__} ({type(error).__name__}: {error}), expected a Datum of text tokens with "
+            f"found {type(datum).__name__} ({type(error).__name__}: {error}), expected a Datum of text tokens with "
             "target_tokens",
             index=index,
         ) from None
+    # The input's length comes first, so that moving tokens from input to targets gives another hash.
     digest = hashlib.sha256(np.int64(arrays[0].size).tobytes())
     for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _ask(client: ReferenceClient, data: Sequence[Datum], part: list[int]) -> list[NDArray[np.float32]]:
+def _compute(client: ReferenceClient, data: Sequence[Datum], batch: list[int]) -> list[NDArray[np.float32]]:
+    """Return the client's values, ``(N_i,)``, for the datums with the indices ``batch``."""
     try:
-        found = client.reference_logprobs([data[i] for i in part]).result()
+        rows = client.reference_logprobs([data[i] for i in batch]).result()
     except DataError:
-        client.reference_logprobs(list(data)).result()  # raises the same with the index in the whole data set
+        client.reference_logprobs(list(data)).result()  # raises the same error with the index in the whole data set
         raise
-    # a copy of its own: what is kept must not change with what the client does to its buffers
-    return [np.array(row.to_numpy(), dtype=np.float32) for row in found]
+    # Copy: the client may reuse its buffers.
+    return [np.array(row.to_numpy(), dtype=np.float32) for row in rows]
 
 
-# --- on disk ---------------------------------------------------------------------------------------------------------
+# --- cache on disk ---------------------------------------------------------------------------------------------------
 
 
 def _file(folder: Path, key: str) -> Path:
@@ -126,7 +130,7 @@ def _file(folder: Path, key: str) -> Path:
 
 
 def _read(folder: Path, keys: Sequence[str], data: Sequence[Datum]) -> Rows:
-    """What is known of ``keys``."""
+    """Return the cached rows of ``keys``; rows whose length does not match their datum are left out."""
     files = {_file(folder, key) for key in keys}
     stored = {key: row for file in sorted(files) for key, row in _load(file).items()}
     lengths = {key: datum.model_input.length for key, datum in zip(keys, data, strict=True)}
@@ -134,7 +138,7 @@ def _read(folder: Path, keys: Sequence[str], data: Sequence[Datum]) -> Rows:
 
 
 def _load(file: Path) -> Rows:
-    """A file's rows; none where it is missing or damaged."""
+    """Return the rows of a file; none if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -143,10 +147,10 @@ def _load(file: Path) -> Rows:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return {}
     check = rows.pop(_CHECK, np.empty(0, np.uint8))
-    whole = all(row.dtype == np.float32 and row.ndim == 1 for row in rows.values())
-    if not whole or check.tobytes() != _checksum(rows):
+    well_formed = all(row.dtype == np.float32 and row.ndim == 1 for row in rows.values())
+    if not well_formed or check.tobytes() != _checksum(rows):
         return {}
-    return {key: row.copy() for key, row in rows.items()}  # what safetensors gives cannot be written to
+    return {key: row.copy() for key, row in rows.items()}  # safetensors returns read-only arrays
 
 
 def _checksum(rows: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -157,20 +161,21 @@ def _checksum(rows: Mapping[str, NDArray[np.float32]]) -> bytes:
     return digest.digest()
 
 
-def _write(folder: Path, fresh: Rows) -> None:
-    """Add ``fresh`` to the files; a folder that cannot be written is no reason to stop, only to say so."""
+def _write(folder: Path, new_rows: Rows) -> None:
+    """Add ``new_rows`` to the files; if the folder cannot be written, warn and continue without the cache."""
     from safetensors.numpy import save
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted({_file(folder, key) for key in fresh}):
-            rows = _load(file) | {key: row for key, row in fresh.items() if _file(folder, key) == file}
+        for file in sorted({_file(folder, key) for key in new_rows}):
+            rows = _load(file) | {key: row for key, row in new_rows.items() if _file(folder, key) == file}
             _replace(file, save({**rows, _CHECK: np.frombuffer(_checksum(rows), np.uint8)}))
     except OSError as error:
-        warnings.warn(f"reference log-probabilities are not kept, {folder} cannot be written: {error}", stacklevel=3)
+        warnings.warn(f"reference log-probabilities are not cached: {folder} cannot be written: {error}", stacklevel=3)
 
 
 def _replace(file: Path, content: bytes) -> None:
+    """Write ``content`` to a temporary file in the same folder and rename it, so readers never see a partial file."""
     handle, draft = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -1,8 +1,8 @@
-"""Prompt and completion -> tokens -> ``Datum``.
+"""From prompt and completion to tokens, and from tokens to a ``Datum``.
 
-Prompt and completion are tokenized apart and joined. A merge across the boundary would give the two sides of a pair
-different prompt tokens; apart, the prompt's tokens are the same whatever follows, which is what lets a pair share one
-prompt and what a sampler sees when it continues that prompt.
+Prompt and completion are tokenized separately and concatenated. Tokenized together, a merge across the boundary could
+give the two sides of a pair different prompt tokens. Separately, the prompt's tokens do not depend on the completion:
+the sides of a pair can share one prompt, and training sees the same prompt tokens as a sampler that continues it.
 """
 
 from __future__ import annotations
@@ -16,77 +16,88 @@ from ..errors import ConfigError, DataError
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["Message", "Prompt", "Rendered", "encode", "encode_completion", "encode_prompt", "fit", "lost", "to_datum"]
+__all__ = [
+    "Message",
+    "Prompt",
+    "Rendered",
+    "describe_truncation",
+    "encode",
+    "encode_completion",
+    "encode_prompt",
+    "to_datum",
+    "truncate",
+]
 
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = "str | Sequence[Message]"
 
-# Fields that hold one number a token; any other field keeps the shape it comes in.
+# Fields with one number per target token, (N,); other fields may have any shape.
 PER_TOKEN = frozenset({"advantages", "logprobs", "mask", "reference_logprobs", "teacher_logprobs", "weights"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Tokens of one prompt and of the completions that follow it, cut to a common length.
+    """Tokens of a prompt and of its completions, truncated so that prompt and completion fit a maximum length.
 
     Attributes:
-        prompt: token ids, the same for every completion.
-        completions: token ids of each, ending with the end-of-text token unless cut.
-        cut: how many completions lost their end.
-        shortened: whether the prompt lost its beginning.
+        prompt: Token ids, the same for every completion.
+        completions: Token ids of each completion; they end with the end-of-text token unless truncated.
+        n_truncated: Number of completions that lost their end.
+        prompt_truncated: Whether the prompt lost its beginning.
     """
 
     prompt: list[int]
     completions: list[list[int]]
-    cut: int = 0
-    shortened: bool = False
+    n_truncated: int = 0
+    prompt_truncated: bool = False
 
 
-def lost(rendered: Iterable[Rendered]) -> str:
-    """How many completions and prompts were cut, in words; "" where none was."""
-    every = list(rendered)
-    completions, ends = sum(len(one.completions) for one in every), sum(one.cut for one in every)
-    begins = sum(one.shortened for one in every)
-    parts = [f"{ends} of {completions} completions lost their end"] if ends else []
-    parts += [f"{begins} of {len(every)} prompts lost their beginning"] if begins else []
-    return " and ".join(parts)
+def describe_truncation(examples: Iterable[Rendered], max_length: int | None) -> str:
+    """Return a sentence that says how many completions and prompts were truncated; "" if none was."""
+    every = list(examples)
+    n_completions, n_ends = sum(len(one.completions) for one in every), sum(one.n_truncated for one in every)
+    n_beginnings = sum(one.prompt_truncated for one in every)
+    parts = [f"{n_ends} of {n_completions} completions lost their end"] if n_ends else []
+    parts += [f"{n_beginnings} of {len(every)} prompts lost their beginning"] if n_beginnings else []
+    return f"truncated to {max_length} tokens: {' and '.join(parts)}" if parts else ""
 
 
 def encode(tokenizer: Any, prompt: Prompt, completion: str, *, max_length: int | None = None) -> tuple[list[int], int]:
-    """Tokens of ``prompt`` followed by ``completion`` and the end-of-text token.
+    """Tokenize ``prompt`` followed by ``completion`` and the end-of-text token.
 
     Args:
-        tokenizer: a transformers tokenizer.
-        prompt: text, or chat messages (``role`` and ``content``), which go through the tokenizer's chat template.
-        completion: the assistant's text.
-        max_length: longest result, tokens. The prompt loses its beginning first; a completion that is too long even
-            with one prompt token left loses its end, the end-of-text token included.
+        tokenizer: A transformers tokenizer.
+        prompt: Text, or chat messages (``role`` and ``content``), which the tokenizer's chat template renders.
+        completion: The assistant's text.
+        max_length: Maximum length of the result, tokens. The prompt loses its beginning first; a completion that is
+            too long even after a single prompt token loses its end, the end-of-text token included.
 
     Returns:
         ``(tokens, prompt_length)``: ``tokens[:prompt_length]`` is the prompt.
 
     Raises:
-        ConfigError: ``tokenizer`` is none.
-        DataError: an empty completion, messages that are none, a tokenizer without chat template or without
-            end-of-text token, or a ``max_length`` that leaves nothing of the completion.
+        ConfigError: If ``tokenizer`` is not a tokenizer.
+        DataError: If the completion is empty, the messages are invalid, the tokenizer lacks a chat template or an
+            end-of-text token, or ``max_length`` leaves no token of the completion.
     """
-    rendered = fit(encode_prompt(tokenizer, prompt), [encode_completion(tokenizer, prompt, completion)], max_length)
+    rendered = truncate(
+        encode_prompt(tokenizer, prompt), [encode_completion(tokenizer, prompt, completion)], max_length
+    )
     return rendered.prompt + rendered.completions[0], len(rendered.prompt)
 
 
 def to_datum(tokens: Sequence[int], prompt_length: int, **fields: Any) -> Datum:
-    """One training example: position ``i`` of the input predicts ``tokens[i + 1]``.
+    """Build a training example in which position ``i`` of the input predicts ``tokens[i + 1]``.
 
     Args:
-        tokens: prompt and completion, ``N + 1`` of them.
-        prompt_length: how many belong to the prompt, 1 to N. Weights are 0 where the *target* lies in the prompt, so
-            the prompt's last position, which predicts the completion's first token, has weight 1.
-        fields: more ``loss_fn_inputs``, such as ``logprobs`` and ``advantages``; per-token ones have shape ``(N,)``.
-            ``weights`` replaces the default ones.
+        tokens: Prompt and completion, ``N + 1`` tokens.
+        prompt_length: Number of prompt tokens, 1 to N. A weight is 0 if its *target* is in the prompt, so the prompt's
+            last position, which predicts the completion's first token, has weight 1.
+        fields: Further ``loss_fn_inputs``, such as ``logprobs`` and ``advantages``; per-token fields have shape
+            ``(N,)``. ``weights`` replaces the default weights.
 
     Raises:
-        DataError: a prompt length that leaves no token to predict or none to predict it from, or a per-token field of
-            another shape than ``(N,)``.
+        DataError: If the prompt is empty, the completion is empty, or a per-token field does not have shape ``(N,)``.
     """
     import numpy as np
 
@@ -95,8 +106,8 @@ def to_datum(tokens: Sequence[int], prompt_length: int, **fields: Any) -> Datum:
     length = len(tokens) - 1
     if not 1 <= prompt_length <= length:
         raise DataError(
-            f"found {prompt_length} of {len(tokens)} tokens, expected 1 to {length}: the completion needs a token "
-            "before it to be predicted from, and at least one of its own",
+            f"found {prompt_length} of {len(tokens)} tokens, expected 1 to {length}: prompt and completion need at "
+            "least one token each",
             field="prompt_length",
         )
     weights = np.ones(length, dtype=np.float32)
@@ -110,19 +121,20 @@ def to_datum(tokens: Sequence[int], prompt_length: int, **fields: Any) -> Datum:
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, at least one.
+    """Return the token ids of a prompt, at least one.
 
-    An empty prompt becomes the token that starts a text (or, where there is none, the one that ends the text before),
-    since a completion's first token has to be predicted from something.
+    A completion's first token needs an input to be predicted from, so an empty prompt becomes the beginning-of-text
+    token or, if the tokenizer has none, the end-of-text token.
 
     Raises:
-        ConfigError, DataError: as :func:`encode`.
+        ConfigError: As :func:`encode`.
+        DataError: As :func:`encode`.
     """
     _check_tokenizer(tokenizer)
     if isinstance(prompt, str):
         tokens = _tokens(tokenizer, prompt, special=True)
         end = tokenizer.eos_token_id
-        # Some tokenizers close every text; a prompt is not closed, unless its own text says so.
+        # Some tokenizers append the end-of-text token to every text; a prompt must not end unless its text says so.
         if tokens and tokens[-1] == end and not prompt.endswith(tokenizer.eos_token):
             tokens.pop()
     else:
@@ -134,13 +146,14 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def encode_completion(tokenizer: Any, prompt: Prompt, completion: str) -> list[int]:
-    """Token ids of a completion of ``prompt``, closed by the end-of-text token.
+    """Return the token ids of a completion of ``prompt``, with the end-of-text token at the end.
 
-    After a chat prompt it is what the chat template itself writes for the assistant's turn (which may begin with a
-    space or end with a mark of its own), up to the end-of-text token.
+    After a chat prompt the text is what the chat template writes for the assistant's turn, up to the end-of-text token:
+    a template may add a leading space or an end-of-turn marker.
 
     Raises:
-        ConfigError, DataError: as :func:`encode`.
+        ConfigError: As :func:`encode`.
+        DataError: As :func:`encode`.
     """
     _check_tokenizer(tokenizer)
     if not completion:
@@ -149,17 +162,25 @@ def encode_completion(tokenizer: Any, prompt: Prompt, completion: str) -> list[i
     text = completion if isinstance(prompt, str) else _assistant_turn(tokenizer, prompt, completion)
     tokens = _tokens(tokenizer, text)
     if not tokens:
-        raise DataError(f"the tokenizer makes no tokens of {completion[:40]!r}", field="completion")
+        raise DataError(
+            f"the tokenizer returns no tokens for {completion[:40]!r}, expected at least one", field="completion"
+        )
     return tokens if tokens[-1] == end else [*tokens, end]
 
 
-def fit(prompt: list[int], completions: list[list[int]], max_length: int | None) -> Rendered:
-    """Cut a prompt and its completions to ``max_length`` tokens, the prompt by the same amount for all of them.
+def truncate(prompt: list[int], completions: list[list[int]], max_length: int | None) -> Rendered:
+    """Truncate a prompt and its completions so that prompt plus longest completion has ``max_length`` tokens.
 
-    The prompt loses its beginning, down to one token, before any completion loses its end.
+    The prompt loses its beginning, down to one token, before any completion loses its end. Every completion has the
+    same prompt.
+
+    Args:
+        prompt: Token ids.
+        completions: Token ids of each completion.
+        max_length: Maximum length, tokens; None for no limit.
 
     Raises:
-        DataError: ``max_length`` is below 2, which leaves nothing of a completion.
+        DataError: If ``max_length`` is below 2, which leaves no token of a completion.
     """
     if max_length is None:
         return Rendered(prompt, completions)
@@ -168,20 +189,20 @@ def fit(prompt: list[int], completions: list[list[int]], max_length: int | None)
             f"found {max_length}, expected at least 2: one token of the prompt and one of the completion",
             field="max_length",
         )
-    room = max_length - 1
-    kept = [tokens[:room] for tokens in completions]
-    space = max_length - max(map(len, kept))
-    cut = sum(len(tokens) > room for tokens in completions)
-    return Rendered(prompt[-space:], kept, cut, shortened=len(prompt) > space)
+    completion_limit = max_length - 1
+    kept = [tokens[:completion_limit] for tokens in completions]
+    prompt_limit = max_length - max(map(len, kept))
+    n_truncated = sum(len(tokens) > completion_limit for tokens in completions)
+    return Rendered(prompt[-prompt_limit:], kept, n_truncated, prompt_truncated=len(prompt) > prompt_limit)
 
 
 def _array(name: str, value: Any, length: int) -> Any:
-    """A field as int64 or float32, on the CPU; per-token fields checked for their length."""
+    """Return a field as an int64 or float32 array; raise :class:`DataError` if a per-token field has another length."""
     import numpy as np
 
     if hasattr(value, "to_numpy"):  # TensorData, pandas
         value = value.to_numpy()
-    elif hasattr(value, "detach"):  # torch, which cannot be imported here only to ask
+    elif hasattr(value, "detach"):  # a torch tensor; an isinstance check would need to import torch
         value = value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu()
     try:
         array = np.asarray(value)
@@ -189,58 +210,61 @@ def _array(name: str, value: Any, length: int) -> Any:
     except (TypeError, ValueError):
         raise DataError(f"found {type(value).__name__}, expected numbers", field=name) from None
     if name in PER_TOKEN and array.shape != (length,):
-        raise DataError(f"found shape {array.shape}, expected ({length},), one number a target token", field=name)
+        raise DataError(f"found shape {array.shape}, expected ({length},), one number per target token", field=name)
     return array
 
 
 def _check_tokenizer(tokenizer: Any) -> None:
     if not (hasattr(tokenizer, "encode") and hasattr(tokenizer, "eos_token_id")):
         found = repr(tokenizer) if isinstance(tokenizer, str) else f"a {type(tokenizer).__name__}"
-        raise ConfigError(f"the tokenizer is {found}, expected one of transformers: client.get_tokenizer()")
+        raise ConfigError(
+            f"the tokenizer is {found}, expected a transformers tokenizer, such as client.get_tokenizer()"
+        )
 
 
 def _tokens(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
-    # Not verbose: transformers warns of texts longer than the model's context, which are cut here or refused later.
+    # verbose=False: transformers warns about texts beyond the model's context; those are truncated or refused later.
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
 
 
 def _end_of_text(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
-        raise DataError("the tokenizer has no end-of-text token (eos_token), so a completion cannot be closed")
+        raise DataError("the tokenizer has no end-of-text token (eos_token), expected one to end completions with")
     return int(tokenizer.eos_token_id)
 
 
 def _chat(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Messages as the text the assistant continues; a last message of the assistant's own is left open."""
+    """Render messages as the text that the assistant continues; a last assistant message is left unfinished."""
     if not messages:
         raise DataError("no messages, expected at least one", field="prompt")
     for message in messages:
         if not {"role", "content"} <= set(message):
-            raise DataError(f"a message has {sorted(message)}, expected 'role' and 'content'", field="prompt")
+            raise DataError(f"a message has the keys {sorted(message)}, expected 'role' and 'content'", field="prompt")
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
-            "the prompt is a list of chat messages and the tokenizer has no chat template; give the prompt as text, or "
-            "set tokenizer.chat_template",
+            "the prompt is a list of chat messages, but the tokenizer has no chat template; pass text as the prompt, "
+            "or set tokenizer.chat_template",
             field="prompt",
         )
-    is_open = messages[-1]["role"] == "assistant"
+    unfinished = messages[-1]["role"] == "assistant"
     return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=not is_open, continue_final_message=is_open
+        list(messages), tokenize=False, add_generation_prompt=not unfinished, continue_final_message=unfinished
     )
 
 
 def _assistant_turn(tokenizer: Any, prompt: Sequence[Message], completion: str) -> str:
-    """What the chat template writes for the assistant's turn after ``prompt``, its closing mark included."""
+    """Return what the chat template writes for the assistant's turn after ``prompt``, end-of-turn marker included."""
     before = _chat(tokenizer, prompt)
     if prompt[-1]["role"] == "assistant":
         return completion
     whole: str = tokenizer.apply_chat_template(
         [*prompt, {"role": "assistant", "content": completion}], tokenize=False, add_generation_prompt=False
     )
-    place = whole.rfind(completion)
-    if not whole.startswith(before) or place < len(before):
-        return completion  # a template that rewrites its past or the content: nothing to learn from it here
-    lead, closing = whole[len(before) : place], whole[place + len(completion) :]
+    start = whole.rfind(completion)
+    if not whole.startswith(before) or start < len(before):
+        # The template rewrites earlier turns or the content, so the assistant's turn cannot be located in its output.
+        return completion
+    lead, suffix = whole[len(before) : start], whole[start + len(completion) :]
     end: str = tokenizer.eos_token or ""
-    closing = closing[: closing.index(end) + len(end)] if end and end in closing else closing.rstrip()
-    return lead + completion + closing
+    suffix = suffix[: suffix.index(end) + len(end)] if end and end in suffix else suffix.rstrip()
+    return lead + completion + suffix

@@ -1,6 +1,6 @@
-"""Rows from whatever holds them: files, data frames, data sets, lists.
+"""Rows from files, data frames, data sets and lists.
 
-pandas, pyarrow and datasets are imported only where a source needs them.
+pandas, pyarrow and datasets are imported only if a source needs them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ FORMATS = ".jsonl, .jsonl.gz or .parquet"
 
 
 def rows(source: Any) -> Iterator[Any]:
-    """Each row of ``source`` in turn: a mapping, or whatever object an iterable in memory holds.
+    """Yield the rows of ``source``: mappings, or the objects of an iterable in memory.
 
     Raises:
-        DataError: a kind of source that holds no rows, no file, another format, or a line that is not JSON.
+        DataError: If ``source`` has an unsupported type, there is no such file, its format is unsupported, or a line
+            is not JSON.
     """
     if isinstance(source, (str, Path)):
         yield from _file(Path(source).expanduser())
         return
     module = type(source).__module__.partition(".")[0]
     if module == "pandas" and hasattr(source, "columns"):
-        # Column by column and not with to_dict, which would copy the whole frame before the first row.
+        # to_dict would copy the whole frame before the first row.
         names = [str(name) for name in source.columns]
         yield from (dict(zip(names, row, strict=True)) for row in source.itertuples(index=False, name=None))
     elif isinstance(source, Mapping):
@@ -43,7 +44,8 @@ def rows(source: Any) -> Iterator[Any]:
 def _file(path: Path) -> Iterator[Mapping[str, Any]]:
     name = path.name.lower()
     if not name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
-        raise DataError(f"{path} ends with {path.suffix or 'nothing'!r}, expected {FORMATS}")
+        ending = f"ends with {path.suffix!r}" if path.suffix else "has no suffix"
+        raise DataError(f"{path} {ending}, expected {FORMATS}")
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}, expected a file ({FORMATS})")
     return _parquet(path) if name.endswith(".parquet") else _json_lines(path)
@@ -88,5 +90,5 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _mapping_message(source: Mapping[Any, Any], module: str) -> str:
     if module == "datasets":
-        return f"a data set with splits was given; choose one of {', '.join(map(repr, source))}"
-    return "found a single mapping, expected a list of them, one a row"
+        return f"found a data set with splits, expected one of them: {', '.join(map(repr, source))}"
+    return "found a single mapping, expected a list of mappings, one per row"

@@ -1,8 +1,12 @@
-"""Tasks for reinforcement learning: prompts, and a reward for what is answered to them.
+"""Tasks for reinforcement learning: prompts and a reward for the responses to them.
 
-A task is anything with the four members of :class:`PromptTask`; :class:`mint_lab.data.Task` (the bundled problems) is
-one, :class:`ExampleTask` another: a list of examples of any kind, with two functions. :func:`task_of` makes one of
-whatever holds prompts.
+A task is any object with the four members of :class:`PromptTask`. Three are here:
+
+- :class:`Task`: the bundled problems of one or several kinds, by name in ``TASKS``.
+- :class:`PlainAddition`: two-digit additions, the default of a run and of the lessons.
+- :class:`ExampleTask`: a list of examples of any type with two functions.
+
+:func:`task_of` turns whatever holds prompts into a task.
 """
 
 from __future__ import annotations
@@ -14,46 +18,107 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ..errors import DataError, one_of
-from .problems import TASKS, Problem, Task, addition_problems, reward
+from .problems import KINDS, Problem, addition_problems, check_count_and_split, problems, reward
 from .render import Prompt
 from .rewards import exact_match, gsm8k_reward
 from .sources import rows
 
-__all__ = ["ExampleTask", "PlainAddition", "PromptTask", "load_gsm8k", "task_of"]
+__all__ = ["TASKS", "ExampleTask", "PlainAddition", "PromptTask", "Task", "load_gsm8k", "task_of"]
 
 GSM8K_TOKENS = 300
 
 
 class PromptTask(Protocol):
-    """What reinforcement learning needs of a task; examples are of the task's own kind."""
+    """What reinforcement learning needs from a task. Examples may have any type; only the task reads them."""
 
     @property
     def name(self) -> str: ...
 
     def problems(self, n: int, seed: int = 0, split: str = "train") -> Sequence[Any]:
-        """Up to ``n`` examples of ``split``, "train" or "held_out"; none where the task has no such split."""
+        """Return up to ``n`` examples of ``split``, "train" or "held_out"; none if the task has no such split."""
         ...
 
     def prompt(self, problem: Any) -> Prompt:
-        """Text or chat messages for the model to continue."""
+        """Return the text or chat messages that the model continues."""
         ...
 
     def reward(self, response_text: str, problem: Any) -> float:
-        """How good a response is; higher is better."""
+        """Grade a response; higher is better."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Bundled problems of one or several kinds, and the reward of a response.
+
+    Attributes:
+        name: Displayed in pickers and stored in records.
+        kinds: Operations that it draws problems from, in equal shares.
+        prefix: Text before every prompt, such as worked examples.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    prefix: str = ""
+
+    def problems(self, n: int, seed: int = 0, split: str = "train") -> list[Problem]:
+        """Return ``n`` problems whose kinds alternate; the same list for the same arguments.
+
+        Raises:
+            DataError: If a kind or the split is unknown, or ``n`` is negative.
+        """
+        check_count_and_split(n, split)
+        per_kind = -(-n // len(self.kinds))  # n / kinds, rounded up
+        columns = [problems(kind, per_kind, seed=seed, split=split) for kind in self.kinds]
+        return [column[i] for i in range(per_kind) for column in columns][:n]
+
+    def prompt(self, problem: Problem) -> str:
+        """Return the text that the model continues."""
+        return self.prefix + problem.prompt
+
+    def reward(self, response_text: str, problem: Problem) -> float:
+        """Return 1.0 for a right response, else 0.0; see :func:`mint_lab.data.reward`."""
+        return reward(response_text, problem)
+
+
+TASKS: dict[str, Task] = {
+    **{kind: Task(kind, (kind,)) for kind in KINDS},
+    "arithmetic": Task("arithmetic", ("addition", "subtraction", "multiplication")),
+    "everything": Task("everything", KINDS),
+}
+"""Bundled tasks by name."""
+
+
+@dataclass(frozen=True)
+class PlainAddition:
+    """Two-digit additions in one phrasing; every other one has a carry. The lessons use this task."""
+
+    name: str = "two-digit addition"
+
+    def problems(self, n: int, seed: int = 0, split: str = "train") -> list[Problem]:
+        """Return what :func:`mint_lab.data.addition_problems` returns."""
+        return addition_problems(n, seed, split)
+
+    def prompt(self, problem: Problem) -> str:
+        return problem.prompt
+
+    def reward(self, response_text: str, problem: Problem) -> float:
+        """Return 1.0 for the right sum, else 0.0."""
+        return reward(response_text, problem)
 
 
 @dataclass(frozen=True)
 class ExampleTask:
-    """Examples of any kind, with the functions that make a prompt of one and grade a response to it.
+    """Examples of any type, with the functions that turn one into a prompt and grade a response to it.
 
     Attributes:
-        name: what it is called in records.
-        examples, held_out: to train on and to evaluate on; without the latter a run holds a tenth of the former out.
-        prompt_of: example -> text or chat messages; by default the example itself, or its ``prompt``.
+        name: Stored in records.
+        examples: Examples to train on.
+        held_out: Examples to evaluate on. If there are none, a run holds out a tenth of ``examples``.
+        prompt_of: Maps an example to text or chat messages; by default the example itself, or its ``prompt``.
         reward_of: ``(response_text, example) -> float``.
-        max_tokens: a sensible limit for a response, tokens.
-        stop: strings that end a response, besides the end-of-text token.
+        max_tokens: Default limit of a response, tokens.
+        stop: Strings that end a response, in addition to the end-of-text token.
     """
 
     name: str
@@ -65,7 +130,7 @@ class ExampleTask:
     stop: tuple[str, ...] = ()
 
     def problems(self, n: int, seed: int = 0, split: str = "train") -> Sequence[Any]:
-        """The first ``n`` examples of the split; ``seed`` changes nothing."""
+        """Return the first ``n`` examples of the split. ``seed`` has no effect."""
         return (self.held_out if split == "held_out" else self.examples)[:n]
 
     def prompt(self, problem: Any) -> Prompt:
@@ -75,26 +140,8 @@ class ExampleTask:
         return self.reward_of(response_text, problem)
 
 
-@dataclass(frozen=True)
-class PlainAddition:
-    """Two-digit additions, all phrased alike, every other one with a carry: what the lessons are about."""
-
-    name: str = "two-digit addition"
-
-    def problems(self, n: int, seed: int = 0, split: str = "train") -> list[Problem]:
-        """As :func:`mint_lab.data.addition_problems`."""
-        return addition_problems(n, seed, split)
-
-    def prompt(self, problem: Problem) -> str:
-        return problem.prompt
-
-    def reward(self, response_text: str, problem: Problem) -> float:
-        """1.0 for the right sum, else 0.0."""
-        return reward(response_text, problem)
-
-
 def problem_prompt(example: Any) -> Prompt:
-    """The prompt of an example: itself (text, messages), a mapping's ``prompt``, or an attribute of that name."""
+    """Return an example's prompt: itself (text or messages), a mapping's ``prompt``, or its attribute ``prompt``."""
     if isinstance(example, str | list):
         return cast("str | list[Any]", example)
     if isinstance(example, Mapping):
@@ -103,16 +150,17 @@ def problem_prompt(example: Any) -> Prompt:
 
 
 def load_gsm8k(path: str | os.PathLike[str], *, limit: int | None = None) -> ExampleTask:
-    """Grade-school mathematics from a JSONL file of ``question`` and ``answer``, the number after ``####``.
+    """Load grade-school mathematics: rows with ``question`` and ``answer``, whose number follows ``####``.
 
     The reward is :func:`mint_lab.data.rewards.gsm8k_reward` (Cobbe et al. 2021, arXiv:2110.14168).
 
     Args:
-        path: a file ending in ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
-        limit: read this many rows at most.
+        path: A file that ends in ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
+        limit: Maximum number of rows to read; None for all.
 
     Raises:
-        DataError: no such file, or a row without question, answer, or ``####`` number (its place is ``error.index``).
+        DataError: If there is no such file, or a row lacks a question, an answer or a number after ``####``
+            (``error.index`` is the row's index).
     """
     examples: list[Any] = []
     for index, row in enumerate(rows(Path(path))):
@@ -126,15 +174,20 @@ def load_gsm8k(path: str | os.PathLike[str], *, limit: int | None = None) -> Exa
 
 
 def task_of(source: Any) -> PromptTask:
-    """The task that ``source`` means.
+    """Return the task that ``source`` names or holds.
 
     Args:
-        source: None for two-digit additions; the name of a bundled task; a task; a path (GSM8K's columns, or
-            ``prompt``); a data frame, a data set or a list of prompts, or of rows or objects that have a ``prompt``.
-            A reward sees a row as it is, so ``example["answer"]`` is its column of that name.
+        source: One of
+
+            - None: two-digit additions,
+            - the name of a bundled task, or a task,
+            - a path to a file with GSM8K's columns or a column ``prompt``,
+            - a data frame, a data set or a list of prompts, of rows, or of objects with a ``prompt``.
+
+            A reward receives a row unchanged, so ``example["answer"]`` is the column of that name.
 
     Raises:
-        DataError: an unknown name, or an example without a prompt (its place is ``error.index``).
+        DataError: If the name is unknown, or an example has no prompt (``error.index`` is its index).
     """
     if source is None:
         return PlainAddition()
@@ -142,7 +195,7 @@ def task_of(source: Any) -> PromptTask:
         return TASKS[source]
     if isinstance(source, Task) or all(callable(getattr(source, m, None)) for m in ("problems", "prompt", "reward")):
         return cast(PromptTask, source)
-    if isinstance(source, str) and not os.path.splitext(source)[1]:  # noqa: PTH122, a name, not a path yet
+    if isinstance(source, str) and not os.path.splitext(source)[1]:  # noqa: PTH122 (a name without a suffix: no path)
         raise DataError(f"unknown task {source!r}; {one_of(list(TASKS), source)} (or a file, or a list of prompts)")
     examples = list(rows(source))
     if not examples:
@@ -155,6 +208,7 @@ def task_of(source: Any) -> PromptTask:
 
 
 def _check_prompt(example: Any, index: int) -> None:
+    """Raise :class:`DataError` if ``example`` has no prompt, or one that is neither text nor chat messages."""
     try:
         prompt: Any = problem_prompt(example)
     except (AttributeError, KeyError):
@@ -167,8 +221,9 @@ def _check_prompt(example: Any, index: int) -> None:
 
 
 def _kind(value: Any) -> str:
+    """Describe a value that is not what was expected, for a message."""
     if isinstance(value, Mapping):
-        return f"a row with {', '.join(sorted(map(str, cast('Mapping[Any, Any]', value)))) or 'nothing'}"
+        return f"a row with {', '.join(sorted(map(str, cast('Mapping[Any, Any]', value)))) or 'no columns'}"
     return type(value).__name__
 
 
@@ -178,7 +233,7 @@ def _check_gsm8k(row: Any, index: int) -> None:
             raise DataError(f"found {_kind(row)}, expected GSM8K's question and answer", index=index, field=field)
     answer = cast("Mapping[str, str]", row)["answer"]
     if not gsm8k_reward(answer, row):
-        raise DataError("has no number after '####'", index=index, field="answer")
+        raise DataError("found no number after '####', expected the answer there", index=index, field="answer")
 
 
 def _gsm8k_prompt(row: Mapping[str, str]) -> str:

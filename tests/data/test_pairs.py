@@ -1,4 +1,4 @@
-"""Pairs from every kind of source, and what becomes of them."""
+"""Pairs: the formats of rows, the pairs that are refused, and their tokens. Sources: tests/data/test_sources.py."""
 
 from __future__ import annotations
 
@@ -33,37 +33,19 @@ def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def written(folder: Path, name: str) -> Path:
-    path, text = folder / name, "".join(json.dumps(row) + "\n" for row in ROWS)
-    if name.endswith(".gz"):
-        path.write_bytes(gzip.compress(text.encode()))
-    elif name.endswith(".parquet"):
-        pd.DataFrame(ROWS).to_parquet(path)
-    else:
-        path.write_text(text + "\n")  # a blank line at the end is nothing
-    return path
+def test_pairs_and_rows_from_memory_and_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    for source in (ROWS, PAIRS, pd.DataFrame(ROWS), tmp_path / "a.jsonl", str(tmp_path / "a.jsonl")):
+        assert load_pairs(source) == PAIRS
+    assert load_pairs(tmp_path / "a.jsonl", limit=1) == PAIRS[:1]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "A.PARQUET", "a.parquet"])
-def test_files(tmp_path: Path, name: str) -> None:
-    path = written(tmp_path, "a.parquet").rename(tmp_path / name) if "PARQ" in name else written(tmp_path, name)
-    assert load_pairs(path) == PAIRS
-    assert load_pairs(str(path), limit=1) == PAIRS[:1]
-
-
-@pytest.mark.parametrize(
-    "source", [ROWS, tuple(ROWS), PAIRS, pd.DataFrame(ROWS), datasets.Dataset.from_list(ROWS), iter(ROWS)], ids=type
-)
-def test_sources_in_memory(source: Any) -> None:
-    assert load_pairs(source) == PAIRS
-
-
-def test_what_lies_behind_the_limit_is_not_looked_at() -> None:
-    assert load_pairs([*ROWS, "no row at all"], limit=2) == PAIRS
+def test_rows_beyond_the_limit_are_not_checked() -> None:
+    assert load_pairs([*ROWS, "not a row"], limit=2) == PAIRS
 
 
 def test_parquet_with_messages(tmp_path: Path) -> None:
-    """Parquet gives lists back as arrays; they are messages all the same."""
+    """Parquet returns lists as arrays; they are messages nevertheless."""
     pd.DataFrame([{"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("c")]}]).to_parquet(
         tmp_path / "m.parquet"
     )
@@ -72,15 +54,15 @@ def test_parquet_with_messages(tmp_path: Path) -> None:
     assert load_pairs(pd.read_parquet(tmp_path / "m.parquet")) == expected
 
 
-def test_transcripts_are_cut_at_the_last_shared_turn() -> None:
-    """The answers share their first words as well; those are not part of the prompt."""
+def test_transcripts_are_split_at_the_last_common_turn() -> None:
+    """The answers also have their first words in common; those are not part of the prompt."""
     first = f"{HUMAN} Me.\n\nHuman: And?\n\nAssistant:"
     [pair] = load_pairs([{"chosen": f"{first} Well, yes", "rejected": f"{first} Well, no"}])
     assert pair == Pair(first, " Well, yes", " Well, no")
 
 
-def test_transcripts_that_part_early() -> None:
-    """They part in the first answer, so what follows of the conversation belongs to the completions."""
+def test_transcripts_that_differ_early() -> None:
+    """They differ in the first answer, so the rest of the conversation belongs to the completions."""
     more = "\n\nHuman: And?\n\nAssistant: So."
     [pair] = load_pairs([{"chosen": f"{HUMAN} Me.{more}", "rejected": f"{HUMAN} You.{more}"}])
     assert pair == Pair(HUMAN, f" Me.{more}", f" You.{more}")
@@ -90,7 +72,7 @@ def test_transcripts_that_part_early() -> None:
     turns=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3),
     sides=st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=2, unique=True),
 )
-def test_transcripts_lose_nothing(turns: list[str], sides: list[str]) -> None:
+def test_prompt_and_completion_concatenate_to_the_transcript(turns: list[str], sides: list[str]) -> None:
     prompt = "".join(f"\n\nHuman: {turn}\n\nAssistant:" for turn in turns)
     [pair] = load_pairs([{"chosen": prompt + sides[0], "rejected": prompt + sides[1]}])
     assert (pair.prompt, pair.chosen, pair.rejected) == (prompt, *sides)
@@ -138,7 +120,7 @@ def test_transcripts_lose_nothing(turns: list[str], sides: list[str]) -> None:
         pytest.param({"prompt": "", "chosen": "b", "rejected": "c"}, Pair("", "b", "c"), id="empty prompt"),
     ],
 )
-def test_trl_shapes(row: dict[str, Any], expected: Pair) -> None:
+def test_trl_formats(row: dict[str, Any], expected: Pair) -> None:
     assert load_pairs([row]) == [expected]
 
 
@@ -151,8 +133,8 @@ def test_trl_shapes(row: dict[str, Any], expected: Pair) -> None:
             "no column 'rejected'; found 'chosen', 'reject', expected 'chosen'",
         ),
         ({"question": "a"}, "chosen", "no column 'chosen' and 'rejected'; found 'question'"),
-        ({"prompt": "a", "chosen": "b", "rejected": "b"}, None, "chosen and rejected are the same"),
-        ({"chosen": HUMAN + "b", "rejected": HUMAN + "b"}, None, "chosen and rejected are the same"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, None, "chosen and rejected are equal"),
+        ({"chosen": HUMAN + "b", "rejected": HUMAN + "b"}, None, "chosen and rejected are equal"),
         ({"prompt": "a", "chosen": "", "rejected": "b"}, "chosen", "empty, expected at least one character"),
         ({"chosen": HUMAN + " b", "rejected": HUMAN}, "rejected", "empty, expected at least one character"),
         ({"prompt": "a", "chosen": None, "rejected": "b"}, "chosen", r"found nothing \(None\), expected text"),
@@ -167,78 +149,43 @@ def test_trl_shapes(row: dict[str, Any], expected: Pair) -> None:
             "rejected",
             "one of chosen and rejected is text",
         ),
-        ({"chosen": "who?", "rejected": "what?"}, "prompt", "share no beginning that ends with"),
-        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "prompt", "share no first message"),
+        ({"chosen": "who?", "rejected": "what?"}, "prompt", "have no common prefix with"),
+        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "prompt", "have different first messages"),
         (
             {"prompt": "a", "chosen": [user("b")], "rejected": [assistant("c")]},
             "chosen",
-            r"messages of \['user'\], expected one of the assistant's",
+            r"messages of \['user'\], expected one message of the assistant",
         ),
-        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("b")]}, None, "are the same"),
+        ({"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("b")]}, None, "are equal"),
     ],
 )
-def test_a_bad_row_is_named(row: dict[str, Any], field: str | None, message: str) -> None:
+def test_error_names_the_bad_row(row: dict[str, Any], field: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         load_pairs([ROWS[0], row])
     assert (caught.value.index, caught.value.field) == (1, field)
 
 
 @pytest.mark.parametrize("row", [7, "text", None, ["chosen", "rejected"]])
-def test_a_row_that_is_none(row: Any) -> None:
+def test_objects_that_are_not_rows_are_refused(row: Any) -> None:
     with pytest.raises(DataError, match=r"datum 1: found .*, expected a row with named columns, or a Pair"):
         load_pairs([ROWS[0], row])
 
 
-def test_a_bad_pair_is_named() -> None:
+def test_error_names_the_bad_pair() -> None:
     with pytest.raises(DataError, match="datum 1, field 'rejected': empty"):
         load_pairs([PAIRS[0], Pair("a", "b", "")])
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", b"", "a.jsonl is empty, expected at least one row"),
-        ("a.jsonl", b'{"chosen": "a"\n', "a.jsonl, line 1 is not JSON: "),
-        ("a.jsonl", b"\n[1, 2]\n", "a.jsonl, line 2 holds list, expected an object"),
-        ("a.jsonl", b"\xff\xfe", "a.jsonl cannot be read as .jsonl"),
-        ("a.jsonl.gz", b"plain", "cannot be read as .jsonl.gz"),
-        ("a.jsonl.gz", gzip.compress(json.dumps(ROWS[0]).encode(), mtime=0)[:-9], "cannot be read as .jsonl.gz"),
-        ("a.parquet", b"plain", "a.parquet is not Parquet"),
-        ("a.csv", b"a,b", "a.csv ends with '.csv', expected .jsonl, .jsonl.gz or .parquet"),
-    ],
-)
-def test_a_bad_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        load_pairs(tmp_path / name, limit=None if content else 5)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.jsonl is missing, expected a file"):
-        load_pairs(tmp_path / "none.jsonl")
-    (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(DataError, match=r"folder\.jsonl is a folder"):
-        load_pairs(tmp_path / "folder.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ([], "the list given is empty"),
-        (pd.DataFrame(), "the DataFrame given is empty"),
-        (datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS)), "with splits was given; choose one of 'train'"),
-        (ROWS[0], "found a single mapping, expected a list of them"),
-        (7, "found int, expected a path, a data frame, a data set or a list of rows"),
-        (None, "found NoneType, expected a path"),
-    ],
-)
-def test_a_source_without_rows(source: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        load_pairs(source)
+def test_empty_sources_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    for source, name in [([], "the list"), (pd.DataFrame(), "the DataFrame"), (tmp_path / "a.jsonl", r".*a\.jsonl")]:
+        for limit in (None, 5):
+            with pytest.raises(DataError, match=f"^{name} is empty, expected at least one row"):
+                load_pairs(source, limit=limit)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_limit_is_positive(limit: int) -> None:
+def test_limit_must_be_positive(limit: int) -> None:
     with pytest.raises(DataError, match=f"field 'limit': found {limit}, expected at least 1"):
         load_pairs(ROWS, limit=limit)
 
@@ -254,7 +201,10 @@ def test_arithmetic_pairs() -> None:
 
 
 def test_pairs_to_data_by_hand(tokenizer: Any) -> None:
-    """Prompt '01' (2 tokens), chosen '2', rejected '34', each closed: 3 and 4 positions, the first of weight 0."""
+    """Prompt '01' has 2 tokens, chosen '2', rejected '34'; each ends with end-of-text, so there are 3 and 4 positions.
+
+    The first position predicts the prompt's second token, so its weight is 0.
+    """
     data = pairs_to_data([Pair("01", "2", "34")], tokenizer)
     zero, end = tokenizer.encode("0")[0], tokenizer.eos_token_id
     assert [d.model_input.to_ints() for d in data] == [[zero, zero + 1, zero + 2], [zero + i for i in (0, 1, 3, 4)]]
@@ -281,18 +231,18 @@ def test_both_sides_have_the_same_prompt(tokenizer: Any, pairs: list[Pair]) -> N
             assert not weights[: len(prompt) - 1].any()
 
 
-def test_max_length_cuts_the_prompt_alike_on_both_sides(tokenizer: Any) -> None:
-    """Length 7 leaves 7 - 5 = 2 tokens of the prompt beside the longer side '6789#', and so 2 beside the shorter."""
-    with pytest.warns(UserWarning, match="^of what does not fit into 7 tokens, 1 of 1 prompts lost their beginning$"):
+def test_max_length_truncates_the_prompt_equally_on_both_sides(tokenizer: Any) -> None:
+    """Length 7 leaves 7 - 5 = 2 prompt tokens with the longer side '6789#', so the shorter side also has 2."""
+    with pytest.warns(UserWarning, match="^truncated to 7 tokens: 1 of 1 prompts lost their beginning$"):
         chosen, rejected = pairs_to_data([Pair("01234", "5", "6789")], tokenizer, max_length=7)
     assert tokenizer.decode(chosen.model_input.to_ints()) == "345"
     assert tokenizer.decode(rejected.model_input.to_ints()) == "346789"
 
 
-def test_completions_that_lose_their_end_are_counted(tokenizer: Any) -> None:
+def test_truncated_completions_are_counted(tokenizer: Any) -> None:
     pairs = [Pair("01", "2", "34567"), Pair("01", "23456789", "23456780"), Pair("0", "1", "2")]
-    told = "^of what does not fit into 6 tokens, 3 of 6 completions lost their end and 2 of 3 .*; 1 pairs have two"
-    with pytest.warns(UserWarning, match=told):
+    message = "^truncated to 6 tokens: 3 of 6 completions lost their end and 2 of 3 .*; 1 pairs have equal tokens"
+    with pytest.warns(UserWarning, match=message):
         data = pairs_to_data(pairs, tokenizer, max_length=6)
     assert len(data) == 6
     assert max(d.model_input.length for d in data) == 5
@@ -301,14 +251,14 @@ def test_completions_that_lose_their_end_are_counted(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([], "the list given is empty, expected at least one row"),
+        ([], "the list is empty, expected at least one row"),
         ([("a", "b", "c")], "datum 0: found tuple, expected a row with named columns, or a Pair"),
-        ([PAIRS[0], Pair("a", "b", "b")], "datum 1: chosen and rejected are the same"),
+        ([PAIRS[0], Pair("a", "b", "b")], "datum 1: chosen and rejected are equal"),
         ([PAIRS[0], Pair("a", "b", None)], r"datum 1, field 'rejected': found nothing \(None\)"),  # pyright: ignore
         ([PAIRS[0], Pair([], "b", "c")], "datum 1, field 'prompt': no messages, expected at least one"),
     ],
 )
-def test_pairs_that_cannot_be_learned_from(tokenizer: Any, pairs: list[Pair], message: str) -> None:
+def test_invalid_pairs_are_refused(tokenizer: Any, pairs: list[Pair], message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}"):
         pairs_to_data(pairs, tokenizer)
 
@@ -334,7 +284,7 @@ def test_1000_real_pairs(hh_rlhf: Path, tokenizer: Any) -> None:
         assert sides[0].model_input.to_ints()[:prompt_length] == sides[1].model_input.to_ints()[:prompt_length]
 
 
-def test_rows_are_taken_as_they_are(tokenizer: Any) -> None:
+def test_pairs_to_data_accepts_every_source(tokenizer: Any) -> None:
     rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in PAIRS]
     expected = [d.model_input.to_ints() for d in pairs_to_data(PAIRS, tokenizer)]
     assert [d.model_input.to_ints() for d in pairs_to_data(rows, tokenizer)] == expected
@@ -343,7 +293,7 @@ def test_rows_are_taken_as_they_are(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "found"), [("mint-tiny", "'mint-tiny'"), (object(), "a object")])
-def test_what_is_no_tokenizer(wrong: Any, found: str) -> None:
+def test_objects_that_are_not_tokenizers_are_refused(wrong: Any, found: str) -> None:
     with pytest.raises(ConfigError, match=f"the tokenizer is {found}, expected .* client.get_tokenizer"):
         pairs_to_data(PAIRS, wrong)
     with pytest.raises(ConfigError, match=r"expected .* client.get_tokenizer"):

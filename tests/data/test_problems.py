@@ -1,4 +1,4 @@
-"""Problems, splits, mistakes and rewards; expected values worked out by hand."""
+"""Problems, splits, mistakes and rewards; expected values computed by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from mint_lab.data.problems import (
     KINDS,
     SPLITS,
-    TASKS,
-    Problem,
-    Task,
     addition_problems,
     dropped_carry,
     has_carry,
@@ -29,7 +26,7 @@ from mint_lab.data.problems import (
 from mint_lab.errors import DataError
 
 
-def test_plain_prompt_and_answer() -> None:
+def test_prompt_and_answer_of_a_plain_problem() -> None:
     problem = make_problem("addition", (12, 7))
     assert problem.prompt == "Question: What is 12 + 7?\nAnswer:"
     assert problem.answer == " 19"
@@ -50,15 +47,15 @@ def test_answers_by_hand(kind: str, operands: tuple[int | str, ...], answer: str
     assert make_problem(kind, operands).answer == answer
 
 
-def test_phrasings_differ_but_not_the_answer() -> None:
-    asked = [make_problem("addition", (12, 7), phrasing=i) for i in range(4)]
-    assert len({p.prompt for p in asked}) == 4
-    assert {p.answer for p in asked} == {" 19"}
+def test_phrasings_share_one_answer() -> None:
+    phrased = [make_problem("addition", (12, 7), phrasing=i) for i in range(4)]
+    assert len({p.prompt for p in phrased}) == 4
+    assert {p.answer for p in phrased} == {" 19"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("split", SPLITS)
-def test_problems_are_deterministic_and_of_their_split(kind: str, split: str) -> None:
+def test_problems_are_deterministic_and_in_their_split(kind: str, split: str) -> None:
     first = problems(kind, 50, seed=3, split=split)
     assert first == problems(kind, 50, seed=3, split=split)
     assert first != problems(kind, 50, seed=4, split=split)
@@ -66,7 +63,7 @@ def test_problems_are_deterministic_and_of_their_split(kind: str, split: str) ->
     assert all(is_held_out(kind, p.operands) == (split == "held_out") for p in first)
 
 
-def test_addition_uses_up_its_split_before_repeating() -> None:
+def test_additions_exhaust_their_split_before_repeating() -> None:
     train, held_out = (addition_problems(9000, 0, split) for split in SPLITS)
     train_pairs = {p.operands for p in train}
     held_out_pairs = {p.operands for p in held_out}
@@ -94,8 +91,8 @@ def test_both_orders_of_a_sum_are_in_one_split(a: int, b: int) -> None:
 
 def test_split_does_not_depend_on_the_process() -> None:
     code = "from mint_lab.data.problems import addition_problems as f;print([p.operands for p in f(20, 1, 'held_out')])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == str([p.operands for p in addition_problems(20, 1, "held_out")])
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == str([p.operands for p in addition_problems(20, 1, "held_out")])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +100,7 @@ def test_split_does_not_depend_on_the_process() -> None:
     [
         (58, 67, 115),  # 8 + 7 = 15: write 5, forget the 1; 5 + 6 = 11
         (12, 7, 19),  # nothing to carry
-        (61, 58, 119),  # no carry out of the ones; the tens write down all of 11
+        (61, 58, 119),  # no carry out of the ones; the tens add up to 11
         (99, 99, 188),
         (5, 5, 0),
     ],
@@ -116,9 +113,9 @@ def test_dropped_carry_by_hand(a: int, b: int, dropped: int) -> None:
 def test_slips_by_hand() -> None:
     assert slips(make_problem("addition", (58, 67))) == [" 115"]
     assert slips(make_problem("subtraction", (52, 17))) == [" 45"]
-    # 72 + 32 = 104: one off, ten off, last two digits swapped
+    # 72 + 32 = 104: off by ten, off by one, or with the last two digits swapped
     assert slips(make_problem("addition", (72, 32))) == [" 94", " 103", " 105", " 114", " 140"]
-    # nothing below zero
+    # no negative answers
     assert slips(make_problem("subtraction", (30, 30))) == [" 1", " 10"]
     assert slips(make_problem("sort", (3, 2, 1))) == [" 1 3 2", " 2 1 3"]
     assert slips(make_problem("reverse", (4, 4, 4))) == [" 4 4"]
@@ -136,9 +133,9 @@ def test_a_mistake_is_never_right(kind: str, seed: int, split: str) -> None:
 
 
 def test_mistakes_repeat_with_the_seed() -> None:
-    asked = addition_problems(50)
+    drawn = addition_problems(50)
     rngs = random.Random(7), random.Random(7)
-    assert [mistake(p, rngs[0]) for p in asked] == [mistake(p, rngs[1]) for p in asked]
+    assert [mistake(p, rngs[0]) for p in drawn] == [mistake(p, rngs[1]) for p in drawn]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +153,7 @@ def test_mistakes_repeat_with_the_seed() -> None:
         (" no idea\n19", 0.0),  # only the first line counts
         ("", 0.0),
         ("   \n ", 0.0),
-        ("١٩", 0.0),  # digits of another script are not what was taught
+        ("١٩", 0.0),  # digits of another script do not count
     ],
 )
 def test_number_reward(response: str, expected: float) -> None:
@@ -172,51 +169,38 @@ def test_list_reward(response: str, expected: float) -> None:
 
 
 @given(st.text())
-def test_reward_takes_any_text(response: str) -> None:
+def test_reward_accepts_any_text(response: str) -> None:
     for kind in KINDS:
         assert reward(response, problems(kind, 1)[0]) in (0.0, 1.0)
 
 
 @pytest.mark.parametrize("response", [None, 19, b"19"])
-def test_reward_of_no_text(response: object) -> None:
+def test_reward_refuses_other_types(response: object) -> None:
     with pytest.raises(DataError, match=r"response_text.*expected the response as str"):
         reward(response, make_problem("addition", (12, 7)))  # type: ignore[arg-type]
 
 
-def test_bad_input_says_what_was_expected() -> None:
+def test_bad_input_is_refused() -> None:
     with pytest.raises(DataError, match="unknown split 'test', expected one of: held_out, train"):
         addition_problems(1, 0, "test")
     with pytest.raises(DataError, match=r"unknown kind 'adition'.*did you mean 'addition'"):
         problems("adition", 1)
-    with pytest.raises(DataError, match="expected n >= 0, got -1"):
+    with pytest.raises(DataError, match="found -1, expected n >= 0"):
         problems("sort", -1)
-    with pytest.raises(DataError, match="phrasings 0 to 3, got 9"):
+    with pytest.raises(DataError, match="found 9, but addition has phrasings 0 to 3"):
         make_problem("addition", (1, 2), phrasing=9)
 
 
-def test_a_task_takes_its_kinds_in_turn() -> None:
-    found = TASKS["arithmetic"].problems(7, seed=2, split="held_out")
-    assert [p.kind for p in found] == ["addition", "subtraction", "multiplication"] * 2 + ["addition"]
-    assert found == TASKS["arithmetic"].problems(7, seed=2, split="held_out")
-
-
-def test_a_task_puts_its_prefix_before_the_prompt() -> None:
-    problem = Problem("addition", (1, 2), "Question: What is 1 + 2?\nAnswer:", " 3")
-    task = Task("shown", ("addition",), prefix="Answer with a number.\n")
-    assert task.prompt(problem) == "Answer with a number.\nQuestion: What is 1 + 2?\nAnswer:"
-    assert task.reward(" 3", problem) == 1.0
-
-
-def test_no_heavy_imports() -> None:
+def test_import_needs_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, mint_lab.data.problems, mint_lab.tiny;"
+        "import sys, mint_lab.data.problems, mint_lab.data.tasks, mint_lab.tiny;"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
 
 
-def test_a_problem_is_a_row_too() -> None:
+def test_a_problem_is_a_mapping() -> None:
     problem = make_problem("addition", (12, 7))
     assert dict(problem) == {"kind": "addition", "operands": (12, 7), "prompt": problem.prompt, "answer": " 19"}
     assert problem.get("nothing") is None

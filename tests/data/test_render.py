@@ -1,4 +1,4 @@
-"""Prompt and completion -> tokens -> Datum."""
+"""From prompt and completion to tokens, and from tokens to a Datum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.data import encode, to_datum
-from mint_lab.data.render import fit
+from mint_lab.data.render import truncate
 from mint_lab.errors import DataError
 
 CHAT = [{"role": "user", "content": "the cat"}]
@@ -23,7 +23,7 @@ def field(datum: Any, name: str) -> list[float]:
 
 
 def test_to_datum_by_hand() -> None:
-    """Tokens 5 6 | 7 8 9: inputs 5 6 7 8 predict 6 7 8 9, of which 6 is prompt."""
+    """Tokens 5 6 | 7 8 9: inputs 5 6 7 8 predict 6 7 8 9; target 6 is in the prompt."""
     datum = to_datum([5, 6, 7, 8, 9], 2)
     assert datum.model_input.to_ints() == [5, 6, 7, 8]
     assert field(datum, "target_tokens") == [6, 7, 8, 9]
@@ -46,14 +46,14 @@ def test_position_i_predicts_token_i_plus_1(tokens: list[int], data: st.DataObje
 
 
 @pytest.mark.parametrize("prompt_length", [-1, 0, 3, 4])
-def test_a_completion_needs_a_prompt_and_a_token(prompt_length: int) -> None:
+def test_prompt_and_completion_need_a_token_each(prompt_length: int) -> None:
     with pytest.raises(DataError, match=f"found {prompt_length} of 3 tokens, expected 1 to 2") as caught:
         to_datum([1, 2, 3], prompt_length)
     assert caught.value.field == "prompt_length"
 
 
 @pytest.mark.parametrize(
-    "given_as",
+    "values",
     [
         [0.5, -1.0],
         np.array([0.5, -1.0]),
@@ -61,15 +61,15 @@ def test_a_completion_needs_a_prompt_and_a_token(prompt_length: int) -> None:
     ],
     ids=["list", "numpy", "torch"],
 )
-def test_more_fields(given_as: Any) -> None:
-    datum = to_datum([1, 2, 3], 1, advantages=given_as, group=[3])
+def test_further_fields(values: Any) -> None:
+    datum = to_datum([1, 2, 3], 1, advantages=values, group=[3])
     assert datum.loss_fn_inputs["advantages"].dtype == "float32"
     assert field(datum, "advantages") == [0.5, -1.0]
     assert datum.loss_fn_inputs["group"].dtype == "int64"
     assert field(datum, "group") == [3], "a field that is not per token keeps its shape"
 
 
-def test_weights_can_be_given() -> None:
+def test_weights_replace_the_default() -> None:
     assert field(to_datum([1, 2, 3], 1, weights=[0.25, 0.0]), "weights") == [0.25, 0.0]
 
 
@@ -81,13 +81,13 @@ def test_weights_can_be_given() -> None:
         ({"weights": "heavy"}, "field 'weights': found str, expected numbers"),
     ],
 )
-def test_a_bad_field_is_named(fields: dict[str, Any], message: str) -> None:
+def test_error_names_the_bad_field(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         to_datum([1, 2, 3], 1, **fields)
 
 
-def test_prompt_and_completion_are_tokenized_apart(tokenizer: Any) -> None:
-    """'the' is one token; cut in two it must not become one again, or the prompt would depend on what follows."""
+def test_prompt_and_completion_are_tokenized_separately(tokenizer: Any) -> None:
+    """'the' is one token. Split, it must stay two: otherwise the prompt's tokens would depend on the completion."""
     [whole] = tokenizer.encode("the")
     tokens, prompt_length = encode(tokenizer, "th", "e")
     assert whole not in tokens
@@ -102,14 +102,16 @@ def test_encode_round_trips(tokenizer: Any, prompt: str, completion: str) -> Non
     assert tokenizer.decode(tokens[prompt_length:]) == completion + "<|end|>"
 
 
-def test_a_chat_prompt_goes_through_the_template(tokenizer: Any) -> None:
+def test_chat_prompt_uses_the_template(tokenizer: Any) -> None:
     tokens, prompt_length = encode(tokenizer, CHAT, "sat")
     assert tokenizer.decode(tokens[:prompt_length]) == "<|user|>the cat<|end|>\n<|assistant|>"
-    assert tokenizer.decode(tokens[prompt_length:]) == "sat<|end|>", "closed once, without the template's line break"
+    assert tokenizer.decode(tokens[prompt_length:]) == "sat<|end|>", (
+        "one end-of-text token, without the template's line break"
+    )
 
 
-def test_a_template_that_writes_more_than_the_text(tokenizer: Any) -> None:
-    """The assistant's turn is learned as the template writes it: here with a space before and another closing mark."""
+def test_assistant_turn_is_what_the_template_writes(tokenizer: Any) -> None:
+    """This template adds a leading space and an end-of-turn marker to the assistant's turn."""
     template = (
         "{% for m in messages %}{{ m['role'] + ':' }}{{ ' ' + m['content'] + '\n--\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
@@ -128,12 +130,12 @@ def test_a_template_that_writes_more_than_the_text(tokenizer: Any) -> None:
     assert tokenizer.decode(tokens[prompt_length:]) == " sat\n--<|end|>"
 
 
-def test_a_last_message_of_the_assistant_is_continued(tokenizer: Any) -> None:
+def test_last_assistant_message_is_continued(tokenizer: Any) -> None:
     tokens, _ = encode(tokenizer, [*CHAT, {"role": "assistant", "content": "sat"}], " on")
     assert tokenizer.decode(tokens) == "<|user|>the cat<|end|>\n<|assistant|>sat on<|end|>"
 
 
-def test_an_empty_prompt_is_the_token_that_ends_the_text_before(tokenizer: Any) -> None:
+def test_empty_prompt_becomes_the_end_of_text_token(tokenizer: Any) -> None:
     assert encode(tokenizer, "", "e") == ([tokenizer.eos_token_id, *tokenizer.encode("e"), tokenizer.eos_token_id], 1)
 
 
@@ -144,23 +146,23 @@ def test_an_empty_prompt_is_the_token_that_ends_the_text_before(tokenizer: Any) 
         (7, "0123|45#"),
         (6, "123|45#"),
         (4, "3|45#"),
-        (3, "3|45"),  # one token of the prompt stays, the completion loses its end
+        (3, "3|45"),  # one prompt token remains, the completion loses its end
         (2, "3|4"),
     ],
 )
-def test_max_length_takes_the_prompts_beginning_first(tokenizer: Any, max_length: int, kept: str) -> None:
+def test_max_length_truncates_the_prompt_first(tokenizer: Any, max_length: int, kept: str) -> None:
     tokens, prompt_length = encode(tokenizer, "0123", "45", max_length=max_length)
     prompt, completion = (tokenizer.decode(part) for part in (tokens[:prompt_length], tokens[prompt_length:]))
     assert f"{prompt}|{completion}" == kept.replace("#", "<|end|>")
 
 
-def test_fit_cuts_the_prompt_alike_for_all() -> None:
-    rendered = fit([1, 2, 3, 4], [[5], [6, 7, 8], [9] * 9], 6)
-    assert (rendered.prompt, rendered.completions, rendered.cut) == ([4], [[5], [6, 7, 8], [9] * 5], 1)
+def test_truncate_gives_every_completion_the_same_prompt() -> None:
+    rendered = truncate([1, 2, 3, 4], [[5], [6, 7, 8], [9] * 9], 6)
+    assert (rendered.prompt, rendered.completions, rendered.n_truncated) == ([4], [[5], [6, 7, 8], [9] * 5], 1)
 
 
 @pytest.mark.parametrize("max_length", [1, 0, -3])
-def test_max_length_must_leave_something(tokenizer: Any, max_length: int) -> None:
+def test_max_length_must_be_at_least_two(tokenizer: Any, max_length: int) -> None:
     with pytest.raises(DataError, match=f"field 'max_length': found {max_length}, expected at least 2"):
         encode(tokenizer, "0123", "45", max_length=max_length)
 
@@ -170,15 +172,17 @@ def test_max_length_must_leave_something(tokenizer: Any, max_length: int) -> Non
     [
         ("the", "", "field 'completion': empty"),
         ([], "the", "field 'prompt': no messages"),
-        ([{"role": "user"}], "the", r"field 'prompt': a message has \['role'\], expected 'role' and 'content'"),
+        ([{"role": "user"}], "the", r"field 'prompt': a message has the keys \['role'\], expected 'role' and"),
     ],
 )
-def test_what_cannot_be_encoded(tokenizer: Any, prompt: Any, completion: str, message: str) -> None:
+def test_invalid_prompts_and_completions_are_refused(
+    tokenizer: Any, prompt: Any, completion: str, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         encode(tokenizer, prompt, completion)
 
 
-def test_tokenizers_that_lack_something(tokenizer: Any) -> None:
+def test_tokenizers_without_a_required_part_are_refused(tokenizer: Any) -> None:
     bare = SimpleNamespace(encode=tokenizer.encode, eos_token=None, eos_token_id=None, chat_template=None)
     with pytest.raises(DataError, match="no end-of-text token"):
         encode(bare, "the", "cat")

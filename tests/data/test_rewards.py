@@ -1,4 +1,4 @@
-"""Rewards: what they grade, what a bad one is told, what registering does."""
+"""Rewards: what they grade, what the error of a bad one says, and how they are registered."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def test_exact_match_of_lists(kind: str, operands: Any, right: str, wrong: str) 
     assert (exact_match(right, problem), exact_match(wrong, problem)) == (1, 0)
 
 
-def test_an_example_is_a_mapping_whatever_the_data(tmp_path: Path) -> None:
-    def own(response_text: str, example: Any) -> float:
+def test_examples_of_every_source_are_mappings(tmp_path: Path) -> None:
+    def matches(response_text: str, example: Any) -> float:
         return float(response_text == example["answer"])
 
     path = tmp_path / "gsm8k.jsonl"
     path.write_text(json.dumps({"question": "2+2?", "answer": "#### 4"}), encoding="utf-8")
     for source in (None, "addition", [{"prompt": "2+2?", "answer": "4"}], path):
         (example,) = task_of(source).problems(1)
-        assert own(example["answer"], example) == 1
+        assert matches(example["answer"], example) == 1
         assert {"answer"} < set(example) == set(dict(example))
 
 
-def test_a_reward_that_raises_is_told_what_the_example_has() -> None:
+def test_reward_error_lists_the_fields_of_the_example() -> None:
     problem = make_problem("addition", (12, 7))
     with pytest.raises(RewardError, match=r"KeyError: 'solution'.*example\['prompt'\], example\['answer'\]"):
         grade(reward_of(lambda response, example: example["solution"]), "19", problem, index=0, prompt=problem.prompt)
@@ -67,7 +67,7 @@ def test_exact_match_of_a_row() -> None:
     assert exact_match("42", {"answer": 42}) == 1
 
 
-def test_format_by_pattern() -> None:
+def test_format_reward() -> None:
     tagged = format_reward(r"<think>.*</think>\s*<answer>.*</answer>")
     assert tagged("<think>2\n+2</think>\n<answer>4</answer>\n", None) == 1
     assert tagged("the answer: <think></think><answer>4</answer>", None) == 0
@@ -78,7 +78,7 @@ def test_format_by_pattern() -> None:
         0,
         0,
     ]
-    with pytest.raises(ConfigError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="not a regular expression"):
         format_reward("(")
 
 
@@ -93,21 +93,21 @@ def test_format_by_pattern() -> None:
         ("#### eighteen", None),
     ],
 )
-def test_the_number_after_the_mark(text: str, number: float | None) -> None:
+def test_final_number(text: str, number: float | None) -> None:
     assert final_number(text) == number
 
 
 def test_gsm8k_by_hand() -> None:
     row = {"question": "?", "answer": "9 * 2 = <<9*2=18>>18\n#### 18"}
     assert [gsm8k_reward(text, row) for text in ("#### 18", "#### 18.0", "18", "#### 81")] == [1, 1, 0, 0]
-    assert gsm8k_reward("no mark", {"answer": "no mark either"}) == 0, "two missing numbers are no match"
+    assert gsm8k_reward("no mark", {"answer": "no mark either"}) == 0, "two missing numbers do not match"
 
 
 @pytest.mark.parametrize("value", [1, 0.5, True, np.float32(0.5), np.int64(3), Fraction(1, 2)])
-def test_what_counts_as_a_number(value: Any) -> None:
-    found = grade(Reward("mine", lambda response, example: value), "r", None, index=0, prompt="p")
-    assert type(found) is float
-    assert found == float(value)
+def test_grade_accepts_every_real_number_type(value: Any) -> None:
+    graded = grade(Reward("mine", lambda response, example: value), "r", None, index=0, prompt="p")
+    assert type(graded) is float
+    assert graded == float(value)
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def test_what_counts_as_a_number(value: Any) -> None:
         ([1], "returned '[1]' (list), expected a number"),
     ],
 )
-def test_a_value_that_is_no_reward_names_the_example(value: Any, words: str) -> None:
+def test_error_of_an_invalid_value_names_the_example(value: Any, words: str) -> None:
     bad = Reward("mine", lambda response, example: value, version=3)
     with pytest.raises(RewardError) as caught:
         grade(bad, "the response", None, index=7, prompt="the prompt")
     assert str(caught.value).startswith(f"mine v3: {words}, on example 7, prompt 'the prompt', response 'the response'")
-    found = caught.value
-    assert (found.index, found.prompt, found.response, found.reward) == (7, "the prompt", "the response", bad)
+    error = caught.value
+    assert (error.index, error.prompt, error.response, error.reward) == (7, "the prompt", "the response", bad)
 
 
-def test_a_reward_that_raises_keeps_its_error() -> None:
+def test_reward_error_keeps_its_cause() -> None:
     def broken(response: str, example: Any) -> float:
         return example["gold"]
 
@@ -138,14 +138,14 @@ def test_a_reward_that_raises_keeps_its_error() -> None:
     assert isinstance(e.value.__cause__, KeyError)
 
 
-def test_a_long_response_is_cut_in_the_message() -> None:
+def test_long_texts_are_shortened_in_the_message() -> None:
     with pytest.raises(RewardError) as caught:
         grade(Reward("mine", lambda r, e: 1 / 0), "x" * 10_000, None, index=0, prompt="y" * 10_000)
     assert len(str(caught.value)) < 600
     assert len(caught.value.response) == 10_000
 
 
-def test_registering_counts_versions_and_keeps_the_function() -> None:
+def test_registering_counts_versions_and_returns_the_function() -> None:
     @mint_lab.reward
     def short(response_text: str, example: Any) -> float:
         """Shorter is better."""
@@ -159,7 +159,7 @@ def test_registering_counts_versions_and_keeps_the_function() -> None:
     assert REWARDS["short"].label == "short v2"
 
 
-def test_names_and_shapes_that_are_refused() -> None:
+def test_invalid_rewards_are_refused() -> None:
     with pytest.raises(ConfigError, match="'gsm8k' is a built-in reward"):
         reward(name="gsm8k")(lambda r, e: 1.0)
     with pytest.raises(ConfigError, match="cannot be called with two arguments"):

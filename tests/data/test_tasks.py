@@ -1,4 +1,4 @@
-"""What becomes a task, and which examples are refused."""
+"""Which sources become a task, and which examples are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mint_lab.data import TASKS, ExampleTask, load_gsm8k, task_of
+from mint_lab.data import TASKS, ExampleTask, Problem, Task, load_gsm8k, task_of
 from mint_lab.data.tasks import PlainAddition
 from mint_lab.errors import DataError
 
@@ -23,7 +23,7 @@ def jsonl(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def test_the_default_is_the_lessons_additions() -> None:
+def test_default_task_is_two_digit_addition() -> None:
     task = task_of(None)
     assert isinstance(task, PlainAddition)
     first = task.problems(3)[0]
@@ -41,6 +41,19 @@ def test_bundled_tasks_by_name(name: str) -> None:
     assert [task.reward(p.answer, p) for p in task.problems(20)] == [1] * 20
 
 
+def test_task_alternates_its_kinds() -> None:
+    drawn = TASKS["arithmetic"].problems(7, seed=2, split="held_out")
+    assert [p.kind for p in drawn] == ["addition", "subtraction", "multiplication"] * 2 + ["addition"]
+    assert drawn == TASKS["arithmetic"].problems(7, seed=2, split="held_out")
+
+
+def test_task_prefix_precedes_the_prompt() -> None:
+    problem = Problem("addition", (1, 2), "Question: What is 1 + 2?\nAnswer:", " 3")
+    task = Task("with a prefix", ("addition",), prefix="Answer with a number.\n")
+    assert task.prompt(problem) == "Answer with a number.\nQuestion: What is 1 + 2?\nAnswer:"
+    assert task.reward(" 3", problem) == 1.0
+
+
 def test_gsm8k_from_a_file(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "gsm8k.jsonl", ROWS)
     for task in (load_gsm8k(path), task_of(path), task_of(str(path))):
@@ -55,18 +68,18 @@ def test_gsm8k_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "?", "answer": "no mark"}, "datum 2, field 'answer': has no number after '####'"),
+        ({"question": "?", "answer": "no mark"}, "datum 2, field 'answer': found no number after '####'"),
         ({"question": "?"}, "datum 2, field 'answer': found a row with question, expected GSM8K"),
         ({"question": 3, "answer": "#### 1"}, "datum 2, field 'question'"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path: Path, row: Any, message: str) -> None:
+def test_bad_gsm8k_row_is_named(tmp_path: Path, row: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         load_gsm8k(jsonl(tmp_path / "x.jsonl", [*ROWS, row]))
     assert caught.value.index == 2
 
 
-def test_lists_of_prompts() -> None:
+def test_task_of_a_list_of_prompts() -> None:
     texts = task_of(["a", "b"])
     assert [texts.prompt(x) for x in texts.problems(5)] == ["a", "b"]
     chat = [{"role": "user", "content": "hi"}]
@@ -77,7 +90,7 @@ def test_lists_of_prompts() -> None:
     assert rows.problems(5, split="held_out") == ()
 
 
-def test_a_task_of_ones_own_passes() -> None:
+def test_task_of_returns_a_task_unchanged() -> None:
     task = ExampleTask("mine", [1, 2], [3], prompt_of=lambda n: f"{n}:", reward_of=lambda text, n: float(text) - n)
     assert task_of(task) is task
     assert task.prompt(2) == "2:"
@@ -85,7 +98,7 @@ def test_a_task_of_ones_own_passes() -> None:
     assert task.problems(9, split="held_out") == [3]
 
 
-def test_bad_sources(tmp_path: Path) -> None:
+def test_bad_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"unknown task 'aritmetic'.*did you mean 'arithmetic'"):
         task_of("aritmetic")
     with pytest.raises(DataError, match=r"no\.jsonl is missing"):

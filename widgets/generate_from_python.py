@@ -12,6 +12,7 @@ one of them is out of date. The output is formatted as biome formats it.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import types
@@ -173,16 +174,41 @@ def protocol_runs_source() -> str:
 
 
 def palette_source() -> str:
-    """``widgets/src/lib/palette.ts``."""
+    """``widgets/src/lib/palette.ts``: every constant of the palette that the page uses."""
     from mint_lab.charts import palette
 
-    del palette
-    raise NotImplementedError
+    names = ("ROLES", "RUNS", "DASHES", "TOKENS", "BASE")
+    constants = [f"export const {name} = {literal(getattr(palette, name))} as const;\n" for name in names]
+    return "\n".join([_header("Colours of the page", "mint_lab/charts/palette.py"), *constants])
+
+
+def literal(value: Any, indent: str = "") -> str:
+    """Write dicts, sequences, strings and numbers as TypeScript, in one line if they are short enough.
+
+    A dict of containers and a sequence of sequences have one entry per line, as biome writes them.
+    """
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int | float):
+        return str(value)
+    inner = indent + "  "
+    if isinstance(value, Mapping):
+        entries = [f"{key}: {literal(entry, inner)}" for key, entry in value.items()]
+        opening, closing, space, contents = "{", "}", " ", list(value.values())
+    else:
+        entries = [literal(entry, inner) for entry in value]
+        opening, closing, space, contents = "[", "]", "", list(value)
+    is_nested = any(not isinstance(entry, str | int | float) for entry in contents)
+    line = f"{opening}{space}{', '.join(entries)}{space}{closing}"
+    if not is_nested and len(indent) + len(line) < LINE_LENGTH - len("key: ,"):
+        return line
+    return f"{opening}\n" + "".join(f"{inner}{entry},\n" for entry in entries) + f"{indent}{closing}"
 
 
 GENERATED: dict[Path, Callable[[], str]] = {
     SOURCES / "protocol.ts": protocol_source,
     SOURCES / "protocol_runs.ts": protocol_runs_source,
+    SOURCES / "lib" / "palette.ts": palette_source,
 }
 
 

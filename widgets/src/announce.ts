@@ -1,100 +1,104 @@
-/** Tells the rest of the page, by events on `window`, how a widget's run stands. */
+/** Reports the status of a widget's run to the rest of the page, by events on `window`. */
 
-import type { Dispose } from "./dom";
-import { RUN, type RunDetail } from "./events";
-import type { Store } from "./store";
+import type { Dispose } from "./lib/dom";
+import { RUN, type RunDetail } from "./lib/events";
+import type { RunStore } from "./run_store";
 
-/** The number that says most about a run: the first of these that it has. */
-const METRICS = ["held_out/reward", "reward", "held_out/pair_accuracy", "pair_accuracy", "held_out/nll", "nll"];
-
-/** What of a store is needed here. */
-export type Announced = Pick<Store, "state" | "epoch" | "problem" | "history" | "halting" | "subscribe" | "request">;
+/** The part of a store that is used here. */
+export type AnnouncedRun = Pick<
+  RunStore,
+  "state" | "epoch" | "problem" | "history" | "requestedStatus" | "subscribe" | "request"
+>;
 
 export class Announcer {
   private readonly views = new Set<HTMLElement>();
   private readonly unsubscribe: Dispose;
-  private said: RunDetail | null = null;
+  private lastDetail: RunDetail | null = null;
 
   constructor(
-    private readonly store: Announced,
+    private readonly store: AnnouncedRun,
     private readonly target: EventTarget = window,
   ) {
-    this.unsubscribe = store.subscribe(() => this.tell());
-    this.tell();
+    this.unsubscribe = store.subscribe(() => this.update());
+    this.update();
   }
 
-  /** `element` shows the run until what is returned is called. */
-  view(element: HTMLElement): Dispose {
+  /** Record that `element` shows the run, until the returned function is called. */
+  addView(element: HTMLElement): Dispose {
     this.views.add(element);
-    this.tell();
+    this.update();
     return () => this.views.delete(element);
   }
 
   dispose(): void {
     this.unsubscribe();
-    this.end();
+    this.announceEnd();
   }
 
-  private tell(): void {
+  private update(): void {
     const detail = this.detail();
-    if (this.said && this.said.epoch !== detail?.epoch) this.end();
-    if (!detail || same(detail, this.said)) return;
-    this.say(detail);
+    if (this.lastDetail && this.lastDetail.epoch !== detail?.epoch) this.announceEnd();
+    if (!detail || isEqual(detail, this.lastDetail)) return;
+    this.dispatch(detail);
   }
 
-  private end(): void {
-    if (this.said && this.said.status !== "gone")
-      this.say({ ...this.said, status: "gone", failed: null, element: null });
-    this.said = null;
+  private announceEnd(): void {
+    if (this.lastDetail && this.lastDetail.status !== "gone")
+      this.dispatch({ ...this.lastDetail, status: "gone", failed: null, element: null });
+    this.lastDetail = null;
   }
 
-  private say(detail: RunDetail): void {
-    this.said = detail;
+  private dispatch(detail: RunDetail): void {
+    this.lastDetail = detail;
     this.target.dispatchEvent(new CustomEvent(RUN, { detail }));
   }
 
   private detail(): RunDetail | null {
     const { state, epoch } = this.store;
     if (!state || !epoch || this.store.problem) return null;
-    const ended = state.status === "stopped" || state.status === "finished";
+    const isOver = state.status === "stopped" || state.status === "finished";
     return {
       epoch,
       status: state.status,
       step: state.steps_done,
       steps: state.steps_total,
       loss: state.loss_label,
-      metric: this.metric(),
-      failed: ended ? null : (state.failure?.loss ?? state.failure?.reward ?? null),
+      metric: this.headline(),
+      failed: isOver ? null : (state.failure?.loss ?? state.failure?.reward ?? null),
       element: this.element(),
       stop: this.stop,
     };
   }
 
-  /** A view that is in the page; else any: of a notebook, what is scrolled away may be taken out of the page. */
+  /** A view that is in the document, else any: JupyterLab may remove cells that are out of sight from the document. */
   private element(): HTMLElement | null {
     const views = [...this.views];
     return views.find((view) => view.isConnected) ?? views[0] ?? null;
   }
 
-  private metric(): RunDetail["metric"] {
-    for (const name of METRICS) {
-      const value = this.store.history.series.get(name)?.mean.at(-1);
-      if (value !== undefined) return { name: name.replace("held_out/", "held-out "), value };
+  /** The latest value of the most important metric that the run has, preferably of held-out data. */
+  private headline(): RunDetail["metric"] {
+    for (const name of this.store.state?.headlines ?? []) {
+      const { series } = this.store.history;
+      const heldOut = series.get(`held_out/${name}`)?.mean.at(-1);
+      if (heldOut !== undefined) return { name: `held-out ${name}`, value: heldOut };
+      const training = series.get(name)?.mean.at(-1);
+      if (training !== undefined) return { name, value: training };
     }
     return null;
   }
 
   private readonly stop = async (): Promise<string> => {
     const error = await this.store.request({ type: "stop" });
-    if (!error && this.store.state?.status === "running") this.store.halting = "stop";
+    if (!error && this.store.state?.status === "running") this.store.requestedStatus = "stop";
     return error;
   };
 }
 
-function same(a: RunDetail, b: RunDetail | null): boolean {
-  return b !== null && JSON.stringify(compared(a)) === JSON.stringify(compared(b)) && a.element === b.element;
+function isEqual(a: RunDetail, b: RunDetail | null): boolean {
+  return b !== null && JSON.stringify(plainData(a)) === JSON.stringify(plainData(b)) && a.element === b.element;
 }
 
-function compared({ element: _, stop: __, ...rest }: RunDetail): Omit<RunDetail, "element" | "stop"> {
-  return rest;
+function plainData({ element: _, stop: __, ...data }: RunDetail): Omit<RunDetail, "element" | "stop"> {
+  return data;
 }

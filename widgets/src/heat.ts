@@ -1,14 +1,19 @@
-/** Histograms over time in a fixed amount of memory: the twin of `mint_lab/ui/heat.py`, where the rule is explained. */
+/** Histograms over time in a fixed amount of memory. `mint_lab/ui/heat.py` computes the same and explains the rule. */
 
 import { float32s, float64s } from "./history";
 import type { HeatData, Histogram } from "./protocol";
 
-export const COLUMNS = 128;
+/** Columns of a heat map. */
+export const MAX_COLUMNS = 128;
 
 export class Heat {
+  /** Histograms in a full column. */
   width = 1;
+  /** Histograms before decimation. */
   points = 0;
+  /** Last step of each column. */
   steps: number[] = [];
+  /** Shares by bin, the mean of the column's histograms. */
   columns: number[][] = [];
 
   constructor(
@@ -16,19 +21,21 @@ export class Heat {
     readonly bin: number,
     readonly bins: number,
     readonly source: string,
-    readonly capacity = COLUMNS,
+    readonly capacity = MAX_COLUMNS,
   ) {}
 
-  /** Appends one histogram; an empty one says nothing and is left out. */
+  /** Append one histogram. One without counts is left out. */
   add(step: number, counts: readonly number[]): void {
     const total = counts.reduce((sum, count) => sum + count, 0);
     if (total === 0) return;
     if (this.points % this.width === 0 && this.steps.length === this.capacity) this.halve();
-    const inside = this.points % this.width;
+    const inColumn = this.points % this.width;
     const shares = counts.map((count) => count / total);
-    if (inside) {
+    if (inColumn) {
       const last = this.columns.at(-1) as number[];
-      this.columns[this.columns.length - 1] = last.map((old, i) => old + ((shares[i] as number) - old) / (inside + 1));
+      this.columns[this.columns.length - 1] = last.map(
+        (old, i) => old + ((shares[i] as number) - old) / (inColumn + 1),
+      );
       this.steps[this.steps.length - 1] = step;
     } else {
       this.columns.push(shares);
@@ -37,6 +44,7 @@ export class Heat {
     this.points += 1;
   }
 
+  /** Merge each two neighbouring columns. */
   private halve(): void {
     const pairs = Array.from({ length: this.steps.length / 2 }, (_, i) => 2 * i);
     this.steps = pairs.map((i) => this.steps[i + 1] as number);
@@ -47,7 +55,7 @@ export class Heat {
     this.width *= 2;
   }
 
-  static fromData(data: HeatData, capacity = COLUMNS): Heat {
+  static fromData(data: HeatData, capacity = MAX_COLUMNS): Heat {
     const heat = new Heat(data.start, data.bin, data.bins, data.source, capacity);
     heat.width = data.width;
     heat.points = data.points;
@@ -61,6 +69,7 @@ export class Heat {
 export class HeatHistory {
   readonly heats = new Map<string, Heat>();
 
+  /** Add a histogram. The first one of held-out data replaces those of training batches for good. */
   add(histogram: Histogram): void {
     let heat = this.heats.get(histogram.name);
     if (heat && heat.source !== histogram.source) {

@@ -1,13 +1,18 @@
-/** Curves held in a fixed amount of memory: the twin of `mint_lab/ui/history.py`, where the rule is explained. */
+/** Curves in a fixed amount of memory. `mint_lab/ui/history.py` computes the same and explains the rule. */
 
 import type { SeriesData } from "./protocol";
 
+/** Buckets of a series. */
 export const CAPACITY = 512;
-export const COLUMNS = 48;
+/** Series of a run. */
+export const MAX_SERIES = 48;
 
 export class Series {
+  /** Points in a full bucket. */
   width = 1;
+  /** Points before decimation. */
   points = 0;
+  /** Last step of each bucket. */
   steps: number[] = [];
   low: number[] = [];
   high: number[] = [];
@@ -19,18 +24,18 @@ export class Series {
     return this.steps.length;
   }
 
-  /** Appends one point; values that are not finite in float32 are left out. */
+  /** Append one point. A value that is not finite in float32 is left out. */
   add(step: number, value: number): void {
     const rounded = Math.fround(value);
     if (!Number.isFinite(rounded)) return;
-    const inside = this.points % this.width;
-    if (inside === 0 && this.length === this.capacity) this.halve();
-    const last = this.length - 1;
-    if (this.points % this.width !== 0) {
+    if (this.points % this.width === 0 && this.length === this.capacity) this.halve();
+    const inBucket = this.points % this.width;
+    if (inBucket !== 0) {
+      const last = this.length - 1;
       this.steps[last] = step;
       this.low[last] = Math.min(at(this.low, last), rounded);
       this.high[last] = Math.max(at(this.high, last), rounded);
-      this.mean[last] = at(this.mean, last) + (rounded - at(this.mean, last)) / (inside + 1);
+      this.mean[last] = at(this.mean, last) + (rounded - at(this.mean, last)) / (inBucket + 1);
     } else {
       this.steps.push(step);
       this.low.push(rounded);
@@ -40,6 +45,7 @@ export class Series {
     this.points += 1;
   }
 
+  /** Merge each two neighbouring buckets. */
   private halve(): void {
     const pairs = Array.from({ length: this.length / 2 }, (_, i) => 2 * i);
     this.steps = pairs.map((i) => at(this.steps, i + 1));
@@ -49,7 +55,7 @@ export class Series {
     this.width *= 2;
   }
 
-  /** A series as it came in a snapshot; later points may be added to it. */
+  /** Create a series from a snapshot; points may be added later. */
   static fromData(data: SeriesData, capacity = CAPACITY): Series {
     const series = new Series(capacity);
     series.width = data.width;
@@ -73,18 +79,20 @@ export class History {
   add(step: number, name: string, value: number): void {
     let series = this.series.get(name);
     if (series === undefined) {
-      if (this.series.size >= COLUMNS) return;
+      if (this.series.size >= MAX_SERIES) return;
       series = new Series(this.capacity);
       this.series.set(name, series);
     }
     series.add(step, value);
   }
 
-  /** Adds `count` records from the two buffers of an update, leaving out the first `skip`. */
+  /** Add `count` records from the two buffers of an update, without the first `skip`. */
   append(columns: readonly string[], count: number, skip: number, steps: DataView, values: DataView): void {
     const x = float64s(steps);
     const y = float32s(values);
-    if (x.length !== count || y.length !== count * columns.length) throw new RangeError("buffers of another size");
+    if (x.length !== count || y.length !== count * columns.length) {
+      throw new RangeError(`${x.length} steps and ${y.length} values, expected ${count} and ${count * columns.length}`);
+    }
     columns.forEach((name, row) => {
       for (let i = skip; i < count; i++) this.add(at(x, i), name, at(y, row * count + i));
     });
@@ -97,11 +105,40 @@ export class History {
   }
 }
 
-/** Little-endian whatever the machine, and free of alignment: hence no typed array over the buffer. */
+/**
+ * The value of a curve at a step: the mean of the bucket that contains it. A held-out curve has the last value measured
+ * by then. There is no value before the first point or after the last.
+ *
+ * @param start The held-out value before the first step.
+ */
+export function valueAt(
+  series: Series | undefined,
+  step: number,
+  heldOut: boolean,
+  start: number | undefined,
+): number | undefined {
+  if (!series) return start;
+  if (heldOut) {
+    const after = series.steps.findIndex((last) => last > step);
+    const i = (after < 0 ? series.length : after) - 1;
+    return i < 0 ? start : series.mean[i];
+  }
+  const i = series.steps.findIndex((last) => last >= step);
+  return i < 0 || step <= lastStepBefore(series) ? undefined : series.mean[i];
+}
+
+/** The last step before the first bucket, which has the width of the second. */
+function lastStepBefore({ steps: [first, second], width }: Series): number {
+  if (first === undefined) return 0;
+  return first - (second === undefined ? width : second - first);
+}
+
+/** Read little-endian numbers from an unaligned buffer, which a typed array cannot. */
 export function float64s(view: DataView): number[] {
   return Array.from({ length: Math.floor(view.byteLength / 8) }, (_, i) => view.getFloat64(8 * i, true));
 }
 
+/** Read little-endian numbers from an unaligned buffer, which a typed array cannot. */
 export function float32s(view: DataView): number[] {
   return Array.from({ length: Math.floor(view.byteLength / 4) }, (_, i) => view.getFloat32(4 * i, true));
 }

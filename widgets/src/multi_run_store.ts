@@ -1,25 +1,40 @@
-/** A comparison as the page knows it: a store a run, fed from one stream of messages. */
+/**
+ * The page's copy of several runs: those of a comparison, or those that are ticked in a table of runs.
+ *
+ * A comparison's runs are live, and all their messages arrive in one stream, each with the number of its run. A table's
+ * runs are read from folders and never change.
+ */
 
-import type { Dispose } from "../dom";
-import type { OverlayRun } from "../overlay/curves";
-import type { OverlayView } from "../overlay/grid";
-import type { Message, Reply, State } from "../protocol";
-import type { Compared, CompareRequest, CosineMatrix, OfRun, Result } from "../protocol_runs";
-import { type Model, Requests } from "../requests";
-import { type Host, Store } from "../store";
+import type { Dispose } from "./lib/dom";
+import type { Message, Reply, Snapshot, State } from "./protocol";
+import type { Compared, OfRun, Result, ShownRun } from "./protocol_runs";
+import { type Model, Requests } from "./requests";
+import { RunStore } from "./run_store";
 
-export interface ComparedView extends OverlayRun {
-  result: Result;
+/** One of several runs. Its index in the list selects its colour and line style. */
+export interface LabelledRun {
+  label: string;
+  store: RunStore;
+  /** Held-out metrics, if the kernel sends them: in a comparison. */
+  result: Result | null;
 }
 
-/** The kernel as one run's store sees it. */
-class RunHost implements Host {
-  private handler: ((content: unknown, buffers: DataView[]) => void) | null = null;
+/** How a person wants the charts of several runs; stored here, so that another view starts the same. */
+export interface OverlayView {
+  smoothing: number;
+  /** Further metrics are unfolded. */
+  more: boolean;
+  /** Labels of hidden runs. */
+  hidden: Set<string>;
+}
+
+/** The model as the store of one of the runs sees it. */
+class RunModel implements Model {
+  private onMessage: ((content: unknown, buffers: DataView[]) => void) | null = null;
 
   constructor(
-    private readonly place: number,
-    private readonly snapshot: unknown,
-    private readonly ask: (content: object) => void,
+    private readonly snapshot: Snapshot,
+    private readonly sendToKernel: (content: object) => void,
   ) {}
 
   get(name: string): unknown {
@@ -27,93 +42,145 @@ class RunHost implements Host {
   }
 
   send(content: unknown): void {
-    this.ask({ ...(content as object), run: this.place });
+    this.sendToKernel(content as object);
   }
 
   on(event: string, handler: (content: unknown, buffers: DataView[]) => void): void {
-    if (event === "msg:custom") this.handler = handler;
+    if (event === "msg:custom") this.onMessage = handler;
   }
 
   off(event: string): void {
-    if (event === "msg:custom") this.handler = null;
+    if (event === "msg:custom") this.onMessage = null;
   }
 
   deliver(message: Message, buffers: DataView[]): void {
-    this.handler?.(message, buffers);
+    this.onMessage?.(message, buffers);
   }
 }
 
-export class CompareStore {
-  runs: ComparedView[] = [];
-  cosines: CosineMatrix | null = null;
-  readonly view: OverlayView & { at: string } = { smoothing: 1, more: false, hidden: new Set(), at: "" };
-  /** Why the kernel refused the last request. */
-  refused = "";
+interface Entry extends LabelledRun {
+  model: RunModel;
+}
 
-  private readonly hosts: RunHost[] = [];
+export class MultiRunStore {
+  readonly view: OverlayView = { smoothing: 1, more: false, hidden: new Set() };
+  /** Why the kernel refused the last request; empty if it accepted. */
+  refusal = "";
+  /** The run that is shown by itself, with all of its charts, if any: the open one of a table. */
+  opened: LabelledRun | null = null;
+
+  private entries: Entry[] = [];
   private readonly requests: Requests;
   private readonly listeners = new Set<() => void>();
+  private readonly disposers: Dispose[] = [];
 
-  private readonly onMessage = (content: unknown, buffers: DataView[]) => {
-    const message = content as OfRun | Reply;
-    if (message.type === "reply") this.requests.answer(message);
-    else if (message.type === "of_run") {
-      const run = this.runs[message.run];
-      if (run && message.result) run.result = message.result;
-      this.hosts[message.run]?.deliver(message.message, buffers);
-    }
-    this.tell();
-  };
-
-  private readonly onCosines = () => {
-    this.cosines = (this.model.get("cosines") as CosineMatrix | null) ?? null;
-    this.tell();
-  };
-
-  constructor(private readonly model: Model) {
-    this.requests = new Requests(model, () => this.tell());
-    model.on("msg:custom", this.onMessage);
-    model.on("change:cosines", this.onCosines);
-    this.onCosines();
-    const compared = model.get("compared") as Compared | null;
-    this.runs = (compared?.runs ?? []).map(({ label, result, snapshot }, place) => {
-      const host = new RunHost(place, snapshot, (content) => this.requests.send(content));
-      this.hosts.push(host);
-      return { label, result, store: new Store(host) };
-    });
+  /**
+   * @param traits Traits of the widget that views read with `trait`; a change of one notifies them.
+   */
+  constructor(
+    private readonly model: Model,
+    traits: readonly string[] = [],
+  ) {
+    this.requests = new Requests(model, () => this.notify());
+    this.follow("msg:custom", (content, buffers) => this.receive(content as OfRun | Reply, buffers));
+    this.follow("change:shown", () => this.readRuns());
+    this.follow("change:opened", () => this.readOpened());
+    for (const trait of traits) this.follow(`change:${trait}`, () => this.notify());
+    this.readRuns();
+    this.readOpened();
   }
 
   dispose(): void {
-    this.model.off("msg:custom", this.onMessage);
-    this.model.off("change:cosines", this.onCosines);
-    for (const { store } of this.runs) store.dispose();
-    this.requests.forget();
+    for (const dispose of this.disposers.splice(0)) dispose();
+    for (const { store } of this.entries) store.dispose();
+    this.opened?.store.dispose();
+    this.requests.clear();
     this.listeners.clear();
   }
 
-  /** Whether an answer of the kernel is overdue. */
+  get runs(): readonly LabelledRun[] {
+    return this.entries;
+  }
+
+  /** The value of a trait of the widget; null if it has no value. */
+  trait<T>(name: string): T | null {
+    return (this.model.get(name) as T | null | undefined) ?? null;
+  }
+
+  /** Whether an answer of the kernel is late. */
   get late(): boolean {
     return this.requests.late;
   }
 
+  /** Call `listener` after every change. */
   subscribe(listener: () => void): Dispose {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 
-  async request(request: CompareRequest): Promise<void> {
-    this.refused = await this.requests.ask(request);
-    this.tell();
+  /** Send a request; `refusal` then has the answer. */
+  async request<R extends { type: string }>(request: R): Promise<void> {
+    this.refusal = await this.requests.ask(request);
+    this.notify();
   }
 
-  /** Of all runs together, as `Comparison.status` has it. */
-  get status(): State["status"] {
-    const found = new Set(this.runs.map((run) => run.store.state?.status ?? "ready"));
-    const order: State["status"][] = ["running", "paused", "ready", "stopped", "finished"];
-    return order.find((status) => found.has(status)) ?? "ready";
-  }
-
-  tell(): void {
+  notify(): void {
     for (const listener of [...this.listeners]) listener();
   }
+
+  /** The status of all runs together, as `Comparison.status` in Python. */
+  get status(): State["status"] {
+    const statuses = new Set(this.entries.map((run) => run.store.state?.status ?? "ready"));
+    const order: State["status"][] = ["running", "paused", "ready", "stopped", "finished"];
+    return order.find((status) => statuses.has(status)) ?? "ready";
+  }
+
+  private follow(event: string, handler: (content: unknown, buffers: DataView[]) => void): void {
+    this.model.on(event, handler);
+    this.disposers.push(() => this.model.off(event, handler));
+  }
+
+  private receive(message: OfRun | Reply, buffers: DataView[]): void {
+    if (message.type === "reply") this.requests.receiveReply(message);
+    else if (message.type === "of_run") {
+      const entry = this.entries[message.run];
+      if (entry && message.result) entry.result = message.result;
+      entry?.model.deliver(message.message, buffers);
+    }
+    this.notify();
+  }
+
+  /** Keep the runs that are still listed, create the new ones, and dispose of the others. */
+  private readRuns(): void {
+    const compared = this.trait<Compared>("compared")?.runs ?? [];
+    const shown = this.trait<ShownRun[]>("shown") ?? [];
+    const known = new Map(this.entries.map((entry) => [entry.label, entry]));
+    this.entries = [
+      ...compared.map(({ label, result, snapshot }, number) => {
+        const send = (content: object) => this.requests.send({ ...content, run: number });
+        return known.get(label) ?? entryOf(label, snapshot, result, send);
+      }),
+      ...shown.map(({ name, snapshot }) => known.get(name) ?? entryOf(name, snapshot)),
+    ];
+    for (const entry of known.values()) if (!this.entries.includes(entry)) entry.store.dispose();
+    this.notify();
+  }
+
+  private readOpened(): void {
+    const opened = this.trait<ShownRun>("opened");
+    this.opened?.store.dispose();
+    this.opened = opened ? entryOf(opened.name, opened.snapshot) : null;
+    this.notify();
+  }
+}
+
+/** A run that is read from its folder has no kernel to send to. */
+function entryOf(
+  label: string,
+  snapshot: Snapshot,
+  result: Result | null = null,
+  send: (content: object) => void = () => {},
+): Entry {
+  const model = new RunModel(snapshot, send);
+  return { label, store: new RunStore(model), result, model };
 }

@@ -1,16 +1,22 @@
-/** The ground a widget stands on: its root element, style sheet and theme. */
+/** The root element of a view, with its style sheet and theme. */
 
 import charts from "./charts/charts.css";
 import compare from "./compare/compare.css";
 import controls from "./controls/controls.css";
 import picker from "./controls/picker.css";
 import samples from "./controls/samples.css";
-import { type Dispose, h } from "./dom";
+import { type Dispose, h } from "./lib/dom";
+import { paletteStyles, readTheme, type Theme, watchTheme } from "./lib/theme";
 import overlay from "./overlay/overlay.css";
-import css from "./style.css";
+import base from "./style.css";
 import table from "./table/table.css";
-import { readTheme, type Theme, watchTheme } from "./theme";
 import tokens from "./tokens/tokens.css";
+
+/** A widget that creates its own store: any number of views on one model. */
+export interface StandaloneWidget {
+  render(el: HTMLElement): Dispose;
+  dispose(): void;
+}
 
 export interface Page {
   root: HTMLElement;
@@ -24,22 +30,23 @@ export function page(el: HTMLElement, label: string): Page {
     role: "region",
     "aria-label": label,
   });
-  root.append(h("style", {}, controls + charts + css + picker + tokens + samples + overlay + compare + table));
+  const sheets = [paletteStyles(), controls, charts, base, picker, tokens, samples, overlay, compare, table];
+  root.append(h("style", {}, sheets.join("")));
   el.append(root);
-  let known: Theme | null = null;
+  let cached: Theme | null = null;
   const theme = () => {
-    if (!known && root.isConnected) known = readTheme(root);
-    return known ?? readTheme(root);
+    if (!cached && root.isConnected) cached = readTheme(root);
+    return cached ?? readTheme(root);
   };
   const unwatch = watchTheme(() => {
-    known = null;
+    cached = null;
     theme();
   });
-  // A view is rendered before it is in the document: only its first layout tells what it stands on.
-  const placed = new ResizeObserver(() => theme());
-  placed.observe(root);
+  // A view is rendered before it is in the document. Its background is known from its first layout on.
+  const onLayout = new ResizeObserver(() => theme());
+  onLayout.observe(root);
   const dispose = () => {
-    placed.disconnect();
+    onLayout.disconnect();
     unwatch();
     root.remove();
   };

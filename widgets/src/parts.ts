@@ -1,48 +1,57 @@
-/** The parts of the workbench, each alone: for a notebook that wants its own arrangement. */
+/** The parts of the workbench as separate widgets, for a notebook with its own arrangement; and the token view. */
 
-import { RunControls } from "./controls/buttons";
+import { ChartGrid } from "./charts/chart_grid";
+import { runButtons } from "./controls/buttons";
 import { Notices } from "./controls/notices";
 import { LossPicker } from "./controls/picker";
-import { SamplesPanel } from "./controls/samples";
+import { SamplesPanel } from "./controls/samples_panel";
 import { Settings } from "./controls/settings";
 import { Warnings } from "./controls/warnings";
-import { type Dispose, h } from "./dom";
+import { type Dispose, h } from "./lib/dom";
+import type { Theme } from "./lib/theme";
 import { page } from "./page";
-import type { Store } from "./store";
-import type { Theme } from "./theme";
+import type { Tokens } from "./protocol";
+import type { RunStore } from "./run_store";
+import { TokenStrip } from "./tokens/token_strip";
 
-interface Piece {
+interface Content {
   elements: HTMLElement[];
   dispose: Dispose;
 }
 
-type Part = (store: Store, el: HTMLElement) => Dispose;
+type Part = (store: RunStore, el: HTMLElement) => Dispose;
 
-function alone(label: string, make: (store: Store, theme: () => Theme) => Piece): Part {
+function part(label: string, create: (store: RunStore, theme: () => Theme) => Content): Part {
   return (store, el) => {
     const { root, theme, dispose } = page(el, label);
-    const piece = make(store, theme);
-    root.append(...piece.elements);
+    const content = create(store, theme);
+    root.append(...content.elements);
     return () => {
-      piece.dispose();
+      content.dispose();
       dispose();
     };
   };
 }
 
-/** Start, Pause, Step, Stop, progress, and what went wrong. */
-export const runControls = alone("Run controls", (store) => {
-  const notices = new Notices(store);
-  const controls = new RunControls(store, (message) => notices.refuse(message), false);
-  const dispose = () => {
-    controls.dispose();
-    notices.dispose();
-  };
-  return { elements: [controls.element, notices.element], dispose };
+/** `LiveCharts`: the charts of a run. */
+export const liveCharts = part("Live charts", (store, theme) => {
+  const grid = new ChartGrid(store, theme);
+  return { elements: [grid.element], dispose: () => grid.dispose() };
 });
 
-/** The loss with its settings. */
-export const lossPicker = alone("Loss", (store) => {
+/** `RunControls`: Start, Pause, Step, Stop, progress, and why a step failed. */
+export const runControls = part("Run controls", (store) => {
+  const notices = new Notices(store);
+  const buttons = runButtons(store, (message) => notices.showRefusal(message), false);
+  const dispose = () => {
+    buttons.dispose();
+    notices.dispose();
+  };
+  return { elements: [buttons.element, notices.element], dispose };
+});
+
+/** `LossPicker`: the loss with its settings. */
+export const lossPicker = part("Loss", (store) => {
   const refusal = h("p", { class: "ml-reason", role: "status" });
   const picker = new LossPicker(store, (message) => {
     refusal.textContent = message;
@@ -56,12 +65,26 @@ export const lossPicker = alone("Loss", (store) => {
   return { elements: [side, refusal, picker.wide], dispose };
 });
 
-export const samplesTable = alone("Responses", (store, theme) => {
+/** `SamplesTable`: the latest responses of the model. */
+export const samplesTable = part("Responses", (store, theme) => {
   const samples = new SamplesPanel(store, theme);
   return { elements: [samples.element], dispose: () => samples.dispose() };
 });
 
-export const warnings = alone("Warnings", (store) => {
+/** `Warnings`: advice of the run about itself. */
+export const warnings = part("Warnings", (store) => {
   const list = new Warnings(store, true);
   return { elements: [list.element], dispose: () => list.dispose() };
 });
+
+/** `TokenView`: sequences with every token coloured by a number. It shows data, not a run. */
+export function tokenView(model: { get(name: string): unknown }, el: HTMLElement): Dispose {
+  const { root, theme, dispose } = page(el, "Tokens");
+  const strip = new TokenStrip(theme);
+  root.append(strip.element);
+  strip.show(model.get("tokens") as Tokens);
+  return () => {
+    strip.dispose();
+    dispose();
+  };
+}

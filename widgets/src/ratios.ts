@@ -1,26 +1,31 @@
-/** Ratios of trainer to sampler in bins, cut where the loss clips them: the twin of `mint_lab/ui/ratios.py`. */
+/**
+ * Bins of the ratio of trainer to sampler, split where the loss clips. `mint_lab/ui/ratios.py` computes the same for the
+ * static picture.
+ */
 
 import type { Bound, Clip, Histogram } from "./protocol";
 
-/** Lowest and highest ratio that gets through. */
+/** Lowest and highest ratio that the loss does not clip. */
 export interface Limits {
   low: number;
   high: number;
 }
 
-/** A bin, or the part of one on either side of a limit; `from` and `to` are log-ratios, `share` is of the whole bin. */
-export interface Piece {
+/** A bin, or the part of a bin on one side of a limit. */
+export interface BinPart {
+  /** Ends of the part, as log-ratios. */
   from: number;
   to: number;
-  /** Percent of all tokens, in the bin and in this part of it. */
+  /** Percent of all tokens in the whole bin. */
+  binShare: number;
+  /** Percent of all tokens in this part. */
   share: number;
-  part: number;
   clipped: boolean;
   /** The bin's ratios in words. */
   label: string;
 }
 
-/** The limits under these settings; null where the loss has none, or one of its settings is not known. */
+/** The limits with these settings; null if the loss does not clip, or a setting is unknown. */
 export function limitsOf(clip: Clip | null, setting: (name: string) => number | undefined): Limits | null {
   if (!clip) return null;
   const low = boundOf(clip.low, setting);
@@ -33,51 +38,51 @@ function boundOf(bound: Bound, setting: (name: string) => number | undefined): n
   return value === undefined || !Number.isFinite(value) ? null : bound.base + bound.slope * value;
 }
 
-/** Tokens in a histogram. */
+/** Number of tokens in a histogram. */
 export function tokensIn(histogram: Histogram | undefined): number {
   return histogram ? histogram.counts.reduce((sum, count) => sum + count, 0) : 0;
 }
 
 /**
- * The bins of a histogram, those that a limit cuts in two parts.
+ * The bins of a histogram; a bin that contains a limit is split in two parts.
  *
- * Within a bin tokens count as spread evenly. The outer bins also hold what lies beyond them: a limit beyond the axis
- * clips nothing that can be seen.
+ * Tokens count as evenly distributed within a bin. The outer bins also count all tokens beyond them, so a limit beyond
+ * the axis clips nothing visible.
  */
-export function pieces(
+export function splitBins(
   histogram: Histogram | undefined,
   total: number,
   limits: { below: number | null; above: number | null },
-): Piece[] {
+): BinPart[] {
   if (!histogram || total <= 0) return [];
   const { start, width, counts } = histogram;
   const end = start + width * counts.length;
   const low = logOf(limits.below, Number.NEGATIVE_INFINITY);
   const high = logOf(limits.above, Number.POSITIVE_INFINITY);
-  const everything = low >= end || high <= start;
+  const allClipped = low >= end || high <= start;
   return counts.flatMap((count, i) => {
     const from = start + i * width;
     const to = from + width;
-    const cuts = [low, high].filter((at) => at > start && at < end && at > from + 1e-9 && at < to - 1e-9);
-    const edges = [from, ...cuts.sort((a, b) => a - b), to];
-    const share = (100 * count) / total;
+    const inside = [low, high].filter((at) => at > start && at < end && at > from + 1e-9 && at < to - 1e-9);
+    const edges = [from, ...inside.sort((a, b) => a - b), to];
+    const binShare = (100 * count) / total;
     const label = binLabel(i, counts.length, from, to);
     return edges.slice(1).map((upper, k) => {
       const lower = edges[k] as number;
       const middle = (lower + upper) / 2;
-      const clipped = everything || (low > start && middle < low) || (high < end && middle > high);
-      return { from: lower, to: upper, share, part: (share * (upper - lower)) / width, clipped, label };
+      const clipped = allClipped || (low > start && middle < low) || (high < end && middle > high);
+      return { from: lower, to: upper, binShare, share: (binShare * (upper - lower)) / width, clipped, label };
     });
   });
 }
 
-/** Percent of all tokens in the parts that are clipped. */
-export function clippedShare(all: readonly Piece[]): number {
-  return all.reduce((sum, piece) => sum + (piece.clipped ? piece.part : 0), 0);
+/** Percent of all tokens in the clipped parts. */
+export function clippedShare(parts: readonly BinPart[]): number {
+  return parts.reduce((sum, part) => sum + (part.clipped ? part.share : 0), 0);
 }
 
-function logOf(ratio: number | null, without: number): number {
-  if (ratio === null) return without;
+function logOf(ratio: number | null, ifNull: number): number {
+  if (ratio === null) return ifNull;
   return ratio > 0 ? Math.log(ratio) : Number.NEGATIVE_INFINITY;
 }
 
@@ -87,18 +92,18 @@ function binLabel(i: number, bins: number, from: number, to: number): string {
   return i === bins - 1 ? `r above ${low}` : `r ${low} to ${high}`;
 }
 
-/** How high a bar of `share` percent stands: its root, so that a tail of one percent can be seen beside a peak. */
+/** Height of a bar of `share` percent: its square root, so that a tail of one percent is visible beside a peak. */
 export function rootHeight(share: number): number {
   return Math.sqrt(Math.max(0, share));
 }
 
-/** Shares in percent at which the root axis has a line, up to `top`: those that do not crowd. */
+/** Ticks of the square-root axis up to `top`, in percent, far enough apart. */
 export function rootTicks(top: number): number[] {
-  const shown: number[] = [];
+  const ticks: number[] = [];
   for (const share of [100, 50, 20, 5, 1]) {
-    const last = shown.at(-1);
-    const room = (last === undefined ? Number.POSITIVE_INFINITY : rootHeight(last)) - rootHeight(share);
-    if (share <= top * (1 + 1e-9) && Math.min(room, rootHeight(share)) >= 0.22 * rootHeight(top)) shown.push(share);
+    const last = ticks.at(-1);
+    const distance = (last === undefined ? Number.POSITIVE_INFINITY : rootHeight(last)) - rootHeight(share);
+    if (share <= top * (1 + 1e-9) && Math.min(distance, rootHeight(share)) >= 0.22 * rootHeight(top)) ticks.push(share);
   }
-  return shown.reverse();
+  return ticks.reverse();
 }

@@ -1,8 +1,8 @@
-/** What a page has asked the kernel for and not heard of yet. */
+/** Requests to the kernel that wait for an answer. */
 
 import type { Reply } from "./protocol";
 
-/** The part of anywidget's model that widgets of several runs use. */
+/** The part of anywidget's model that this page uses. */
 export interface Model {
   get(name: string): unknown;
   send(content: unknown): void;
@@ -10,74 +10,77 @@ export interface Model {
   off(event: string, handler: (content: unknown, buffers: DataView[]) => void): void;
 }
 
-interface Waiting {
-  since: number;
-  done: (error: string) => void;
-  found?: (text: string) => void;
+interface PendingRequest {
+  sentAtMs: number;
+  onReply: (error: string) => void;
+  onText?: (text: string) => void;
 }
 
-/** After so long without an answer a person is told, ms. */
-const PATIENCE_MS = 1500;
+/** An answer that takes longer is reported. */
+const LATE_AFTER_MS = 1500;
 
-export const BUSY = "The kernel is busy with a cell; it answers as soon as that is done.";
+export const KERNEL_BUSY = "The kernel is busy with a cell; it answers when the cell ends.";
 
 export class Requests {
-  /** Several pages may show one widget, and each hears every answer: no two of them count from the same number. */
-  private last = Math.floor(Math.random() * 2 ** 32) * 2 ** 20;
-  private readonly waiting = new Map<number, Waiting>();
+  /** Several pages may show one widget, and each receives every answer, so each counts from a random number. */
+  private lastNumber = Math.floor(Math.random() * 2 ** 32) * 2 ** 20;
+  private readonly pending = new Map<number, PendingRequest>();
 
   constructor(
     private readonly model: Pick<Model, "send">,
-    /** Called when an answer is overdue. */
-    private readonly overdue: () => void = () => {},
+    /** Called when an answer is late. */
+    private readonly onLate: () => void = () => {},
   ) {}
 
-  /** Asks; resolves to why it was refused, "" when it was not. Without a kernel nobody answers. */
+  /** Send a request. Resolves to the reason for a refusal, or ""; never without a kernel. */
   ask(request: object): Promise<string> {
-    return new Promise((done) => this.wait(request, { since: Date.now(), done }));
+    return new Promise((onReply) => this.add(request, { sentAtMs: Date.now(), onReply }));
   }
 
-  /** Asks for a text. Rejects with why there is none. */
-  text(request: object): Promise<string> {
-    return new Promise((found, refused) => {
-      const done = (error: string) => refused(new Error(error));
-      this.wait(request, { since: Date.now(), done, found });
+  /** Request a text. Rejects with the reason for a refusal. */
+  askText(request: object): Promise<string> {
+    return new Promise((onText, reject) => {
+      const onReply = (error: string) => reject(new Error(error));
+      this.add(request, { sentAtMs: Date.now(), onReply, onText });
     });
   }
 
-  /** Whether an answer is overdue: who waits for one may ask for something else. */
+  /** Whether an answer is late. A person may then send another request. */
   get late(): boolean {
     const now = Date.now();
-    return [...this.waiting.values()].some(({ since }) => now - since >= PATIENCE_MS);
+    return [...this.pending.values()].some(({ sentAtMs }) => now - sentAtMs >= LATE_AFTER_MS);
   }
 
   send(content: unknown): void {
     try {
       this.model.send(content);
     } catch {
-      // No kernel: what the snapshot shows stays on the page.
+      // Without a kernel the page keeps showing its snapshot.
     }
   }
 
-  answer({ request, error }: Reply): void {
-    this.waiting.get(request)?.done(error);
-    this.waiting.delete(request);
+  /** Settle the request that `reply` answers. */
+  receiveReply({ request, error }: Reply): void {
+    this.pending.get(request)?.onReply(error);
+    this.pending.delete(request);
   }
 
-  deliver(request: number, text: DataView | undefined): void {
-    this.waiting.get(request)?.found?.(new TextDecoder().decode(text));
-    this.waiting.delete(request);
+  /** Settle the request for a text. */
+  receiveText(request: number, text: DataView | undefined): void {
+    this.pending.get(request)?.onText?.(new TextDecoder().decode(text));
+    this.pending.delete(request);
   }
 
-  forget(): void {
-    this.waiting.clear();
+  /** Drop all pending requests; their promises never settle. */
+  clear(): void {
+    this.pending.clear();
   }
 
-  private wait(request: object, waiting: Waiting): void {
-    this.last += 1;
-    const number = this.last;
-    this.waiting.set(number, waiting);
-    setTimeout(() => this.waiting.has(number) && this.overdue(), PATIENCE_MS);
+  private add(request: object, pending: PendingRequest): void {
+    this.lastNumber += 1;
+    const number = this.lastNumber;
+    this.pending.set(number, pending);
+    setTimeout(() => this.pending.has(number) && this.onLate(), LATE_AFTER_MS);
     this.send({ ...request, request: number });
   }
 }

@@ -1,17 +1,18 @@
 /**
- * One run as the page knows it, shared by all views of a widget.
+ * The page's copy of one run, shared by all views of a widget.
  *
- * It holds what the kernel sent, asks for what it missed, and passes requests on. It never changes the state by itself.
+ * It stores what the kernel sent, asks for missed messages, and sends requests. It never changes the state of the run.
  */
 
-import type { Dispose } from "./dom";
 import { HeatHistory } from "./heat";
 import { History } from "./history";
-import { firstLoss } from "./loss_marks";
+import type { Dispose } from "./lib/dom";
+import type { Range } from "./lib/scale";
 import {
   type Chart,
   type LossEntry,
   type Message,
+  type MetricEntry,
   PROTOCOL,
   type Request,
   type Samples,
@@ -20,172 +21,175 @@ import {
   type Tokens,
   type Update,
 } from "./protocol";
-import { Requests } from "./requests";
+import { type Model, Requests } from "./requests";
 
-/** The part of anywidget's model that is used here. */
-export interface Host {
-  get(name: string): unknown;
-  send(content: unknown): void;
-  on(event: "msg:custom", handler: (content: unknown, buffers: DataView[]) => void): void;
-  on(event: "change:tokens" | "change:samples", handler: () => void): void;
-  off(event: "msg:custom", handler: (content: unknown, buffers: DataView[]) => void): void;
-  off(event: "change:tokens" | "change:samples", handler: () => void): void;
+/** A second "sync" request may follow after this time without an answer. */
+const SYNC_RETRY_MS = 2000;
+
+/** A value that a person is choosing for a setting. `accepted`: the kernel has accepted it. */
+interface Draft {
+  value: number;
+  accepted: boolean;
 }
 
-const ASK_AGAIN_MS = 2000;
-
-export class Store {
+export class RunStore {
   history = new History();
   heats = new HeatHistory();
   state: State | null = null;
   charts: Chart[] = [];
+  metrics: Record<string, MetricEntry> = {};
   losses: LossEntry[] = [];
-  /** Held-out examples as they were when somebody last asked for them. */
+  /** Examples token by token, as of the last request for them. */
   tokens: Tokens | null = null;
-  /** The responses that the run kept last, where it keeps some. */
+  /** The latest responses that the run stored, if it stores any. */
   samples: Samples | null = null;
   epoch = "";
+  /** Number of records received. */
   seen = 0;
-  /** How the person wants the charts; kept here so that another view, or the same one drawn again, starts alike. */
+  /** How a person wants the charts; stored here, so that every view shows the same, also after a new display. */
   readonly view = {
     smoothing: 1,
+    /** Further metrics are unfolded. */
     more: false,
-    /** All losses as cards. */
+    /** All losses are shown as cards. */
     losses: false,
     tokens: false,
+    /** Column that colours the tokens. */
     by: "",
     samples: true,
     samplesBy: "",
-    /** Steps shown, where the person has zoomed in. */
-    range: null as readonly [number, number] | null,
-    /** Curves switched off, by chart and label; charts with a logarithmic axis; histograms shown over time. */
+    /** Steps shown, if a person has zoomed in. */
+    range: null as Range | null,
+    /** Hidden curves, by chart and label. */
     hidden: new Set<string>(),
+    /** Charts with a logarithmic vertical axis. */
     log: new Set<string>(),
+    /** Histograms shown over time. */
     overTime: new Set<string>(),
-    /** The chart that is shown large, if one is. */
+    /** Name of the enlarged chart, if any. */
     large: "",
   };
-  /** How often `view` has changed. */
-  wishes = 0;
-  /** What the kernel was asked for and does when the current step is over. */
-  halting: "" | "pause" | "stop" = "";
-  /** The loss that made the steps before the first mark of another; "" where the page cannot know. */
-  first = "";
-  /** Why the page cannot show the run, if so. */
+  /** Number of changes of `view`. */
+  viewChanges = 0;
+  /** The status that was requested, to be applied after the current step. */
+  requestedStatus: "" | "pause" | "stop" = "";
+  /** Why the page cannot show the run; empty if it can. */
   problem = "";
 
-  private number = 0;
-  private asked = 0;
+  private messageNumber = 0;
+  private syncSentAtMs = 0;
   private readonly requests: Requests;
   private readonly listeners = new Set<() => void>();
-  private readonly drafts = new Map<string, { value: number; taken: boolean }>();
+  private readonly drafts = new Map<string, Draft>();
   private readonly draftListeners = new Set<() => void>();
   private readonly onMessage = (content: unknown, buffers: DataView[]) => this.receive(content as Message, buffers);
 
   private readonly onTokens = () => {
-    this.tokens = (this.host.get("tokens") as Tokens | null) ?? null;
-    this.tell();
+    this.tokens = (this.model.get("tokens") as Tokens | null) ?? null;
+    this.notify();
   };
 
   private readonly onSamples = () => {
-    this.samples = (this.host.get("samples") as Samples | null) ?? null;
-    this.tell();
+    this.samples = (this.model.get("samples") as Samples | null) ?? null;
+    this.notify();
   };
 
-  constructor(private readonly host: Host) {
-    this.requests = new Requests(host, () => this.tell());
-    host.on("msg:custom", this.onMessage);
-    host.on("change:tokens", this.onTokens);
-    host.on("change:samples", this.onSamples);
+  constructor(private readonly model: Model) {
+    this.requests = new Requests(model, () => this.notify());
+    model.on("msg:custom", this.onMessage);
+    model.on("change:tokens", this.onTokens);
+    model.on("change:samples", this.onSamples);
     this.onTokens();
     this.onSamples();
-    const snapshot = host.get("snapshot") as Snapshot | null;
+    const snapshot = model.get("snapshot") as Snapshot | null;
     if (snapshot) this.load(snapshot);
     this.sync();
   }
 
   dispose(): void {
-    this.host.off("msg:custom", this.onMessage);
-    this.host.off("change:tokens", this.onTokens);
-    this.host.off("change:samples", this.onSamples);
+    this.model.off("msg:custom", this.onMessage);
+    this.model.off("change:tokens", this.onTokens);
+    this.model.off("change:samples", this.onSamples);
     this.listeners.clear();
     this.draftListeners.clear();
-    this.requests.forget();
+    this.requests.clear();
   }
 
+  /** Call `listener` after every change. */
   subscribe(listener: () => void): Dispose {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 
-  /** The person wants something else of `view`: every view of this run shows it. */
+  /** Report that a person changed `view`, so that every view of this run shows it. */
   viewChanged(): void {
-    this.wishes += 1;
-    this.tell();
+    this.viewChanges += 1;
+    this.notify();
   }
 
-  /** Calls `listener` when a setting is being chosen, and when that is over. */
+  /** Call `listener` while a person is choosing a setting, and when the choice ends. */
   onDraft(listener: () => void): Dispose {
     this.draftListeners.add(listener);
     return () => this.draftListeners.delete(listener);
   }
 
-  /** A setting as the person is choosing it, else as the kernel says. */
+  /** The value of a setting: the draft if there is one, else the kernel's. */
   setting(name: string): number | undefined {
     return this.drafts.get(name)?.value ?? this.state?.settings[name];
   }
 
-  /** The person is choosing `value`; nothing has been asked for. */
+  /** Record that a person is choosing `value`; sends nothing. */
   draft(name: string, value: number): void {
-    this.drafts.set(name, { value, taken: false });
-    this.tellDrafts();
+    this.drafts.set(name, { value, accepted: false });
+    this.notifyDraftListeners();
   }
 
-  /** The kernel took what was drafted: it stands until the kernel's own state says so, or says otherwise. */
-  draftTaken(name: string, value: number): void {
+  /** Record that the kernel accepted the draft. It stays until the next state has the setting. */
+  acceptDraft(name: string, value: number): void {
     const draft = this.drafts.get(name);
-    if (draft?.value !== value) return; // another one is being chosen by now
+    if (draft?.value !== value) return; // a person is already choosing another value
     if (this.state?.settings[name] === draft.value) this.dropDraft(name);
-    else draft.taken = true;
+    else draft.accepted = true;
   }
 
-  /** Nothing came of it. */
+  /** Discard the draft. */
   dropDraft(name: string): void {
-    if (this.drafts.delete(name)) this.tellDrafts();
+    if (this.drafts.delete(name)) this.notifyDraftListeners();
   }
 
-  /** Asks the kernel for something; resolves to why it refused, "" when it did not. */
+  /** Send a request. Resolves to the reason for a refusal, or "". */
   request(request: Omit<Request, "request">): Promise<string> {
     return this.requests.ask(request);
   }
 
-  /** Asks for a text. Rejects with why there is none. */
-  ask(request: Omit<Request, "request">): Promise<string> {
-    return this.requests.text(request);
+  /** Request a text. Rejects with the reason for a refusal. */
+  requestText(request: Omit<Request, "request">): Promise<string> {
+    return this.requests.askText(request);
   }
 
-  /** Whether an answer of the kernel is overdue. */
+  /** Whether an answer of the kernel is late. */
   get late(): boolean {
     return this.requests.late;
   }
 
   receive(message: Message, buffers: DataView[]): void {
     if (message.type === "update") this.update(message, buffers);
-    else if (message.type === "snapshot") this.replace(attached(message, buffers));
+    else if (message.type === "snapshot") this.replace(withBuffers(message, buffers));
     else if (message.type === "losses") this.losses = message.losses;
-    else if (message.type === "reply") this.requests.answer(message);
-    else if (message.type === "document") this.requests.deliver(message.request, buffers[0]);
-    if (this.state?.status !== "running") this.halting = "";
-    this.tell();
+    else if (message.type === "reply") this.requests.receiveReply(message);
+    else if (message.type === "document") this.requests.receiveText(message.request, buffers[0]);
+    if (this.state?.status !== "running") this.requestedStatus = "";
+    this.notify();
   }
 
   private replace(snapshot: Snapshot): void {
-    const known = snapshot.epoch === this.epoch;
-    // Another page asked for it; this one is up to date.
-    if (known && snapshot.number <= this.number && this.asked === 0) return;
-    if (known && snapshot.number < this.number) return;
+    const isSameRun = snapshot.epoch === this.epoch;
+    const isWaiting = this.syncSentAtMs !== 0;
+    // Another page may have asked for this snapshot while this one is up to date.
+    if (isSameRun && snapshot.number <= this.messageNumber && !isWaiting) return;
+    if (isSameRun && snapshot.number < this.messageNumber) return;
     this.load(snapshot);
-    this.asked = 0;
+    this.syncSentAtMs = 0;
   }
 
   private load(snapshot: Snapshot): void {
@@ -194,14 +198,13 @@ export class Store {
       return;
     }
     this.problem = "";
-    const before = snapshot.epoch === this.epoch ? this.state : null;
-    this.first = firstLoss(before, snapshot.state, this.first);
     this.epoch = snapshot.epoch;
-    this.number = snapshot.number;
+    this.messageNumber = snapshot.number;
     this.seen = snapshot.seen;
     this.state = snapshot.state;
-    this.settleDrafts();
+    this.dropAcceptedDrafts();
     this.charts = snapshot.charts;
+    this.metrics = snapshot.metrics;
     this.losses = snapshot.losses;
     this.history = History.fromData(snapshot.series);
     this.heats = HeatHistory.fromData(snapshot.heats);
@@ -212,7 +215,7 @@ export class Store {
       this.sync();
       return;
     }
-    if (update.number <= this.number) return;
+    if (update.number <= this.messageNumber) return;
     const skip = this.seen - update.first;
     if (update.count > skip) {
       const [steps, values] = buffers;
@@ -221,48 +224,49 @@ export class Store {
         return;
       }
       this.history.append(update.columns, update.count, skip, steps, values);
-      // Their steps only grow: what is held already does not count again.
-      const held = new Map([...this.heats.heats].map(([name, heat]) => [name, heat.steps.at(-1) ?? 0]));
+      // Steps of a histogram only grow, so one whose step is not greater has been added before.
+      const lastSteps = new Map([...this.heats.heats].map(([name, heat]) => [name, heat.steps.at(-1) ?? 0]));
       for (const histogram of update.histograms) {
-        if (histogram.step > (held.get(histogram.name) ?? 0)) this.heats.add(histogram);
+        if (histogram.step > (lastSteps.get(histogram.name) ?? 0)) this.heats.add(histogram);
       }
       this.seen += update.count - skip;
     }
-    const complete = update.full || update.number === this.number + 1;
-    const before = this.state as State;
-    this.state = { ...before, ...update.state };
-    this.first = firstLoss(before, this.state, this.first);
-    if (update.state.settings) this.settleDrafts();
-    this.number = update.number;
-    if (update.full) this.asked = 0;
-    else if (!complete) this.sync();
+    const isComplete = update.full || update.number === this.messageNumber + 1;
+    this.state = { ...(this.state as State), ...update.state };
+    if (update.state.settings) this.dropAcceptedDrafts();
+    this.messageNumber = update.number;
+    if (update.full) this.syncSentAtMs = 0;
+    else if (!isComplete) this.sync();
   }
 
+  /** Ask for the missed messages, unless such a request was just sent. */
   private sync(): void {
-    if (this.asked && Date.now() - this.asked < ASK_AGAIN_MS) return;
-    this.asked = Date.now();
+    if (this.syncSentAtMs && Date.now() - this.syncSentAtMs < SYNC_RETRY_MS) return;
+    this.syncSentAtMs = Date.now();
     this.requests.send({ type: "sync", since: this.seen, epoch: this.epoch });
   }
 
-  private settleDrafts(): void {
-    for (const [name, draft] of this.drafts) if (draft.taken) this.drafts.delete(name);
+  private dropAcceptedDrafts(): void {
+    for (const [name, draft] of this.drafts) if (draft.accepted) this.drafts.delete(name);
   }
 
-  private tellDrafts(): void {
+  private notifyDraftListeners(): void {
     for (const listener of [...this.draftListeners]) listener();
   }
 
-  private tell(): void {
+  private notify(): void {
     for (const listener of [...this.listeners]) listener();
   }
 }
 
-/** A snapshot that came as a message, with its buffers where they belong. */
-function attached(snapshot: Snapshot, buffers: DataView[]): Snapshot {
-  const rest = buffers.values();
+/** Put the buffers that travelled beside a snapshot into its fields. */
+function withBuffers(snapshot: Snapshot, buffers: DataView[]): Snapshot {
+  const remaining = buffers.values();
   const filled = <T extends { steps: DataView; values: DataView }>(part: T): T => {
-    const [steps, values] = [rest.next().value, rest.next().value];
-    if (!steps || !values) throw new RangeError("a snapshot without its buffers");
+    const [steps, values] = [remaining.next().value, remaining.next().value];
+    if (!steps || !values) {
+      throw new RangeError(`a snapshot with ${buffers.length} buffers; expected two for each series and heat map`);
+    }
     return { ...part, steps, values };
   };
   return { ...snapshot, series: snapshot.series.map(filled), heats: snapshot.heats.map(filled) };

@@ -1,22 +1,22 @@
 /**
- * The module that anywidget loads, for every widget of the package; `part` says which one this is.
+ * The module that anywidget loads, for every widget of the package; the trait `part` says which widget this is.
  *
- * anywidget hands `initialize` and `render` different model objects, so what views share lives in this closure: one store
- * a widget, made once, and any number of views on it.
+ * anywidget passes different model objects to `initialize` and `render`, so what views share is stored in this closure:
+ * one store per widget, and any number of views on it.
  */
 
 import { Announcer } from "./announce";
-import { type Own, openCompare } from "./compare";
-import type { Dispose } from "./dom";
-import { liveCharts } from "./live_charts";
-import { lossPicker, runControls, samplesTable, warnings } from "./parts";
+import { openCompare } from "./compare";
+import type { Dispose } from "./lib/dom";
+import type { StandaloneWidget } from "./page";
+import { liveCharts, lossPicker, runControls, samplesTable, tokenView, warnings } from "./parts";
 import type { Model } from "./requests";
+import { RunStore } from "./run_store";
 import { openRunTable } from "./run_table";
-import { type Host, Store } from "./store";
-import { tokenView } from "./token_view";
 import { workbench } from "./workbench";
 
-const PARTS: Record<string, (store: Store, el: HTMLElement) => Dispose> = {
+/** Widgets that show one run. */
+const RUN_WIDGETS: Record<string, (store: RunStore, el: HTMLElement) => Dispose> = {
   workbench,
   live_charts: liveCharts,
   loss_picker: lossPicker,
@@ -24,36 +24,40 @@ const PARTS: Record<string, (store: Store, el: HTMLElement) => Dispose> = {
   samples_table: samplesTable,
   warnings,
 };
-/** Widgets of several runs, which keep what their views share themselves. */
-const OWN: Record<string, (model: Model) => Own> = { compare: openCompare, run_table: openRunTable };
+/** Widgets that show several runs. */
+const MULTI_RUN_WIDGETS: Record<string, (model: Model) => StandaloneWidget> = {
+  compare: openCompare,
+  run_table: openRunTable,
+};
 
 export default () => {
-  let store: Store | undefined;
+  let store: RunStore | undefined;
   let announcer: Announcer | undefined;
-  let own: Own | undefined;
+  let standalone: StandaloneWidget | undefined;
   return {
-    initialize({ model }: { model: Host & Model }): Dispose {
-      const name = String(model.get("part"));
-      if (name in PARTS) {
-        store = new Store(model);
+    initialize({ model }: { model: Model }): Dispose {
+      const part = String(model.get("part"));
+      if (part in RUN_WIDGETS) {
+        store = new RunStore(model);
         announcer = new Announcer(store);
       }
-      own = OWN[name]?.(model);
+      standalone = MULTI_RUN_WIDGETS[part]?.(model);
       return () => {
         announcer?.dispose();
         store?.dispose();
-        own?.dispose();
+        standalone?.dispose();
       };
     },
-    render({ model, el }: { model: Host; el: HTMLElement }): Dispose | undefined {
-      if (model.get("part") === "token_view") return tokenView(model, el);
-      if (own) return own.render(el);
-      const part = PARTS[String(model.get("part"))];
-      if (!part || !store) throw new Error(`unknown part ${String(model.get("part"))}`);
-      const dispose = part(store, el);
-      const unview = announcer?.view(el);
+    render({ model, el }: { model: Model; el: HTMLElement }): Dispose | undefined {
+      const part = String(model.get("part"));
+      if (part === "token_view") return tokenView(model, el);
+      if (standalone) return standalone.render(el);
+      const render = RUN_WIDGETS[part];
+      if (!render || !store) throw new Error(`there is no widget ${part}; update mint_lab and reload the page`);
+      const dispose = render(store, el);
+      const removeView = announcer?.addView(el);
       return () => {
-        unview?.();
+        removeView?.();
         dispose();
       };
     },

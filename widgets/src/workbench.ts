@@ -1,23 +1,23 @@
-/** `Workbench`: run controls above, loss and settings at the left, charts in the middle. */
+/** `Workbench`: run controls at the top, loss and settings on the left, charts in the middle. */
 
-import { ChartGrid } from "./charts/grid";
-import { RunControls } from "./controls/buttons";
+import { ChartGrid } from "./charts/chart_grid";
+import { runButtons } from "./controls/buttons";
 import { Notices } from "./controls/notices";
 import { LossPicker } from "./controls/picker";
-import { SamplesPanel } from "./controls/samples";
+import { SamplesPanel } from "./controls/samples_panel";
 import { Settings } from "./controls/settings";
-import { TokensPanel } from "./controls/tokens";
+import { TokensPanel } from "./controls/tokens_panel";
 import { Warnings } from "./controls/warnings";
-import { type Dispose, h } from "./dom";
+import { type Dispose, h } from "./lib/dom";
 import { page } from "./page";
-import type { Store } from "./store";
+import type { RunStore } from "./run_store";
 
-export function workbench(store: Store, el: HTMLElement): Dispose {
+export function workbench(store: RunStore, el: HTMLElement): Dispose {
   const { root, theme, dispose } = page(el, "Loss workbench");
   const notices = new Notices(store);
-  const refuse = (message: string) => notices.refuse(message);
-  const controls = new RunControls(store, refuse);
-  const picker = new LossPicker(store, refuse);
+  const showRefusal = (message: string) => notices.showRefusal(message);
+  const buttons = runButtons(store, showRefusal);
+  const picker = new LossPicker(store, showRefusal);
   const settings = new Settings(store);
   const warnings = new Warnings(store);
   const grid = new ChartGrid(store, theme);
@@ -31,9 +31,9 @@ export function workbench(store: Store, el: HTMLElement): Dispose {
     warnings.element,
   );
   const body = h("div", { class: "ml-body" }, side, grid.element);
-  root.append(controls.element, notices.element, picker.wide, body, samples.element, tokens.element);
+  root.append(buttons.element, notices.element, picker.wide, body, samples.element, tokens.element);
   return () => {
-    for (const part of [controls, notices, picker, settings, warnings, grid, samples, tokens]) part.dispose();
+    for (const part of [buttons, notices, picker, settings, warnings, grid, samples, tokens]) part.dispose();
     dispose();
   };
 }

@@ -3,7 +3,7 @@
 import type { Cell, CodeCell } from "@jupyterlab/cells";
 import type { INotebookTracker, NotebookPanel } from "@jupyterlab/notebook";
 import { Signal } from "@lumino/signaling";
-import { h } from "../../src/dom";
+import { h } from "../../src/lib/dom";
 import { badge, latest, type Mark, type Marked, readMark } from "./marks";
 import { cellOf } from "./places";
 import type { Runs } from "./runs";

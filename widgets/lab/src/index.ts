@@ -8,7 +8,7 @@ import { IDefaultFileBrowser } from "@jupyterlab/filebrowser";
 import { ILauncher } from "@jupyterlab/launcher";
 import { INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 import { IStatusBar } from "@jupyterlab/statusbar";
-import { RUN } from "../../src/events";
+import { RUN } from "../../src/lib/events";
 import { markCells } from "./badges";
 import { LESSONS, WORKBENCH } from "./icon";
 import { listenForCells } from "./insert";

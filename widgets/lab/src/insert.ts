@@ -2,7 +2,7 @@
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { INotebookTracker, NotebookPanel } from "@jupyterlab/notebook";
-import { type CellToInsert, INSERT_CELL } from "../../src/events";
+import { type CellToInsert, INSERT_CELL } from "../../src/lib/events";
 import { cellOf, panelOf } from "./places";
 
 export function listenForCells(app: JupyterFrontEnd, tracker: INotebookTracker): void {

@@ -1,7 +1,7 @@
 /** The runs that the open widgets speak of, and which of them the status bar shows. */
 
-import type { RunDetail } from "../../src/events";
-import { short, thousands } from "../../src/format";
+import type { RunDetail } from "../../src/lib/events";
+import { short, thousands } from "../../src/lib/format";
 
 const RANK: Partial<Record<RunDetail["status"], number>> = { running: 2, paused: 1 };
 

@@ -6,8 +6,8 @@ import type { INotebookTracker } from "@jupyterlab/notebook";
 import type { IStatusBar } from "@jupyterlab/statusbar";
 import { Signal } from "@lumino/signaling";
 import { Widget } from "@lumino/widgets";
-import { h, icon, setText } from "../../src/dom";
-import type { RunDetail } from "../../src/events";
+import { h, icon, setText } from "../../src/lib/dom";
+import type { RunDetail } from "../../src/lib/events";
 import { panelOf, reveal } from "./places";
 import { type Runs, words } from "./runs";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import type { RunDetail } from "../../src/events";
+import type { RunDetail } from "../../src/lib/events";
 import { isRun, Runs, words } from "../src/runs";
 
 const RUN: RunDetail = {

@@ -1,32 +1,37 @@
-/** The latest histogram, in the colour of rejected below 0 and of chosen above. */
+/** The latest histogram in bars, values above 0 and below 0 in different colours; or all histograms over time. */
 
-import { short } from "../format";
 import type { Heat } from "../heat";
+import { short } from "../lib/format";
+import { openTicks, pair, type Range, roundUp, stepRange } from "../lib/scale";
 import type { Histogram } from "../protocol";
-import { roundUp, stepRange } from "../scale";
-import { openTicks } from "./ends";
+import type { RunStore } from "../run_store";
+import type { LegendEntry } from "./chart_legend";
 import { columnAt, heatTrace, shareBetween } from "./heatmap";
-import { marked } from "./lines";
-import { axisTitle, type Drawing, Panel, type Toggle, type View } from "./panel";
+import { markLayout } from "./marks";
+import { axisTitle, type Drawing, escapeHtml, Panel, type PanelView, type Toggle } from "./panel";
+
+/** Top of the axis in percent, without a histogram and at least. */
+const EMPTY_TOP = 20;
+const MIN_TOP = 5;
 
 export class BarsPanel extends Panel {
-  protected drawing(view: View): Drawing {
-    const heat = view.store.heats.heats.get(this.chart.name);
-    const over = heat !== undefined && view.store.view.overTime.has(this.chart.name);
-    const drawing = over ? overTime(heat, view) : this.latest(view);
-    return { ...drawing, toggle: heat ? timeToggle(this.chart.name, view) : null };
+  override drawing(view: PanelView): Drawing {
+    const { store } = view;
+    const heat = store.heats.heats.get(this.chart.name);
+    const isOverTime = heat !== undefined && store.view.overTime.has(this.chart.name);
+    const drawing = isOverTime ? this.overTime(heat, view) : this.latest(view);
+    return { ...drawing, toggle: heat ? timeToggle(this.chart.name, store) : null };
   }
 
-  private latest({ store, theme }: View): Drawing {
-    const { chosen, rejected } = theme.roles;
-    const histogram = store.state?.histograms.find((candidate) => candidate.name === this.chart.name);
-    const bins = histogram ? shares(histogram) : [];
-    const above = bins.filter((bin) => bin.centre > 0).reduce((sum, bin) => sum + bin.share, 0);
-    const low = histogram ? histogram.start : -20;
-    const high = histogram ? histogram.start + histogram.width * histogram.counts.length : 20;
-    const top = roundUp(Math.max(...bins.map((bin) => bin.share), histogram ? 5 : 20));
-    const percent = (share: number) => (histogram ? `${share} %` : "–");
-    const ahead = Math.round(above);
+  private latest(view: PanelView): Drawing {
+    const { theme } = view;
+    const { axis, counts, bounds } = this.chart;
+    const histogram = view.store.state?.histograms.find(({ name }) => name === this.chart.name);
+    const [above, below] = this.chart.lines.map(({ role }) => theme.roles[role]);
+    const bins = histogram ? binsOf(histogram) : [];
+    const ends: Range = histogram ? endsOf(histogram) : pair(bounds, [-1, 1]);
+    const top = roundUp(Math.max(...bins.map((bin) => bin.share), histogram ? MIN_TOP : EMPTY_TOP));
+    const shareAbove = bins.filter((bin) => bin.centre > 0).reduce((sum, bin) => sum + bin.share, 0);
     return {
       traces: [
         {
@@ -34,16 +39,16 @@ export class BarsPanel extends Panel {
           x: bins.map((bin) => bin.centre),
           y: bins.map((bin) => bin.share),
           width: histogram?.width ?? 1,
-          marker: { color: bins.map((bin) => (bin.centre > 0 ? chosen : rejected)), line: { width: 0 } },
+          marker: { color: bins.map((bin) => (bin.centre > 0 ? above : below)), line: { width: 0 } },
           customdata: bins.map((bin) => bin.label),
-          hovertemplate: "%{y:.1f} % of pairs, %{customdata}<extra></extra>",
+          hovertemplate: `%{y:.1f} %${counts && ` of ${escapeHtml(counts)}`}, %{customdata}<extra></extra>`,
         },
       ],
       layout: {
         bargap: 0.12,
         xaxis: {
-          ...{ range: [low, high], title: axisTitle(caption(histogram), theme), fixedrange: true },
-          ...openTicks([low, high], { below: Boolean(bins[0]?.share), above: Boolean(bins.at(-1)?.share) }),
+          ...{ range: ends, title: axisTitle(escapeHtml(caption(axis, histogram)), theme), fixedrange: true },
+          ...openTicks(ends, { below: Boolean(bins[0]?.share), above: Boolean(bins.at(-1)?.share) }),
         },
         yaxis: { range: [0, top], ticksuffix: " %" },
         shapes: [
@@ -53,77 +58,82 @@ export class BarsPanel extends Panel {
           },
         ],
       },
-      legend: [
-        { label: "above 0", colour: chosen, value: percent(ahead) },
-        { label: "below 0", colour: rejected, value: percent(100 - ahead) },
-      ],
+      legend: this.legendOf(histogram ? shareAbove : Number.NaN, view),
       points: histogram ? histogram.counts.reduce((sum, count) => sum + count, 0) : 0,
       last: histogram?.step,
     };
   }
+
+  private overTime(heat: Heat, view: PanelView): Drawing {
+    const { store, theme } = view;
+    const range = store.view.range ?? stepRange(store.state?.steps_done ?? 0, store.state?.steps_total ?? 0);
+    const legendAt = (step: number) => {
+      const column = columnAt(heat, step);
+      const shareAbove = column ? shareBetween(heat, column.shares, 0, Number.POSITIVE_INFINITY) : Number.NaN;
+      return this.legendOf(shareAbove, view);
+    };
+    const ends: Range = [heat.start, heat.start + heat.bin * heat.bins];
+    const outer = {
+      below: heat.columns.some((column) => Boolean(column[0])),
+      above: heat.columns.some((column) => Boolean(column.at(-1))),
+    };
+    const { shapes, annotations } = markLayout(store, range, theme);
+    const zero = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: { color: theme.muted, width: 1 } };
+    return {
+      traces: [heatTrace(heat, theme.roles.train, theme)],
+      layout: {
+        hovermode: false,
+        xaxis: { range, title: axisTitle("step", theme), tickformat: "~s" },
+        yaxis: { range: ends, type: "linear", ...openTicks(ends, outer) },
+        shapes: [...shapes, zero],
+        annotations,
+      },
+      legend: legendAt(heat.steps.at(-1) ?? 0),
+      points: heat.points,
+      last: heat.steps.at(-1),
+      isOverSteps: true,
+      readout: legendAt,
+    };
+  }
+
+  /** The share above 0 and the rest, which add up to 100 %. */
+  private legendOf(shareAbove: number, { theme }: PanelView): LegendEntry[] {
+    const rounded = Math.round(shareAbove);
+    const shares = [rounded, 100 - rounded];
+    return this.chart.lines.slice(0, 2).map(({ label, role }, i) => ({
+      label,
+      colour: theme.roles[role],
+      value: Number.isNaN(shareAbove) ? "–" : `${shares[i]} %`,
+    }));
+  }
 }
 
-/** Switches a histogram between the latest and all of them. */
-export function timeToggle(name: string, { store }: View): Toggle {
-  const { overTime } = store.view;
+/** Switches a chart between the latest histogram and all of them. */
+export function timeToggle(name: string, { view }: RunStore): Toggle {
   const flip = () => {
-    if (!overTime.delete(name)) overTime.add(name);
+    if (!view.overTime.delete(name)) view.overTime.add(name);
   };
-  return { label: "over time", title: "Show the histograms of all steps", on: overTime.has(name), flip };
+  return { label: "over time", title: "Show the histograms of all steps", isOn: view.overTime.has(name), flip };
 }
 
-function overTime(heat: Heat, { store, theme }: View): Drawing {
-  const { state, view } = store;
-  const range = view.range ?? stepRange(state?.steps_done ?? 0, state?.steps_total ?? 0);
-  const legendAt = (step: number) => {
-    const column = columnAt(heat, step);
-    const above = column ? shareBetween(heat, column.shares, 0, Number.POSITIVE_INFINITY) : Number.NaN;
-    const value = (share: number) => (column ? `${Math.round(share)} %` : "–");
-    return [
-      { label: "above 0", colour: theme.roles.chosen, value: value(above) },
-      { label: "below 0", colour: theme.roles.rejected, value: value(100 - above) },
-    ];
-  };
-  const { shapes, annotations } = marked(state?.marks ?? [], state?.marks_total ?? 0, range, theme) as {
-    shapes: object[];
-    annotations: object[];
-  };
-  const ends = [heat.start, heat.start + heat.bin * heat.bins] as const;
-  const open = {
-    below: heat.columns.some((column) => Boolean(column[0])),
-    above: heat.columns.some((column) => Boolean(column.at(-1))),
-  };
-  const zero = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: { color: theme.muted, width: 1 } };
-  return {
-    traces: [heatTrace(heat, theme.roles.train, theme)],
-    layout: {
-      hovermode: false,
-      xaxis: { range, title: axisTitle("step", theme), tickformat: "~s" },
-      yaxis: { range: ends, type: "linear", ...openTicks(ends, open) },
-      shapes: [...shapes, zero],
-      annotations,
-    },
-    legend: legendAt(heat.steps.at(-1) ?? 0),
-    points: heat.points,
-    last: heat.steps.at(-1),
-    overSteps: true,
-    readout: legendAt,
-  };
-}
-
-function caption(histogram: Histogram | undefined): string {
-  if (!histogram) return "chosen − rejected";
+function caption(axis: string, histogram: Histogram | undefined): string {
+  if (!histogram) return axis;
   const source = histogram.source === "held-out" ? "held-out" : "training batch";
-  return `chosen − rejected, ${source}, step ${histogram.step}`;
+  return [axis, source, `step ${histogram.step}`].filter(Boolean).join(", ");
+}
+
+function endsOf({ start, width, counts }: Histogram): Range {
+  return [start, start + width * counts.length];
 }
 
 interface Bin {
   centre: number;
+  /** Percent of all counts. */
   share: number;
   label: string;
 }
 
-function shares({ start, width, counts }: Histogram): Bin[] {
+function binsOf({ start, width, counts }: Histogram): Bin[] {
   const total = counts.reduce((sum, count) => sum + count, 0) || 1;
   return counts.map((count, i) => {
     const low = start + i * width;

@@ -1,23 +1,23 @@
-/** The keys of a chart with their numbers. A key that stands for a curve switches it off and on. */
+/** The legend of a chart, with the latest numbers. An entry that stands for a curve hides and shows it. */
 
-import { h, setAttributes, setText } from "../dom";
+import { h, setAttributes, setText } from "../lib/dom";
 
 export interface LegendEntry {
   label: string;
   colour: string;
   value: string;
-  /** Under which it can be switched off; without one it cannot. */
+  /** Identifies the curve to hide; an entry without a key is no button. */
   key?: string;
   hidden?: boolean;
 }
 
-export class Legend {
+export class ChartLegend {
   readonly element = h("div", { class: "ml-legend" });
-  /** Called with the key of a curve to be switched. */
-  flip: (key: string) => void = () => {};
+  /** Called with the key of the curve to hide or show. */
+  onToggle: (key: string) => void = () => {};
   private readonly onClick = (event: Event) => {
     const key = (event.target as Element).closest<HTMLElement>("button.ml-key")?.dataset.key;
-    if (key !== undefined) this.flip(key);
+    if (key !== undefined) this.onToggle(key);
   };
 
   constructor() {
@@ -42,11 +42,12 @@ export class Legend {
     });
   }
 
-  private rowAt(i: number, button: boolean): HTMLElement {
-    const tag = button ? "button" : "span";
+  /** The element at index `i`, reused if it is of the right kind. */
+  private rowAt(i: number, isButton: boolean): HTMLElement {
+    const tag = isButton ? "button" : "span";
     const old = this.element.children[i] as HTMLElement | undefined;
     if (old?.localName === tag) return old;
-    const row = h(tag, { class: "ml-key", ...(button ? { type: "button" } : {}) });
+    const row = h(tag, { class: "ml-key", ...(isButton ? { type: "button" } : {}) });
     row.append(h("i"), h("span", { class: "ml-key-label" }), h("b", { class: "ml-value" }));
     if (old) old.replaceWith(row);
     else this.element.append(row);
@@ -54,6 +55,7 @@ export class Legend {
   }
 }
 
-export function spoken(entries: LegendEntry[]): string {
+/** The entries as text, for a screen reader. */
+export function legendText(entries: LegendEntry[]): string {
   return entries.map((entry) => `${entry.label} ${entry.hidden ? "off" : entry.value}`).join(", ");
 }

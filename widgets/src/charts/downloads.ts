@@ -1,31 +1,42 @@
-/** What one takes away from the charts: a picture as it stands on the page, and from the kernel every number of the run. */
+/** Downloads of the charts: a picture as on the page, and from the kernel all numbers and a plotly figure. */
 
 import { toPng } from "html-to-image";
-import { type Dispose, h, listen, setText } from "../dom";
-import { lossOfLastStep, type Made } from "../loss_marks";
-import type { Store } from "../store";
-import type { Theme } from "../theme";
+import { type Dispose, h, listen, setText } from "../lib/dom";
+import type { Theme } from "../lib/theme";
+import type { State } from "../protocol";
+import type { RunStore } from "../run_store";
 
-const KINDS = [
+const FORMATS = [
   { label: "PNG", title: "The charts as a picture" },
   { label: "CSV", title: "Every step and every metric, as a table" },
   { label: "plotly", title: "The charts as JSON, for plotly.io.from_json" },
 ] as const;
 
+type Format = (typeof FORMATS)[number]["label"];
+
+/** The formats that the kernel writes. */
+const DOCUMENTS = {
+  CSV: { type: "csv", extension: "csv", mime: "text/csv" },
+  plotly: { type: "figure", extension: "plotly.json", mime: "application/json" },
+} as const;
+
+/** The browser has read a blob's address by then. */
+const REVOKE_AFTER_MS = 10_000;
+
 export function downloads(
-  store: Store,
+  store: RunStore,
   charts: () => HTMLElement,
   theme: () => Theme,
 ): { element: HTMLElement; dispose: Dispose } {
   const note = h("span", { class: "ml-note", role: "status" });
   const element = h("div", { class: "ml-downloads", role: "group", "aria-label": "Download" }, note);
-  const disposers = KINDS.map(({ label, title }) => {
+  const disposers = FORMATS.map(({ label, title }) => {
     const button = h("button", { type: "button", class: "ml-toggle", title: `Download: ${title}` }, label);
     element.append(button);
     return listen(button, "click", () => {
       setText(note, "");
-      make(label, store, charts(), theme()).then(save, (error: unknown) => {
-        setText(note, error instanceof Error && error.message ? error.message : "not possible here");
+      create(label, store, charts(), theme()).then(save, (error: unknown) => {
+        setText(note, error instanceof Error && error.message ? error.message : "not possible in this browser");
       });
     });
   });
@@ -42,10 +53,9 @@ interface File {
   url: string;
 }
 
-/** What files are called: the recipe, the loss that made the last step where that is known, and the step. */
-export function stem(made: Made): string {
-  const { state } = made;
-  const parts = [state?.recipe || "run", lossOfLastStep(made), `step${state?.steps_done ?? 0}`];
+/** Name of a file without extension: the recipe, the loss that made the last step, and the step. */
+export function fileStem(state: State | null): string {
+  const parts = [state?.recipe || "run", state?.last_loss, `step${state?.steps_done ?? 0}`];
   return parts
     .filter(Boolean)
     .join("-")
@@ -53,22 +63,19 @@ export function stem(made: Made): string {
     .slice(0, 80);
 }
 
-async function make(kind: (typeof KINDS)[number]["label"], store: Store, charts: HTMLElement, theme: Theme) {
-  const name = stem(store);
-  if (kind === "PNG") {
+async function create(format: Format, store: RunStore, charts: HTMLElement, theme: Theme): Promise<File> {
+  const stem = fileStem(store.state);
+  if (format === "PNG") {
     const url = await toPng(charts, { backgroundColor: theme.surface, pixelRatio: 2, skipFonts: true });
-    return { name: `${name}.png`, url };
+    return { name: `${stem}.png`, url };
   }
-  const [type, ending, mime] = kind === "CSV" ? (["csv", "csv", "text/csv"] as const) : PLOTLY;
-  const text = await store.ask({ type });
-  return { name: `${name}.${ending}`, url: URL.createObjectURL(new Blob([text], { type: mime })) };
+  const { type, extension, mime } = DOCUMENTS[format];
+  const text = await store.requestText({ type });
+  return { name: `${stem}.${extension}`, url: URL.createObjectURL(new Blob([text], { type: mime })) };
 }
-
-const PLOTLY = ["figure", "plotly.json", "application/json"] as const;
 
 function save({ name, url }: File): void {
   const link = h("a", { href: url, download: name });
   link.click();
-  // The browser has taken the address by then.
-  if (url.startsWith("blob:")) window.setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  if (url.startsWith("blob:")) window.setTimeout(() => URL.revokeObjectURL(url), REVOKE_AFTER_MS);
 }

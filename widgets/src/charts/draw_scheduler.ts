@@ -1,30 +1,34 @@
 /**
- * When to draw next. What a person wants is drawn at once; news of a run when its charts have rested for several times as
- * long as drawing them took: the page shares the machine with the training it shows.
+ * Decides when to draw next. A change that a person requested is drawn in the next frame. New records of a run are drawn
+ * after a pause of several times the last drawing time, because the page shares the machine with the training.
  */
 
-const REST = { times: 10, least: 250, most: 2000 };
+const PAUSE_FACTOR = 10;
+const MIN_PAUSE_MS = 250;
+const MAX_PAUSE_MS = 2000;
 
-export class Pace {
+export class DrawScheduler {
   private frame = 0;
   private timer = 0;
-  private spent = 0;
-  private restUntil = 0;
+  private drawingMs = 0;
+  private pauseUntilMs = 0;
 
-  /** `work` draws for a while, and says whether there is more to draw. */
-  constructor(private readonly work: () => boolean) {}
+  /** @param draw Draws for a short time; returns true if it has to continue in the next frame. */
+  constructor(private readonly draw: () => boolean) {}
 
-  soon(): void {
+  /** Draw in the next frame. */
+  drawNext(): void {
     window.clearTimeout(this.timer);
     this.timer = 0;
     this.frame ||= requestAnimationFrame(() => this.run());
   }
 
-  later(): void {
+  /** Draw after the pause. */
+  drawLater(): void {
     if (this.frame || this.timer) return;
-    const wait = this.restUntil - performance.now();
-    if (wait <= 0) this.soon();
-    else this.timer = window.setTimeout(() => this.soon(), wait);
+    const waitMs = this.pauseUntilMs - performance.now();
+    if (waitMs <= 0) this.drawNext();
+    else this.timer = window.setTimeout(() => this.drawNext(), waitMs);
   }
 
   dispose(): void {
@@ -34,15 +38,15 @@ export class Pace {
 
   private run(): void {
     this.frame = 0;
-    const began = performance.now();
-    const more = this.work();
-    const now = performance.now();
-    this.spent += now - began;
-    if (more) {
+    const startMs = performance.now();
+    const isUnfinished = this.draw();
+    const nowMs = performance.now();
+    this.drawingMs += nowMs - startMs;
+    if (isUnfinished) {
       this.frame ||= requestAnimationFrame(() => this.run());
       return;
     }
-    this.restUntil = now + Math.min(REST.most, Math.max(REST.least, REST.times * this.spent));
-    this.spent = 0;
+    this.pauseUntilMs = nowMs + Math.min(MAX_PAUSE_MS, Math.max(MIN_PAUSE_MS, PAUSE_FACTOR * this.drawingMs));
+    this.drawingMs = 0;
   }
 }

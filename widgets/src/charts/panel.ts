@@ -1,61 +1,62 @@
-/** One chart: a caption whose legend carries the latest numbers, or those at the cursor, and a plot below it. */
+/** One chart: a caption whose legend has the numbers at the cursor or the latest, and a plot below it. */
 
-import { type Dispose, h, listen, setAttributes, setText } from "../dom";
-import { thousands } from "../format";
-import Plotly, { type Plot } from "../plotly";
+import { type Dispose, h, listen, setAttributes, setText } from "../lib/dom";
+import { thousands } from "../lib/format";
+import Plotly, { type Plot } from "../lib/plotly";
+import type { Range } from "../lib/scale";
+import type { Theme } from "../lib/theme";
 import type { Chart } from "../protocol";
-import type { Store } from "../store";
-import type { Theme } from "../theme";
-import { Legend, type LegendEntry, spoken } from "./legend";
+import type { RunStore } from "../run_store";
+import { ChartLegend, type LegendEntry, legendText } from "./chart_legend";
 
-export type { LegendEntry } from "./legend";
-
-/** What every chart is drawn with. */
-export interface View {
-  store: Store;
+/** What every chart needs for drawing. */
+export interface PanelView {
+  store: RunStore;
   theme: Theme;
-  /** Steps after which a value counts half in the smoothed line; 0 draws none. */
+  /** Steps after which a value has half its weight in the smoothed line; 0 draws none. */
   halfLife: number;
-  /** The step that the mouse or the keyboard points at, in any chart. */
+  /** The step that the pointer or the keyboard selects, in any chart. */
   cursor: number | null;
-  /** Pixels the plot is wide, once it is laid out. */
-  width?: number;
+  /** Width of the plot, once it is laid out. */
+  widthPx?: number;
 }
 
+/** What a chart draws: traces and layout for plotly, and the legend. */
 export interface Drawing {
   traces: Record<string, unknown>[];
   layout: Record<string, unknown>;
   legend: LegendEntry[];
-  /** Points held, before decimation. */
+  /** Number of points before decimation. */
   points: number;
   last: number | undefined;
-  /** Further attributes of the figure, and what it says instead of its legend. */
+  /** Further attributes of the figure element. */
   attributes?: Record<string, string | number | null>;
-  words?: string;
-  /** The horizontal axis counts steps. */
-  overSteps?: boolean;
+  /** Text for screen readers, instead of the legend's. */
+  text?: string;
+  /** Whether the horizontal axis counts steps. */
+  isOverSteps?: boolean;
   /** The legend at a step, for charts over steps. */
   readout?: (step: number) => LegendEntry[];
   toggle?: Toggle | null;
 }
 
-/** A switch in a chart's caption. */
+/** A switch in the caption of a chart. */
 export interface Toggle {
   label: string;
   title: string;
-  on: boolean;
+  isOn: boolean;
   flip: () => void;
 }
 
-/** What a panel tells its grid. */
+/** How a panel reports to its grid. */
 export interface PanelEvents {
-  resized: () => void;
-  changed: () => void;
-  pointed: (step: number | null) => void;
-  /** The step that is pointed at; what is drawn may lag behind by a frame. */
+  onResize: () => void;
+  onViewChange: () => void;
+  onPoint: (step: number | null) => void;
+  /** The selected step; what is drawn may lag behind by a frame. */
   cursor: () => number | null;
-  zoomed: (range: readonly [number, number] | null) => void;
-  enlarged: (name: string) => void;
+  onZoom: (range: Range | null) => void;
+  onEnlarge: (name: string) => void;
 }
 
 const CONFIG = { displayModeBar: false, showTips: false, doubleClick: false };
@@ -65,20 +66,20 @@ export abstract class Panel {
   private readonly unit: HTMLElement;
   private readonly toggle = h("button", { type: "button", class: "ml-toggle", hidden: true });
   private readonly enlarge = h("button", { type: "button", class: "ml-toggle ml-enlarge" }, "⤢");
-  private readonly legend = new Legend();
+  private readonly legend = new ChartLegend();
   private readonly plot = h("div", { class: "ml-plot", tabindex: 0 });
-  private readonly line = h("div", { class: "ml-cursor", hidden: true });
+  private readonly cursorLine = h("div", { class: "ml-cursor", hidden: true });
   private readonly disposers: Dispose[] = [];
-  /** Whether it follows a setting while it is being chosen. */
-  protected readonly live: boolean = false;
+  /** Whether the chart shows a setting while it is being chosen. */
+  readonly followsDrafts: boolean = false;
   private events: PanelEvents | null = null;
-  private drawing_: Drawing | null = null;
-  private width = 0;
-  private drawn = false;
+  private current: Drawing | null = null;
+  private widthPx = 0;
+  private isDrawn = false;
 
   constructor(readonly chart: Chart) {
     this.unit = h("span", { class: "ml-unit" }, chart.unit);
-    const title = h("span", { class: "ml-title", title: chart.title }, chart.title);
+    const title = h("span", { class: "ml-title", title: chart.definition || chart.title }, chart.title);
     const heading = h("div", { class: "ml-heading" }, title, this.enlarge, this.toggle, this.unit);
     const caption = h("figcaption", {}, heading, this.legend.element);
     this.element = h(
@@ -88,146 +89,143 @@ export abstract class Panel {
         "data-kind": chart.kind,
       },
       caption,
-      h("div", { class: "ml-room" }, this.plot, this.line),
+      h("div", { class: "ml-room" }, this.plot, this.cursorLine),
     );
     this.plot.setAttribute("data-lm-suppress-shortcuts", "true");
-    const observer = new ResizeObserver(() => this.fit());
-    observer.observe(this.plot);
+    const onLayout = new ResizeObserver(() => this.checkWidth());
+    onLayout.observe(this.plot);
     this.disposers.push(
-      () => observer.disconnect(),
-      listen(this.plot, "pointermove", (event) => this.events?.pointed(this.stepAt(event.clientX))),
-      listen(this.plot, "pointerleave", () => this.events?.pointed(null)),
-      listen(this.plot, "blur", () => this.events?.pointed(null)),
-      listen(this.plot, "keydown", (event) => this.key(event)),
+      () => onLayout.disconnect(),
+      listen(this.plot, "pointermove", (event) => this.events?.onPoint(this.stepAt(event.clientX))),
+      listen(this.plot, "pointerleave", () => this.events?.onPoint(null)),
+      listen(this.plot, "blur", () => this.events?.onPoint(null)),
+      listen(this.plot, "keydown", (event) => this.onKey(event)),
       listen(this.toggle, "click", () => {
-        this.drawing_?.toggle?.flip();
-        this.events?.changed();
+        this.current?.toggle?.flip();
+        this.events?.onViewChange();
       }),
-      listen(this.enlarge, "click", () => this.events?.enlarged(this.chart.name)),
+      listen(this.enlarge, "click", () => this.events?.onEnlarge(this.chart.name)),
     );
   }
 
-  protected abstract drawing(view: View): Drawing;
+  /** Compute what to draw; changes nothing. */
+  abstract drawing(view: PanelView): Drawing;
 
-  get followsDrafts(): boolean {
-    return this.live;
-  }
-
-  /** The grid listens from here on. */
+  /** Report to `events` from now on. */
   attach(events: PanelEvents): void {
     this.events = events;
   }
 
-  draw(view: View): void {
-    const large = view.store.view.large === this.chart.name;
-    setAttributes(this.element, { "data-large": large });
-    const words = large ? "As small as the others" : "Enlarge";
-    setAttributes(this.enlarge, { "aria-label": words, title: words, "aria-pressed": String(large) });
-    const width = this.plot.clientWidth;
-    const drawing = this.drawing({ ...view, width });
-    this.drawing_ = drawing;
-    const marks = view.store.state?.marks.length ?? 0;
+  draw(view: PanelView): void {
+    const isLarge = view.store.view.large === this.chart.name;
+    setAttributes(this.element, { "data-large": isLarge });
+    const label = isLarge ? "As small as the others" : "Enlarge";
+    setAttributes(this.enlarge, { "aria-label": label, title: label, "aria-pressed": String(isLarge) });
+    const widthPx = this.plot.clientWidth;
+    const drawing = this.drawing({ ...view, widthPx });
+    this.current = drawing;
     setAttributes(this.element, {
       "data-points": drawing.points,
       "data-last": drawing.last ?? null,
-      "data-marks": marks,
+      "data-marks": view.store.state?.marks.length ?? 0,
       ...drawing.attributes,
     });
-    this.legend.flip = (key) => {
+    this.legend.onToggle = (key) => {
       const { hidden } = view.store.view;
       if (!hidden.delete(key)) hidden.add(key);
-      this.events?.changed();
+      this.events?.onViewChange();
     };
     this.showToggle(drawing);
     this.point(view.cursor);
-    if (width === 0) return; // not laid out yet; the observer draws it then
-    this.width = width;
-    const layout = { ...frame(view, drawing.layout), width, height: this.plot.clientHeight };
+    if (widthPx === 0) return; // not laid out yet: the ResizeObserver triggers the first drawing
+    this.widthPx = widthPx;
+    const layout = { ...layoutOf(view, drawing.layout), width: widthPx, height: this.plot.clientHeight };
     void Plotly.react(this.plot, drawing.traces, layout, CONFIG);
-    if (!this.drawn) this.listenToZoom(this.plot as unknown as Plot);
-    this.drawn = true;
+    if (!this.isDrawn) this.listenToZoom(this.plot as unknown as Plot);
+    this.isDrawn = true;
     this.point(view.cursor);
   }
 
-  /** Shows the numbers at `step`, or the latest. */
+  /** Show the numbers at `step`, or the latest. */
   point(step: number | null): void {
-    const drawing = this.drawing_;
+    const drawing = this.current;
     if (!drawing) return;
     const entries = step !== null && drawing.readout ? drawing.readout(step) : drawing.legend;
     this.legend.draw(entries);
-    const at = step !== null && drawing.readout ? `step ${thousands(step)}` : "";
-    setText(this.unit, at || this.chart.unit);
-    const words = drawing.words ?? spoken(entries);
-    setAttributes(this.element, { "aria-label": `${this.chart.title}${at ? `, ${at}` : ""}: ${words}` });
-    setAttributes(this.plot, { "aria-label": `${this.chart.title}${at ? `, ${at}` : ""}: ${words}`, role: "img" });
-    const x = step === null || !drawing.overSteps ? null : this.pixel(step);
-    this.line.hidden = x === null;
-    if (x !== null) this.line.style.transform = `translateX(${x}px)`;
+    const stepText = step !== null && drawing.readout ? `step ${thousands(step)}` : "";
+    setText(this.unit, stepText || this.chart.unit);
+    const label = `${this.chart.title}${stepText && `, ${stepText}`}: ${drawing.text ?? legendText(entries)}`;
+    setAttributes(this.element, { "aria-label": label });
+    setAttributes(this.plot, { "aria-label": label, role: "img" });
+    const x = step === null || !drawing.isOverSteps ? null : this.pixelOf(step);
+    this.cursorLine.hidden = x === null;
+    if (x !== null) this.cursorLine.style.transform = `translateX(${x}px)`;
   }
 
   dispose(): void {
     for (const dispose of this.disposers.splice(0)) dispose();
     this.legend.dispose();
-    if (this.drawn) Plotly.purge(this.plot);
+    if (this.isDrawn) Plotly.purge(this.plot);
     this.element.remove();
   }
 
-  private fit(): void {
-    if (Math.abs(this.plot.clientWidth - this.width) >= 1) this.events?.resized();
+  private checkWidth(): void {
+    if (Math.abs(this.plot.clientWidth - this.widthPx) >= 1) this.events?.onResize();
   }
 
   private showToggle({ toggle }: Drawing): void {
     this.toggle.hidden = !toggle;
     if (!toggle) return;
     setText(this.toggle, toggle.label);
-    setAttributes(this.toggle, { title: toggle.title, "aria-pressed": String(toggle.on) });
+    setAttributes(this.toggle, { title: toggle.title, "aria-pressed": String(toggle.isOn) });
   }
 
-  private axis() {
+  private xAxis() {
     return (this.plot as unknown as Plot)._fullLayout?.xaxis;
   }
 
-  private pixel(step: number): number | null {
-    const axis = this.axis();
+  /** Horizontal position of a step in the plot; null outside of the axis. */
+  private pixelOf(step: number): number | null {
+    const axis = this.xAxis();
     if (!axis) return null;
-    const inside = axis.d2p(step);
-    return inside >= -0.5 && inside <= axis._length + 0.5 ? axis._offset + inside : null;
+    const insidePx = axis.d2p(step);
+    return insidePx >= -0.5 && insidePx <= axis._length + 0.5 ? axis._offset + insidePx : null;
   }
 
   private stepAt(clientX: number): number | null {
-    const axis = this.axis();
-    if (!axis || !this.drawing_?.overSteps) return null;
-    const inside = clientX - this.plot.getBoundingClientRect().left - axis._offset;
-    return inside < 0 || inside > axis._length ? null : Math.max(0, Math.round(axis.p2d(inside)));
+    const axis = this.xAxis();
+    if (!axis || !this.current?.isOverSteps) return null;
+    const insidePx = clientX - this.plot.getBoundingClientRect().left - axis._offset;
+    return insidePx < 0 || insidePx > axis._length ? null : Math.max(0, Math.round(axis.p2d(insidePx)));
   }
 
-  /** Arrow keys walk through the steps; Escape leaves. */
-  private key(event: KeyboardEvent): void {
-    const axis = this.axis();
-    const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 }[event.key];
-    if (event.key === "Escape") this.events?.pointed(null);
-    if (!axis || by === undefined || !this.drawing_?.overSteps) return;
+  /** Arrow keys move the cursor from step to step; Escape removes it. */
+  private onKey(event: KeyboardEvent): void {
+    const axis = this.xAxis();
+    const strides = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 }[event.key];
+    if (event.key === "Escape") this.events?.onPoint(null);
+    if (!axis || strides === undefined || !this.current?.isOverSteps) return;
     event.preventDefault();
     const [low, high] = axis.range;
     const from = this.events?.cursor() ?? Math.round(high);
     const stride = Math.max(1, Math.round((high - low) / 100));
-    this.events?.pointed(Math.min(Math.round(high), Math.max(Math.round(low), from + by * stride)));
+    this.events?.onPoint(Math.min(Math.round(high), Math.max(Math.round(low), from + strides * stride)));
   }
 
   private listenToZoom(plot: Plot): void {
     plot.on("plotly_relayout", (change) => {
       const [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-      if (typeof low === "number" && typeof high === "number" && this.drawing_?.overSteps) {
-        this.events?.zoomed([low, high]);
+      if (typeof low === "number" && typeof high === "number" && this.current?.isOverSteps) {
+        this.events?.onZoom([low, high]);
       }
     });
-    plot.on("plotly_doubleclick", () => this.events?.zoomed(null));
+    plot.on("plotly_doubleclick", () => this.events?.onZoom(null));
   }
 }
 
-/** The layout all charts share. The text in it is ours: names that come from a loss never reach plotly. */
-function frame({ theme, store }: View, own: Record<string, unknown>): Record<string, unknown> {
-  const { xaxis, yaxis, yaxis2, ...rest } = own as { xaxis: object; yaxis: object; yaxis2?: object };
+/** The layout that all charts share. Its text is ours: plotly reads text as HTML, so it never gets a loss's names. */
+function layoutOf({ theme, store }: PanelView, own: Record<string, unknown>): Record<string, unknown> {
+  const { xaxis, yaxis, yaxis2, ...others } = own as { xaxis: object; yaxis: object; yaxis2?: object };
   const axis = {
     gridcolor: theme.grid,
     linecolor: theme.grid,
@@ -239,13 +237,13 @@ function frame({ theme, store }: View, own: Record<string, unknown>): Record<str
   };
   const vertical = { ...axis, fixedrange: true, tickformat: "~g" };
   return {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: "transparent",
+    plot_bgcolor: "transparent",
     font: { family: theme.font, size: 11, color: theme.muted },
     margin: { l: 46, r: 16, t: 14, b: 36 },
     showlegend: false,
     dragmode: "zoom",
-    // What the person zoomed to is kept in the store, for all charts.
+    // The store has the zoomed range, for all charts.
     uirevision: String(store.view.range),
     hoverlabel: {
       bgcolor: theme.surface,
@@ -255,10 +253,20 @@ function frame({ theme, store }: View, own: Record<string, unknown>): Record<str
     xaxis: { ...axis, showgrid: false, showline: true, ticks: "outside", ticklen: 4, ...xaxis },
     yaxis: { ...vertical, ...yaxis },
     ...(yaxis2 ? { yaxis2: { ...vertical, ...yaxis2 } } : {}),
-    ...rest,
+    ...others,
   };
 }
 
 export function axisTitle(text: string, theme: Theme): object {
   return { text, standoff: 4, font: { size: 11, color: theme.muted } };
+}
+
+/** A curve of a single point has no length, so it is drawn as a marker. */
+export function pointMarker(points: number, colour: string): object {
+  return points === 1 ? { mode: "markers", marker: { color: colour, size: 5 } } : {};
+}
+
+/** Escape a text of ours for plotly, which reads texts as HTML. */
+export function escapeHtml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

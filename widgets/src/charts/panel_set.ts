@@ -1,28 +1,28 @@
-/** The panels of a page of charts: the main ones, a folded box for further metrics, and the cursor that all share. */
+/** The panels of a page of charts: the main ones, a folded box with further metrics, and the cursor that all share. */
 
-import { h, setText } from "../dom";
+import { h, setText } from "../lib/dom";
 import type { Panel } from "./panel";
 
 export class PanelSet<P extends Panel> {
   readonly main = h("div", { class: "ml-grid" });
-  readonly more = h("div", { class: "ml-grid" });
+  /** The step that the pointer or the keyboard selects, in any panel. */
+  cursor: number | null = null;
+  private readonly more = h("div", { class: "ml-grid" });
   private readonly count = h("span");
-  readonly box = h(
+  readonly moreBox = h(
     "details",
     { class: "ml-more", hidden: true },
     h("summary", {}, "More metrics ", this.count),
     this.more,
   );
-  readonly panels = new Map<string, P>();
-  /** What each panel was made for: where it stands, and its chart. */
-  private readonly made = new Map<string, string>();
-  /** The step that is pointed at, in any panel. */
-  cursor: number | null = null;
+  private readonly panels = new Map<string, P>();
+  /** The chart and place that each panel was created for, as text. */
+  private readonly createdFor = new Map<string, string>();
   private frame = 0;
 
-  constructor(open: boolean, toggled: (open: boolean) => void) {
-    this.box.open = open;
-    this.box.addEventListener("toggle", () => toggled(this.box.open));
+  constructor(isOpen: boolean, onToggle: (isOpen: boolean) => void) {
+    this.moreBox.open = isOpen;
+    this.moreBox.addEventListener("toggle", () => onToggle(this.moreBox.open));
   }
 
   dispose(): void {
@@ -31,7 +31,15 @@ export class PanelSet<P extends Panel> {
     this.panels.clear();
   }
 
-  /** Every panel tells its numbers at the step that one of them is pointed at. */
+  get(name: string): P | undefined {
+    return this.panels.get(name);
+  }
+
+  values(): IterableIterator<P> {
+    return this.panels.values();
+  }
+
+  /** Show the numbers at `step` in every panel. */
   point(step: number | null): void {
     if (step === this.cursor) return;
     this.cursor = step;
@@ -41,33 +49,33 @@ export class PanelSet<P extends Panel> {
     });
   }
 
-  /** Panels for these charts and no others: `main`, and in the box `more`. */
+  /** Create panels for new or changed charts, keep the others, and dispose of panels whose chart is gone. */
   arrange<C extends { name: string }>(
     main: readonly C[],
     more: readonly C[],
-    make: (chart: C, stray: boolean) => P,
+    create: (chart: C, isMore: boolean) => P,
   ): void {
-    const places = [...main.map((chart) => [chart, false] as const), ...more.map((chart) => [chart, true] as const)];
-    const wanted = new Map(places.map((place) => [place[0].name, JSON.stringify(place)]));
+    const placed = [...main.map((chart) => [chart, false] as const), ...more.map((chart) => [chart, true] as const)];
+    const wanted = new Map(placed.map((place) => [place[0].name, JSON.stringify(place)]));
     for (const [name, panel] of this.panels) {
-      if (wanted.get(name) === this.made.get(name)) continue;
+      if (wanted.get(name) === this.createdFor.get(name)) continue;
       panel.dispose();
       this.panels.delete(name);
     }
-    this.fill(this.main, main, (chart) => make(chart, false));
-    this.fill(this.more, more, (chart) => make(chart, true));
-    for (const [name, made] of wanted) this.made.set(name, made);
-    this.box.hidden = more.length === 0;
+    this.fill(this.main, main, (chart) => create(chart, false));
+    this.fill(this.more, more, (chart) => create(chart, true));
+    for (const [name, key] of wanted) this.createdFor.set(name, key);
+    this.moreBox.hidden = more.length === 0;
     setText(this.count, `(${more.length})`);
   }
 
-  private fill<C extends { name: string }>(parent: HTMLElement, charts: readonly C[], make: (chart: C) => P): void {
+  private fill<C extends { name: string }>(parent: HTMLElement, charts: readonly C[], create: (chart: C) => P): void {
     charts.forEach((chart, i) => {
-      const panel = this.panels.get(chart.name) ?? make(chart);
+      const panel = this.panels.get(chart.name) ?? create(chart);
       this.panels.set(chart.name, panel);
-      // In the same order whether they came at once or one by one.
-      const there = parent.children[i] ?? null;
-      if (there !== panel.element) parent.insertBefore(panel.element, there);
+      // Keep the order of the charts, whichever panels existed before.
+      const current = parent.children[i] ?? null;
+      if (current !== panel.element) parent.insertBefore(panel.element, current);
     });
   }
 }

@@ -1,202 +1,277 @@
 /**
- * Ratios of trainer to sampler: tokens with a positive advantage upwards, those with a negative one downwards, and the
- * limits beyond which the loss clips them. A limit that is being chosen moves at once; what still acts stays dotted.
+ * Ratios of trainer to sampler: tokens with a positive advantage upwards, tokens with a negative one downwards, and the
+ * limits beyond which the loss clips them. A limit follows its slider at once; the limit of the last step stays dotted.
+ * Or the same over time.
  */
 
-import { setting } from "../format";
-import type { Clip, Histogram } from "../protocol";
-import { clippedShare, type Limits, limitsOf, type Piece, pieces, rootHeight, rootTicks, tokensIn } from "../ratios";
-import { roundUp } from "../scale";
-import type { Theme } from "../theme";
+import type { Heat } from "../heat";
+import { setting } from "../lib/format";
+import { pair, roundUp, stepRange } from "../lib/scale";
+import type { Theme } from "../lib/theme";
+import type { Clip, Histogram, Line } from "../protocol";
+import {
+  type BinPart,
+  clippedShare,
+  type Limits,
+  limitsOf,
+  rootHeight,
+  rootTicks,
+  splitBins,
+  tokensIn,
+} from "../ratios";
 import { timeToggle } from "./bars";
-import { axisTitle, type Drawing, Panel, type View } from "./panel";
-import { ratiosOverTime } from "./ratios_time";
+import { columnAt, heatTrace, shareBetween } from "./heatmap";
+import { axisTitle, type Drawing, escapeHtml, Panel, type PanelView } from "./panel";
 
-const RATIOS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5];
-const NARROW = [0.4, 0.5, 0.7, 1, 1.4, 2, 2.5];
-/** Axis of a run that has no histogram yet. */
-const AXIS = { start: -1.025, width: 0.05, bins: 41 };
+/** Labelled ratios of the horizontal axis, in a wide and in a narrow chart. */
+const WIDE_TICKS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5];
+const NARROW_TICKS = [0.4, 0.5, 0.7, 1, 1.4, 2, 2.5];
+const WIDE_FROM_PX = 420;
+/** Labelled ratios of the vertical axis over time. */
+const TIME_TICKS = [0.5, 0.7, 1, 1.4, 2];
+/** Top of the axis in percent, without a histogram and at least. */
+const EMPTY_TOP = 50;
+const MIN_TOP = 5;
 
+/** The tokens with one sign of the advantage. */
 interface Half {
+  /** 1 is drawn upwards, -1 downwards. */
   sign: 1 | -1;
-  name: string;
+  label: string;
   colour: string;
-  all: Piece[];
-  /** Ratios at which this half is cut. */
+  parts: BinPart[];
+  /** Ratios beyond which this half is clipped. */
   below: number | null;
   above: number | null;
 }
 
-export class RatiosPanel extends Panel {
-  protected override readonly live = true;
+/** What the shapes and labels of both halves share. */
+interface Axes {
+  theme: Theme;
+  /** Ends of the horizontal axis, log-ratios. */
+  start: number;
+  end: number;
+  /** Upper end of the vertical axis. */
+  top: number;
+  /** Limits with the settings as they are or as a person is choosing them. */
+  limits: Limits | null;
+  /** Limits that the loss applied at the step of the histogram. */
+  applied: Limits | null;
+}
 
-  protected drawing(view: View): Drawing {
-    const { heats } = view.store.heats;
-    const [up, down] = [heats.get(`${this.chart.name}/positive`), heats.get(`${this.chart.name}/negative`)];
-    const over = up && down && view.store.view.overTime.has(this.chart.name);
-    const drawing = over ? ratiosOverTime(up, down, view) : this.latest(view);
-    return { ...drawing, toggle: up && down ? timeToggle(this.chart.name, view) : null };
+export class RatiosPanel extends Panel {
+  override readonly followsDrafts = true;
+
+  override drawing(view: PanelView): Drawing {
+    const { store } = view;
+    const [up, down] = this.chart.lines.map((line) => store.heats.heats.get(line.series));
+    const isOverTime = up && down && store.view.overTime.has(this.chart.name);
+    const drawing = isOverTime ? this.overTime(up, down, view) : this.latest(view);
+    return { ...drawing, toggle: up && down ? timeToggle(this.chart.name, store) : null };
   }
 
-  private latest(view: View): Drawing {
+  private latest(view: PanelView): Drawing {
     const { store, theme } = view;
     const { state } = store;
-    const find = (sign: string) => state?.histograms.find(({ name }) => name === `${this.chart.name}/${sign}`);
-    const up = find("positive");
-    const down = find("negative");
-    const known = up ?? down;
+    const { axis, bounds, counts, lines } = this.chart;
+    const histograms = lines.map((line) => state?.histograms.find(({ name }) => name === line.series));
+    const known = histograms.find(Boolean);
     const clip = state?.clip ?? null;
     const limits = limitsOf(clip, (name) => store.setting(name));
-    const total = tokensIn(up) + tokensIn(down);
-    const half = (sign: 1 | -1, histogram: Histogram | undefined): Half => {
-      const below = limits && (sign < 0 || clip?.both) ? limits.low : null;
-      const above = limits && (sign > 0 || clip?.both) ? limits.high : null;
-      const name = sign > 0 ? "A > 0" : "A < 0";
-      const colour = theme.roles[sign > 0 ? "chosen" : "rejected"];
-      return { sign, name, colour, below, above, all: pieces(histogram, total, { below, above }) };
-    };
-    const halves = [half(1, up), half(-1, down)];
-    const start = known?.start ?? AXIS.start;
-    const end = start + (known ? known.width * known.counts.length : AXIS.width * AXIS.bins);
-    const highest = Math.max(...halves.flatMap(({ all }) => all.map((piece) => piece.share)), total ? 5 : 50);
-    const top = roundUp(highest);
-    const acted = known?.clip ? { low: known.clip[0] as number, high: known.clip[1] as number } : null;
-    const scene: Scene = { theme, start, end, top: rootHeight(top) * 1.04, clip, limits, acted };
-    const shares = halves.map(({ all }) => clippedShare(all));
-    const words = limits && total ? shares.map((share) => `≈ ${percent(share)} %`) : ["–", "–"];
-    const caption = known ? `ratio r, step ${known.step}` : "ratio r";
+    const total = histograms.reduce((sum, histogram) => sum + tokensIn(histogram), 0);
+    const halves = lines.slice(0, 2).map((line, i): Half => {
+      const sign = i === 0 ? 1 : -1;
+      const { low: below, high: above } = limitsOfSign(sign, limits, clip);
+      const parts = splitBins(histograms[i], total, { below, above });
+      return { sign, label: line.label, colour: theme.roles[line.role], below, above, parts };
+    });
+    const [start, end] = known ? [known.start, known.start + known.width * known.counts.length] : pair(bounds, [-1, 1]);
+    const highest = Math.max(
+      ...halves.flatMap(({ parts }) => parts.map((part) => part.binShare)),
+      total ? MIN_TOP : EMPTY_TOP,
+    );
+    const topShare = roundUp(highest);
+    const applied = known?.clip ? { low: known.clip[0] as number, high: known.clip[1] as number } : null;
+    const axes: Axes = { theme, start, end, top: rootHeight(topShare) * 1.04, limits, applied };
+    const shares = halves.map(({ parts }) => clippedShare(parts));
+    const shareTexts = shares.map((share) => (limits && total ? `≈ ${percent(share)} %` : "–"));
+    const title = escapeHtml(known ? [axis, `step ${known.step}`].filter(Boolean).join(", ") : axis);
     return {
-      traces: halves.flatMap((one) => [bars(one, false, theme), bars(one, true, theme)]),
+      traces: halves.flatMap((half) => [barTrace(half, false, counts, theme), barTrace(half, true, counts, theme)]),
       layout: {
         barmode: "overlay",
         hovermode: "closest",
-        xaxis: { range: [start, end], fixedrange: true, title: axisTitle(caption, theme), ...ratioTicks(view) },
-        yaxis: { range: [-scene.top, scene.top], ...shareTicks(top), zeroline: true, zerolinecolor: theme.muted },
-        shapes: halves.flatMap((one) => limitShapes(one, scene)),
-        annotations: [...halves.map((one) => corner(one, scene)), ...halves.flatMap((one) => limitLabels(one, scene))],
+        xaxis: { range: [start, end], fixedrange: true, title: axisTitle(title, theme), ...ratioTicks(view) },
+        yaxis: { range: [-axes.top, axes.top], ...shareTicks(topShare), zeroline: true, zerolinecolor: theme.muted },
+        shapes: halves.flatMap((half) => limitShapes(half, axes)),
+        annotations: [
+          ...halves.map((half) => halfLabel(half, axes)),
+          ...halves.flatMap((half) => limitLabels(half, axes)),
+        ],
       },
-      legend: halves.map(({ name, colour }, i) => ({
-        label: limits || !total ? `${name}, clipped` : name,
+      legend: halves.map(({ label, colour, parts }, i) => ({
+        label: limits || !total ? `${label}, clipped` : label,
         colour,
-        value: limits || !total ? (words[i] as string) : `${percent(sum(halves[i] as Half))} %`,
+        value: limits || !total ? (shareTexts[i] as string) : `${percent(totalShare(parts))} %`,
       })),
       points: total,
       last: known?.step,
       attributes: {
-        "data-low": limits?.low ?? null,
-        "data-high": limits?.high ?? null,
+        ...limitAttributes(limits),
         "data-clipped": limits && total ? shares.map((share) => share.toFixed(3)).join(" ") : null,
-        "data-pending": limits && acted ? String(differ(limits, acted)) : null,
+        "data-pending": limits && applied ? String(isDifferent(limits, applied)) : null,
       },
-      words: spoken(limits, known, words),
+      text: spokenText(limits, known, shareTexts),
+    };
+  }
+
+  /** Positive advantages in the upper half, negative ones in the lower half, each with its limits. */
+  private overTime(up: Heat, down: Heat, view: PanelView): Drawing {
+    const { store, theme } = view;
+    const { state } = store;
+    const clip = state?.clip ?? null;
+    const limits = limitsOf(clip, (name) => store.setting(name));
+    const range = store.view.range ?? stepRange(state?.steps_done ?? 0, state?.steps_total ?? 0);
+    const [upLine, downLine] = this.chart.lines as [Line, Line];
+    const halves = [
+      { heat: up, line: upLine, yAxis: "y", limits: limitsOfSign(1, limits, clip) },
+      { heat: down, line: downLine, yAxis: "y2", limits: limitsOfSign(-1, limits, clip) },
+    ];
+    const legendAt = (step: number) =>
+      halves.map(({ heat, line, limits: ends }) => ({
+        label: `of ${line.label}, beyond`,
+        colour: theme.roles[line.role],
+        value: shareBeyond(heat, step, ends),
+      }));
+    return {
+      traces: halves.map(({ heat, line, yAxis }) => heatTrace(heat, theme.roles[line.role], theme, yAxis)),
+      layout: {
+        hovermode: false,
+        xaxis: { range, title: axisTitle("step", theme), tickformat: "~s", anchor: "y2" },
+        yaxis: { ...ratioAxis(up), domain: [0.53, 1] },
+        yaxis2: { ...ratioAxis(down), domain: [0, 0.47] },
+        shapes: halves.flatMap(({ yAxis, limits: { low, high } }) => [
+          ...limitLine(high, yAxis, theme),
+          ...limitLine(low, yAxis, theme),
+        ]),
+      },
+      legend: legendAt(up.steps.at(-1) ?? 0),
+      points: up.points + down.points,
+      last: up.steps.at(-1),
+      attributes: { ...limitAttributes(limits), "data-pending": null },
+      isOverSteps: true,
+      readout: legendAt,
     };
   }
 }
 
-interface Scene {
-  theme: Theme;
-  start: number;
-  end: number;
-  top: number;
-  clip: Clip | null;
-  limits: Limits | null;
-  acted: Limits | null;
+/** The limits for tokens with one sign of the advantage: A > 0 has an upper one, A < 0 a lower one, unless `both`. */
+function limitsOfSign(
+  sign: 1 | -1,
+  limits: Limits | null,
+  clip: Clip | null,
+): { low: number | null; high: number | null } {
+  return {
+    low: limits && (sign < 0 || clip?.both) ? limits.low : null,
+    high: limits && (sign > 0 || clip?.both) ? limits.high : null,
+  };
 }
 
-function differ(one: Limits, other: Limits): boolean {
+function limitAttributes(limits: Limits | null): Record<string, number | null> {
+  return { "data-low": limits?.low ?? null, "data-high": limits?.high ?? null };
+}
+
+function isDifferent(one: Limits, other: Limits): boolean {
   return Math.abs(one.low - other.low) > 1e-9 || Math.abs(one.high - other.high) > 1e-9;
 }
 
-function sum({ all }: Half): number {
-  return all.reduce((total, piece) => total + piece.part, 0);
+function totalShare(parts: readonly BinPart[]): number {
+  return parts.reduce((total, part) => total + part.share, 0);
 }
 
 function percent(share: number): string {
   return share >= 10 || share === 0 ? share.toFixed(0) : share.toFixed(1);
 }
 
-/** What gets through in full colour; what is clipped hatched, so that it is told apart without colour. */
-function bars({ sign, name, colour, all }: Half, clipped: boolean, theme: Theme): Record<string, unknown> {
-  const shown = all.filter((piece) => piece.clipped === clipped && piece.share > 0);
+/** The clipped parts of the bins hatched, the others filled, so that the difference does not depend on colour. */
+function barTrace(half: Half, isClipped: boolean, counts: string, theme: Theme): Record<string, unknown> {
+  const { sign, label, colour } = half;
+  const parts = half.parts.filter((part) => part.clipped === isClipped && part.binShare > 0);
   const hatched = { pattern: { shape: "/", fgcolor: colour, bgcolor: theme.surface, size: 5, solidity: 0.45 } };
   return {
     type: "bar",
-    x: shown.map(({ from, to }) => (from + to) / 2),
-    y: shown.map(({ share }) => sign * rootHeight(share)),
-    width: shown.map(({ from, to }) => 0.92 * (to - from)),
-    marker: { color: colour, line: { width: clipped ? 1 : 0, color: colour }, ...(clipped ? hatched : {}) },
-    customdata: shown.map(({ part, label }) => `${percent(part)} % of tokens, ${label}`),
-    hovertemplate: `%{customdata}<br>${escaped(name)}${clipped ? ", clipped" : ""}<extra></extra>`,
+    x: parts.map(({ from, to }) => (from + to) / 2),
+    y: parts.map(({ binShare }) => sign * rootHeight(binShare)),
+    width: parts.map(({ from, to }) => 0.92 * (to - from)),
+    marker: { color: colour, line: { width: isClipped ? 1 : 0, color: colour }, ...(isClipped ? hatched : {}) },
+    customdata: parts.map((part) => `${percent(part.share)} % of ${escapeHtml(counts)}, ${part.label}`),
+    hovertemplate: `%{customdata}<br>${escapeHtml(label)}${isClipped ? ", clipped" : ""}<extra></extra>`,
   };
 }
 
-/** Plotly reads its texts as HTML. */
-function escaped(text: string): string {
-  return text.replace("<", "&lt;").replace(">", "&gt;");
-}
-
-function limitShapes({ sign, colour, below, above }: Half, scene: Scene): object[] {
-  const { start, end, top, theme, acted } = scene;
+/** A line at each limit of a half, and a tint where it is clipped. */
+function limitShapes({ sign, colour, below, above }: Half, axes: Axes): object[] {
+  const { start, end, top, theme, applied, limits } = axes;
   const shapes: object[] = [];
   const span = { y0: 0, y1: sign * top, layer: "below" };
-  const line = (ratio: number, dash: string, width: number, ink: string) => {
+  const addLine = (ratio: number, dash: string, width: number, color: string) => {
     const x = Math.log(ratio);
     if (!(x > start && x < end)) return;
-    shapes.push({ ...span, type: "line", x0: x, x1: x, layer: "above", line: { color: ink, width, dash } });
+    shapes.push({ ...span, type: "line", x0: x, x1: x, layer: "above", line: { color, width, dash } });
   };
-  const ground = (x0: number, x1: number) => {
+  const addTint = (x0: number, x1: number) => {
     if (x1 <= x0) return;
     shapes.push({ ...span, type: "rect", x0, x1, fillcolor: colour, opacity: 0.12, line: { width: 0 } });
   };
-  const old = acted && scene.limits && differ(acted, scene.limits) ? acted : null;
+  const outdated = applied && limits && isDifferent(applied, limits) ? applied : null;
   if (below !== null) {
-    ground(start, Math.min(end, below > 0 ? Math.log(below) : start));
-    if (old && old.low !== below) line(old.low, "dot", 1.2, theme.muted);
-    line(below, "solid", 2, theme.text);
+    addTint(start, Math.min(end, below > 0 ? Math.log(below) : start));
+    if (outdated && outdated.low !== below) addLine(outdated.low, "dot", 1.2, theme.muted);
+    addLine(below, "solid", 2, theme.text);
   }
   if (above !== null) {
-    ground(Math.max(start, above > 0 ? Math.log(above) : start), end);
-    if (old && old.high !== above) line(old.high, "dot", 1.2, theme.muted);
-    line(above, "solid", 2, theme.text);
+    addTint(Math.max(start, above > 0 ? Math.log(above) : start), end);
+    if (outdated && outdated.high !== above) addLine(outdated.high, "dot", 1.2, theme.muted);
+    addLine(above, "solid", 2, theme.text);
   }
   return shapes;
 }
 
-/** The ratio at each limit, outside of it; with an arrow where it lies beyond the axis. */
-function limitLabels({ sign, below, above }: Half, scene: Scene): object[] {
-  const { start, end, top, theme, acted, limits } = scene;
-  const label = (ratio: number, high: boolean) => {
+/** The ratio at each limit, outside of it; with an arrow if it lies beyond the axis. */
+function limitLabels({ sign, below, above }: Half, axes: Axes): object[] {
+  const { start, end, top, theme, applied, limits } = axes;
+  const labelOf = (ratio: number, isHigh: boolean) => {
     const x = ratio > 0 ? Math.log(ratio) : Number.NEGATIVE_INFINITY;
-    const off = x <= start || x >= end;
-    const at = Math.min(end, Math.max(start, x));
-    const pending = acted && limits && ratio !== (high ? acted.high : acted.low);
-    const text = `${setting(ratio)}${pending ? ", next update" : ""}`;
-    // Where there is too little room outside, inside.
-    const room = high ? end - at > 0.25 * (end - start) : at - start > 0.25 * (end - start);
-    const right = high === room;
-    const arrow = off ? (x >= end ? " →" : "← ") : "";
+    const clampedX = Math.min(end, Math.max(start, x));
+    const isPending = applied && limits && ratio !== (isHigh ? applied.high : applied.low);
+    const text = `${setting(ratio)}${isPending ? ", next update" : ""}`;
+    // Without enough room outside of the limit, the label stands inside.
+    const outsideRoom = isHigh ? end - clampedX : clampedX - start;
+    const hasRoom = outsideRoom > 0.25 * (end - start);
+    const isRight = isHigh === hasRoom;
+    const withArrow = x >= end ? `${text} →` : x <= start ? `← ${text}` : text;
     return {
-      ...{ x: at, y: sign * top, xanchor: right ? "left" : "right", yanchor: sign > 0 ? "top" : "bottom" },
-      ...{ showarrow: false, xshift: right ? 4 : -4, font: { size: 11, color: theme.text } },
-      text: arrow.startsWith("←") ? arrow + text : text + arrow,
+      ...{ x: clampedX, y: sign * top, xanchor: isRight ? "left" : "right", yanchor: sign > 0 ? "top" : "bottom" },
+      ...{ showarrow: false, xshift: isRight ? 4 : -4, font: { size: 11, color: theme.text } },
+      text: withArrow,
     };
   };
-  // A lower limit of 0 clips nothing, and there is nothing to point at.
-  const low = below !== null && below > 0 ? [label(below, false)] : [];
-  return [...low, ...(above === null ? [] : [label(above, true)])];
+  // A lower limit of 0 clips nothing and has no place on the axis.
+  const low = below !== null && below > 0 ? [labelOf(below, false)] : [];
+  return [...low, ...(above === null ? [] : [labelOf(above, true)])];
 }
 
-/** Which half is which, where no limit is expected. */
-function corner({ sign, name, colour }: Half, { start, end, top }: Scene): object {
-  const left = sign > 0;
+/** The name of a half, in the corner where it has no limit. */
+function halfLabel({ sign, label, colour }: Half, { start, end, top }: Axes): object {
+  const isLeft = sign > 0;
   return {
-    ...{ x: left ? start : end, y: sign * top, showarrow: false, xshift: left ? 4 : -4, text: escaped(name) },
-    ...{ xanchor: left ? "left" : "right", yanchor: left ? "top" : "bottom", font: { size: 12, color: colour } },
+    ...{ x: isLeft ? start : end, y: sign * top, showarrow: false, xshift: isLeft ? 4 : -4, text: escapeHtml(label) },
+    ...{ xanchor: isLeft ? "left" : "right", yanchor: isLeft ? "top" : "bottom", font: { size: 12, color: colour } },
   };
 }
 
-function ratioTicks({ width }: View): object {
-  const ratios = (width ?? 0) > 420 ? RATIOS : NARROW;
+function ratioTicks({ widthPx }: PanelView): object {
+  const ratios = (widthPx ?? 0) > WIDE_FROM_PX ? WIDE_TICKS : NARROW_TICKS;
   return { tickvals: ratios.map(Math.log), ticktext: ratios.map(String) };
 }
 
@@ -208,10 +283,40 @@ function shareTicks(top: number): object {
   };
 }
 
-function spoken(limits: Limits | null, known: Histogram | undefined, shares: string[]): string {
+/** The chart as a sentence, for a screen reader. */
+function spokenText(limits: Limits | null, known: Histogram | undefined, shares: string[]): string {
   if (!known) return "no ratios yet";
   const step = `step ${known.step}`;
   if (!limits) return `${step}, the loss clips nothing`;
   const [high, low] = [setting(limits.high), setting(limits.low)];
   return `${step}, clipped above ${high} ${shares[0]} of the tokens, below ${low} ${shares[1]}`;
+}
+
+/** Share of the tokens beyond the limits at a step, as text. */
+function shareBeyond(heat: Heat, step: number, { low, high }: { low: number | null; high: number | null }): string {
+  const column = columnAt(heat, step);
+  if (!column) return "–";
+  const below =
+    low === null || low <= 0 ? 0 : shareBetween(heat, column.shares, Number.NEGATIVE_INFINITY, Math.log(low));
+  const above = high === null ? 0 : shareBetween(heat, column.shares, Math.log(high), Number.POSITIVE_INFINITY);
+  return `≈ ${(below + above).toFixed(below + above >= 10 ? 0 : 1)} %`;
+}
+
+function ratioAxis(heat: Heat): object {
+  return {
+    range: [heat.start, heat.start + heat.bin * heat.bins],
+    ...{ type: "linear", tickvals: TIME_TICKS.map(Math.log), ticktext: TIME_TICKS.map(String) },
+  };
+}
+
+function limitLine(ratio: number | null, yAxis: string, theme: Theme): object[] {
+  if (ratio === null || ratio <= 0) return [];
+  const y = Math.log(ratio);
+  return [
+    {
+      ...{ type: "line", xref: "paper", x0: 0, x1: 1, yref: yAxis, y0: y, y1: y },
+      line: { color: theme.text, width: 1.2, dash: "dash" },
+      label: { text: setting(ratio), textposition: "end", font: { size: 10, color: theme.text } },
+    },
+  ];
 }

@@ -1,31 +1,43 @@
-/** The cosines between the runs' gradients, as a square of numbers, and at whose weights they are measured. */
+/** The cosines between the gradients of the runs, as a matrix, and the weights at which they are measured. */
 
-import { type Dispose, h, listen, setAttributes, setText } from "../dom";
-import { short, thousands } from "../format";
-import type { CosineMatrix } from "../protocol_runs";
-import type { Theme } from "../theme";
-import { visible } from "../tokens/text";
-import type { CompareStore } from "./store";
+import { type Dispose, h, listen, setAttributes, setText } from "../lib/dom";
+import { short, thousands, threeDecimals } from "../lib/format";
+import { visible } from "../lib/text";
+import type { Theme } from "../lib/theme";
+import type { MultiRunStore } from "../multi_run_store";
+import type { Compared, CosineMatrix } from "../protocol_runs";
+
+/** Value of the choice "before training"; the others are indices of runs. */
+const BEFORE_TRAINING = "";
+
+/** What all views of a comparison share. */
+export interface CosinesView {
+  /** Value of the chosen weights; null before a choice. */
+  weights: string | null;
+}
 
 export class CosinesPanel {
   readonly element: HTMLElement;
   private readonly select = h("select", { class: "ml-select", "aria-label": "At the weights of" });
   private readonly button = h("button", { type: "button", class: "ml-button" }, "Measure");
-  private readonly where = h("p", { class: "ml-quiet ml-cosines-where", role: "status" });
+  private readonly caption = h("p", { class: "ml-quiet ml-cosines-where", role: "status" });
   private readonly problem = h("p", { class: "ml-note", role: "alert", hidden: true });
   private readonly table = h("table", { class: "ml-cosines", "aria-label": "Cosines between gradients" });
   private readonly disposers: Dispose[] = [];
-  private drawn = "";
+  private drawnKey = "";
 
   constructor(
-    private readonly store: CompareStore,
+    private readonly store: MultiRunStore,
+    private readonly view: CosinesView,
     private readonly theme: () => Theme,
   ) {
-    const choices = store.runs.map((run, place) => h("option", { value: String(place) }, `${visible(run.label)}, now`));
-    const trained = store.runs[0]?.store.state?.recipe === "rl"; // before its first rollout there is no batch
-    this.select.append(...(trained ? [] : [h("option", { value: "" }, "before training")]), ...choices);
-    this.select.value = trained && store.view.at === "" ? "0" : store.view.at;
-    const room = h("div", { class: "ml-results-room" }, this.table);
+    const runs = store.runs.map((run, index) => h("option", { value: String(index) }, `${visible(run.label)}, now`));
+    const before = store.trait<Compared>("compared")?.batch_before_training
+      ? [h("option", { value: BEFORE_TRAINING }, "before training")]
+      : [];
+    this.select.append(...before, ...runs);
+    this.select.value = view.weights ?? (before.length ? BEFORE_TRAINING : "0");
+    const tableBox = h("div", { class: "ml-results-room" }, this.table);
     const heading = h("div", { class: "ml-heading" }, h("span", { class: "ml-title" }, "cosines between gradients"));
     const tools = h("div", { class: "ml-cosines-tools" }, h("label", {}, "weights", this.select), this.button);
     this.element = h(
@@ -35,8 +47,8 @@ export class CosinesPanel {
       h(
         "div",
         { class: "ml-cosines-body" },
-        room,
-        h("div", { class: "ml-cosines-side" }, tools, this.where, this.problem),
+        tableBox,
+        h("div", { class: "ml-cosines-side" }, tools, this.caption, this.problem),
       ),
     );
     this.disposers.push(
@@ -51,64 +63,61 @@ export class CosinesPanel {
   }
 
   draw(): void {
-    const { cosines } = this.store;
-    const { dark } = this.theme();
-    const refused = cosines?.problem ?? "";
-    setText(this.problem, refused);
-    if (this.problem.hidden !== (refused === "")) this.problem.hidden = refused === "";
+    const cosines = this.store.trait<CosineMatrix>("cosines");
+    const theme = this.theme();
+    const problem = cosines?.problem ?? "";
+    setText(this.problem, problem);
+    if (this.problem.hidden !== (problem === "")) this.problem.hidden = problem === "";
     const busy = cosines?.busy ?? false;
     setAttributes(this.button, { disabled: busy });
     setAttributes(this.element, { "data-busy": busy });
     setText(this.button, busy ? "Measuring…" : "Measure");
-    const key = JSON.stringify([dark, cosines]);
-    if (key === this.drawn) return;
-    this.drawn = key;
-    const known = cosines && cosines.values.length > 0 ? cosines : null;
-    setText(this.where, known ? words(known) : "Measured when training starts: do the losses pull the same way?");
-    this.table.replaceChildren(...(known ? square(known, dark) : []));
+    const key = JSON.stringify([theme.dark, cosines]);
+    if (key === this.drawnKey) return;
+    this.drawnKey = key;
+    const measured = cosines && cosines.values.length > 0 ? cosines : null;
+    setText(
+      this.caption,
+      measured ? captionOf(measured) : "Measured when training starts: do the gradients point in the same direction?",
+    );
+    this.table.replaceChildren(...(measured ? matrix(measured, theme) : []));
   }
 
   private measure(): void {
-    const { view, runs } = this.store;
-    view.at = this.select.value;
-    const run = view.at === "" ? null : runs[Number(view.at)];
+    const chosen = this.select.value;
+    this.view.weights = chosen;
+    const run = chosen === BEFORE_TRAINING ? null : this.store.runs[Number(chosen)];
     void this.store.request({ type: "cosines", at: run?.label ?? null });
   }
 }
 
-function words({ at, step, datums }: CosineMatrix): string {
-  const where = at === null ? "before training" : `of ${visible(at)} after ${thousands(step)} steps`;
-  return `${datums} sequences of one batch, at the weights ${where}. |g| is the length of a gradient.`;
+function captionOf({ at, step, datums }: CosineMatrix): string {
+  const weights = at === null ? "before training" : `of ${visible(at)} after ${thousands(step)} steps`;
+  return `${datums} sequences of one batch, at the weights ${weights}. |g| is the norm of a gradient.`;
 }
 
-function square({ labels, values, norms }: CosineMatrix, dark: boolean): HTMLElement[] {
-  const heads = labels.map((label) => h("th", { scope: "col" }, named(label)));
+function matrix({ labels, values, norms }: CosineMatrix, theme: Theme): HTMLElement[] {
+  const heads = labels.map((label) => h("th", { scope: "col" }, runLabel(label)));
   const head = h("thead", {}, h("tr", {}, h("td"), ...heads, h("th", { scope: "col", class: "ml-norm" }, "|g|")));
   const rows = labels.map((label, i) => {
     const cells = (values[i] ?? []).map((value, j) => {
-      const cell = h("td", { "data-pair": `${i} ${j}` }, value === null ? "–" : fixed(value));
-      cell.style.background = ground(value, dark);
+      const cell = h("td", { "data-pair": `${i} ${j}` }, value === null ? "–" : threeDecimals(value));
+      cell.style.background = background(value, theme);
       return cell;
     });
     const norm = h("td", { class: "ml-norm" }, short(norms[i]));
-    return h("tr", {}, h("th", { scope: "row" }, named(label)), ...cells, norm);
+    return h("tr", {}, h("th", { scope: "row" }, runLabel(label)), ...cells, norm);
   });
   return [head, h("tbody", {}, ...rows)];
 }
 
-function named(label: string): HTMLElement {
+function runLabel(label: string): HTMLElement {
   return h("bdi", { class: "ml-run-label", title: visible(label) }, visible(label));
 }
 
-/** Three decimals, with a true minus, so that columns stand. */
-export function fixed(value: number): string {
-  const text = Math.abs(value).toFixed(3);
-  return value < 0 && Number(text) !== 0 ? `−${text}` : text;
-}
-
-/** Blue for gradients that agree, orange for those that undo each other. */
-function ground(value: number | null, dark: boolean): string {
+/** Blue for gradients that agree, orange for gradients that oppose each other; stronger for larger cosines. */
+export function background(value: number | null, { roles }: Pick<Theme, "roles">): string {
   if (value === null) return "none";
-  const colour = value >= 0 ? (dark ? "86, 180, 233" : "0, 114, 178") : dark ? "240, 128, 60" : "213, 94, 0";
-  return `rgba(${colour}, ${(0.04 + 0.36 * Math.abs(value)).toFixed(3)})`;
+  const alpha = Math.round(255 * (0.04 + 0.36 * Math.abs(value)));
+  return `${value >= 0 ? roles.train : roles.rejected}${alpha.toString(16).padStart(2, "0")}`;
 }

@@ -1,31 +1,40 @@
-/** Held-out metrics of every run, before training and now. */
+/** Held-out metrics of every run, before training and at the last evaluation. */
 
-import { h } from "../dom";
-import { short } from "../format";
-import { sample } from "../overlay/styles";
-import type { Theme } from "../theme";
-import { visible } from "../tokens/text";
-import type { ComparedView } from "./store";
+import { h } from "../lib/dom";
+import { short } from "../lib/format";
+import { visible } from "../lib/text";
+import type { Theme } from "../lib/theme";
+import type { LabelledRun } from "../multi_run_store";
+import { overlayCharts } from "../overlay/curves";
+import { lineSample } from "../overlay/run_style";
+import type { Chart } from "../protocol";
 
-const FIRST = ["pair_accuracy", "reward", "nll", "mean_margin", "logps/chosen", "logps/rejected", "displacement_frac"];
-
-/** Metrics that every run has, well-known ones first, the losses last: they have units of their own. */
-export function sharedMetrics(finals: readonly Record<string, number>[]): string[] {
-  const [first, ...rest] = finals;
+/**
+ * The metrics that every run has, in the order of the charts. Metrics without a chart follow by name, and last those
+ * whose values do not compare between runs.
+ */
+export function sharedMetrics(
+  metrics: readonly Record<string, number>[],
+  charts: readonly (readonly Chart[])[],
+): string[] {
+  const [first, ...others] = metrics;
   if (!first) return [];
-  const shared = Object.keys(first).filter((name) => rest.every((final) => name in final));
-  const place = (name: string) => {
-    const known = FIRST.indexOf(name);
-    return name === "loss" ? FIRST.length + 1 : known < 0 ? FIRST.length : known;
+  const overlays = overlayCharts(charts);
+  const rank = (name: string) => {
+    const index = overlays.findIndex((chart) => chart.name === name);
+    if (index < 0) return overlays.length;
+    return overlays[index]?.last ? overlays.length + 1 : index;
   };
-  return shared.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
+  return Object.keys(first)
+    .filter((name) => others.every((other) => name in other))
+    .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
 }
 
 export class ResultsTable {
   readonly element: HTMLElement;
   private readonly head = h("thead");
   private readonly body = h("tbody");
-  private drawn = "";
+  private drawnKey = "";
 
   constructor(private readonly theme: () => Theme) {
     const table = h("table", { class: "ml-results", "aria-label": "Held-out metrics" }, this.head, this.body);
@@ -35,29 +44,33 @@ export class ResultsTable {
     this.element.append(h("div", { class: "ml-results-room" }, table));
   }
 
-  draw(runs: readonly ComparedView[]): void {
+  draw(runs: readonly LabelledRun[]): void {
     const { dark } = this.theme();
     const key = JSON.stringify([dark, runs.map((run) => [run.label, run.result, run.store.state?.loss_label])]);
-    if (key === this.drawn) return;
-    this.drawn = key;
-    const known = runs.map((run) => (run.result.step > 0 ? run.result.final : run.result.before));
-    const names = sharedMetrics(known);
+    if (key === this.drawnKey) return;
+    this.drawnKey = key;
+    const latest = runs.map(({ result }) => (result && result.step > 0 ? result.final : (result?.before ?? {})));
+    const names = sharedMetrics(
+      latest,
+      runs.map((run) => run.store.charts),
+    );
     this.element.hidden = names.length === 0;
     const titles = ["run", "step", ...names];
     this.head.replaceChildren(h("tr", {}, ...titles.map((name) => h("th", { scope: "col" }, visible(name)))));
     this.body.replaceChildren(
-      ...runs.map(({ label, result }, place) => {
+      ...runs.map(({ label, result }, index) => {
         const name = h("bdi", { class: "ml-run-label", title: visible(label) }, visible(label));
+        const step = result?.step ?? 0;
         const cells = names.map((metric) =>
           h(
             "td",
             { "data-metric": metric },
-            h("span", { class: "ml-quiet" }, `${short(result.before[metric])} → `),
-            h("b", {}, result.step > 0 ? short(result.final[metric]) : "–"),
+            h("span", { class: "ml-quiet" }, `${short(result?.before[metric])} → `),
+            h("b", {}, step > 0 ? short(result?.final[metric]) : "–"),
           ),
         );
-        const row = h("th", { scope: "row" }, sample(place, dark), name);
-        return h("tr", { "data-run": label }, row, h("td", {}, String(result.step)), ...cells);
+        const head = h("th", { scope: "row" }, lineSample(index, dark), name);
+        return h("tr", { "data-run": label }, head, h("td", {}, String(step)), ...cells);
       }),
     );
   }

@@ -1,8 +1,8 @@
-/** A loss as a `%%loss` cell: put into the notebook where JupyterLab's extension does it, else shown, to be copied. */
+/** A loss as a `%%loss` cell: inserted into the notebook by JupyterLab's extension, or else shown for copying. */
 
-import { type Dispose, h, listen, setText } from "../dom";
-import { insertCell } from "../events";
-import type { Store } from "../store";
+import { type Dispose, h, listen, setText } from "../lib/dom";
+import { insertCell } from "../lib/events";
+import type { RunStore } from "../run_store";
 
 export class CellSource {
   readonly element = h("div", {
@@ -16,12 +16,13 @@ export class CellSource {
   private readonly close = h("button", { type: "button", class: "ml-slim" }, "Close");
   private readonly disposers: Dispose[];
 
+  /** @param onRefusal Called with the reason if the kernel sends no source, and with "" if it does. */
   constructor(
-    private readonly store: Store,
-    private readonly failed: (message: string) => void,
+    private readonly store: RunStore,
+    private readonly onRefusal: (message: string) => void,
   ) {
-    const words = h("p", { class: "ml-quiet" }, "Paste it into a cell of its own and run it.");
-    this.element.append(words, this.code, h("div", { class: "ml-picker-buttons" }, this.copy, this.close));
+    const instruction = h("p", { class: "ml-quiet" }, "Paste it into a new cell and run it.");
+    this.element.append(instruction, this.code, h("div", { class: "ml-picker-buttons" }, this.copy, this.close));
     this.disposers = [
       listen(this.copy, "click", () => void this.copyText()),
       listen(this.close, "click", () => {
@@ -35,18 +36,18 @@ export class CellSource {
     this.element.remove();
   }
 
-  /** Fetches the cell of loss `name`, for the notebook in which `origin` stands. */
+  /** Request the cell of loss `name`, for the notebook that contains `origin`. */
   open(name: string, origin: HTMLElement): void {
-    this.store.ask({ type: "cell", name }).then(
+    this.store.requestText({ type: "cell", name }).then(
       (source) => {
-        this.failed("");
+        this.onRefusal("");
         if (insertCell({ source, origin })) return;
         setText(this.code, source);
         setText(this.copy, "Copy");
         this.element.hidden = false;
         this.copy.focus();
       },
-      (error: unknown) => this.failed(error instanceof Error ? error.message : String(error)),
+      (error: unknown) => this.onRefusal(error instanceof Error ? error.message : String(error)),
     );
   }
 
@@ -55,7 +56,7 @@ export class CellSource {
       await navigator.clipboard.writeText(this.code.textContent ?? "");
       setText(this.copy, "Copied");
     } catch {
-      // A page without the right to the clipboard: the text is selected, for the keyboard to copy.
+      // The page may not write to the clipboard: select the text, so that a person can copy it with the keyboard.
       getSelection()?.selectAllChildren(this.code);
       setText(this.copy, "Press Ctrl+C");
     }

@@ -1,8 +1,9 @@
-/** How a loss is written on the page. All of it may come from a person's own cell: text nodes only. */
+/** Names and inputs of a loss as text nodes. All of it may come from a person's own cell. */
 
-import { h } from "../dom";
+import { h } from "../lib/dom";
 import type { LossEntry } from "../protocol";
 
+/** Headings of the families of losses. */
 export const FAMILIES: Record<string, string> = {
   preference: "Preference",
   supervised: "Supervised",
@@ -10,17 +11,17 @@ export const FAMILIES: Record<string, string> = {
   custom: "Yours",
 };
 
-/** The name, with its version where it can have another one. */
+/** The name, with its version if the loss can have several. */
 export function nameOf(entry: LossEntry): string {
   const version = entry.label.startsWith(`${entry.name} `) ? entry.label.slice(entry.name.length) : "";
   return entry.family === "custom" || version !== " v1" ? entry.label : entry.name;
 }
 
-/** What the loss reads besides tokens and weights, and whether the data at hand has it. */
+/** The inputs of a loss besides tokens and weights, and whether the data has them. */
 export function inputsOf(entry: LossEntry): Node[] {
-  const read = entry.inputs.filter(({ name }) => name !== "weights");
-  if (read.length === 0) return [document.createTextNode("Reads tokens and weights.")];
-  const fields = read.map(({ name, here }) =>
+  const inputs = entry.inputs.filter(({ name }) => name !== "weights");
+  if (inputs.length === 0) return [document.createTextNode("Reads tokens and weights.")];
+  const fields = inputs.map(({ name, here }) =>
     h("span", { class: "ml-input", "data-here": String(here) }, name, here ? " ✓" : " – not in this data"),
   );
   return [document.createTextNode("Reads "), ...fields];

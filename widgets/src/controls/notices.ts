@@ -1,35 +1,39 @@
-/** What a person should know now: one line that is always there, and a panel when a step failed. */
+/** The most important thing to say in one line that is always there, and a panel if a step failed. */
 
-import { type Dispose, h, setAttributes, setText } from "../dom";
-import { short, thousands } from "../format";
+import { type Dispose, h, setAttributes, setText } from "../lib/dom";
+import { short, thousands } from "../lib/format";
 import type { Failure, State } from "../protocol";
-import { BUSY } from "../requests";
-import type { Store } from "../store";
+import { KERNEL_BUSY } from "../requests";
+import type { RunStore } from "../run_store";
 
-const HALTING = {
-  pause: "Pausing after the current step. A loss that does not return is broken off.",
-  stop: "Stopping after the current step. A loss that does not return is broken off.",
+const REQUESTED = {
+  pause: "Pausing after the current step. A loss that does not return is cancelled.",
+  stop: "Stopping after the current step. A loss that does not return is cancelled.",
 };
-const KEPT = "Weights and optimizer are as they were before this step.";
+const UNCHANGED = "Weights and optimizer are as they were before this step.";
+/** A longer traceback is folded. */
+const MAX_OPEN_TRACEBACK = 900;
+/** How often the line is checked for a late answer. */
+const REFRESH_MS = 1000;
 
 export class Notices {
   readonly element: HTMLElement;
-  private readonly words = h("span");
-  private readonly line = h("div", { class: "ml-line", "aria-live": "polite" }, this.words);
+  private readonly lineText = h("span");
+  private readonly line = h("div", { class: "ml-line", "aria-live": "polite" }, this.lineText);
   private readonly title = h("strong");
   private readonly message = h("div", { class: "ml-failure-text" });
-  private readonly trace = h("pre");
-  private readonly hint = h("div", { class: "ml-hint" });
-  private readonly details = h("details", {}, h("summary", {}, "Where"), this.trace);
-  private readonly failure = h("div", { class: "ml-failure", role: "alert", hidden: true });
+  private readonly traceback = h("pre");
+  private readonly remedy = h("div", { class: "ml-hint" });
+  private readonly details = h("details", {}, h("summary", {}, "Where"), this.traceback);
+  private readonly failurePanel = h("div", { class: "ml-failure", role: "alert", hidden: true });
   private readonly disposers: Dispose[] = [];
-  private refused = "";
-  private told = "";
+  private refusal = "";
+  private drawnTraceback = "";
 
-  constructor(private readonly store: Store) {
-    this.failure.append(this.title, this.message, this.details, this.hint);
-    this.element = h("div", { class: "ml-notices" }, this.line, this.failure);
-    const timer = window.setInterval(() => this.draw(), 1000);
+  constructor(private readonly store: RunStore) {
+    this.failurePanel.append(this.title, this.message, this.details, this.remedy);
+    this.element = h("div", { class: "ml-notices" }, this.line, this.failurePanel);
+    const timer = window.setInterval(() => this.draw(), REFRESH_MS);
     this.disposers.push(
       store.subscribe(() => this.draw()),
       () => window.clearInterval(timer),
@@ -42,86 +46,83 @@ export class Notices {
     this.element.remove();
   }
 
-  /** Says why the kernel refused the last request; "" clears it. */
-  refuse(message: string): void {
-    this.refused = message;
+  /** Show why the kernel refused the last request; "" clears it. */
+  showRefusal(message: string): void {
+    this.refusal = message;
     this.draw();
   }
 
   private draw(): void {
     const { state } = this.store;
-    const { text, kind } = this.advice(state);
-    setText(this.words, text);
+    const { text, kind } = this.notice(state);
+    setText(this.lineText, text);
     setAttributes(this.line, { "data-kind": kind, title: text });
     const failure = state?.failure ?? null;
-    if (this.failure.hidden !== (failure === null)) this.failure.hidden = failure === null;
+    if (this.failurePanel.hidden !== (failure === null)) this.failurePanel.hidden = failure === null;
     if (!failure) return;
-    const told = failure.line === null || failure.message.includes(`line ${failure.line}`);
-    const where = told ? "" : `, line ${failure.line} of ${state?.loss ?? "the loss"}`;
+    const hasLine = failure.line === null || failure.message.includes(`line ${failure.line}`);
+    const where = hasLine ? "" : `, line ${failure.line} of ${state?.loss ?? "the loss"}`;
     setText(this.title, `Step ${thousands(failure.step)} failed${where}`);
     setText(this.message, failure.message);
-    if (this.told !== failure.traceback) {
-      this.told = failure.traceback;
-      const own = ownLines(failure.traceback);
-      // The loss's own lines are what one wants to see; a long trace stays folded until asked for.
-      this.details.open = own.length > 0 || failure.traceback.length < 900;
-      this.trace.replaceChildren(...(own.length > 0 ? own : [failure.traceback]));
+    if (this.drawnTraceback !== failure.traceback) {
+      this.drawnTraceback = failure.traceback;
+      const lines = sourceLines(failure.traceback);
+      this.details.open = lines.length > 0 || failure.traceback.length < MAX_OPEN_TRACEBACK;
+      this.traceback.replaceChildren(...(lines.length > 0 ? lines : [failure.traceback]));
     }
     this.details.hidden = failure.traceback === "";
-    setText(this.hint, `${KEPT} ${this.remedy(failure, state)}`);
+    setText(this.remedy, `${UNCHANGED} ${this.remedyFor(failure, state)}`);
   }
 
-  private remedy(failure: Failure, state: State | null): string {
-    if (state?.status === "stopped") return "The run has ended; New run starts over.";
-    if (failure.reward !== null) {
-      return `Mend ${failure.reward} and run its cell: the run goes on from this step by itself.`;
-    }
-    const own = this.store.losses.find((entry) => entry.name === failure.loss)?.family === "custom";
-    if (own) return `Mend ${failure.loss} and run its cell: the run goes on from this step by itself.`;
+  private remedyFor(failure: Failure, state: State | null): string {
+    if (state?.status === "stopped") return "The run is over; New run starts over.";
+    if (failure.reward !== null) return fixAndRun(failure.reward);
+    const isCustom = this.store.losses.find((entry) => entry.name === failure.loss)?.family === "custom";
+    if (isCustom && failure.loss !== null) return fixAndRun(failure.loss);
     if (failure.loss !== null) return "Choose another loss or other settings, then press Resume.";
-    if (failure.line === null) return "Resume makes the step again.";
-    return "Mend the loss and run its cell, then press Resume.";
+    if (failure.line === null) return "Resume retries the step.";
+    return "Fix the loss and run its cell, then press Resume.";
   }
 
-  private advice(state: State | null): { text: string; kind: string } {
+  private notice(state: State | null): { text: string; kind: "warning" | "quiet" } {
     if (this.store.problem) return { text: this.store.problem, kind: "warning" };
-    if (this.store.late) return { text: BUSY, kind: "warning" };
-    if (this.refused) return { text: this.refused, kind: "warning" };
-    if (!state) return { text: "", kind: "quiet" };
-    return { text: calm(state, this.store), kind: "quiet" };
+    if (this.store.late) return { text: KERNEL_BUSY, kind: "warning" };
+    if (this.refusal) return { text: this.refusal, kind: "warning" };
+    return { text: state ? statusText(state, this.store) : "", kind: "quiet" };
   }
 }
 
-/** The numbered lines of the loss that a traceback shows, the failing one marked; none where it shows no such line. */
-function ownLines(traceback: string): HTMLElement[] {
+function fixAndRun(name: string): string {
+  return `Fix ${name} and run its cell: the run then resumes with this step.`;
+}
+
+/** The numbered source lines in a traceback of a loss, with the failing one marked; empty if it has none. */
+function sourceLines(traceback: string): HTMLElement[] {
   const lines = traceback.split("\n").filter((line) => /^(-->| {3}) +\d+( |$)/.test(line));
   if (!lines.some((line) => line.startsWith("-->"))) return [];
   return lines.map((line) => h("div", { class: line.startsWith("-->") ? "ml-code ml-marked" : "ml-code" }, line));
 }
 
-/** What of a store is told about. */
-type Told = Pick<Store, "history" | "halting">;
-
-/** The line below the buttons, while there is nothing to warn of. */
-export function calm(state: State, store: Told): string {
+/** The line below the buttons if there is nothing to warn about. */
+export function statusText(state: State, store: Pick<RunStore, "history" | "requestedStatus">): string {
   if (state.status === "ready") {
     const data = state.data ? ` on ${state.data}` : "";
-    return `${state.base_model || "The model"} will learn${data}. No step has been made yet.`;
+    return `${state.base_model || "The model"} will learn${data}. No step is complete yet.`;
   }
   if (state.status === "running") {
-    if (store.halting) return HALTING[store.halting];
+    if (store.requestedStatus) return REQUESTED[store.requestedStatus];
     if (state.steps_done === 0) return "Loading the model and the data…";
     const data = state.data ? `Learning from ${state.data}. ` : "";
     return `${data}A change of the loss or a setting takes effect at the next step.`;
   }
   const how = { paused: "Paused after", stopped: "Stopped after", finished: "Finished" }[state.status];
   const steps = `${thousands(state.steps_done)} ${state.steps_done === 1 ? "step" : "steps"}`;
-  return `${how} ${steps}. ${progress(state, store)}`;
+  return `${how} ${steps}. ${outcomeText(state, store)}`;
 }
 
-/** What the run achieved on held-out data: the first of these that it measured before training. */
-function progress(state: State, { history }: Told): string {
-  const name = ["pair_accuracy", "reward", "loss"].find((candidate) => candidate in state.baseline);
+/** The most important metric that was measured before training: its value then and now. */
+function outcomeText(state: State, { history }: Pick<RunStore, "history">): string {
+  const name = state.headlines.find((candidate) => candidate in state.baseline);
   const last = name === undefined ? undefined : history.series.get(`held_out/${name}`)?.mean.at(-1);
   if (name === undefined || last === undefined) return "";
   return `Held-out ${name} ${short(state.baseline[name])} → ${short(last)}.`;

@@ -1,22 +1,24 @@
-/** A slider with typed entry for each setting of the run and its loss. */
+/** A slider with a text field for each setting of the run and its loss. */
 
-import { type Dispose, h, setAttributes, setText } from "../dom";
-import { setting } from "../format";
+import { type Dispose, h, setAttributes, setText } from "../lib/dom";
+import { setting } from "../lib/format";
+import { type SliderScale, sliderScale } from "../lib/scale";
 import type { ParamEntry } from "../protocol";
-import { sliderScale } from "../scale";
-import type { Store } from "../store";
+import type { RunStore } from "../run_store";
 
+/** Positions of a slider. */
 const POSITIONS = 200;
-const SETTLE_MS = 250;
+/** A moved slider sends its value after this time without another move. */
+const SEND_AFTER_MS = 250;
 let counter = 0;
 
 export class Settings {
   readonly element = h("section", { class: "ml-card ml-settings" }, h("div", { class: "ml-label" }, "Settings"));
-  private readonly sliders = new Map<string, Slider>();
+  private readonly controls = new Map<string, SettingControl>();
   private readonly unsubscribe: Dispose;
-  private shape = "";
+  private drawnKey = "";
 
-  constructor(private readonly store: Store) {
+  constructor(private readonly store: RunStore) {
     this.unsubscribe = store.subscribe(() => this.draw());
     this.draw();
   }
@@ -28,41 +30,44 @@ export class Settings {
   }
 
   private clear(): void {
-    for (const slider of this.sliders.values()) slider.dispose();
-    this.sliders.clear();
+    for (const control of this.controls.values()) control.dispose();
+    this.controls.clear();
   }
 
   private draw(): void {
     const { state } = this.store;
     if (!state) return;
-    const shape = JSON.stringify(state.controls.map(({ default: _, ...rest }) => rest));
-    if (shape !== this.shape) {
-      this.shape = shape;
+    const key = JSON.stringify(state.controls.map(({ default: _, ...others }) => others));
+    if (key !== this.drawnKey) {
+      this.drawnKey = key;
       this.clear();
       for (const param of state.controls) {
-        const slider = new Slider(param, this.store);
-        this.sliders.set(param.name, slider);
-        this.element.append(slider.element);
+        const control = new SettingControl(param, this.store);
+        this.controls.set(param.name, control);
+        this.element.append(control.element);
       }
     }
-    for (const [name, slider] of this.sliders) slider.draw(state.settings[name]);
+    for (const [name, control] of this.controls) control.draw(state.settings[name]);
   }
 }
 
-class Slider {
+class SettingControl {
   readonly element: HTMLElement;
   private readonly range: HTMLInputElement;
   private readonly entry: HTMLInputElement;
   private readonly note = h("div", { class: "ml-note", role: "alert" });
-  private readonly scale;
+  private readonly scale: SliderScale;
+  /** The value that the run uses. */
   private value = Number.NaN;
-  private asked: number | undefined; // sent, and not answered yet
+  /** The value that was sent and not answered yet. */
+  private sentValue: number | undefined;
   private timer = 0;
-  private touched = false; // the person is choosing: the kernel's value must not pull the thumb away
+  /** While a person is choosing, the kernel's value must not move the slider. */
+  private isChoosing = false;
 
   constructor(
     private readonly param: ParamEntry,
-    private readonly store: Store,
+    private readonly store: RunStore,
   ) {
     counter += 1;
     const id = `ml-setting-${counter}`;
@@ -77,12 +82,12 @@ class Slider {
     });
     const label = h("label", { for: id, class: "ml-setting-name", title: param.doc }, param.name);
     this.element = h("div", { class: "ml-setting", title: param.doc }, label, this.entry, this.range, this.note);
-    this.range.addEventListener("input", () => this.slide());
-    this.range.addEventListener("change", () => this.sendSoon());
-    this.entry.addEventListener("change", () => this.type());
+    this.range.addEventListener("input", () => this.onSlide());
+    this.range.addEventListener("change", () => this.sendLater());
+    this.entry.addEventListener("change", () => this.onEntry());
     this.entry.addEventListener("keydown", (event) => {
-      // Chromium sends "change" on Enter inside a form only.
-      if (event.key === "Enter") this.type();
+      // Chromium sends "change" on Enter only inside a form.
+      if (event.key === "Enter") this.onEntry();
       if (event.key === "Escape") this.show(this.value);
     });
   }
@@ -94,36 +99,42 @@ class Slider {
   }
 
   draw(value: number | undefined): void {
-    if (value === undefined || this.touched || value === this.value) return;
+    if (value === undefined || this.isChoosing || value === this.value) return;
     this.value = value;
     if (document.activeElement !== this.entry) this.show(value);
   }
 
   private show(value: number): void {
+    const position = this.scale.toPosition(value);
     this.entry.value = Number.isFinite(value) ? setting(value) : "";
-    this.range.value = String(Math.round(POSITIONS * this.scale.toPosition(value)));
-    setAttributes(this.range, { "aria-valuetext": setting(value) });
-    this.range.style.setProperty("--ml-position", `${100 * this.scale.toPosition(value)}%`);
+    this.range.value = String(Math.round(POSITIONS * position));
+    this.showPosition(position, value);
   }
 
-  private slide(): void {
-    this.touched = true;
-    const value = this.scale.toValue(this.range.valueAsNumber / POSITIONS);
+  private showPosition(position: number, value: number): void {
+    setAttributes(this.range, { "aria-valuetext": setting(value) });
+    this.range.style.setProperty("--ml-position", `${100 * position}%`);
+  }
+
+  private sliderValue(): number {
+    return this.scale.toValue(this.range.valueAsNumber / POSITIONS);
+  }
+
+  private onSlide(): void {
+    this.isChoosing = true;
+    const value = this.sliderValue();
     this.entry.value = setting(value);
-    setAttributes(this.range, { "aria-valuetext": setting(value) });
+    this.showPosition(this.range.valueAsNumber / POSITIONS, value);
     this.store.draft(this.param.name, value);
-    this.range.style.setProperty("--ml-position", `${this.range.valueAsNumber / (POSITIONS / 100)}%`);
   }
 
-  /** Arrow keys change a slider many times in a row; the run hears of the last. */
-  private sendSoon(): void {
+  /** Arrow keys change a slider many times in a row; only the last value is sent. */
+  private sendLater(): void {
     window.clearTimeout(this.timer);
-    this.timer = window.setTimeout(() => {
-      this.send(this.scale.toValue(this.range.valueAsNumber / POSITIONS));
-    }, SETTLE_MS);
+    this.timer = window.setTimeout(() => this.send(this.sliderValue()), SEND_AFTER_MS);
   }
 
-  private type(): void {
+  private onEntry(): void {
     const value = Number(this.entry.value.trim().replace(",", "."));
     if (this.entry.value.trim() === "" || !Number.isFinite(value)) {
       setText(this.note, "expected a number");
@@ -132,27 +143,27 @@ class Slider {
   }
 
   private send(value: number): void {
-    if (value === this.asked) return; // Enter, and then the entry is left: two events
-    if (value === this.value && this.asked === undefined) {
-      this.touched = false;
+    if (value === this.sentValue) return; // Enter and then leaving the field are two events
+    if (value === this.value && this.sentValue === undefined) {
+      this.isChoosing = false;
       this.store.dropDraft(this.param.name);
       return;
     }
-    this.touched = true;
-    this.asked = value;
+    this.isChoosing = true;
+    this.sentValue = value;
     this.show(value);
     this.store.draft(this.param.name, value);
     void this.store.request({ type: "set", name: this.param.name, value }).then((error) => {
       if (!error) this.value = value;
-      if (this.asked !== value) return; // another one was chosen meanwhile, and its answer is to come
-      this.touched = false;
-      this.asked = undefined;
+      if (this.sentValue !== value) return; // another value was sent since, and its answer will follow
+      this.isChoosing = false;
+      this.sentValue = undefined;
       setText(this.note, error);
-      // Refused: back to what the run uses. Taken: the next state brings it; until then it stays as chosen.
+      // If refused, show the run's value again. If accepted, keep the draft until the next state has it.
       if (error) {
         this.show(this.value);
         this.store.dropDraft(this.param.name);
-      } else this.store.draftTaken(this.param.name, value);
+      } else this.store.acceptDraft(this.param.name, value);
     });
   }
 }

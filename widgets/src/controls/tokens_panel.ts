@@ -1,12 +1,12 @@
-/** Held-out examples token by token, below the charts. Folded, it asks for nothing and costs the run nothing. */
+/** Examples of the run token by token, below the charts. While folded, it requests nothing. */
 
-import { type Dispose, h, listen, setText } from "../dom";
-import type { Store } from "../store";
-import type { Theme } from "../theme";
-import { TokenStrip } from "../tokens/strip";
+import { type Dispose, h, listen, setText } from "../lib/dom";
+import type { Theme } from "../lib/theme";
+import type { RunStore } from "../run_store";
+import { TokenStrip } from "../tokens/token_strip";
 
-/** Between two requests at least. */
-const PAUSE_MS = 500;
+/** Time between two requests, at least. */
+const MIN_REQUEST_INTERVAL_MS = 500;
 
 export class TokensPanel {
   readonly element: HTMLDetailsElement;
@@ -14,13 +14,14 @@ export class TokensPanel {
   private readonly note = h("p", { class: "ml-quiet ml-tokens-note" });
   private readonly strip: TokenStrip;
   private readonly disposers: Dispose[] = [];
-  private asked = "";
-  private shown: unknown = null;
-  private last = 0;
+  /** What the last request was for. */
+  private requestedKey = "";
+  private drawn: unknown = null;
+  private lastRequestMs = 0;
   private timer = 0;
 
   constructor(
-    private readonly store: Store,
+    private readonly store: RunStore,
     theme: () => Theme,
   ) {
     const { view } = store;
@@ -53,41 +54,40 @@ export class TokensPanel {
   }
 
   private draw(): void {
-    const what = this.store.state?.recipe === "rl" ? "responses of the last rollout" : "held-out examples";
-    setText(this.caption, `${what}, coloured by what the loss asks of each token`);
+    const { state, tokens } = this.store;
+    setText(this.caption, `${state?.tokens_about ?? ""}, with the gradient of the loss at each token`);
     if (!this.element.open) return;
-    this.ask();
-    const { tokens } = this.store;
-    if (tokens !== this.shown) {
-      this.shown = tokens;
+    this.requestTokens();
+    if (tokens !== this.drawn) {
+      this.drawn = tokens;
       if (tokens) this.strip.show(tokens);
     }
     this.strip.element.hidden = !tokens;
     this.note.hidden = tokens !== null;
-    const begun = (this.store.state?.steps_done ?? 0) > 0;
-    setText(this.note, begun ? "Asking the model …" : "The tokens come with the first step.");
+    const hasSteps = (state?.steps_done ?? 0) > 0;
+    setText(this.note, hasSteps ? "Waiting for the model …" : "The tokens appear after the first step.");
   }
 
-  /** Asks again when an evaluation, an edit or a pause has changed what there is to see. */
-  private ask(): void {
+  /** Request the tokens if an evaluation, an edit or a pause has changed them since the last request. */
+  private requestTokens(): void {
     const { state, epoch, history } = this.store;
     if (!state || state.steps_done === 0) return;
     const evaluated = [...history.series].map(([name, series]) =>
       name.startsWith("held_out/") ? (series.steps.at(-1) ?? 0) : 0,
     );
-    const resting = state.status === "running" ? "" : `${state.status} ${state.steps_done}`;
-    const wanted = JSON.stringify([epoch, Math.max(0, ...evaluated), resting, state.loss_label, state.settings]);
-    if (wanted === this.asked) return;
-    const wait = this.last + PAUSE_MS - Date.now();
+    const atRest = state.status === "running" ? "" : `${state.status} ${state.steps_done}`;
+    const key = JSON.stringify([epoch, Math.max(0, ...evaluated), atRest, state.loss_label, state.settings]);
+    if (key === this.requestedKey) return;
+    const waitMs = this.lastRequestMs + MIN_REQUEST_INTERVAL_MS - Date.now();
     window.clearTimeout(this.timer);
-    if (wait > 0) {
-      this.timer = window.setTimeout(() => this.draw(), wait);
+    if (waitMs > 0) {
+      this.timer = window.setTimeout(() => this.draw(), waitMs);
       return;
     }
-    this.asked = wanted;
-    this.last = Date.now();
+    this.requestedKey = key;
+    this.lastRequestMs = Date.now();
     void this.store.request({ type: "tokens" }).then((error) => {
-      if (error) this.asked = "";
+      if (error) this.requestedKey = "";
     });
   }
 }

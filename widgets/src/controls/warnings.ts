@@ -1,7 +1,7 @@
-/** What the run says about itself in plain words; beside the charts, so that nothing moves when it comes or goes. */
+/** The run's advice in plain words; beside the charts, so that nothing moves when it appears or disappears. */
 
-import { type Dispose, h, setText } from "../dom";
-import type { Store } from "../store";
+import { type Dispose, h, setText } from "../lib/dom";
+import type { RunStore } from "../run_store";
 
 export class Warnings {
   private readonly list = h("ul");
@@ -12,12 +12,12 @@ export class Warnings {
     this.list,
   );
   private readonly unsubscribe: Dispose;
-  private shown = "";
+  private drawnKey = "";
 
-  /** Alone in its cell (`always`) it says so when there is nothing to say. */
+  /** @param isAlwaysShown Say so if there is no advice, instead of hiding: for a widget of its own. */
   constructor(
-    private readonly store: Store,
-    private readonly always = false,
+    private readonly store: RunStore,
+    private readonly isAlwaysShown = false,
   ) {
     this.unsubscribe = store.subscribe(() => this.draw());
     this.draw();
@@ -30,10 +30,10 @@ export class Warnings {
 
   private draw(): void {
     const warnings = this.store.state?.warnings ?? [];
-    const shown = JSON.stringify(warnings);
-    if (shown === this.shown) return;
-    this.shown = shown;
-    this.element.hidden = warnings.length === 0 && !this.always;
+    const key = JSON.stringify(warnings);
+    if (key === this.drawnKey) return;
+    this.drawnKey = key;
+    this.element.hidden = warnings.length === 0 && !this.isAlwaysShown;
     this.list.replaceChildren(
       ...(warnings.length ? warnings : ["Nothing so far."]).map((text) => {
         const item = h("li");

@@ -1,4 +1,4 @@
-/** Elements without HTML strings: whatever text comes from a model, a loss or a metric ends up as a text node. */
+/** Elements without HTML strings: text from a model, a loss or a metric always becomes a text node. */
 
 export type Dispose = () => void;
 
@@ -6,13 +6,14 @@ const FOCUSABLE = new Set(["a", "button", "input", "select", "summary"]);
 
 type Attributes = Record<string, string | number | boolean | null | undefined>;
 
+/** Create an element. An attribute that is false, null or undefined is left out; one that is true is empty. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   attributes: Attributes = {},
   ...children: (Node | string)[]
 ): HTMLElementTagNameMap[K] {
   const element = document.createElement(tag);
-  // JupyterLab looks for this on the focused element itself: without it, arrow keys move cells and not our sliders.
+  // JupyterLab looks for this attribute on the focused element itself. Without it, arrow keys move between cells.
   if (FOCUSABLE.has(tag)) element.setAttribute("data-lm-suppress-shortcuts", "true");
   setAttributes(element, attributes);
   element.append(...children);
@@ -26,7 +27,7 @@ export function setAttributes(element: Element, attributes: Attributes): void {
   }
 }
 
-/** Writes only what changed, so that nothing is laid out again for nothing. */
+/** Write the text only if it differs, to avoid a new layout of the page. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -39,7 +40,9 @@ const ICONS = {
   again: "M8 3a5 5 0 1 1-4.6 3H5a3.5 3.5 0 1 0 3-1.5V7L4.5 3.8 8 .5z",
 };
 
-export function icon(name: keyof typeof ICONS): SVGSVGElement {
+export type IconName = keyof typeof ICONS;
+
+export function icon(name: IconName): SVGSVGElement {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   setAttributes(svg, { viewBox: "0 0 16 16", width: 13, height: 13, "aria-hidden": "true", fill: "currentColor" });

@@ -1,4 +1,4 @@
-/** The parts of plotly.js that are used: its core with lines, bars and heat maps. */
+/** The parts of plotly.js that the charts use: its core with lines, bars and heat maps. */
 
 import bar from "plotly.js/lib/bar";
 import Plotly from "plotly.js/lib/core";
@@ -6,7 +6,7 @@ import heatmap from "plotly.js/lib/heatmap";
 
 Plotly.register([bar, heatmap]);
 
-/** What plotly makes of an element it draws in. */
+/** The properties that plotly adds to the element of a plot. */
 export interface Plot {
   _fullLayout?: {
     xaxis?: {

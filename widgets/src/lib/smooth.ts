@@ -1,41 +1,42 @@
-/** The strong line over a noisy one: an exponential moving average, corrected for its start. */
+/** The thick line over a noisy curve: an exponential moving average with bias correction. */
 
-import type { Series } from "./history";
+import type { Series } from "../history";
 
 /**
- * Smooths the means of a series' buckets.
+ * Smooth the means of the buckets of a series.
  *
- * `halfLife` counts steps, so that a decimated series is smoothed as much as a full one. Dividing by the weight so far
- * keeps the first values from hanging on to the very first. It begins anew at each of the steps `anew`, as another loss
- * may have another scale: what was before says nothing about it.
+ * Dividing by the sum of the weights so far keeps the first value from dominating the start.
+ *
+ * @param halfLife In steps, so that a decimated series is smoothed as much as a full one; 0 does not smooth.
+ * @param restarts Steps at which the average restarts: a new loss may have another scale.
  */
-export function smooth(series: Series, halfLife: number, anew: readonly number[] = []): number[] {
+export function smooth(series: Series, halfLife: number, restarts: readonly number[] = []): number[] {
   if (!(halfLife > 0)) return [...series.mean];
   const decay = 0.5 ** (series.width / halfLife);
-  const begins = beginnings(series, anew);
+  const restartIndices = restartBuckets(series, restarts);
   let sum = 0;
   let weight = 0;
   return series.mean.map((value, i) => {
-    if (begins.has(i)) sum = weight = 0;
+    if (restartIndices.has(i)) sum = weight = 0;
     sum = decay * sum + (1 - decay) * value;
     weight = decay * weight + (1 - decay);
     return sum / weight;
   });
 }
 
-/** The buckets with which smoothing begins; one that holds steps from both sides of a change stands for itself. */
-function beginnings({ steps, width }: Series, anew: readonly number[]): Set<number> {
-  const found = new Set<number>();
-  for (const step of anew) {
+/** The buckets at which smoothing restarts. A bucket with steps from both sides of a change is smoothed alone. */
+function restartBuckets({ steps, width }: Series, restarts: readonly number[]): Set<number> {
+  const indices = new Set<number>();
+  for (const step of restarts) {
     const i = steps.findIndex((last) => last >= step);
     if (i < 0) continue;
-    found.add(i);
-    if (width > 1 && (steps[i - 1] ?? 0) < step - 1) found.add(i + 1);
+    indices.add(i);
+    if (width > 1 && (steps[i - 1] ?? 0) < step - 1) indices.add(i + 1);
   }
-  return found;
+  return indices;
 }
 
-/** What the thin line draws: the points themselves, or where buckets stand for many, their extent as a zigzag. */
+/** The thin line: the points themselves, or a zigzag between lowest and highest if buckets hold several points. */
 export function rawPath(series: Series): { x: number[]; y: number[] } {
   if (series.width === 1) return { x: series.steps, y: series.mean };
   const x: number[] = [];

@@ -1,56 +1,37 @@
-/** Text of tokens as it may be shown: hostile until it is a text node, and without power over the layout. */
+/** Text of tokens, losses and files, made safe to display: it must be a text node, and it cannot affect the layout. */
 
-const SIGNS: Record<string, string> = { "\n": "↵", "\t": "⇥", "\r": "␍" };
+const SYMBOLS: Record<string, string> = { "\n": "↵", "\t": "⇥", "\r": "␍" };
 /** Controls, formats (bidi marks among them), lone surrogates, private use, separators other than the space. */
 const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}\p{Zs}]/gu;
-const JOINER = /^[\u200d\ufe0e\ufe0f]$/;
-const PICTURE = /\p{Extended_Pictographic}/u;
+const EMOJI_JOINER = /^[\u200d\ufe0e\ufe0f]$/;
+const EMOJI = /\p{Extended_Pictographic}/u;
 
-export const SHOWN = 32;
+export const MAX_TOKEN_LENGTH = 32;
 
-/** On one line, every invisible character shown: ↵ ⇥ ␣ for white space, ⟨U+202E⟩ for the others. */
+/** Replace invisible characters by symbols, on one line: ↵ ⇥ ␣ for white space, ⟨U+202E⟩ for the others. */
 export function visible(text: string): string {
   if (text === "") return "⟨empty⟩";
   if (/^ +$/.test(text)) return "␣".repeat(text.length);
-  const picture = PICTURE.test(text);
-  const shown = text.replace(INVISIBLE, (sign) => {
-    if (sign === " ") return sign;
-    if (picture && JOINER.test(sign)) return sign;
-    const point = sign.codePointAt(0) ?? 0;
-    return SIGNS[sign] ?? `⟨U+${point.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+  const hasEmoji = EMOJI.test(text);
+  const shown = text.replace(INVISIBLE, (character) => {
+    if (character === " ") return character;
+    if (hasEmoji && EMOJI_JOINER.test(character)) return character;
+    const codePoint = character.codePointAt(0) ?? 0;
+    return SYMBOLS[character] ?? `⟨U+${codePoint.toString(16).toUpperCase().padStart(4, "0")}⟩`;
   });
-  // An accent by itself needs something to stand on.
+  // A leading combining accent needs a base character.
   return /^\p{M}/u.test(shown) ? `◌${shown}` : shown;
 }
 
-/** At most `SHOWN` characters of it. */
+/** Truncate to `MAX_TOKEN_LENGTH` characters, without splitting a surrogate pair. */
 export function shortened(text: string): string {
-  if (text.length <= SHOWN) return text;
-  const signs = [...text.slice(0, 2 * SHOWN)];
-  return signs.length <= SHOWN && text.length <= 2 * SHOWN ? text : `${signs.slice(0, SHOWN).join("")}…`;
+  if (text.length <= MAX_TOKEN_LENGTH) return text;
+  const characters = [...text.slice(0, 2 * MAX_TOKEN_LENGTH)];
+  const fits = characters.length <= MAX_TOKEN_LENGTH && text.length <= 2 * MAX_TOKEN_LENGTH;
+  return fits ? text : `${characters.slice(0, MAX_TOKEN_LENGTH).join("")}…`;
 }
 
-/** For a detailed look: also spaces in the middle are shown. */
+/** Like `visible`, and with a symbol for every space. */
 export function spelled(text: string): string {
   return visible(text).replace(/ /g, "␣");
-}
-
-/** Four significant digits, a true minus sign. */
-export function exact(value: number): string {
-  if (!Number.isFinite(value)) return "–";
-  const size = Math.abs(value);
-  const text = size !== 0 && (size < 0.001 || size >= 100000) ? value.toExponential(3) : plain(value);
-  return text.replace("-", "−").replace("e+", "e").replace("e-", "e−");
-}
-
-/** Two significant digits at most, for the ends of a scale. */
-export function tick(value: number): string {
-  const rounded = Number(value.toPrecision(2));
-  const size = Math.abs(rounded);
-  const text = size !== 0 && (size < 0.001 || size >= 100000) ? rounded.toExponential() : String(rounded);
-  return text.replace(/-/g, "−").replace("e+", "e");
-}
-
-function plain(value: number): string {
-  return String(Number(value.toPrecision(4)));
 }

@@ -1,7 +1,8 @@
-/** Colours: the surrounding page's own for text and lines, Okabe and Ito's for curves (safe for colour-blind readers). */
+/** Colours of a view: those of the surrounding page for text and lines, those of the palette for curves. */
 
+import type { Line } from "../protocol";
 import type { Dispose } from "./dom";
-import type { Line } from "./protocol";
+import { BASE, ROLES } from "./palette";
 
 export interface Theme {
   dark: boolean;
@@ -10,13 +11,29 @@ export interface Theme {
   grid: string;
   surface: string;
   font: string;
-  roles: Record<Line["role"], string>;
+  roles: Readonly<Record<Line["role"], string>>;
 }
 
-const LIGHT: Theme["roles"] = { train: "#0072b2", held_out: "#e69f00", chosen: "#009e73", rejected: "#d55e00" };
-const DARK: Theme["roles"] = { train: "#56b4e9", held_out: "#e69f00", chosen: "#2bc39a", rejected: "#f0803c" };
+/** Variables of JupyterLab and VS Code that replace a colour of the palette. */
+const HOST_VARIABLES: Record<string, readonly [string, string]> = {
+  text: ["--jp-content-font-color1", "--vscode-editor-foreground"],
+  surface: ["--jp-layout-color1", "--vscode-editor-background"],
+};
 
-/** Reads the theme where `element` stands, and marks `element` with it. */
+/** Style rules with the colours of the palette as variables: `--ml-text`, `--ml-train` and so on. */
+export function paletteStyles(): string {
+  const variables = (mode: "light" | "dark") =>
+    Object.entries({ ...BASE[mode], ...ROLES[mode] })
+      .map(([name, colour]) => {
+        const [lab, code] = HOST_VARIABLES[name] ?? [];
+        const value = lab && code ? `var(${lab}, var(${code}, ${colour}))` : colour;
+        return `--ml-${name.replaceAll("_", "-")}: ${value};`;
+      })
+      .join(" ");
+  return `.mint-lab { ${variables("light")} }\n.mint-lab[data-theme="dark"] { ${variables("dark")} }\n`;
+}
+
+/** Read the theme at `element`, and record on `element` whether it is light or dark. */
 export function readTheme(element: HTMLElement): Theme {
   const dark = luminance(backgroundOf(element)) < 0.4;
   element.dataset.theme = dark ? "dark" : "light";
@@ -29,41 +46,42 @@ export function readTheme(element: HTMLElement): Theme {
     grid: variable("--ml-grid"),
     surface: variable("--ml-surface"),
     font: style.fontFamily,
-    roles: dark ? DARK : LIGHT,
+    roles: dark ? ROLES.dark : ROLES.light,
   };
 }
 
 /**
- * Calls `changed` after the surrounding page changed its theme: an attribute of its root by which JupyterLab, VS Code and
- * Colab tell their theme, or a style sheet that has arrived, be it long after the attribute.
+ * Call `changed` after the surrounding page changed its theme: when an attribute of the root changes by which JupyterLab,
+ * VS Code and Colab announce their theme, or when a style sheet has loaded, which may be long after the attribute.
  */
 export function watchTheme(changed: () => void): Dispose {
   let timer = 0;
-  const soon = () => {
+  const schedule = () => {
     window.clearTimeout(timer);
     timer = window.setTimeout(changed);
   };
-  const observer = new MutationObserver(soon);
+  const observer = new MutationObserver(schedule);
   const attributes = {
     attributes: true,
     attributeFilter: ["class", "data-jp-theme-name", "data-jp-theme-light", "style", "theme"],
   };
   observer.observe(document.body, attributes);
   observer.observe(document.documentElement, attributes);
-  const arrived = ({ target }: Event) => {
-    if (target instanceof HTMLLinkElement) soon();
+  const onLoad = ({ target }: Event) => {
+    if (target instanceof HTMLLinkElement) schedule();
   };
-  document.addEventListener("load", arrived, true); // does not bubble: caught on its way down
+  document.addEventListener("load", onLoad, true); // "load" does not bubble, but it can be captured
   const media = window.matchMedia("(prefers-color-scheme: dark)");
-  media.addEventListener("change", soon);
+  media.addEventListener("change", schedule);
   return () => {
     observer.disconnect();
-    document.removeEventListener("load", arrived, true);
-    media.removeEventListener("change", soon);
+    document.removeEventListener("load", onLoad, true);
+    media.removeEventListener("change", schedule);
     window.clearTimeout(timer);
   };
 }
 
+/** The first opaque background among the ancestors of `element`. */
 function backgroundOf(element: HTMLElement): [number, number, number] {
   for (let node: HTMLElement | null = element.parentElement; node; node = node.parentElement) {
     const parts =

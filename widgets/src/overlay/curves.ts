@@ -1,84 +1,73 @@
-/** Which curves of several runs belong into one chart, and what they are: pure, without a page. */
+/** Which curves of several runs share a chart, and their points. Pure functions, without a page. */
 
+import { otherMetrics } from "../charts/other_charts";
 import { Series } from "../history";
+import type { LabelledRun } from "../multi_run_store";
 import type { Chart } from "../protocol";
-import type { Store } from "../store";
+import type { RunStore } from "../run_store";
 
-/** One chart of all runs; with `minus`, the difference of two series. */
+/** One chart of all runs. */
 export interface OverlayChart {
   name: string;
   title: string;
+  definition: string;
   unit: string;
   bounds: number[] | null;
   series: string;
+  /** If not empty, the chart shows `series` minus this series. */
   minus: string;
+  /** Whether the chart stands after all others. */
+  last: boolean;
 }
-
-export interface OverlayRun {
-  label: string;
-  store: Store;
-}
-
-const CHOSEN = "logps/chosen";
-const REJECTED = "logps/rejected";
 
 /**
- * A chart for every curve of the runs' own charts, in their order.
+ * A chart for each training curve of the runs' own charts, in their order, changed as `Chart.overlay` says.
  *
- * Losses have scales of their own, so that they stand last. So have the margins that losses report (times beta, or per
- * token): the plain margin, chosen minus rejected in nats, takes their place where it is known.
+ * A chart of several curves is split: one chart per curve, which is then named after its series.
  */
 export function overlayCharts(all: readonly (readonly Chart[])[]): OverlayChart[] {
-  const found = new Map<string, OverlayChart>();
+  const charts = new Map<string, OverlayChart & Pick<Chart, "overlay">>();
   for (const chart of all.flat()) {
     if (chart.kind !== "lines") continue;
-    const own = chart.lines.filter((line) => line.role !== "held_out");
-    for (const { series } of own) {
-      if (found.has(series)) continue;
-      const title = own.length > 1 ? series : chart.title;
-      found.set(series, { name: series, title, unit: chart.unit, bounds: chart.bounds, series, minus: "" });
+    const { definition, unit, bounds, overlay } = chart;
+    const training = chart.lines.filter((line) => line.role !== "held_out");
+    for (const { series } of training) {
+      if (charts.has(series)) continue;
+      const title = training.length > 1 ? series : chart.title;
+      const last = overlay?.last ?? false;
+      charts.set(series, { name: series, title, definition, unit, bounds, series, minus: "", last, overlay });
     }
   }
-  const margin = found.get("mean_margin");
-  if (margin && found.has(CHOSEN) && found.has(REJECTED)) {
-    Object.assign(margin, { unit: "unscaled, nats", series: CHOSEN, minus: REJECTED });
+  for (const chart of charts.values()) {
+    if (!chart.overlay) continue;
+    const [series, minus] = chart.overlay.difference;
+    if (series === undefined || minus === undefined) chart.unit = chart.overlay.unit;
+    else if (charts.has(series) && charts.has(minus)) Object.assign(chart, { unit: chart.overlay.unit, series, minus });
   }
-  const loss = found.get("loss");
-  if (loss) {
-    loss.unit = "each in its own unit";
-    found.delete("loss");
-    found.set("loss", loss);
-  }
-  return [...found.values()];
+  const ordered = [...charts.values()].map(({ overlay: _, ...chart }) => chart);
+  return [...ordered.filter((chart) => !chart.last), ...ordered.filter((chart) => chart.last)];
 }
 
-/** A chart each for metrics that are in none. */
-export function strayCharts(
-  runs: readonly OverlayRun[],
-  charts: readonly OverlayChart[],
-  most: number,
-): OverlayChart[] {
+/** A chart for each metric that is in no other chart. */
+export function otherCharts(runs: readonly LabelledRun[], charts: readonly OverlayChart[]): OverlayChart[] {
   const shown = new Set(charts.flatMap((chart) => [chart.name, chart.series, chart.minus]));
-  const names = new Set<string>();
-  for (const { store } of runs) {
-    for (const column of store.history.series.keys()) {
-      const name = column.replace(/^held_out\//, "");
-      if (!shown.has(name)) names.add(name);
-    }
-  }
-  const stray = [...names].sort().slice(0, most);
-  return stray.map((name) => ({ name, title: name, unit: "", bounds: null, series: name, minus: "" }));
+  const columns = runs.flatMap(({ store }) => [...store.history.series.keys()]);
+  return otherMetrics(columns, shown).map((name) => {
+    const metric = runs.map(({ store }) => store.metrics[name]).find(Boolean);
+    const { definition, unit } = metric ?? { definition: "", unit: "" };
+    return { name, title: name, definition, unit, bounds: null, series: name, minus: "", last: false };
+  });
 }
 
-/** The training curve of a run in a chart. */
-export function trainingOf(store: Store, chart: OverlayChart): Series | null {
-  return combined(store, chart, "");
+/** The training curve of a run in a chart; null if the run has none. */
+export function trainingCurve(store: RunStore, chart: OverlayChart): Series | null {
+  return combinedSeries(store, chart, "");
 }
 
-/** The held-out curve, with the value before training at step 0. */
-export function heldOutOf(store: Store, chart: OverlayChart): { steps: number[]; values: number[] } | null {
-  const series = combined(store, chart, "held_out/");
-  const start = startOf(store.state?.baseline ?? {}, chart);
+/** The held-out curve, with the value before training at step 0; null if the run has none. */
+export function heldOutCurve(store: RunStore, chart: OverlayChart): { steps: number[]; values: number[] } | null {
+  const series = combinedSeries(store, chart, "held_out/");
+  const start = valueBeforeTraining(store.state?.baseline ?? {}, chart);
   if (!series && start === undefined) return null;
   return {
     steps: [...(start === undefined ? [] : [0]), ...(series?.steps ?? [])],
@@ -86,29 +75,30 @@ export function heldOutOf(store: Store, chart: OverlayChart): { steps: number[];
   };
 }
 
-function combined(store: Store, chart: OverlayChart, prefix: string): Series | null {
-  const one = store.history.series.get(prefix + chart.series);
-  if (!one || !chart.minus) return one ?? null;
-  const other = store.history.series.get(prefix + chart.minus);
-  return other ? difference(one, other) : null;
+function combinedSeries(store: RunStore, chart: OverlayChart, prefix: string): Series | null {
+  const minuend = store.history.series.get(prefix + chart.series);
+  if (!minuend || !chart.minus) return minuend ?? null;
+  const subtrahend = store.history.series.get(prefix + chart.minus);
+  return subtrahend ? difference(minuend, subtrahend) : null;
 }
 
-function startOf(baseline: Record<string, number>, chart: OverlayChart): number | undefined {
-  const one = baseline[chart.series];
-  if (!chart.minus || one === undefined) return one;
-  const other = baseline[chart.minus];
-  return other === undefined ? undefined : one - other;
+function valueBeforeTraining(baseline: Record<string, number>, chart: OverlayChart): number | undefined {
+  const minuend = baseline[chart.series];
+  if (!chart.minus || minuend === undefined) return minuend;
+  const subtrahend = baseline[chart.minus];
+  return subtrahend === undefined ? undefined : minuend - subtrahend;
 }
 
-/** The difference of the means of two series that hold the same steps; null where they do not. */
-export function difference(one: Series, other: Series): Series | null {
-  if (one.points !== other.points || one.width !== other.width || one.length !== other.length) return null;
-  const made = new Series(one.capacity);
-  made.width = one.width;
-  made.points = one.points;
-  made.steps = one.steps;
-  made.mean = one.mean.map((value, i) => value - (other.mean[i] as number));
-  made.low = made.mean;
-  made.high = made.mean;
-  return made;
+/** The difference of the means of two series; null unless both have the same buckets. */
+export function difference(minuend: Series, subtrahend: Series): Series | null {
+  const { points, width, length } = subtrahend;
+  if (minuend.points !== points || minuend.width !== width || minuend.length !== length) return null;
+  const result = new Series(minuend.capacity);
+  result.width = width;
+  result.points = points;
+  result.steps = minuend.steps;
+  result.mean = minuend.mean.map((value, i) => value - (subtrahend.mean[i] as number));
+  result.low = result.mean;
+  result.high = result.mean;
+  return result;
 }

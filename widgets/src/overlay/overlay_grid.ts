@@ -1,56 +1,47 @@
-/** Small multiples: a chart a metric, all runs in each; drawn at most once a frame and only when something changed. */
+/** One chart per metric, with all runs in each; drawn at most once a frame and only when something changed. */
 
-import { Pace } from "../charts/pace";
-import type { PanelEvents, View } from "../charts/panel";
-import { PanelSet } from "../charts/panels";
-import { type Dispose, h, setAttributes } from "../dom";
-import { type Theme, watchTheme } from "../theme";
-import { type OverlayChart, type OverlayRun, overlayCharts, strayCharts } from "./curves";
-import { OverlayPanel } from "./panel";
-
-const MORE_AT_MOST = 18;
-
-/** How a person wants the charts; kept outside, so that another view starts alike. */
-export interface OverlayView {
-  smoothing: number;
-  more: boolean;
-  hidden: Set<string>;
-}
+import { DrawScheduler } from "../charts/draw_scheduler";
+import type { PanelEvents, PanelView } from "../charts/panel";
+import { PanelSet } from "../charts/panel_set";
+import { halfLifeSteps, smoothingSlider } from "../charts/smoothing";
+import { type Dispose, h, setAttributes } from "../lib/dom";
+import type { Range } from "../lib/scale";
+import { type Theme, watchTheme } from "../lib/theme";
+import type { LabelledRun, OverlayView } from "../multi_run_store";
+import { type OverlayChart, otherCharts, overlayCharts } from "./curves";
+import { OverlayPanel } from "./overlay_panel";
 
 export class OverlayGrid {
   readonly element: HTMLElement;
-  private readonly set: PanelSet<OverlayPanel>;
+  private readonly panels: PanelSet<OverlayPanel>;
   private readonly unwatch: Dispose;
-  private readonly pace = new Pace(() => {
+  private readonly scheduler = new DrawScheduler(() => {
     this.draw();
     return false;
   });
   private readonly events: PanelEvents = {
-    resized: () => this.schedule(),
-    changed: () => this.schedule(),
-    pointed: (step) => this.set.point(step),
-    cursor: () => this.set.cursor,
-    zoomed: (range) => this.change({ range }),
-    enlarged: (name) => this.change({ large: this.runs()[0]?.store.view.large === name ? "" : name }),
+    onResize: () => this.schedule(),
+    onViewChange: () => this.schedule(),
+    onPoint: (step) => this.panels.point(step),
+    cursor: () => this.panels.cursor,
+    onZoom: (range) => this.changeView({ range }),
+    onEnlarge: (name) => this.changeView({ large: this.runs()[0]?.store.view.large === name ? "" : name }),
   };
 
   constructor(
-    private readonly runs: () => readonly OverlayRun[],
+    private readonly runs: () => readonly LabelledRun[],
     private readonly view: OverlayView,
     private readonly theme: () => Theme,
   ) {
-    this.set = new PanelSet(view.more, (open) => {
-      view.more = open;
+    this.panels = new PanelSet(view.more, (isOpen) => {
+      view.more = isOpen;
       this.schedule();
     });
-    const smoothing = h("input", {
-      ...{ type: "range", min: 0, max: 3, step: 0.5, value: view.smoothing },
-      "aria-label": "Smoothing of the training curves",
-    });
-    smoothing.addEventListener("input", () => {
-      view.smoothing = Number(smoothing.value);
+    const smoothing = smoothingSlider("Smoothing of the training curves", (value) => {
+      view.smoothing = value;
       this.schedule();
     });
+    smoothing.value = String(view.smoothing);
     const footer = h(
       "div",
       { class: "ml-footer" },
@@ -60,9 +51,9 @@ export class OverlayGrid {
     this.element = h(
       "section",
       { class: "ml-charts ml-overlay", "aria-label": "Charts of all runs" },
-      this.set.main,
+      this.panels.main,
       footer,
-      this.set.box,
+      this.panels.moreBox,
     );
     this.unwatch = watchTheme(() => this.schedule());
     this.arrange(this.charts(), []);
@@ -71,26 +62,27 @@ export class OverlayGrid {
 
   dispose(): void {
     this.unwatch();
-    this.pace.dispose();
-    this.set.dispose();
+    this.scheduler.dispose();
+    this.panels.dispose();
     this.element.remove();
   }
 
-  /** What the person wants of the charts is kept with the first run. */
-  private change(wish: { range?: readonly [number, number] | null; large?: string }): void {
+  /** Zoom and enlarged chart are stored with the first run. */
+  private changeView(change: { range?: Range | null; large?: string }): void {
     const first = this.runs()[0];
-    if (first) Object.assign(first.store.view, wish);
+    if (first) Object.assign(first.store.view, change);
     this.schedule();
   }
 
+  /** Draw in the next frame. */
   schedule(): void {
-    this.pace.soon();
+    this.scheduler.drawNext();
   }
 
-  /** The runs have news. */
-  told(): void {
-    if (this.runs().some(({ store }) => store.state?.status === "running")) this.pace.later();
-    else this.pace.soon();
+  /** Draw the new records, at once only if no run is running. */
+  onRunsChanged(): void {
+    if (this.runs().some(({ store }) => store.state?.status === "running")) this.scheduler.drawLater();
+    else this.scheduler.drawNext();
   }
 
   private charts(): OverlayChart[] {
@@ -100,33 +92,28 @@ export class OverlayGrid {
   private draw(): void {
     const runs = this.runs();
     const charts = this.charts();
-    const stray = strayCharts(runs, charts, MORE_AT_MOST);
-    this.arrange(charts, stray);
+    const others = otherCharts(runs, charts);
+    this.arrange(charts, others);
     const seen = runs.map((run) => run.store.seen);
-    const begun = runs.some((run) => run.store.seen > 0 || Object.keys(run.store.state?.baseline ?? {}).length > 0);
-    setAttributes(this.element, { "data-empty": !begun, "data-seen": seen.join(" ") });
+    const hasData = runs.some(({ store }) => store.seen > 0 || Object.keys(store.state?.baseline ?? {}).length > 0);
+    setAttributes(this.element, { "data-empty": !hasData, "data-seen": seen.join(" ") });
     const first = runs[0];
     if (!first) return;
-    const view: View = {
+    const totals = runs.flatMap(({ store }) => [store.state?.steps_total ?? 0, store.seen]);
+    const view: PanelView = {
       store: first.store,
       theme: this.theme(),
-      halfLife: this.halfLife(runs),
-      cursor: this.set.cursor,
+      halfLife: halfLifeSteps(this.view.smoothing, Math.max(...totals)),
+      cursor: this.panels.cursor,
     };
-    for (const chart of [...charts, ...(this.set.box.open ? stray : [])]) this.set.panels.get(chart.name)?.draw(view);
+    const visible = [...charts, ...(this.panels.moreBox.open ? others : [])];
+    for (const chart of visible) this.panels.get(chart.name)?.draw(view);
   }
 
-  /** Half-life in steps: a share of the longest run. */
-  private halfLife(runs: readonly OverlayRun[]): number {
-    const totals = runs.flatMap(({ store }) => [store.state?.steps_total ?? 0, store.seen]);
-    const { smoothing } = this.view;
-    return smoothing === 0 ? 0 : (Math.max(100, ...totals) / 200) * 2 ** smoothing;
-  }
-
-  private arrange(charts: OverlayChart[], stray: OverlayChart[]): void {
-    this.set.arrange(charts, stray, (chart) => {
-      const hidden = (place: number) => this.view.hidden.has(this.runs()[place]?.label ?? "");
-      const panel = new OverlayPanel(chart, this.runs, hidden);
+  private arrange(charts: OverlayChart[], others: OverlayChart[]): void {
+    this.panels.arrange(charts, others, (chart) => {
+      const isHidden = (index: number) => this.view.hidden.has(this.runs()[index]?.label ?? "");
+      const panel = new OverlayPanel(chart, this.runs, isHidden);
       panel.attach(this.events);
       return panel;
     });

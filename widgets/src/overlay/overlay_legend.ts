@@ -1,18 +1,17 @@
-/** Which line is which run; a press hides a run in all charts, and shows it again. */
+/** The legend of several runs: line style, label and progress. A press hides a run in all charts or shows it again. */
 
-import { type Dispose, h, listen, setAttributes, setText } from "../dom";
-import { thousands } from "../format";
-import type { Theme } from "../theme";
-import { visible } from "../tokens/text";
-import type { OverlayRun } from "./curves";
-import type { OverlayView } from "./grid";
-import { sample, styleOf } from "./styles";
+import { type Dispose, h, listen, setAttributes, setText } from "../lib/dom";
+import { thousands } from "../lib/format";
+import { visible } from "../lib/text";
+import type { Theme } from "../lib/theme";
+import type { LabelledRun, OverlayView } from "../multi_run_store";
+import { lineSample, runStyle } from "./run_style";
 
 interface Entry {
   button: HTMLButtonElement;
   steps: HTMLElement;
-  drawn: string;
-  forget: Dispose;
+  drawnKey: string;
+  dispose: Dispose;
 }
 
 export class OverlayLegend {
@@ -20,14 +19,14 @@ export class OverlayLegend {
   private readonly entries: Entry[] = [];
 
   constructor(
-    private readonly runs: () => readonly OverlayRun[],
+    private readonly runs: () => readonly LabelledRun[],
     private readonly view: OverlayView,
     private readonly theme: () => Theme,
-    private readonly changed: () => void,
+    private readonly onChange: () => void,
   ) {}
 
   dispose(): void {
-    for (const entry of this.entries.splice(0)) entry.forget();
+    for (const entry of this.entries.splice(0)) entry.dispose();
     this.element.remove();
   }
 
@@ -35,47 +34,47 @@ export class OverlayLegend {
     const runs = this.runs();
     while (this.entries.length > runs.length) {
       const entry = this.entries.pop();
-      entry?.forget();
+      entry?.dispose();
       entry?.button.remove();
     }
-    runs.forEach((run, place) => {
-      this.entries[place] ??= this.entry(place);
-      this.fill(this.entries[place] as Entry, run, place);
+    runs.forEach((run, index) => {
+      this.entries[index] ??= this.createEntry(index);
+      this.fill(this.entries[index] as Entry, run, index);
     });
   }
 
-  private entry(place: number): Entry {
+  private createEntry(index: number): Entry {
     const steps = h("span", { class: "ml-runs-steps" });
     const button = h("button", { type: "button", class: "ml-run" });
-    const forget = listen(button, "click", () => {
-      const label = this.runs()[place]?.label ?? "";
+    const dispose = listen(button, "click", () => {
+      const label = this.runs()[index]?.label ?? "";
       if (!this.view.hidden.delete(label)) this.view.hidden.add(label);
-      this.changed();
+      this.onChange();
     });
     this.element.append(button);
-    return { button, steps, drawn: "", forget };
+    return { button, steps, drawnKey: "", dispose };
   }
 
-  private fill(entry: Entry, { label, store }: OverlayRun, place: number): void {
+  private fill(entry: Entry, { label, store }: LabelledRun, index: number): void {
     const { dark } = this.theme();
-    const key = `${label} ${store.state?.loss_label} ${styleOf(place, dark).colour}`;
-    if (entry.drawn !== key) {
-      entry.drawn = key;
-      const told = `${visible(label)}: ${visible(store.state?.loss_label ?? "")}`;
-      const name = h("bdi", { class: "ml-run-label", title: told }, visible(label));
-      entry.button.replaceChildren(sample(place, dark), name, entry.steps);
-    }
     const { state } = store;
+    const key = `${label} ${state?.loss_label} ${runStyle(index, dark).colour}`;
+    if (entry.drawnKey !== key) {
+      entry.drawnKey = key;
+      const title = `${visible(label)}: ${visible(state?.loss_label ?? "")}`;
+      const name = h("bdi", { class: "ml-run-label", title }, visible(label));
+      entry.button.replaceChildren(lineSample(index, dark), name, entry.steps);
+    }
     const steps = `${thousands(state?.steps_done ?? 0)} / ${thousands(state?.steps_total ?? 0)}`;
-    const failed = state?.failure ? "failed" : (state?.status ?? "");
-    setText(entry.steps, failed === "failed" ? `${steps} failed` : steps);
-    const shown = !this.view.hidden.has(label);
+    const status = state?.failure ? "failed" : (state?.status ?? "");
+    setText(entry.steps, status === "failed" ? `${steps} failed` : steps);
+    const isShown = !this.view.hidden.has(label);
     setAttributes(entry.button, {
-      "aria-pressed": String(shown),
+      "aria-pressed": String(isShown),
       "data-run": label,
-      "data-status": failed,
+      "data-status": status,
       "data-steps": state?.steps_done ?? 0,
-      title: shown ? "Hide this run in all charts" : "Show this run again",
+      title: isShown ? "Hide this run in all charts" : "Show this run again",
     });
   }
 }

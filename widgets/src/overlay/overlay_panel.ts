@@ -1,112 +1,124 @@
-/** One metric of several runs: held-out data strong, training batches faint. */
+/** One metric of several runs: held-out data in thick lines, training batches in faint ones. */
 
-import { alone, changesOf } from "../charts/lines";
-import { axisTitle, type Drawing, type LegendEntry, Panel, type View } from "../charts/panel";
-import { short } from "../format";
-import { valueAt } from "../readout";
-import { extentWithin, padded, roundRange, stepRange } from "../scale";
-import { smooth } from "../smooth";
-import { heldOutOf, type OverlayChart, type OverlayRun, trainingOf } from "./curves";
-import { type Style, styleOf } from "./styles";
+import type { LegendEntry } from "../charts/chart_legend";
+import { lossChangeSteps } from "../charts/marks";
+import { axisTitle, type Drawing, Panel, type PanelView, pointMarker } from "../charts/panel";
+import { valueAt } from "../history";
+import { short } from "../lib/format";
+import { extentWithin, fixedAxis, roundRange, stepRange } from "../lib/scale";
+import { smooth } from "../lib/smooth";
+import type { LabelledRun } from "../multi_run_store";
+import { heldOutCurve, type OverlayChart, trainingCurve } from "./curves";
+import { type RunStyle, runStyle } from "./run_style";
 
-const MARKED = 60;
+/** A held-out curve of more points is drawn without markers. */
+const MAX_MARKERS = 60;
 
 interface Points {
   x: readonly number[];
   y: readonly number[];
 }
 
+interface RunCurves {
+  traces: Record<string, unknown>[];
+  points: Points[];
+  last: number | undefined;
+  valueAt: (step: number) => number | undefined;
+  count: number;
+}
+
 export class OverlayPanel extends Panel {
   constructor(
-    private readonly what: OverlayChart,
-    private readonly runs: () => readonly OverlayRun[],
-    private readonly hidden: (place: number) => boolean,
+    private readonly overlay: OverlayChart,
+    private readonly runs: () => readonly LabelledRun[],
+    private readonly isHidden: (index: number) => boolean,
   ) {
-    super({ name: what.name, title: what.title, unit: what.unit, kind: "lines", lines: [], bounds: what.bounds });
+    const { name, title, definition, unit, bounds } = overlay;
+    super({ name, title, definition, unit, kind: "lines", axis: "", counts: "", lines: [], bounds, overlay: null });
   }
 
-  protected drawing(view: View): Drawing {
+  override drawing(view: PanelView): Drawing {
     const traces: Record<string, unknown>[] = [];
-    const columns: Points[] = [];
+    const points: Points[] = [];
     const legend: LegendEntry[] = [];
     const readers: ((step: number) => LegendEntry)[] = [];
-    let points = 0;
+    let count = 0;
     let last: number | undefined;
     let done = 0;
     let total = 0;
-    this.runs().forEach((run, place) => {
+    this.runs().forEach((run, index) => {
       const { state } = run.store;
       done = Math.max(done, state?.steps_done ?? 0);
       total = Math.max(total, state?.steps_total ?? 0);
-      if (this.hidden(place)) return;
-      const style = styleOf(place, view.theme.dark);
-      const drawn = this.curves(run, style, view);
-      if (!drawn) {
-        const empty = { label: run.label, colour: style.colour, value: "–" };
-        legend.push(empty);
-        readers.push(() => empty);
+      if (this.isHidden(index)) return;
+      const style = runStyle(index, view.theme.dark);
+      const entry = { label: run.label, colour: style.colour };
+      const curves = this.curves(run, style, view);
+      if (!curves) {
+        legend.push({ ...entry, value: "–" });
+        readers.push(() => ({ ...entry, value: "–" }));
         return;
       }
-      traces.push(...drawn.traces);
-      columns.push(...drawn.columns);
-      points += drawn.points;
-      last ??= drawn.last;
-      const entry = { label: run.label, colour: style.colour };
-      legend.push({ ...entry, value: short(drawn.last) });
-      readers.push((step) => ({ ...entry, value: short(drawn.at(step)) }));
+      traces.push(...curves.traces);
+      points.push(...curves.points);
+      count += curves.count;
+      last ??= curves.last;
+      legend.push({ ...entry, value: short(curves.last) });
+      readers.push((step) => ({ ...entry, value: short(curves.valueAt(step)) }));
     });
     const steps = view.store.view.range ?? stepRange(done, total);
-    const range = this.what.bounds ? padded(this.what.bounds) : roundRange(...extentWithin(columns, steps));
-    const layout = {
-      hovermode: false,
-      xaxis: { range: steps, title: axisTitle("step", view.theme), tickformat: "~s" },
-      yaxis: { range, ...(this.what.bounds ? { tickvals: [0, 0.25, 0.5, 0.75, 1] } : {}) },
-    };
-    const readout = (step: number) => readers.map((read) => read(step));
+    const { bounds } = this.overlay;
     return {
       traces,
-      layout,
+      layout: {
+        hovermode: false,
+        xaxis: { range: steps, title: axisTitle("step", view.theme), tickformat: "~s" },
+        yaxis: bounds ? fixedAxis(bounds) : { range: roundRange(...extentWithin(points, steps)) },
+      },
       legend,
-      points,
+      points: count,
       last,
-      overSteps: true,
-      readout,
+      isOverSteps: true,
+      readout: (step) => readers.map((read) => read(step)),
       attributes: { "data-runs": legend.length },
     };
   }
 
-  private curves({ store }: OverlayRun, { colour, dash }: Style, view: View) {
-    const training = trainingOf(store, this.what);
-    const held = heldOutOf(store, this.what);
-    if (!training && !held) return null;
+  private curves({ store }: LabelledRun, { colour, dash }: RunStyle, view: PanelView): RunCurves | null {
+    const training = trainingCurve(store, this.overlay);
+    const heldOut = heldOutCurve(store, this.overlay);
+    if (!training && !heldOut) return null;
     const traces: Record<string, unknown>[] = [];
-    const columns: Points[] = [];
-    let last: number | undefined;
+    const points: Points[] = [];
     if (training) {
-      const y = smooth(training, view.halfLife, changesOf(store));
-      const line = held ? { color: colour, width: 1.2 } : { color: colour, width: 2, dash };
+      const y = smooth(training, view.halfLife, lossChangeSteps(store));
+      const line = heldOut ? { color: colour, width: 1.2 } : { color: colour, width: 2, dash };
       traces.push({
-        ...{ type: "scatter", mode: "lines", x: training.steps, y, line, opacity: held ? 0.42 : 1 },
-        ...alone(training.length, colour),
+        ...{ type: "scatter", mode: "lines", x: training.steps, y, line, opacity: heldOut ? 0.42 : 1 },
+        ...pointMarker(training.length, colour),
       });
-      columns.push({ x: training.steps, y });
-      last = training.mean.at(-1);
+      points.push({ x: training.steps, y });
     }
-    if (held) {
+    if (heldOut) {
       traces.push({
-        ...{ type: "scatter", mode: held.steps.length > MARKED ? "lines" : "lines+markers" },
-        ...{ x: held.steps, y: held.values },
+        ...{ type: "scatter", mode: heldOut.steps.length > MAX_MARKERS ? "lines" : "lines+markers" },
+        ...{ x: heldOut.steps, y: heldOut.values },
         line: { color: colour, width: 2, dash },
         marker: { color: colour, size: 4.5 },
       });
-      columns.push({ x: held.steps, y: held.values });
-      last = held.values.at(-1);
+      points.push({ x: heldOut.steps, y: heldOut.values });
     }
-    const at = (step: number) => {
-      if (!held) return valueAt(training ?? undefined, step, false, undefined);
-      const after = held.steps.findIndex((measured) => measured > step);
-      return held.values[(after < 0 ? held.steps.length : after) - 1];
+    const valueAtStep = (step: number) => {
+      if (!heldOut) return valueAt(training ?? undefined, step, false, undefined);
+      const after = heldOut.steps.findIndex((measured) => measured > step);
+      return heldOut.values[(after < 0 ? heldOut.steps.length : after) - 1];
     };
-    return { traces, columns, last, at, points: (training?.points ?? 0) + (held?.steps.length ?? 0) };
+    return {
+      traces,
+      points,
+      last: heldOut ? heldOut.values.at(-1) : training?.mean.at(-1),
+      valueAt: valueAtStep,
+      count: (training?.points ?? 0) + (heldOut?.steps.length ?? 0),
+    };
   }
 }

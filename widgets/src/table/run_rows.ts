@@ -1,90 +1,93 @@
-/** The runs of a folder, a row each. */
+/** The runs of a folder, one row each. */
 
-import { h, setAttributes } from "../dom";
-import { short, thousands } from "../format";
-import { sample } from "../overlay/styles";
+import { h, setAttributes } from "../lib/dom";
+import { dateTime, short, thousands } from "../lib/format";
+import { visible } from "../lib/text";
+import type { Theme } from "../lib/theme";
+import type { MultiRunStore } from "../multi_run_store";
+import { lineSample } from "../overlay/run_style";
 import type { RunRow } from "../protocol_runs";
-import type { Theme } from "../theme";
-import { visible } from "../tokens/text";
-import { sparkline } from "./spark";
-import type { TableStore } from "./store";
+import { sparkline } from "./sparkline";
+import type { TableState } from "./table_state";
 
 const COLUMNS = ["", "run", "steps", "held-out data", "last written", "note", ""];
-/** A narrow page leaves one column out. */
-const NARROW = COLUMNS.length - 1;
+/** Columns of a narrow page, which hides "last written". */
+const NARROW_COLUMNS = COLUMNS.length - 1;
 
 export class RunRows {
   readonly element: HTMLElement;
   private readonly body = h("tbody");
-  private drawn = "";
+  private drawnKey = "";
 
   constructor(
-    private readonly store: TableStore,
+    private readonly store: MultiRunStore,
+    private readonly table: TableState,
     private readonly theme: () => Theme,
   ) {
     const heads = COLUMNS.map((name, i) => h("th", { scope: "col", "data-column": i }, name));
-    const table = h("table", { class: "ml-table", "aria-label": "Runs" }, h("thead", {}, h("tr", {}, ...heads)));
-    table.append(this.body);
-    this.element = h("div", { class: "ml-table-room", tabindex: 0, role: "group", "aria-label": "Runs" }, table);
+    const tableElement = h("table", { class: "ml-table", "aria-label": "Runs" }, h("thead", {}, h("tr", {}, ...heads)));
+    tableElement.append(this.body);
+    this.element = h("div", { class: "ml-table-room", tabindex: 0, role: "group", "aria-label": "Runs" }, tableElement);
   }
 
   draw(): void {
-    const { listing, ticked, opened, asking } = this.store;
-    const key = JSON.stringify([this.theme().dark, listing, ticked, opened?.label, asking]);
-    if (key === this.drawn) return;
-    this.drawn = key;
-    const focus = this.focused();
+    const { listing, ticked, openForm } = this.table;
+    const key = JSON.stringify([this.theme().dark, listing, ticked, this.store.opened?.label, openForm]);
+    if (key === this.drawnKey) return;
+    this.drawnKey = key;
+    const focusedKey = this.focusedKey();
     this.body.replaceChildren(...listing.rows.flatMap((row) => this.rows(row, ticked.indexOf(row.name))));
-    const again =
-      focus && [...this.body.querySelectorAll<HTMLElement>("[data-key]")].find((e) => e.dataset.key === focus);
-    if (again) again.focus();
+    const keyed = [...this.body.querySelectorAll<HTMLElement>("[data-key]")];
+    if (focusedKey) keyed.find((element) => element.dataset.key === focusedKey)?.focus();
     this.body.querySelector<HTMLElement>("[data-first]")?.focus();
   }
 
-  /** Which control has the focus, so that drawing the rows anew does not take it from the person. */
-  private focused(): string | null {
+  /** Identifies the focused control, so that it gets the focus back after the rows were replaced. */
+  private focusedKey(): string | null {
     const { activeElement } = document;
     return activeElement instanceof HTMLElement && this.body.contains(activeElement)
       ? (activeElement.dataset.key ?? null)
       : null;
   }
 
-  private rows(row: RunRow, place: number): HTMLElement[] {
-    const { asking } = this.store;
-    const main = row.problem ? this.unreadable(row) : this.row(row, place);
-    if (asking?.name !== row.name) return [main];
-    const content = asking.what === "note" ? this.noteForm(row) : this.deleteForm(row);
-    return [main, h("tr", { class: "ml-table-form" }, h("td", { colspan: NARROW }, content), wide())];
+  /** The row of a run, and the form below it if it is open. */
+  private rows(row: RunRow, tickIndex: number): HTMLElement[] {
+    const { openForm } = this.table;
+    const main = row.problem ? this.unreadable(row) : this.row(row, tickIndex);
+    if (openForm?.name !== row.name) return [main];
+    const form = openForm.kind === "note" ? this.noteForm(row) : this.deleteForm(row);
+    return [main, h("tr", { class: "ml-table-form" }, h("td", { colspan: NARROW_COLUMNS }, form), wideCell())];
   }
 
-  private row(row: RunRow, place: number): HTMLElement {
+  private row(row: RunRow, tickIndex: number): HTMLElement {
     const tick = h("input", {
       ...{ type: "checkbox", "data-key": `tick ${row.name}`, "aria-label": `Overlay ${visible(row.name)}` },
     });
-    tick.checked = place >= 0;
-    tick.addEventListener("change", () => this.store.tick(row.name, tick.checked));
-    const mark = place >= 0 ? [sample(place, this.theme().dark)] : [];
+    tick.checked = tickIndex >= 0;
+    tick.addEventListener("change", () => this.table.tick(row.name, tick.checked));
+    const sample = tickIndex >= 0 ? [lineSample(tickIndex, this.theme().dark)] : [];
     const steps = `${thousands(row.steps)} / ${thousands(row.steps_total)}`;
-    const open = this.store.opened?.label === row.name;
+    const isOpen = this.store.opened?.label === row.name;
     const cells: (Node | string)[][] = [
-      [tick, ...mark],
-      [text(row.name, "ml-table-name"), text(about(row), "ml-quiet")],
+      [tick, ...sample],
+      [text(row.name, "ml-table-name"), text(description(row), "ml-quiet")],
       [h("span", {}, steps), h("span", { class: "ml-quiet", "data-status": row.status }, visible(row.status || "–"))],
       this.outcome(row),
-      [h("span", {}, when(row.changed))],
-      [this.noteOf(row)],
+      [h("span", {}, dateTime(row.changed))],
+      [this.noteButton(row)],
       [
-        this.action(open ? "Close" : "Open", row, () =>
-          this.store.request({ type: "open", name: open ? "" : row.name }),
+        this.actionButton(isOpen ? "Close" : "Open", row, () =>
+          this.store.request({ type: "open", name: isOpen ? "" : row.name }),
         ),
-        this.action("Delete", row, () => this.store.ask({ name: row.name, what: "delete" })),
+        this.actionButton("Delete", row, () => this.table.setForm({ name: row.name, kind: "delete" })),
       ],
     ];
-    const line = h("tr", { "data-run": row.name, "data-open": open });
-    line.append(...cells.map((cell, i) => h("td", { "data-column": i }, ...cell)));
-    return line;
+    const element = h("tr", { "data-run": row.name, "data-open": isOpen });
+    element.append(...cells.map((cell, i) => h("td", { "data-column": i }, ...cell)));
+    return element;
   }
 
+  /** The most important metric: its curve, and its value before training and at the last evaluation. */
   private outcome(row: RunRow): Node[] {
     const { main, before, final, curve } = row;
     if (!main || !(main in final || main in before)) return [h("span", { class: "ml-quiet" }, "not evaluated")];
@@ -95,28 +98,28 @@ export class RunRows {
     return [spark, h("span", {}, text(main, "ml-quiet"), numbers)];
   }
 
-  private noteOf(row: RunRow): HTMLElement {
+  private noteButton(row: RunRow): HTMLElement {
     const button = h("button", { type: "button", class: "ml-table-note", "data-key": `note ${row.name}` });
     if (row.note.trim()) button.append(h("bdi", {}, row.note));
     else button.append(h("span", { class: "ml-quiet" }, "add a note"));
     setAttributes(button, { "aria-label": `Note of ${visible(row.name)}`, title: row.note });
-    button.addEventListener("click", () => this.store.ask({ name: row.name, what: "note" }));
+    button.addEventListener("click", () => this.table.setForm({ name: row.name, kind: "note" }));
     return button;
   }
 
-  private action(label: string, row: RunRow, act: () => unknown): HTMLElement {
+  private actionButton(label: string, row: RunRow, action: () => unknown): HTMLElement {
     const button = h("button", { type: "button", class: "ml-small", "data-key": `${label} ${row.name}` }, label);
     button.setAttribute("aria-label", `${label} ${visible(row.name)}`);
-    button.addEventListener("click", act);
+    button.addEventListener("click", action);
     return button;
   }
 
   private unreadable(row: RunRow): HTMLElement {
-    const why = h("span", { class: "ml-table-problem" }, visible(row.problem));
-    const line = h("tr", { "data-run": row.name, "data-problem": true });
+    const problem = h("span", { class: "ml-table-problem" }, visible(row.problem));
+    const element = h("tr", { "data-run": row.name, "data-problem": true });
     const name = h("td", { "data-column": 1 }, text(row.name, "ml-table-name"));
-    line.append(h("td", { "data-column": 0 }), name, h("td", { colspan: NARROW - 2 }, why), wide());
-    return line;
+    element.append(h("td", { "data-column": 0 }), name, h("td", { colspan: NARROW_COLUMNS - 2 }, problem), wideCell());
+    return element;
   }
 
   private noteForm(row: RunRow): HTMLElement {
@@ -127,50 +130,44 @@ export class RunRows {
     area.value = row.note;
     const save = h("button", { type: "button", class: "ml-button ml-primary" }, "Save note");
     save.addEventListener("click", () => {
-      this.store.asking = null;
-      void this.store.request({ type: "note", name: row.name, text: area.value });
+      this.table.submit({ type: "note", name: row.name, text: area.value });
     });
-    return h("div", { class: "ml-table-ask" }, area, h("div", { class: "ml-buttons" }, save, this.cancel("Cancel")));
+    const buttons = h("div", { class: "ml-buttons" }, save, this.closeButton("Cancel"));
+    return h("div", { class: "ml-table-ask" }, area, buttons);
   }
 
   private deleteForm(row: RunRow): HTMLElement {
-    const sure = h("button", { type: "button", class: "ml-button ml-danger", "data-first": true }, "Delete for good");
-    sure.addEventListener("click", () => {
-      this.store.asking = null;
-      void this.store.request({ type: "delete", name: row.name });
+    const confirm = h(
+      "button",
+      { type: "button", class: "ml-button ml-danger", "data-first": true },
+      "Delete for good",
+    );
+    confirm.addEventListener("click", () => {
+      this.table.submit({ type: "delete", name: row.name });
     });
     const question = h("span", {}, "Delete ", text(row.name, "ml-table-name"), " with its records and loss sources?");
-    return h("div", { class: "ml-table-ask ml-table-row" }, question, sure, this.cancel("Keep it"));
+    return h("div", { class: "ml-table-ask ml-table-row" }, question, confirm, this.closeButton("Keep it"));
   }
 
-  private cancel(label: string): HTMLElement {
+  private closeButton(label: string): HTMLElement {
     const button = h("button", { type: "button", class: "ml-button" }, label);
-    button.addEventListener("click", () => this.store.ask(null));
+    button.addEventListener("click", () => this.table.setForm(null));
     return button;
   }
 }
 
-/** The cell of the column that a narrow page leaves out. */
-function wide(): HTMLElement {
+/** An empty cell of the column that a narrow page hides. */
+function wideCell(): HTMLElement {
   return h("td", { "data-column": 4 });
 }
 
-function text(content: string, kind: string): HTMLElement {
+function text(content: string, className: string): HTMLElement {
   const shown = visible(content);
-  return h("bdi", { class: `ml-table-cell ${kind}`, title: shown }, shown);
+  return h("bdi", { class: `ml-table-cell ${className}`, title: shown }, shown);
 }
 
-/** What a run was: its own name where the folder has another, its recipe and its losses. */
-function about({ name, title, recipe, losses }: RunRow): string {
-  const words = [title === name ? "" : title, recipe, losses.join(", ")];
-  return words.filter(Boolean).join(" · ") || "–";
-}
-
-/** Local time to the minute; the same in every language. */
-export function when(seconds: number): string {
-  if (!(seconds > 0)) return "–";
-  const date = new Date(1000 * seconds);
-  const two = (value: number) => String(value).padStart(2, "0");
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
+/** Title of the run if it differs from the name of its folder, recipe and losses. */
+function description({ name, title, recipe, losses }: RunRow): string {
+  const parts = [title === name ? "" : title, recipe, losses.join(", ")];
+  return parts.filter(Boolean).join(" · ") || "–";
 }

@@ -1,25 +1,25 @@
 /** A curve the size of a word. */
 
-import { setAttributes } from "../dom";
+import { setAttributes } from "../lib/dom";
 
-const WIDTH = 84;
-const HEIGHT = 24;
-const ROOM = 2.5;
+const WIDTH_PX = 84;
+const HEIGHT_PX = 24;
+const MARGIN_PX = 2.5;
 
-/** Points of a curve in a box, the highest value at its top; a constant runs through the middle. */
+/** Points of a curve in a box, with the highest value at the top. A constant is drawn in the middle. */
 export function sparkPoints(
   values: readonly number[],
-  width = WIDTH,
-  height = HEIGHT,
-  room = ROOM,
+  width = WIDTH_PX,
+  height = HEIGHT_PX,
+  margin = MARGIN_PX,
 ): [number, number][] {
-  const known = values.filter(Number.isFinite);
-  const low = Math.min(...known);
-  const high = Math.max(...known);
-  return known.map((value, i) => {
-    const across = known.length > 1 ? i / (known.length - 1) : 0.5;
+  const finite = values.filter(Number.isFinite);
+  const low = Math.min(...finite);
+  const high = Math.max(...finite);
+  return finite.map((value, i) => {
+    const across = finite.length > 1 ? i / (finite.length - 1) : 0.5;
     const up = high > low ? (value - low) / (high - low) : 0.5;
-    return [room + across * (width - 2 * room), height - room - up * (height - 2 * room)];
+    return [margin + across * (width - 2 * margin), height - margin - up * (height - 2 * margin)];
   });
 }
 
@@ -27,9 +27,9 @@ export function sparkline(values: readonly number[]): SVGSVGElement {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   setAttributes(svg, {
-    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-    width: WIDTH,
-    height: HEIGHT,
+    viewBox: `0 0 ${WIDTH_PX} ${HEIGHT_PX}`,
+    width: WIDTH_PX,
+    height: HEIGHT_PX,
     role: "img",
     class: "ml-spark",
   });
@@ -40,9 +40,9 @@ export function sparkline(values: readonly number[]): SVGSVGElement {
   svg.append(line);
   const last = points.at(-1);
   if (last) {
-    const end = document.createElementNS(space, "circle");
-    setAttributes(end, { cx: last[0], cy: last[1], r: 2, fill: "currentColor" });
-    svg.append(end);
+    const dot = document.createElementNS(space, "circle");
+    setAttributes(dot, { cx: last[0], cy: last[1], r: 2, fill: "currentColor" });
+    svg.append(dot);
   }
   return svg;
 }

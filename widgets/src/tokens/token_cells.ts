@@ -1,50 +1,50 @@
 /**
- * Tokens as cells of a grid: painted by a number, told about on hover, and walked through with the keys.
+ * Tokens as cells of a grid: coloured by a number, with a tooltip, and reachable with the keyboard.
  *
- * Whoever lays them out owns `root`; this class makes the cells, paints them, and keeps one of them in reach of the tab
- * key.
+ * The caller owns `root` and arranges the cells. This class creates and colours them, and keeps exactly one of them
+ * reachable by the tab key.
  */
 
-import { type Dispose, h, listen } from "../dom";
-import type { Theme } from "../theme";
-import { watchTheme } from "../theme";
-import { colourAt, css, inkOn, place as placeOn } from "./colour";
-import type { Table } from "./table";
-import { exact, shortened, visible } from "./text";
+import { type Dispose, h, listen } from "../lib/dom";
+import { exact } from "../lib/format";
+import { shortened, visible } from "../lib/text";
+import { type Theme, watchTheme } from "../lib/theme";
+import { colourAt, css, inkOn, scalePosition } from "./colour";
+import type { TokenTable } from "./token_table";
 import { Tooltip } from "./tooltip";
 
 export class TokenCells {
-  table: Table | null = null;
-  /** Which number colours. */
+  table: TokenTable | null = null;
+  /** Name of the column that colours. */
   by = "";
-  readonly tip = new Tooltip();
-  private current: HTMLElement | null = null;
+  readonly tooltip = new Tooltip();
+  private reachableCell: HTMLElement | null = null;
   private readonly disposers: Dispose[] = [];
 
   constructor(
     private readonly root: HTMLElement,
     private readonly theme: () => Theme,
-    repaint: () => void,
+    onThemeChange: () => void,
   ) {
     this.disposers.push(
-      watchTheme(repaint),
-      listen(root, "mouseover", (event) => this.point(event.target)),
-      listen(root, "mouseleave", (event) => this.leave(event, this.tip.element)),
-      listen(this.tip.element, "mouseleave", (event) => this.leave(event, root)),
-      listen(root, "focusin", (event) => this.focused(event.target)),
-      listen(root, "focusout", () => this.tip.hide()),
-      listen(root, "keydown", (event) => this.key(event)),
+      watchTheme(onThemeChange),
+      listen(root, "mouseover", (event) => this.onMouseOver(event.target)),
+      listen(root, "mouseleave", (event) => this.onMouseLeave(event, this.tooltip.element)),
+      listen(this.tooltip.element, "mouseleave", (event) => this.onMouseLeave(event, root)),
+      listen(root, "focusin", (event) => this.onFocus(event.target)),
+      listen(root, "focusout", () => this.tooltip.hide()),
+      listen(root, "keydown", (event) => this.onKey(event)),
     );
   }
 
   dispose(): void {
     for (const dispose of this.disposers.splice(0)) dispose();
-    this.tip.dispose();
+    this.tooltip.dispose();
   }
 
-  /** Cells for the tokens from place `start` to `end - 1`; they get their colour from `paint`. */
-  range(start: number, end: number): HTMLElement[] {
-    const table = this.table as Table;
+  /** Create cells for tokens `start` to `end - 1`. They have no colour before `paint`. */
+  create(start: number, end: number): HTMLElement[] {
+    const table = this.table as TokenTable;
     return Array.from({ length: end - start }, (_, i) => {
       const cell = h("bdi", { class: "ml-token", role: "gridcell", tabindex: -1, "data-place": start + i });
       cell.textContent = shortened(visible(table.text(start + i)));
@@ -52,89 +52,90 @@ export class TokenCells {
     });
   }
 
-  all(): HTMLElement[] {
-    return [...this.root.querySelectorAll<HTMLElement>(".ml-token")];
-  }
-
   /** The column that colours. */
   get column() {
-    return this.table?.columns[this.table.column(this.by)];
+    return this.table?.columns[this.table.columnIndex(this.by)];
   }
 
   paint(within: HTMLElement = this.root): void {
     const { table, column } = this;
     if (!table || !column) return;
-    const index = table.column(this.by);
+    const columnIndex = table.columnIndex(this.by);
     const { dark } = this.theme();
     for (const cell of within.querySelectorAll<HTMLElement>(".ml-token")) {
-      const at = Number(cell.dataset.place);
-      const value = table.value(index, at);
-      const live = table.counts(at);
-      const clipped = table.clipped(at);
-      // Numbers about a token that does not count are no part of the loss, but a gradient there is news.
-      const share = live || (column.name === "gradient" && value !== 0) ? placeOn(value, column) : null;
-      const ground = share === null ? null : colourAt(share, column.scale, dark);
-      const look = ground ? `background:${css(ground)};color:${css(inkOn(ground, dark))}` : "";
-      cell.style.cssText = look;
-      cell.classList.toggle("ml-token-off", !live);
-      cell.classList.toggle("ml-token-clipped", clipped);
+      const index = Number(cell.dataset.place);
+      const value = table.value(columnIndex, index);
+      const isCounted = table.isCounted(index);
+      const isClipped = table.isClipped(index);
+      // A token that the loss does not count has no colour. A gradient there is an error of the loss and must be visible.
+      const isColoured = isCounted || (column.name === "gradient" && value !== 0);
+      const position = isColoured ? scalePosition(value, column) : null;
+      const background = position === null ? null : colourAt(position, column.scale, dark);
+      cell.style.cssText = background ? `background:${css(background)};color:${css(inkOn(background, dark))}` : "";
+      cell.classList.toggle("ml-token-off", !isCounted);
+      cell.classList.toggle("ml-token-clipped", isClipped);
       const number = Number.isNaN(value) ? "no number" : `${column.name} ${exact(value)}`;
-      const rest = `${live ? "" : ", does not count"}${clipped ? ", clipped" : ""}`;
-      cell.setAttribute("aria-label", `${cell.textContent}, ${number}${rest}`);
+      const state = `${isCounted ? "" : ", does not count"}${isClipped ? ", clipped" : ""}`;
+      cell.setAttribute("aria-label", `${cell.textContent}, ${number}${state}`);
     }
   }
 
-  /** Makes `cell` the one that the tab key reaches. JupyterLab looks at the focused element itself before it takes a key. */
-  rove(cell: HTMLElement | null): void {
-    this.current?.setAttribute("tabindex", "-1");
-    this.current?.removeAttribute("aria-describedby");
-    this.current = cell;
+  /** After cells were added: make one reachable by the tab key if none is. */
+  makeOneReachable(): void {
+    if (!this.reachableCell?.isConnected) this.makeReachable(this.cells()[0] ?? null);
+  }
+
+  /** Before cells are replaced. */
+  reset(): void {
+    this.tooltip.hide();
+    this.reachableCell = null;
+  }
+
+  private cells(): HTMLElement[] {
+    return [...this.root.querySelectorAll<HTMLElement>(".ml-token")];
+  }
+
+  private makeReachable(cell: HTMLElement | null): void {
+    this.reachableCell?.setAttribute("tabindex", "-1");
+    this.reachableCell?.removeAttribute("aria-describedby");
+    this.reachableCell = cell;
     cell?.setAttribute("tabindex", "0");
-    cell?.setAttribute("aria-describedby", this.tip.id);
+    cell?.setAttribute("aria-describedby", this.tooltip.id);
+    // JupyterLab looks for this attribute on the focused element itself before it handles a key.
     cell?.setAttribute("data-lm-suppress-shortcuts", "true");
   }
 
-  /** After cells were added: one of them must be in reach. */
-  keepOne(): void {
-    if (!this.current?.isConnected) this.rove(this.all()[0] ?? null);
+  /** The pointer may enter the tooltip, to read and to scroll it. */
+  private onMouseLeave(event: MouseEvent, other: HTMLElement): void {
+    if (!(event.relatedTarget instanceof Node && other.contains(event.relatedTarget))) this.tooltip.hide();
   }
 
-  forget(): void {
-    this.tip.hide();
-    this.current = null;
+  private onMouseOver(target: EventTarget | null): void {
+    const cell = cellAt(target);
+    if (cell) this.showTooltip(cell);
   }
 
-  /** A long tooltip can be entered, to read and to scroll it. */
-  private leave(event: MouseEvent, kept: HTMLElement): void {
-    if (!(event.relatedTarget instanceof Node && kept.contains(event.relatedTarget))) this.tip.hide();
-  }
-
-  private point(target: EventTarget | null): void {
-    const cell = cellOf(target);
-    if (cell) this.tell(cell);
-  }
-
-  private focused(target: EventTarget | null): void {
-    const cell = cellOf(target);
+  private onFocus(target: EventTarget | null): void {
+    const cell = cellAt(target);
     if (!cell) return;
-    this.rove(cell);
-    this.tell(cell);
+    this.makeReachable(cell);
+    this.showTooltip(cell);
   }
 
-  private tell(cell: HTMLElement): void {
+  private showTooltip(cell: HTMLElement): void {
     const { table } = this;
-    if (table) this.tip.show(cell, table, Number(cell.dataset.place), table.column(this.by));
+    if (table) this.tooltip.show(cell, table, Number(cell.dataset.place), table.columnIndex(this.by));
   }
 
-  private key(event: KeyboardEvent): void {
-    if (event.key === "Escape" && this.tip.open) {
-      this.tip.hide();
+  private onKey(event: KeyboardEvent): void {
+    if (event.key === "Escape" && this.tooltip.isOpen) {
+      this.tooltip.hide();
       event.stopPropagation();
       return;
     }
-    const from = cellOf(event.target);
+    const from = cellAt(event.target);
     if (!from || event.ctrlKey || event.metaKey || event.altKey) return;
-    const to = step(this.all(), from, event.key);
+    const to = cellAfterKey(this.cells(), from, event.key);
     if (to === null) return;
     event.preventDefault();
     event.stopPropagation();
@@ -142,28 +143,29 @@ export class TokenCells {
   }
 }
 
-function cellOf(target: EventTarget | null): HTMLElement | null {
+function cellAt(target: EventTarget | null): HTMLElement | null {
   return target instanceof Element ? target.closest<HTMLElement>(".ml-token") : null;
 }
 
-/** The cell that a key leads to, or null for a key that leads nowhere. */
-function step(cells: HTMLElement[], from: HTMLElement, key: string): HTMLElement | null {
-  const at = cells.indexOf(from);
-  if (key === "ArrowRight") return cells[at + 1] ?? from;
-  if (key === "ArrowLeft") return cells[at - 1] ?? from;
+/** The cell that a key moves the focus to; null for a key that does not move it. */
+function cellAfterKey(cells: HTMLElement[], from: HTMLElement, key: string): HTMLElement | null {
+  const index = cells.indexOf(from);
+  if (key === "ArrowRight") return cells[index + 1] ?? from;
+  if (key === "ArrowLeft") return cells[index - 1] ?? from;
   const row = [...(from.parentElement?.querySelectorAll<HTMLElement>(".ml-token") ?? [])];
   if (key === "Home") return row[0] ?? from;
   if (key === "End") return row.at(-1) ?? from;
   if (key !== "ArrowDown" && key !== "ArrowUp") return null;
-  const way = key === "ArrowDown" ? 1 : -1;
-  let next = at + way;
-  while (cells[next] && cells[next]?.offsetTop === from.offsetTop) next += way;
-  const height = cells[next]?.offsetTop;
-  let best: HTMLElement | null = null;
+  // Rows wrap, so the next visual line starts at the next cell with another vertical position.
+  const direction = key === "ArrowDown" ? 1 : -1;
+  let next = index + direction;
+  while (cells[next] && cells[next]?.offsetTop === from.offsetTop) next += direction;
+  const lineTop = cells[next]?.offsetTop;
   const middle = from.offsetLeft + from.offsetWidth / 2;
-  const away = (cell: HTMLElement) => Math.abs(cell.offsetLeft + cell.offsetWidth / 2 - middle);
-  for (let cell = cells[next]; cell && cell.offsetTop === height; next += way, cell = cells[next]) {
-    if (!best || away(cell) < away(best)) best = cell;
+  const distance = (cell: HTMLElement) => Math.abs(cell.offsetLeft + cell.offsetWidth / 2 - middle);
+  let nearest: HTMLElement | null = null;
+  for (let cell = cells[next]; cell && cell.offsetTop === lineTop; next += direction, cell = cells[next]) {
+    if (!nearest || distance(cell) < distance(nearest)) nearest = cell;
   }
-  return best ?? from;
+  return nearest ?? from;
 }

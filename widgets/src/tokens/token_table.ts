@@ -1,88 +1,91 @@
-/** A `Tokens` message as one reads it: numbers by place, and the lines to draw. */
+/** A `Tokens` message in a form to read from: numbers by token, and the lines to draw. */
 
 import type { TokenColumn, TokenRow, Tokens } from "../protocol";
 
-export interface Line {
+export interface TokenLine {
   label: string;
   role: "" | "prompt" | "chosen" | "rejected";
-  /** Places of the first token and of the one after the last. */
+  /** Index of the first token, and of the one after the last. */
   start: number;
   end: number;
 }
 
-export interface Item {
+/** Lines that belong together. */
+export interface TokenItem {
   title: string;
-  lines: Line[];
+  lines: TokenLine[];
 }
 
-export class Table {
-  readonly items: Item[];
+export class TokenTable {
+  readonly items: TokenItem[];
   readonly columns: TokenColumn[];
+  /** Number of tokens. */
   readonly size: number;
   private readonly ids: Int32Array;
   private readonly pieces: Int32Array;
   private readonly values: Float32Array;
-  private readonly weight: number;
-  private readonly clip: number;
+  private readonly weightColumn: number;
+  private readonly clippedColumn: number;
 
   constructor(readonly tokens: Tokens) {
     this.columns = tokens.columns;
-    this.ids = integers(tokens.ids);
-    this.pieces = integers(tokens.pieces);
-    this.values = floats(tokens.values);
+    this.ids = int32s(tokens.ids);
+    this.pieces = int32s(tokens.pieces);
+    this.values = float32s(tokens.values);
     this.size = this.ids.length;
-    this.weight = this.columns.findIndex((column) => column.name === "weight");
-    this.clip = this.columns.findIndex((column) => column.name === "clipped");
+    this.weightColumn = this.columns.findIndex((column) => column.name === "weight");
+    this.clippedColumn = this.columns.findIndex((column) => column.name === "clipped");
     this.items = itemsOf(tokens.rows);
   }
 
-  text(place: number): string {
-    return this.tokens.texts[this.pieces[place] ?? -1] ?? "";
+  text(index: number): string {
+    return this.tokens.texts[this.pieces[index] ?? -1] ?? "";
   }
 
-  id(place: number): number {
-    return this.ids[place] ?? -1;
+  id(index: number): number {
+    return this.ids[index] ?? -1;
   }
 
-  value(column: number, place: number): number {
-    return this.values[column * this.size + place] ?? Number.NaN;
+  value(column: number, index: number): number {
+    return this.values[column * this.size + index] ?? Number.NaN;
   }
 
-  /** Whether the loss counts the token. */
-  counts(place: number): boolean {
-    if (this.weight < 0) return true;
-    const weight = this.value(this.weight, place);
+  /** Whether the loss counts the token; true if weights are unknown. */
+  isCounted(index: number): boolean {
+    if (this.weightColumn < 0) return true;
+    const weight = this.value(this.weightColumn, index);
     return !Number.isNaN(weight) && weight !== 0;
   }
 
-  /** Whether the loss's clip acts on the token, where that is told. */
-  clipped(place: number): boolean {
-    return this.clip >= 0 && this.value(this.clip, place) === 1;
+  /** Whether the loss clips the token; false if unknown. */
+  isClipped(index: number): boolean {
+    return this.clippedColumn >= 0 && this.value(this.clippedColumn, index) === 1;
   }
 
-  column(name: string): number {
+  /** Index of the column called `name`, or of the first one. */
+  columnIndex(name: string): number {
     return Math.max(
       0,
       this.columns.findIndex((column) => column.name === name),
     );
   }
 
-  /** Whether the same tokens stand at the same places. */
-  sameText(other: Table): boolean {
+  /** Whether `other` has the same tokens in the same rows. */
+  hasSameText(other: TokenTable): boolean {
     return (
       this.size === other.size &&
       JSON.stringify(this.tokens.rows) === JSON.stringify(other.tokens.rows) &&
-      this.ids.every((id, place) => id === other.ids[place] && (id >= 0 || this.text(place) === other.text(place)))
+      this.ids.every((id, i) => id === other.ids[i] && (id >= 0 || this.text(i) === other.text(i)))
     );
   }
 }
 
-/** Lines of each item: the shared prompt once, then what follows it on each side. */
-export function itemsOf(rows: readonly TokenRow[]): Item[] {
+/** The lines of each item: the shared prompt once, then the rest of each row. */
+export function itemsOf(rows: readonly TokenRow[]): TokenItem[] {
   const items = new Map<number, TokenRow[]>();
   for (const row of rows) items.set(row.item, [...(items.get(row.item) ?? []), row]);
   return [...items.values()].map((members) => {
-    const lines: Line[] = [];
+    const lines: TokenLine[] = [];
     const first = members[0] as TokenRow;
     if (first.shared > 0) {
       lines.push({ label: "prompt", role: "prompt", start: first.start, end: first.start + first.shared });
@@ -96,18 +99,18 @@ export function itemsOf(rows: readonly TokenRow[]): Item[] {
   });
 }
 
-/** Which part of a line is drawn at first: of a prompt the last `room` tokens, of anything else the first. */
-export function part(line: Line, room: number): { start: number; end: number } {
-  if (line.end - line.start <= room) return line;
+/** The part of a line to draw at first: the last `most` tokens of a prompt, the first ones of any other line. */
+export function visiblePart(line: TokenLine, most: number): { start: number; end: number } {
+  if (line.end - line.start <= most) return line;
   return line.role === "prompt"
-    ? { start: line.end - room, end: line.end }
-    : { start: line.start, end: line.start + room };
+    ? { start: line.end - most, end: line.end }
+    : { start: line.start, end: line.start + most };
 }
 
-function integers(view: DataView): Int32Array {
+function int32s(view: DataView): Int32Array {
   return Int32Array.from({ length: view.byteLength / 4 }, (_, i) => view.getInt32(4 * i, true));
 }
 
-function floats(view: DataView): Float32Array {
+function float32s(view: DataView): Float32Array {
   return Float32Array.from({ length: view.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }

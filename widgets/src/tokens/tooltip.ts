@@ -1,12 +1,16 @@
-/** Everything known about one token, beside it. It lies in the browser's top layer, where nothing cuts it off. */
+/** All numbers of one token, beside it. The tooltip is in the browser's top layer, where no other element clips it. */
 
-import { type Dispose, h, listen } from "../dom";
-import type { Table } from "./table";
-import { exact, spelled } from "./text";
+import { type Dispose, h, listen } from "../lib/dom";
+import { exact } from "../lib/format";
+import { spelled } from "../lib/text";
+import type { TokenTable } from "./token_table";
 
-const GAP = 6;
-/** How far below its token a tooltip may stand, pixels. */
-const NEAR = 90;
+const GAP_PX = 6;
+const MARGIN_PX = 8;
+/** If its item ends within this distance, the tooltip stands below the item instead of below the token. */
+const MAX_DISTANCE_PX = 90;
+/** A token that moved farther has been scrolled. */
+const SCROLLED_PX = 2;
 
 let counter = 0;
 
@@ -15,20 +19,21 @@ export class Tooltip {
   readonly id: string;
   private readonly disposers: Dispose[] = [];
   private cell: HTMLElement | null = null;
-  private at = { top: 0, left: 0 };
+  private shownAt = { top: 0, left: 0 };
 
   constructor() {
     counter += 1;
     this.id = `ml-token-${counter}`;
     this.element = h("div", { class: "ml-tip", id: this.id, role: "tooltip", popover: "manual", hidden: true });
-    // The news of a scroll may come after the mouse has reached a token: what counts is whether that one has moved.
-    const hide = () => {
+    // A scroll event may arrive after the pointer reached the next token, so hide only if that token has moved.
+    const onScroll = () => {
       const now = this.cell?.getBoundingClientRect();
-      if (!now || Math.abs(now.top - this.at.top) + Math.abs(now.left - this.at.left) > 2) this.hide();
+      const movedPx = now ? Math.abs(now.top - this.shownAt.top) + Math.abs(now.left - this.shownAt.left) : 0;
+      if (!now || movedPx > SCROLLED_PX) this.hide();
     };
-    document.addEventListener("scroll", hide, true);
+    document.addEventListener("scroll", onScroll, true);
     this.disposers.push(
-      () => document.removeEventListener("scroll", hide, true),
+      () => document.removeEventListener("scroll", onScroll, true),
       listen(this.element, "click", (event) => event.stopPropagation()),
     );
   }
@@ -38,48 +43,55 @@ export class Tooltip {
     this.element.remove();
   }
 
-  get open(): boolean {
+  get isOpen(): boolean {
     return !this.element.hidden;
   }
 
-  show(cell: HTMLElement, table: Table, place: number, by: number): void {
+  /** Show the numbers of token `index`, with that of column `by` emphasized. */
+  show(cell: HTMLElement, table: TokenTable, index: number, by: number): void {
     const numbers = table.columns.flatMap((column, i) => {
-      const value = table.value(i, place);
+      const value = table.value(i, index);
       if (Number.isNaN(value)) return [];
-      const mark = i === by ? { class: "ml-tip-by" } : {};
-      return [h("dt", mark, column.name), h("dd", mark, exact(value)), h("dd", { class: "ml-tip-unit" }, column.unit)];
+      const emphasis = i === by ? { class: "ml-tip-by" } : {};
+      return [
+        h("dt", emphasis, column.name),
+        h("dd", emphasis, exact(value)),
+        h("dd", { class: "ml-tip-unit" }, column.unit),
+      ];
     });
-    const text = h("bdi", { class: "ml-tip-text", dir: "auto" }, spelled(table.text(place)));
+    const text = h("bdi", { class: "ml-tip-text", dir: "auto" }, spelled(table.text(index)));
     const first = numbers.length ? "" : " · the first token: nothing predicts it";
-    const idle = first || table.counts(place) ? "" : " · does not count";
-    const id = table.id(place);
-    const clipped = table.clipped(place) ? "clipped" : "";
-    // An id below 0 is one that nobody kept.
-    const facts = [id < 0 ? clipped : `token ${id}`, first, idle].join("");
+    const notCounted = first || table.isCounted(index) ? "" : " · does not count";
+    const id = table.id(index);
+    // An id below 0 was not stored.
+    const idText = id < 0 ? (table.isClipped(index) ? "clipped" : "") : `token ${id}`;
+    const facts = [idText, first, notCounted].join("");
     const about = h("span", { class: "ml-tip-id" }, facts);
     this.element.replaceChildren(text, ...(facts ? [about] : []), h("dl", {}, ...numbers));
     this.element.hidden = false;
     this.element.showPopover?.();
-    this.move(cell);
+    this.place(cell);
   }
 
   hide(): void {
-    if (!this.open) return;
+    if (!this.isOpen) return;
     if (this.element.matches(":popover-open")) this.element.hidePopover();
     this.element.hidden = true;
     this.cell = null;
   }
 
-  /** Below the token, or above where there is no room; never beyond the window, nor on the other side of a short pair. */
-  private move(cell: HTMLElement): void {
+  /** Place the tooltip below the token, or above it without enough room; inside the window, and not over a short item. */
+  private place(cell: HTMLElement): void {
     const box = cell.getBoundingClientRect();
     this.cell = cell;
-    this.at = box;
+    this.shownAt = box;
     const own = this.element.getBoundingClientRect();
-    const item = cell.closest(".ml-tokens-item, tr")?.getBoundingClientRect().bottom ?? box.bottom;
-    const left = Math.max(8, Math.min(box.left, window.innerWidth - own.width - 8));
-    const below = (item - box.bottom < NEAR ? Math.max(item - 8, box.bottom) : box.bottom) + GAP;
-    const top = below + own.height > window.innerHeight - 8 ? Math.max(8, box.top - GAP - own.height) : below;
+    const itemBottom = cell.closest(".ml-tokens-item, tr")?.getBoundingClientRect().bottom ?? box.bottom;
+    const left = Math.max(MARGIN_PX, Math.min(box.left, window.innerWidth - own.width - MARGIN_PX));
+    const isShortItem = itemBottom - box.bottom < MAX_DISTANCE_PX;
+    const below = (isShortItem ? Math.max(itemBottom - MARGIN_PX, box.bottom) : box.bottom) + GAP_PX;
+    const hasRoomBelow = below + own.height <= window.innerHeight - MARGIN_PX;
+    const top = hasRoomBelow ? below : Math.max(MARGIN_PX, box.top - GAP_PX - own.height);
     this.element.style.left = `${left}px`;
     this.element.style.top = `${top}px`;
   }

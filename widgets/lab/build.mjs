@@ -1,6 +1,6 @@
 /**
- * Builds the prebuilt JupyterLab extension into ../../mint_lab/labextension, lessons included: the page fetches them from the
- * extension's own address, so that no server extension is needed.
+ * Builds the prebuilt JupyterLab extension into ../../mint_lab/labextension, with the lessons: the page fetches them from
+ * the extension's own address, so no server extension is needed.
  */
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";

@@ -1,5 +1,6 @@
 /**
- * mint_lab in JupyterLab. Everything here is a convenience: the widgets work without it, and it loads without them.
+ * mint_lab in JupyterLab. Everything here is optional: the widgets work without this extension, and it loads without
+ * them.
  */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/application";
@@ -9,18 +10,19 @@ import { ILauncher } from "@jupyterlab/launcher";
 import { INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 import { IStatusBar } from "@jupyterlab/statusbar";
 import { RUN } from "../../src/lib/events";
-import { markCells } from "./badges";
-import { LESSONS, WORKBENCH } from "./icon";
+import { addBadges } from "./badges";
+import { LESSONS_ICON, WORKBENCH_ICON } from "./icon";
 import { listenForCells } from "./insert";
 import { openLessons } from "./lessons";
-import { Owners } from "./places";
-import { isRun, Runs } from "./runs";
+import { RunNotebooks } from "./notebook_cells";
+import { isRunDetail, Runs } from "./runs";
 import { RunStatus } from "./status";
 import { newWorkbench } from "./workbench";
 import "./style.css";
 
-const PALETTE = "mint_lab";
-const DEAD = new Set(["restarting", "autorestarting", "terminating", "dead"]);
+const PALETTE_CATEGORY = "mint_lab";
+/** Kernel statuses after which a run no longer exists. */
+const DEAD_KERNEL = new Set(["restarting", "autorestarting", "terminating", "dead"]);
 
 const runs = new Runs();
 
@@ -39,49 +41,49 @@ const launcher: JupyterFrontEndPlugin<void> = {
     commands.addCommand("mint-lab:new-workbench", {
       label: (args) => (args.isPalette ? "New Loss Workbench" : "Loss workbench"),
       caption: "A notebook with a loss workbench: press Start, and a model learns",
-      execute: reported("The workbench could not be opened", (args) =>
+      execute: withErrorDialog("The workbench could not be opened", (args) =>
         newWorkbench(app, String(args.cwd ?? browser?.model.path ?? "")),
       ),
     });
     commands.addCommand("mint-lab:open-lessons", {
       label: (args) => (args.isPalette ? "Open the Lessons" : "mint_lab lessons"),
       caption: "Copy the lesson notebooks into your folder and open the first",
-      execute: reported("The lessons could not be opened", () => openLessons(app)),
+      execute: withErrorDialog("The lessons could not be opened", () => openLessons(app)),
     });
-    const offered: [string, string][] = [
-      ["mint-lab:new-workbench", WORKBENCH],
-      ["mint-lab:open-lessons", LESSONS],
+    const entries: [string, string][] = [
+      ["mint-lab:new-workbench", WORKBENCH_ICON],
+      ["mint-lab:open-lessons", LESSONS_ICON],
     ];
-    for (const [rank, [command, kernelIconUrl]] of offered.entries()) {
+    for (const [rank, [command, kernelIconUrl]] of entries.entries()) {
       cards?.add({ command, category: "Notebook", kernelIconUrl, rank: 10 + rank });
-      palette?.addItem({ command, category: PALETTE, args: { isPalette: true } });
+      palette?.addItem({ command, category: PALETTE_CATEGORY, args: { isPalette: true } });
     }
   },
 };
 
 const cells: JupyterFrontEndPlugin<void> = {
   id: "mint-lab:cells",
-  description: "Makes the cells that a workbench asks for, and marks those that register a loss or a reward.",
+  description: "Inserts the cells that a workbench requests, and marks those that register a loss or a reward.",
   autoStart: true,
   requires: [INotebookTracker],
   activate: (app: JupyterFrontEnd, tracker: INotebookTracker) => {
-    const owners = new Owners(tracker);
+    const notebooks = new RunNotebooks(tracker);
     window.addEventListener(RUN, ({ detail }) => {
-      if (!isRun(detail)) return;
-      owners.note(detail.element);
-      runs.take(detail);
+      if (!isRunDetail(detail)) return;
+      notebooks.record(detail.element);
+      runs.update(detail);
     });
-    const follow = (panel: NotebookPanel): void => {
-      const drop = (): void => runs.forget(({ element }) => owners.of(element) === panel);
+    const watch = (panel: NotebookPanel): void => {
+      const removeRuns = (): void => runs.remove(({ element }) => notebooks.of(element) === panel);
       panel.sessionContext.statusChanged.connect((_, status) => {
-        if (DEAD.has(status)) drop();
+        if (DEAD_KERNEL.has(status)) removeRuns();
       });
-      panel.disposed.connect(drop);
+      panel.disposed.connect(removeRuns);
     };
-    tracker.forEach(follow);
-    tracker.widgetAdded.connect((_, panel) => follow(panel));
+    tracker.forEach(watch);
+    tracker.widgetAdded.connect((_, panel) => watch(panel));
     listenForCells(app, tracker);
-    markCells(tracker, runs);
+    addBadges(tracker, runs);
   },
 };
 
@@ -98,8 +100,8 @@ const status: JupyterFrontEndPlugin<void> = {
 
 type Command = (args: Record<string, unknown>) => Promise<unknown>;
 
-/** A command whose failure the person gets to read. */
-function reported(title: string, command: Command): Command {
+/** A command that shows its error in a dialog. */
+function withErrorDialog(title: string, command: Command): Command {
   return async (args) => {
     try {
       return await command(args);

@@ -1,15 +1,15 @@
-/** Makes the cell that a widget asks for, below the one that shows the widget. */
+/** Inserts the cell that a widget requests, below the cell that shows the widget. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import type { INotebookTracker, NotebookPanel } from "@jupyterlab/notebook";
 import { type CellToInsert, INSERT_CELL } from "../../src/lib/events";
-import { cellOf, panelOf } from "./places";
+import { cellIndexOf, notebookOf } from "./notebook_cells";
 
 export function listenForCells(app: JupyterFrontEnd, tracker: INotebookTracker): void {
   window.addEventListener(INSERT_CELL, (event) => {
     const { source, origin } = (event.detail ?? {}) as Partial<CellToInsert>;
     if (typeof source !== "string" || !(origin instanceof Node)) return;
-    const panel = panelOf(tracker, origin);
+    const panel = notebookOf(tracker, origin);
     if (!panel?.content.model || panel.content.model.readOnly) return;
     event.preventDefault();
     void insert(app, panel, source, origin);
@@ -18,9 +18,9 @@ export function listenForCells(app: JupyterFrontEnd, tracker: INotebookTracker):
 
 async function insert(app: JupyterFrontEnd, panel: NotebookPanel, source: string, origin: Node): Promise<void> {
   const { content } = panel;
-  const holder = cellOf(panel, origin);
-  const index = (holder >= 0 ? holder : content.activeCellIndex) + 1;
-  // As JupyterLab marks cells that are made by hand: what the person runs may show its output.
+  const originIndex = cellIndexOf(panel, origin);
+  const index = (originIndex >= 0 ? originIndex : content.activeCellIndex) + 1;
+  // Trusted, like a cell that a person creates: JupyterLab then shows its output.
   content.model?.sharedModel.insertCell(index, { cell_type: "code", source, metadata: { trusted: true } });
   content.deselectAll();
   content.activeCellIndex = index;

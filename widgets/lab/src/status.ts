@@ -1,4 +1,4 @@
-/** The status bar's item: the current run in a line, and a button that stops it. */
+/** The item in the status bar: the current run in one line, and a button that stops it. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import { Notification } from "@jupyterlab/apputils";
@@ -8,8 +8,8 @@ import { Signal } from "@lumino/signaling";
 import { Widget } from "@lumino/widgets";
 import { h, icon, setText } from "../../src/lib/dom";
 import type { RunDetail } from "../../src/lib/events";
-import { panelOf, reveal } from "./places";
-import { type Runs, words } from "./runs";
+import { notebookOf, reveal } from "./notebook_cells";
+import { type Runs, statusTexts } from "./runs";
 
 export class RunStatus extends Widget implements IStatusBar.IItem {
   readonly item = this;
@@ -31,8 +31,8 @@ export class RunStatus extends Widget implements IStatusBar.IItem {
   );
   private readonly unsubscribe: () => void;
   private run: RunDetail | null = null;
-  /** The run that was asked to stop. */
-  private stopping = "";
+  /** Epoch of the run that was asked to stop; empty for none. */
+  private stoppingEpoch = "";
 
   constructor(
     runs: Runs,
@@ -45,7 +45,7 @@ export class RunStatus extends Widget implements IStatusBar.IItem {
     this.node.setAttribute("aria-label", "Training run");
     this.node.append(this.text, this.stop);
     this.text.addEventListener("click", () => this.showNotebook());
-    this.stop.addEventListener("click", () => void this.halt());
+    this.stop.addEventListener("click", () => void this.stopRun());
     this.unsubscribe = runs.subscribe(() => this.draw(runs.shown()));
     this.draw(runs.shown());
   }
@@ -59,36 +59,36 @@ export class RunStatus extends Widget implements IStatusBar.IItem {
     super.dispose();
   }
 
-  private async halt(): Promise<void> {
+  private async stopRun(): Promise<void> {
     const { run } = this;
     if (!run) return;
-    this.stopping = run.epoch;
+    this.stoppingEpoch = run.epoch;
     this.draw(run);
     const error = await run.stop();
     if (!error || this.isDisposed) return;
-    this.stopping = "";
+    this.stoppingEpoch = "";
     this.draw(this.run);
     void Notification.error(`The run was not stopped: ${error}`);
   }
 
   private showNotebook(): void {
     const element = this.run?.element;
-    const panel = element ? panelOf(this.tracker, element) : null;
+    const panel = element ? notebookOf(this.tracker, element) : null;
     if (element && panel) void reveal(this.app, panel, element);
   }
 
   private draw(run: RunDetail | null): void {
-    const changed = (run === null) !== (this.run === null);
+    const hasChanged = (run === null) !== (this.run === null);
     this.run = run;
     if (run) {
-      const { state, step, loss, metric } = words(run);
-      const stopping = this.stopping === run.epoch;
-      setText(this.state, stopping ? "stopping" : state);
+      const { state, step, loss, metric } = statusTexts(run);
+      const isStopping = this.stoppingEpoch === run.epoch;
+      setText(this.state, isStopping ? "stopping" : state);
       setText(this.step, step);
       setText(this.loss, loss);
       setText(this.metric, metric);
-      this.stop.disabled = stopping;
-    } else this.stopping = "";
-    if (changed) this.activeStateChanged.emit();
+      this.stop.disabled = isStopping;
+    } else this.stoppingEpoch = "";
+    if (hasChanged) this.activeStateChanged.emit();
   }
 }

@@ -8,7 +8,7 @@ const here = join(dirname(fileURLToPath(import.meta.url)), "..");
 const read = (path) => readFileSync(path, "utf8");
 const { jupyterlab, devDependencies } = JSON.parse(read(join(here, "package.json")));
 
-/** What the code takes from JupyterLab when it runs. */
+/** The JupyterLab packages that the code imports at run time. */
 const used = new Set();
 for (const name of readdirSync(join(here, "src")).filter((file) => file.endsWith(".ts"))) {
   for (const [, type, from] of read(join(here, "src", name)).matchAll(/^import (type )?.*from "(@[^"]+)";$/gm)) {
@@ -16,7 +16,7 @@ for (const name of readdirSync(join(here, "src")).filter((file) => file.endsWith
   }
 }
 
-it("bundles nothing of JupyterLab's, and asks for no newer version than it was checked with", () => {
+it("bundles no JupyterLab package, and requires no newer version than it is checked with", () => {
   expect(used.size).toBeGreaterThan(5);
   expect(Object.keys(jupyterlab.sharedPackages).sort()).toEqual([...used].sort());
   for (const [name, { requiredVersion, bundled, singleton }] of Object.entries(jupyterlab.sharedPackages)) {

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from .lazy import lazy_names
 
 if TYPE_CHECKING:
-    from . import data, errors, losses, metrics, types, ui
+    from . import data, errors, losses, metrics, recipes, types, ui
     from .cells import load_ipython_extension, loss
     from .client.service import ServiceClient
     from .data.rewards import reward
     from .losses import LOSSES
     from .preflight import preflight
+    from .recipes import recipe
     from .runs import Run, load_run
     from .ui import LiveCharts, RunTable, TokenView, Workbench, show_tokens
     from .ui.compare import compare
@@ -41,6 +42,8 @@ __all__ = [
     "losses",
     "metrics",
     "preflight",
+    "recipe",
+    "recipes",
     "reward",
     "show_tokens",
     "types",
@@ -66,6 +69,8 @@ _lazy, __dir__ = lazy_names(
         "losses": None,
         "metrics": None,
         "preflight": ".preflight",
+        "recipe": ".recipes",
+        "recipes": None,
         "reward": ".data.rewards",
         "show_tokens": ".ui",
         "types": None,

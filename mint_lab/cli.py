@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -61,7 +62,12 @@ def demo(
     loss: Annotated[str | None, typer.Option(help="Name of a loss; by default the recipe's own.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the adapter's start and the order of the data.")] = 0,
-    recipe: Annotated[str, typer.Option(help="preference, sft or rl.")] = "preference",
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe: preference, sft, rl, or an installed one.")
+    ] = "preference",
+    options: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="Option of the recipe; repeatable.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the result here.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep the run's records here.")] = None,
 ) -> None:
@@ -73,7 +79,7 @@ def demo(
     console = Console()
     with contextlib.ExitStack() as stack:
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
-        run = Run(recipe, loss, steps=steps, seed=seed, folder=where)
+        run = Run(recipe, loss, steps=steps, seed=seed, folder=where, **_recipe_options(options or []))
         if json_file is not None:  # before training, not after it
             _check_writable(json_file)
         _train(run, console)
@@ -81,6 +87,20 @@ def demo(
     _print_report(report, console)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
+    """Return options of a recipe from ``NAME=VALUE`` texts; a value is a Python literal, or else a text."""
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--option {text!r}: expected NAME=VALUE, for example group_size=4")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
 
 
 def demo_report(run: Run) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class LossSpec:
     source: str = ""
     origin: str = ""
 
+    def __post_init__(self) -> None:
+        # A clip without the settings that bound it says nothing: a copy may have dropped them.
+        if self.clip is not None and not self.clip.settings <= {param.name for param in self.params}:
+            object.__setattr__(self, "clip", None)
+
     def __repr__(self) -> str:
         return f"LossSpec({self.name!r}, v{self.version}, {self.family})"
 
@@ -180,7 +185,6 @@ class LossSpec:
         """
         known = {p.name: p for p in origin.params}
         params = tuple(replace(known[p.name], default=p.default) if p.name in known else p for p in self.params)
-        clip = origin.clip if origin.clip is not None and origin.clip.settings <= {p.name for p in params} else None
         return replace(
             self,
             inputs=tuple(dict.fromkeys((*origin.inputs, *self.inputs))),
@@ -188,7 +192,7 @@ class LossSpec:
             params=params,
             unit=origin.unit,
             reduction=origin.reduction,
-            clip=clip,
+            clip=origin.clip,
             summary=self.summary or origin.summary,
             origin=origin.name,
         )

@@ -1,1 +1,26 @@
-"""How an optimizer step is made: the recipe protocol and the recipes ``preference``, ``sft`` and ``rl``."""
+"""How an optimizer step is made: the recipe base class, and the recipes ``preference``, ``sft`` and ``rl``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .base import BatchJob, Job, Measured, Recipe, option
+    from .registry import RECIPES, recipe
+
+__all__ = ["RECIPES", "BatchJob", "Job", "Measured", "Recipe", "option", "recipe"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "RECIPES": ".registry",
+        "BatchJob": ".base",
+        "Job": ".base",
+        "Measured": ".base",
+        "Recipe": ".base",
+        "option": ".base",
+        "recipe": ".registry",
+    },
+)

@@ -1,8 +1,8 @@
-"""One step and one evaluation, through any client of the API. No threads.
+"""The trainer on a fixed data set: one step and one evaluation, through any client of the API. No threads.
 
-``optim_step`` is only submitted after ``forward_backward`` has succeeded with a finite loss, and the place in the data
-moves on with the weights: a step that fails before is made again with the same batch, one that fails later goes on
-where it failed (:mod:`mint_lab.recipes.guarded_trainer`).
+``optim_step`` is submitted only after ``forward_backward`` has succeeded with a finite loss, and the position in the
+data advances with the weights. So a step that fails before the update is repeated with the same batch; of a step that
+fails later only the rest is repeated (:mod:`mint_lab.recipes.guarded_trainer`).
 """
 
 from __future__ import annotations
@@ -15,37 +15,39 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import DataError
-from ..usercode.guarded_call import LossInterrupted
-from .guarded_trainer import GuardedTrainer, Shown, outputs_of
+from ..usercode.guarded_call import LossCancelled
+from .base import BatchJob, Measured, ShuffledSampler
+from .guarded_trainer import ExampleBatch, GuardedTrainer, logprobs_of
 from .held_out import evaluated_items, held_out_loss
 from .plan import StepPlan
 from .record import StepRecord
-from .reference_cache import References, reads_reference
-from .registry import Job, Measured, Order
+from .reference_cache import ReferenceCache, reads_reference
 
 if TYPE_CHECKING:
     from ..client.protocol import TrainingClient
     from ..losses import LossSpec
     from ..types import Datum
 
-__all__ = ["Trainer"]
+__all__ = ["BatchTrainer"]
 
-CHUNK = 256  # datums a forward request of an evaluation
+EVALUATION_CHUNK = 256  # datums per forward request of an evaluation
 
 
-class Trainer(GuardedTrainer):
-    """Trains one client on one job.
+class BatchTrainer(GuardedTrainer):
+    """Train one client on one :class:`~mint_lab.recipes.BatchJob`.
 
     Attributes:
-        job: data and what is measured on them.
+        job: The data, and what is measured on them.
     """
 
-    def __init__(self, client: TrainingClient, job: Job, seed: int) -> None:
+    job: BatchJob
+
+    def __init__(self, client: TrainingClient, job: BatchJob, seed: int) -> None:
         super().__init__(client)
         self.job = job
-        self._order = Order(job.size, seed)
+        self._sampler = ShuffledSampler(job.size, seed)
         self._position = 0
-        self._references = References(client, job)
+        self._references = ReferenceCache(client, job)
         self._plain = [_plain(datum) for datum in job.held_out]
         self._before: list[torch.Tensor] = []  # held-out log-probabilities before training
 
@@ -55,8 +57,8 @@ class Trainer(GuardedTrainer):
         self._before = self._logprobs(every)
         self.baseline = self._evaluate(plan, every, self._before).metrics
 
-    def _make(self, number: int, plan: StepPlan, *, shown: bool) -> StepRecord:
-        items = self._order.items(self._position, plan.batch_size)
+    def _update_step(self, number: int, plan: StepPlan, *, keep_samples: bool) -> StepRecord:
+        items = self._sampler.items(self._position, plan.batch_size)
         data = self._batch(items, plan, steps=plan.steps - number + 1)
         began = time.perf_counter()
         measured, updated, own = self._update(
@@ -76,69 +78,78 @@ class Trainer(GuardedTrainer):
             metrics={k: float(v) for k, v in metrics.items()},
             histograms=measured.histograms,
             settings=plan.settings(),
+            clip=plan.clip_range,
         )
 
-    def _complete(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
+    def _evaluate_step(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
         if not evaluate:
             return record
         held = self._held_out(plan, everything)
         return replace(record, held_out=held.metrics, histograms=held.histograms or record.histograms)
 
     def sample(self, count: int, spec: LossSpec) -> list[Datum]:
-        """The datums of the first ``count`` items, as ``spec`` would see them. Raises as :meth:`step`."""
-        items = range(min(count, self.job.size))
-        return self._references.batch(items) if reads_reference(spec) else self.job.batch(items)
+        """Return the datums of the first ``count`` items, as ``spec`` would see them. Raises as :meth:`step`."""
+        return self._as_seen(range(min(count, self.job.size)), spec)
 
-    def shown(self, count: int, spec: LossSpec) -> Shown:
-        """The first ``count`` held-out items, without what ``spec`` may read of a reference.
+    def shown(self, count: int, spec: LossSpec) -> ExampleBatch:
+        """Return the first ``count`` held-out items, without the reference log-probabilities that ``spec`` may read.
 
         Raises:
-            DataError: nothing is held out.
+            DataError: If nothing is held out.
         """
         data = list(self.job.held_out[: count * self.job.held_out_unit][self.job.loss_slice])
         if not data:
             raise DataError("nothing is held out, so there are no tokens to show")
-        return Shown(data, unit=self.job.unit)
+        return ExampleBatch(data, unit=self.job.unit)
+
+    def gradient_batch(self, batch_size: int, spec: LossSpec) -> list[Datum]:
+        """Return the first training batch, as ``spec`` would see it. Raises as :meth:`step`."""
+        return self._as_seen(self._sampler.items(0, batch_size), spec)
+
+    def _as_seen(self, items: Sequence[int], spec: LossSpec) -> list[Datum]:
+        return self._references.batch(items) if reads_reference(spec) else self.job.batch(items)
 
     def _batch(self, items: list[int], plan: StepPlan, *, steps: int) -> list[Datum]:
         if not reads_reference(plan.loss):
             return self.job.batch(items)
-        return self._references.batch(items, self._order.stream(self._position, steps * plan.batch_size))
+        return self._references.batch(items, self._sampler.stream(self._position, steps * plan.batch_size))
 
     def _held_out(self, plan: StepPlan, everything: bool) -> Measured:
         unit = self.job.held_out_unit
         items = evaluated_items(len(self._plain) // unit, plan.batch_size, everything=everything)
-        picked = [unit * item + side for item in items for side in range(unit)]
-        logprobs = self._logprobs(picked)
+        datums = [unit * item + side for item in items for side in range(unit)]
+        logprobs = self._logprobs(datums)
         try:
-            return self._evaluate(plan, picked, logprobs)
-        except LossInterrupted as error:
-            # The step is made and has to be told, whatever the loss does with other data.
+            return self._evaluate(plan, datums, logprobs)
+        except LossCancelled as error:
+            # The update is applied and has to be recorded, whatever the loss does on other data.
             self._notes.append(f"{plan.loss.label}, on held-out data: {error}")
-            return self._evaluate(plan, picked, logprobs, with_loss=False)
+            return self._evaluate(plan, datums, logprobs, with_loss=False)
 
-    def _logprobs(self, picked: Sequence[int]) -> list[torch.Tensor]:
-        data = [self._plain[i] for i in picked]
-        futures = [self.client.forward(data[i : i + CHUNK], "cross_entropy") for i in range(0, len(data), CHUNK)]
-        return [logprobs for future in futures for logprobs in outputs_of(future.result())]
+    def _logprobs(self, datums: Sequence[int]) -> list[torch.Tensor]:
+        """Return the log-probabilities of these held-out datums, ``(N_i,)`` each."""
+        data = [self._plain[i] for i in datums]
+        starts = range(0, len(data), EVALUATION_CHUNK)
+        futures = [self.client.forward(data[i : i + EVALUATION_CHUNK], "cross_entropy") for i in starts]
+        return [logprobs for future in futures for logprobs in logprobs_of(future.result())]
 
     def _evaluate(
-        self, plan: StepPlan, picked: Sequence[int], logprobs: list[torch.Tensor], *, with_loss: bool = True
+        self, plan: StepPlan, datums: Sequence[int], logprobs: list[torch.Tensor], *, with_loss: bool = True
     ) -> Measured:
         held_out = self._references.held_out if reads_reference(plan.loss) else self.job.held_out
-        data = [held_out[i] for i in picked]
-        measured = self.job.evaluate(data, logprobs, [self._before[i] for i in picked])
+        data = [held_out[i] for i in datums]
+        measured = self.job.evaluate(data, logprobs, [self._before[i] for i in datums])
         seen = self.job.loss_slice
         size = self.job.unit * plan.batch_size
         own = held_out_loss(self._loss(plan), data[seen], logprobs[seen], size) if with_loss else {}
-        # The same referee for every loss: what a loss says of its own accuracy stays out of the held-out numbers. Its
-        # mean_margin counts, as in training, so that both lines of that chart mean the same.
-        referee = {k: v for k, v in measured.metrics.items() if k != "mean_margin" or k not in own}
-        return Measured(own | referee, measured.histograms)
+        # Held-out metrics are computed alike for every loss, so what a loss reports of its own accuracy is left out.
+        # Its mean_margin counts, as in training, so that both curves of that chart mean the same.
+        common = {k: v for k, v in measured.metrics.items() if k != "mean_margin" or k not in own}
+        return Measured(own | common, measured.histograms)
 
 
 def _plain(datum: Datum) -> Datum:
-    """``datum`` with what cross_entropy reads: built-in losses refuse further fields, which a custom loss may want."""
+    """Return ``datum`` with the fields that cross_entropy reads: built-in losses refuse any other field."""
     fields = {key: datum.loss_fn_inputs[key] for key in ("target_tokens", "weights")}
     if len(fields) == len(datum.loss_fn_inputs):
         return datum

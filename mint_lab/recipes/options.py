@@ -1,6 +1,6 @@
-"""Options that a run does not have: which one is meant, under the name that it has here.
+"""Options that a run does not have: which one is meant, and what it is called here.
 
-What trainers elsewhere call the same thing is looked up first, then the settings of the loss, then the nearest name.
+The names that other trainers use are looked up first, then the settings of the loss, then the nearest name.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..losses import LOSSES, LossSpec
 from ..losses.decorator import spec_of
+
+if TYPE_CHECKING:
+    from .base import Recipe
 
 __all__ = ["check_options", "check_whole"]
 
@@ -44,11 +47,15 @@ ELSEWHERE = {
     "settings": "loss_config",
     "train_dataset": "data",
 }
-CUT = {"max_length", "max_seq_length", "max_prompt_length"}
+TRUNCATION = {"max_length", "max_seq_length", "max_prompt_length"}
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise :class:`ConfigError` where ``value`` is no whole number of ``least`` or more; a numpy number is one too."""
+    """Check that ``value`` is a whole number; a numpy integer is one too.
+
+    Raises:
+        ConfigError: If it is not, or it is below ``least``.
+    """
     try:
         whole = not isinstance(value, bool) and operator.index(value) >= least
     except TypeError:
@@ -59,40 +66,52 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 def check_options(
     given: Iterable[str],
-    recipe: str,
-    known: Sequence[str],
-    own: Sequence[str],
+    recipe: Recipe,
+    others: Mapping[str, Sequence[str]],
+    arguments: Sequence[str],
     loss: str | LossSpec | Callable[..., Any],
 ) -> None:
-    """Raise :class:`ConfigError` for the first name of ``given`` that is no option of the recipe.
+    """Check that every name of ``given`` is an option of the recipe.
 
     Args:
-        known: options of the recipe; ``own``: arguments of every run.
-        loss: as given; settings of the loss belong into ``loss_config``.
+        given: Names of options.
+        recipe: The recipe of the run.
+        others: Options of the other recipes, by recipe name.
+        arguments: Names that every run has as arguments.
+        loss: The loss as given; its settings belong into ``loss_config``.
+
+    Raises:
+        ConfigError: If one is not; the message says what is probably meant.
     """
+    known = recipe.option_names()
     for name in given:
         if name not in known:
-            names = [*own, *known]
-            raise ConfigError(f"unknown option {name!r}: {_meant(name, recipe, names, _settings(loss))}")
+            names = [*arguments, *known]
+            meant = _meant(name, recipe.name, names, others, _settings(loss))
+            raise ConfigError(f"unknown option {name!r}: {meant}")
 
 
-def _meant(name: str, recipe: str, names: Sequence[str], settings: Mapping[str, float]) -> str:
+def _meant(
+    name: str, recipe: str, names: Sequence[str], others: Mapping[str, Sequence[str]], settings: Mapping[str, float]
+) -> str:
     if name in settings:
         return f"it is a setting of the loss and belongs into loss_config={{{name!r}: {settings[name]:g}}}"
-    if name in CUT:
-        return "there is none; sequences are cut to what the model's context holds, prompts first"
-    there = f"the options of the {recipe} recipe are {', '.join(sorted(names))}"
+    if name in TRUNCATION:
+        return "there is none; sequences are truncated to what the model's context holds, prompts first"
+    here = f"the options of the {recipe} recipe are {', '.join(sorted(names))}"
     near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, names, n=1)
-    if not near:
-        inside = difflib.get_close_matches(name, list(settings), n=1)
-        return f"did you mean loss_config={{{inside[0]!r}: ...}}? {there}" if inside else there
-    if near[0] not in names:
-        return f"{near[0]!r} is an option of the rl recipe, and this is {recipe}; {there}"
-    return f"did you mean {near[0]}=? {there}"
+    if near and near[0] in names:
+        return f"did you mean {near[0]}=? {here}"
+    wanted = near[0] if near else name
+    owner = next((other for other, options in others.items() if wanted in options), None)
+    if owner is not None:
+        return f"{wanted!r} is an option of the {owner} recipe, and this is {recipe}; {here}"
+    inside = difflib.get_close_matches(name, list(settings), n=1)
+    return f"did you mean loss_config={{{inside[0]!r}: ...}}? {here}" if inside else here
 
 
 def _settings(loss: str | LossSpec | Callable[..., Any]) -> Mapping[str, float]:
-    """Settings of the loss with their defaults; none where it is no loss, which is told later."""
+    """Return the settings of the loss with their defaults; none if it is not a loss, which is reported later."""
     if isinstance(loss, str):
         if loss not in LOSSES:
             return {}

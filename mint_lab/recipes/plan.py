@@ -1,7 +1,7 @@
-"""What the next step will be made with: loss, its settings, learning rate, batch size, number of steps.
+"""The plan of the next step: loss, its settings, learning rate, batch size, number of steps.
 
-A plan never changes; an edit makes a new one. The worker takes whatever plan is current when a step begins and keeps
-it to the step's end, which is why no edit can reach into the middle of a step.
+A plan is immutable; an edit creates a new one. The worker thread reads the current plan when a step begins and uses it
+to the step's end, so that no edit takes effect inside a step.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["StepPlan", "resolve_loss"]
 
 
 def resolve_loss(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
-    """The spec meant by a name, a spec, or a plain function, which is registered as a custom loss of its own.
+    """Return the spec of a loss: a name, a spec, or a plain function, which is registered as a new custom loss.
 
-    A function that is registered already keeps its name and version; one whose name another function has gets the
-    next free name, so that it takes the place of none.
+    A function that is registered already keeps its name and version. If another function has its name, it gets the next
+    free name, so that it replaces no registered loss.
 
     Raises:
-        ConfigError: an unknown name, or a function that cannot be a loss.
+        ConfigError: If the name is unknown, or the function cannot be a loss.
     """
     if isinstance(loss, LossSpec):
         return loss
@@ -43,13 +43,13 @@ class StepPlan:
     """Everything about a step that a person may edit.
 
     Attributes:
-        loss: the loss in use.
-        config: its settings, complete and checked.
-        learning_rate: of AdamW.
-        batch_size: items a step (pairs, or prompt-completion examples).
-        steps: optimizer steps in all.
-        warmup_steps: steps over which the learning rate rises evenly to its value; 0 for none.
-        grad_clip_norm: longest gradient that is applied as it is, a longer one is scaled to it; 0 for no limit.
+        loss: The loss.
+        config: Its settings, complete and checked.
+        learning_rate: Of AdamW.
+        batch_size: Items per step (pairs, examples) or per rollout (prompts).
+        steps: Optimizer steps of the run in total.
+        warmup_steps: Steps over which the learning rate rises linearly to its value; 0 for none.
+        grad_clip_norm: A gradient with a larger norm is scaled down to this norm; 0 for no limit.
     """
 
     loss: LossSpec
@@ -62,39 +62,45 @@ class StepPlan:
 
     @classmethod
     def first(cls, spec: LossSpec, config: Mapping[str, Any], **settings: Any) -> StepPlan:
-        """The plan that a run begins with. Raises as :meth:`with_loss` and :meth:`with_settings`."""
+        """Return the plan that a run begins with. Raises as :meth:`with_loss` and :meth:`with_settings`."""
         return cls(spec, {}, 0.0, 1, 1).with_loss(spec, config).with_settings(settings)
 
     def adam(self, number: int) -> AdamParams:
-        """How the optimizer makes step ``number``, from 1; an edited learning rate is warmed up by the same share."""
+        """Return the optimizer's settings at step ``number``, from 1; warm-up scales an edited learning rate too."""
         from ..types import AdamParams
 
-        rising = number < self.warmup_steps
-        rate = self.learning_rate * number / self.warmup_steps if rising else self.learning_rate
+        is_warming_up = number < self.warmup_steps
+        rate = self.learning_rate * number / self.warmup_steps if is_warming_up else self.learning_rate
         return AdamParams(learning_rate=rate, grad_clip_norm=self.grad_clip_norm)
 
+    @property
+    def clip_range(self) -> tuple[float, float] | None:
+        """Lowest and highest ratio that the loss lets through with these settings; None if it clips no tokens."""
+        return None if self.loss.clip is None else self.loss.clip.range(self.config)
+
     def settings(self) -> dict[str, float]:
-        """What shapes a step, by name: those of the optimizer, ``batch_size`` and the loss's own settings."""
+        """Return the settings by name: those of the optimizer, ``batch_size``, and those of the loss."""
         names = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size")
         return {name: getattr(self, name) for name in names} | dict(self.config)
 
     def params(self) -> list[Param]:
-        """The settings a slider may show: the learning rate and the loss's own."""
+        """Return the settings that a page may offer as sliders: the learning rate and those of the loss."""
         rate = Param("learning_rate", self.learning_rate, 1e-5, 1e-2, "AdamW step size")
         return [rate, *self.loss.params]
 
     def with_loss(self, spec: LossSpec, config: Mapping[str, Any]) -> StepPlan:
-        """This plan with another loss.
+        """Return this plan with another loss.
 
-        A new version of the same loss keeps what was set by hand, as far as it still has such a setting; what stood at
-        the old version's default goes to the new one's.
+        A new version of the same loss keeps the settings that differ from the old version's defaults, if the new
+        version has them and allows the value. All others get the new version's defaults.
 
         Raises:
-            ConfigError: a setting that ``spec`` does not know or refuses, or a setting named like the run's own.
+            ConfigError: If ``spec`` does not know a setting or refuses its value, or has a parameter that is named like
+                a setting of the run.
         """
         clash = [p.name for p in spec.params if p.name in RUN_SETTINGS]
         if clash:
-            raise ConfigError(f"{spec.name}: {clash[0]!r} is a setting of the run itself; rename the parameter")
+            raise ConfigError(f"{spec.name}: {clash[0]!r} is a setting of the run; rename the loss's parameter")
         kept: dict[str, Any] = {}
         if spec.name == self.loss.name:
             defaults = {p.name: p.default for p in self.loss.params}
@@ -105,30 +111,30 @@ class StepPlan:
         return replace(self, loss=spec, config=checked_config(spec, {**kept, **config}))
 
     def with_settings(self, changes: Mapping[str, Any]) -> StepPlan:
-        """This plan with other settings.
+        """Return this plan with other settings.
 
         Raises:
-            ConfigError: an unknown setting, or a value that makes no sense for it.
+            ConfigError: If a setting is unknown, or a value is not valid for it.
         """
-        own: dict[str, Any] = {}
+        run_settings: dict[str, Any] = {}
         config: dict[str, Any] = dict(self.config)
         for key, value in changes.items():
             if key in ("learning_rate", "grad_clip_norm"):
-                own[key] = _number(key, value)
+                run_settings[key] = _number(key, value)
             elif key in ("batch_size", "steps", "warmup_steps"):
-                own[key] = _count(key, value, least=0 if key == "warmup_steps" else 1)
+                run_settings[key] = _count(key, value, least=0 if key == "warmup_steps" else 1)
             elif key in self.config:
                 config[key] = value
             else:
                 raise ConfigError(f"unknown setting {key!r}; {one_of([*RUN_SETTINGS, *self.config], key)}")
-        return replace(self, config=checked_config(self.loss, config), **own)
+        return replace(self, config=checked_config(self.loss, config), **run_settings)
 
     def edits_since(self, earlier: StepPlan, step: int) -> list[Edit]:
-        """The marks a chart sets before ``step``, when the step before it ran with ``earlier``."""
+        """Return the edits between ``earlier``, the plan of the previous step, and this plan of ``step``."""
         edits = []
         if (self.loss.name, self.loss.version) != (earlier.loss.name, earlier.loss.version):
             edits.append(Edit(step, "loss", self.loss.label))
-            # Settings that came with another loss are part of that change, not changes of their own.
+            # Settings that came with another loss belong to the edit of the loss.
             if self.loss.name != earlier.loss.name:
                 earlier = replace(earlier, config=self.config)
         before = earlier.settings()
@@ -141,10 +147,10 @@ class StepPlan:
 
 
 def checked_config(spec: LossSpec, given: Mapping[str, Any]) -> dict[str, float]:
-    """``spec.config(given)``, which also refuses infinity.
+    """Return ``spec.config(given)``, all of it finite.
 
     Raises:
-        ConfigError: as :meth:`LossSpec.config`, or a value that is not finite.
+        ConfigError: As :meth:`LossSpec.config`, and if a value is not finite.
     """
     config = spec.config(given)
     for key, value in config.items():
@@ -164,7 +170,7 @@ def _number(key: str, value: Any) -> float:
 
 
 def _count(key: str, value: Any, least: int) -> int:
-    # nan and infinity leave a remainder that is nan, which is not 0 either.
+    # The remainder of nan and of infinity is nan, which is not 0 either.
     if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0 or value < least:
         raise ConfigError(f"{key} is {value!r}, expected a whole number from {least} up")
     return int(value)

@@ -1,34 +1,74 @@
 """What one step of a run leaves behind.
 
-A record is plain data: it goes to disk as one JSON line, to the page as numbers, and into a DataFrame as a row. Metric
-names are those of ``mint_lab.metrics``.
+:class:`StepRecord`, :class:`Edit` and :class:`LossVersion` are plain data: each is written to disk as one JSON line,
+sent to the page as numbers, and shown in a DataFrame as a row. Metric names are those of :mod:`mint_lab.metrics`.
+
+Creating one checks nothing, because a step that has updated the weights must not fail on its record. When a file is
+read, pydantic checks the fields against :data:`Number`, :data:`Text` and :data:`Whole` (:mod:`mint_lab.runs.entries`).
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias
 
-__all__ = ["HISTOGRAM_EDGES", "Edit", "LossVersion", "Status", "StepRecord", "histogram"]
+from pydantic import Field, InstanceOf, PlainValidator, Strict
+from pydantic_core import PydanticCustomError
 
-# Fixed edges, so that histograms of different steps and runs can be stacked. The outer bins are open: they also count
-# what lies beyond them.
+__all__ = [
+    "HISTOGRAM_EDGES",
+    "LARGEST_FLOAT",
+    "Edit",
+    "LossVersion",
+    "Number",
+    "Status",
+    "StepRecord",
+    "Text",
+    "Whole",
+    "histogram",
+]
+
+LARGEST_FLOAT = sys.float_info.max  # JSON can hold larger numbers
+
+
+def _checked_number(value: Any) -> float:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    too_large = isinstance(value, int) and abs(value) > LARGEST_FLOAT
+    if not isinstance(value, int | float) or isinstance(value, bool) or too_large:
+        raise PydanticCustomError("number", "expected a number")
+    return value
+
+
+# In files, numbers that are not finite are the texts "nan", "inf" and "-inf", because strict JSON cannot hold them.
+Number: TypeAlias = Annotated[float, PlainValidator(_checked_number)]
+# No coercion: "3" and true are not whole numbers. pandas and the page take 64 bits.
+Whole: TypeAlias = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
+# Any str, even with half a surrogate pair, which JSON can hold and pydantic's own str refuses.
+Text: TypeAlias = InstanceOf[str]
+Status: TypeAlias = Literal["ready", "running", "paused", "stopped", "finished"]
+
+# Fixed edges, so that histograms of different steps and runs can be stacked. The outer bins also count the values
+# beyond them.
 HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
     "margin": tuple(-20.0 + i for i in range(41)),  # 40 bins of 1 nat
-    # Log-ratio of trainer to sampler, by the sign of the advantage, which decides the side that is clipped: 41 bins of
-    # 0.05 nat around 0, the middle of one; [0.8, 1.2] ends in the fourth bin above and the fourth below it.
+    # Log-ratio of trainer to sampler. The sign of the advantage decides which side is clipped, so each sign has a
+    # histogram: 41 bins of 0.05 nat, the middle one around 0; [0.8, 1.2] ends in the fourth bin above and below it.
     "log_ratio/positive": tuple(round(-1.025 + 0.05 * i, 3) for i in range(42)),
     "log_ratio/negative": tuple(round(-1.025 + 0.05 * i, 3) for i in range(42)),
 }
 
 
 def histogram(values: Iterable[float], name: str) -> list[int]:
-    """Counts of ``values`` by bin of ``HISTOGRAM_EDGES[name]``. The end bins take what lies beyond, nan is dropped.
+    """Count ``values`` by bin of ``HISTOGRAM_EDGES[name]``.
+
+    The outer bins also count the values beyond them; nan is dropped.
 
     Raises:
-        KeyError: no edges are fixed under that name.
+        KeyError: If no edges are defined under that name.
     """
     edges = HISTOGRAM_EDGES[name]
     counts = [0] * (len(edges) - 1)
@@ -46,64 +86,58 @@ class StepRecord:
     """One optimizer step.
 
     Attributes:
-        step: 1-based; step 0 is the state before training and has no record but an evaluation.
-        time: seconds since the run started, pauses left out.
-        step_time: wall clock of the whole step, seconds; an evaluation after it is only in ``time``.
-        tokens: tokens in the batch.
-        loss_name, loss_version: which loss made it.
-        metrics: training batch, by metric name.
-        held_out: held-out data, by metric name; empty where it was not evaluated.
-        histograms: counts by histogram name, see ``HISTOGRAM_EDGES``.
-        settings: learning rate and the loss's settings as they were; those of a rollout with ``rollout/`` in front.
-        warnings: plain words.
-        samples: of an evaluation of reinforcement learning, a few responses, each with ``source`` ("training" or
-            "held-out"), ``prompt``, ``response`` and ``reward``; those of training also with ``advantage``, ``tokens``
-            (their texts), ``ratio`` and ``clipped``, one entry a token.
-        clip: lowest and highest ratio that the loss let through; None if it clips no tokens.
+        step: Number of the step, from 1. The state before training is step 0; it has an evaluation and no record.
+        time: Seconds since the run started, without pauses.
+        step_time: Wall-clock seconds of the whole step; an evaluation after it counts only in ``time``.
+        tokens: Tokens in the batch.
+        loss_name, loss_version: The loss that the step used.
+        metrics: Metrics of the training batch, by name.
+        held_out: Metrics of the held-out data, by name; empty for a step without an evaluation.
+        histograms: Counts by histogram name, see ``HISTOGRAM_EDGES``.
+        settings: Settings of the optimizer and the loss at this step; those of a rollout have the prefix ``rollout/``.
+        warnings: Notes about this step, in plain words.
+        samples: A few responses, after an evaluation in reinforcement learning. Each has ``source`` ("training" or
+            "held-out"), ``prompt``, ``response`` and ``reward``. Those from training also have ``advantage``,
+            ``tokens`` (as text), ``ratio`` and ``clipped``, with one entry per token.
+        clip: Lowest and highest ratio that the loss let through at this step; None if the loss clips no tokens.
     """
 
-    step: int
-    time: float
-    step_time: float
-    tokens: int
-    loss_name: str
-    loss_version: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    held_out: dict[str, float] = field(default_factory=dict)
-    histograms: dict[str, list[int]] = field(default_factory=dict)
-    settings: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    clip: tuple[float, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    step: Whole
+    time: Number
+    step_time: Number
+    tokens: Whole
+    loss_name: Text
+    loss_version: Whole
+    metrics: dict[Text, Number] = field(default_factory=dict)
+    held_out: dict[Text, Number] = field(default_factory=dict)
+    histograms: dict[Text, list[Whole]] = field(default_factory=dict)
+    settings: dict[Text, Number] = field(default_factory=dict)
+    warnings: list[Text] = field(default_factory=list)
+    samples: list[dict[Text, Any]] = field(default_factory=list)
+    clip: tuple[Number, Number] | None = None
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A change that took effect before ``step``: what a chart marks.
+    """A change that took effect before ``step``; charts mark it.
 
     Attributes:
-        step: first step that ran with it.
-        kind: "loss", "reward" or "setting".
-        label: as a chart shows it, for example ``my_loss v3`` or ``learning_rate 0.001``.
+        step: First step that used the change.
+        kind: What changed.
+        label: Text of the mark, for example ``my_loss v3`` or ``learning_rate 0.001``.
     """
 
-    step: int
+    step: Whole
     kind: Literal["loss", "reward", "setting"]
-    label: str
+    label: Text
 
 
 @dataclass(frozen=True)
 class LossVersion:
-    """A loss as it was when a run used it, so that any point of a curve leads to the code that made it."""
+    """A loss as it was when a run used it, so that every point of a curve leads to the code that computed it."""
 
-    step: int
-    name: str
-    version: int
-    source: str
-    config: dict[str, float]
-
-
-Status: TypeAlias = Literal["ready", "running", "paused", "stopped", "finished"]
+    step: Whole
+    name: Text
+    version: Whole
+    source: Text
+    config: dict[Text, Number]

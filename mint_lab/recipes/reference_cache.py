@@ -1,7 +1,7 @@
-"""A job's datums with the base model's log-probabilities, for losses that measure against a reference.
+"""A job's datums with the base model's log-probabilities, for losses that compare with a reference model.
 
-They are computed when a loss first reads them, also when that loss comes in the middle of a run, for as many items
-ahead as are worth one request. ``mint_lab.data.with_reference`` keeps them on disk, so that the next run reads them.
+They are computed when a loss first reads them (also if that loss is chosen in the middle of a run), for as many items
+ahead as one request is worth. ``mint_lab.data.with_reference`` keeps them on disk, and the next run reads them there.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from ..losses.spec import REFERENCE, LossSpec
 
 if TYPE_CHECKING:
     from ..types import Datum
-    from .registry import Job
+    from .base import BatchJob
 
-__all__ = ["References", "reads_reference"]
+__all__ = ["ReferenceCache", "reads_reference"]
 
-# Items computed at a time: a run can only be paused between two requests, and each writes to disk.
-AHEAD = 2048
+# Items per request: a run can pause only between two requests, and each request writes to disk.
+ITEMS_AHEAD = 2048
 
 
 def reads_reference(spec: LossSpec) -> bool:
-    """Whether ``spec`` reads ``reference_logprobs``."""
+    """Return True if ``spec`` reads ``reference_logprobs``."""
     return REFERENCE in spec.inputs
 
 
-class References:
-    """Hands out a job's datums as :class:`~mint_lab.recipes.registry.Job` does, with ``reference_logprobs``.
+class ReferenceCache:
+    """Return a job's datums as :class:`~mint_lab.recipes.BatchJob` does, with ``reference_logprobs``.
 
-    Datums that have them already are left as they are.
+    Datums that already have them are left as they are.
 
     Args:
-        client: a training client that can compute them.
-        job: whose datums.
+        client: A training client that can compute them.
+        job: The job whose datums are returned.
     """
 
-    def __init__(self, client: Any, job: Job) -> None:
+    def __init__(self, client: Any, job: BatchJob) -> None:
         self._client = client
         self._job = job
         self._items: dict[int, list[Datum]] = {}
@@ -52,33 +52,33 @@ class References:
         return self._held_out
 
     def batch(self, items: Sequence[int], ahead: Iterable[int] = ()) -> list[Datum]:
-        """The datums of ``items``, in that order.
+        """Return the datums of ``items``, in that order.
 
         Args:
-            items: positions in the training data.
-            ahead: items that will be asked for next; some are computed together with those of the batch. It is read
-                no further than that.
+            items: Positions in the training data.
+            ahead: Items that are needed next; some are computed together with the batch. Only these are read from the
+                iterable.
 
         Raises:
-            ConfigError: the client computes no reference log-probabilities.
-            DataError: a datum is not fit for the model.
+            ConfigError: If the client computes no reference log-probabilities.
+            DataError: If a datum does not fit the model.
         """
         if any(item not in self._items for item in items):
-            wanted = self._unknown(chain(items, ahead), max(AHEAD, len(items)))
-            filled = self._filled(self._job.batch(wanted))
+            requested = self._missing(chain(items, ahead), max(ITEMS_AHEAD, len(items)))
+            filled = self._filled(self._job.batch(requested))
             unit = self._job.unit
-            self._items |= {item: filled[unit * k : unit * (k + 1)] for k, item in enumerate(wanted)}
+            self._items |= {item: filled[unit * k : unit * (k + 1)] for k, item in enumerate(requested)}
         return [datum for item in items for datum in self._items[item]]
 
-    def _unknown(self, items: Iterable[int], count: int) -> list[int]:
-        """The first ``count`` different items that have no values yet."""
-        found: dict[int, None] = {}
+    def _missing(self, items: Iterable[int], count: int) -> list[int]:
+        """Return the first ``count`` different items that have no values yet."""
+        missing: dict[int, None] = {}
         for item in items:
             if item not in self._items:
-                found[item] = None
-                if len(found) == count:
+                missing[item] = None
+                if len(missing) == count:
                     break
-        return list(found)
+        return list(missing)
 
     def _filled(self, data: list[Datum]) -> list[Datum]:
         if all(REFERENCE in datum.loss_fn_inputs for datum in data):

@@ -1,4 +1,4 @@
-"""A training run as a thing one can start, pause, edit, resume, compare.
+"""Training runs that can be started, paused, edited, resumed and compared.
 
 Imports nothing until a name is used, so that importing the package stays quick.
 """

@@ -1,29 +1,42 @@
-"""What a run has learnt, as a folder that other programs load."""
+"""Save the adapter of a run to a folder that other programs load."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..client.protocol import AdapterClient
 from ..errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from .run import Run
+    from concurrent.futures import Future
 
 __all__ = ["save_adapter"]
 
-# What such a folder consists of. One that holds anything else is not replaced: it would be lost.
-OF_AN_ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "mint_lab.json"}
+# The files of an adapter's folder. A folder that holds anything else is not replaced, because that would delete it.
+ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "mint_lab.json"}
 
 
-def save_adapter(run: Run, path: str | os.PathLike[str]) -> Path:
-    """As :meth:`mint_lab.runs.run.Run.save`."""
+def save_adapter(
+    client: Any,
+    path: str | os.PathLike[str],
+    *,
+    steps_done: int,
+    call: Callable[[Callable[[], Any]], Future[Any]],
+) -> Path:
+    """Write the LoRA adapter of ``client`` to a folder in PEFT's layout; see :meth:`mint_lab.runs.run.Run.save`.
+
+    Args:
+        client: The training client of the run; None before it is loaded.
+        path: The folder; must be new, empty, or an adapter's.
+        steps_done: Optimizer steps of the run; an untrained adapter is not saved.
+        call: Calls a function between two steps of the run.
+    """
     folder = Path(path).expanduser().absolute()
-    if not run.steps_done:
-        raise RunError("this run has made no step, so there is nothing learnt to save; call run.start().wait()")
-    client = run.client
+    if not steps_done:
+        raise RunError("this run has completed no step, so there is nothing to save; call run.start().wait() first")
     if not isinstance(client, AdapterClient):
         raise ConfigError(
             f"{type(client).__name__} keeps its weights on a server: name them with "
@@ -31,16 +44,16 @@ def save_adapter(run: Run, path: str | os.PathLike[str]) -> Path:
             "(of Tinker: `tinker checkpoint download PATH`)"
         )
     _check_replaceable(folder)
-    run.call(lambda: client.save_adapter(folder).result()).result()
+    call(lambda: client.save_adapter(folder).result()).result()
     return folder
 
 
 def _check_replaceable(folder: Path) -> None:
     if folder.is_dir():
-        others = sorted({entry.name for entry in folder.iterdir()} - OF_AN_ADAPTER)
+        others = sorted({entry.name for entry in folder.iterdir()} - ADAPTER_FILES)
         if others:
             raise ConfigError(
-                f"{folder} is no adapter's folder: it holds {others[0]!r}; choose one that is new or empty"
+                f"{folder} is not an adapter's folder: it holds {others[0]!r}; choose a folder that is new or empty"
             )
     elif folder.exists() or folder.is_symlink():
         raise ConfigError(f"{folder} is a file; choose a folder that is new or empty")

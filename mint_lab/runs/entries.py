@@ -1,85 +1,182 @@
-"""What the entries of a run's files say, checked: a person may have edited them, and a disk may have spoilt them.
+"""Read and check the entries of a run's files, which a person may have edited and a disk may have damaged.
 
-Every function raises ValueError with what was found, and what was expected, in words.
+The types are plain dataclasses; pydantic checks what was read against their annotations. Fields that only a newer
+version knows are ignored. Each function raises ``ValueError`` with what was found and what was expected, in words; the
+caller adds file and line.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
 
-from ..recipes.record import Edit, LossVersion, StepRecord
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
-__all__ = ["LARGEST_FLOAT", "an_object", "edit_of", "loss_of", "numbers", "record_of", "typed"]
+from ..recipes.record import Edit, LossVersion, Number, StepRecord, Text, Whole
 
-LARGEST_FLOAT = sys.float_info.max  # JSON holds larger numbers
-_KINDS: dict[type, str] = {int: "a whole number", str: "a text", list: "a list", dict: "an object"}
+__all__ = ["Evaluation", "RunInfo", "read_edit", "read_evaluation", "read_loss", "read_record", "read_run_info"]
 
+T = TypeVar("T")
 
-def record_of(entry: Mapping[str, Any]) -> StepRecord:
-    """A line of ``records.jsonl``."""
-    histograms = typed(entry, "histograms", dict, {})
-    return StepRecord(
-        step=typed(entry, "step", int),
-        time=_number(entry.get("time"), "time"),
-        step_time=_number(entry.get("step_time"), "step_time"),
-        tokens=typed(entry, "tokens", int),
-        loss_name=typed(entry, "loss_name", str),
-        loss_version=typed(entry, "loss_version", int),
-        metrics=numbers(entry, "metrics"),
-        held_out=numbers(entry, "held_out"),
-        histograms={
-            name: [_check(n, int, f"histograms/{name}") for n in typed(histograms, name, list)] for name in histograms
-        },
-        settings=numbers(entry, "settings"),
-        warnings=[_check(text, str, "warnings") for text in typed(entry, "warnings", list, [])],
-        samples=[_check(sample, dict, "samples") for sample in typed(entry, "samples", list, [])],
-    )
+MAX_VALUE_LENGTH = 40  # characters of a value that a message quotes
+
+# What was expected, by pydantic's type of error.
+_EXPECTED = {
+    "dataclass_type": "an object",
+    "dict_type": "an object",
+    "greater_than_equal": "a whole number of 64 bits",
+    "int_type": "a whole number",
+    "is_instance_of": "a text",
+    "less_than": "a whole number of 64 bits",
+    "list_type": "a list",
+    "number": "a number",
+    "tuple_type": "a list",
+}
 
 
-def edit_of(entry: Mapping[str, Any]) -> Edit:
-    """A line of ``edits.jsonl``."""
-    return Edit(typed(entry, "step", int), typed(entry, "kind", str), typed(entry, "label", str))
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of ``run.json``: everything about a run that is not about one step.
+
+    Attributes:
+        name: What charts call the run.
+        recipe, base_model: As given to :class:`~mint_lab.runs.run.Run`.
+        loss, loss_version: The loss of the next step.
+        settings: Settings of the optimizer and the loss, by name.
+        steps, steps_done: Optimizer steps to complete, and completed.
+        rank: Rank of the LoRA adapter.
+        seed: Seed of the adapter, the order of the data and the held-out split; None if unknown.
+        eval_every: Steps between two evaluations.
+        options: Options of the recipe.
+        data_sizes: Number of items to train on, and of held-out items; None before the data are loaded.
+        baseline: Held-out metrics before training.
+        notes: What was noteworthy about model and data.
+        status: Status of the run when the file was written.
+        error: Why the run paused; None if it did not fail.
+        seconds: Time spent running, without loading and pauses.
+        versions: Versions of Python and the libraries that the result depends on, by distribution name.
+    """
+
+    name: Text = ""
+    recipe: Text = ""
+    base_model: Text = ""
+    loss: Text = ""
+    loss_version: Whole = 1
+    settings: dict[Text, Number] = field(default_factory=dict)
+    steps: Whole = 0
+    steps_done: Whole = 0
+    rank: Whole = 0
+    seed: Whole | None = None
+    eval_every: Whole = 0
+    options: dict[Text, Any] = field(default_factory=dict)
+    data_sizes: tuple[Whole, Whole] | None = None
+    baseline: dict[Text, Number] = field(default_factory=dict)
+    notes: list[Text] = field(default_factory=list)
+    status: Text = ""
+    error: Text | None = None
+    seconds: Number = 0.0
+    versions: dict[Text, Text] = field(default_factory=dict)
 
 
-def loss_of(entry: Mapping[str, Any]) -> LossVersion:
-    """A line of ``losses.jsonl``, without the source, which has a file of its own."""
-    step, name, version = typed(entry, "step", int), typed(entry, "name", str), typed(entry, "version", int)
-    return LossVersion(step, name, version, "", numbers(entry, "config"))
+@dataclass(frozen=True)
+class Evaluation:
+    """The part of a record that a list of runs shows."""
+
+    step: Whole = 0
+    held_out: dict[Text, Number] = field(default_factory=dict)
 
 
-def typed(entry: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
-    """``entry[key]``, which has to be a ``kind``; ``default`` where it is missing."""
-    return _check(entry.get(key, default), kind, key)
+@dataclass(frozen=True)
+class _LossLine:
+    """A line of ``losses.jsonl``."""
+
+    step: Whole
+    name: Text
+    version: Whole
+    file: Text
+    config: dict[Text, Number] = field(default_factory=dict)
 
 
-def an_object(value: Any) -> dict[str, Any]:
-    """``value``, which has to be an object."""
-    return _check(value, dict, "it")
+def read_record(line: bytes) -> StepRecord:
+    """Read a line of ``records.jsonl``."""
+    return _read(line, StepRecord)
 
 
-def numbers(entry: Mapping[str, Any], key: str) -> dict[str, float]:
-    """Numbers by name under ``key``, the texts "nan", "inf" and "-inf" among them; none where it is missing."""
-    return {name: _number(value, f"{key}/{name}") for name, value in typed(entry, key, dict, {}).items()}
+def read_evaluation(line: bytes) -> Evaluation:
+    """Read step and held-out metrics of a line of ``records.jsonl``; the other fields are not checked."""
+    return _read(line, Evaluation)
 
 
-def _check(value: Any, kind: type, what: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{what} is {_shown(value)}, expected {_KINDS[kind]}")
+def read_edit(line: bytes) -> Edit:
+    """Read a line of ``edits.jsonl``."""
+    return _read(line, Edit)
+
+
+def read_loss(line: bytes, source_of: Callable[[str], str]) -> LossVersion:
+    """Read a line of ``losses.jsonl``; ``source_of`` returns the text of the source file that the line names."""
+    loss = _read(line, _LossLine)
+    return LossVersion(loss.step, loss.name, loss.version, source_of(loss.file), loss.config)
+
+
+def read_run_info(content: bytes) -> tuple[RunInfo, list[str]]:
+    """Read ``run.json``. An entry that fails its check gets its default value.
+
+    Returns:
+        The content, and one reason for each entry that failed.
+
+    Raises:
+        ValueError: If ``content`` is not a JSON object.
+    """
+    entries = _object(content)
+    try:
+        return _adapter(RunInfo).validate_python(entries), []
+    except ValidationError as error:
+        # Several values of one entry can fail; the first one is reported.
+        reasons = {str(found["loc"][0]): _reason(found) for found in reversed(error.errors(include_url=False))}
+    sound = {name: value for name, value in entries.items() if name not in reasons}
+    return _adapter(RunInfo).validate_python(sound), list(reasons.values())[::-1]
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def _read(line: bytes, kind: type[T]) -> T:
+    try:
+        return _adapter(kind).validate_python(_object(line))
+    except ValidationError as error:
+        raise ValueError(_reason(error.errors(include_url=False)[0])) from error
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    # json and not pydantic parses, because pydantic refuses half a surrogate pair.
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply, expected an object") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it is {_quoted(value)}, expected an object")
     return value
 
 
-def _number(value: Any, what: str) -> float:
-    if value in ("nan", "inf", "-inf"):
-        return float(value)
-    too_large = isinstance(value, int) and abs(value) > LARGEST_FLOAT
-    if not isinstance(value, int | float) or isinstance(value, bool) or too_large:
-        raise ValueError(f"{what} is {_shown(value)}, expected a number")
-    return value
+def _reason(found: ErrorDetails) -> str:
+    """What pydantic found, in our words."""
+    where = "/".join(map(str, found["loc"]))
+    if found["type"] == "missing":
+        return f"{where} is missing"
+    allowed = found.get("ctx", {}).get("expected")  # the values of a Literal
+    expected = _EXPECTED.get(found["type"]) or allowed
+    return f"{where} is {_quoted(found['input'])}" + (f", expected {expected}" if expected else f": {found['msg']}")
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+def _quoted(value: Any) -> str:
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -1,7 +1,7 @@
-"""Why a step failed, in the words and lines of the person who wrote the loss.
+"""Describe why a step failed, in terms of the function that a person wrote and its lines.
 
-A failure inside a loss comes back through the trainer wrapped in several layers. What helps is the one line of the cell
-that raised: this module finds it along the chain of causes, by the file name the loss's code was compiled under.
+An error inside a loss reaches the trainer wrapped in several others. Helpful is the line of the cell that raised: this
+module finds it along the chain of causes, by the file name that the loss was compiled under.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from ..usercode.locate import code_of
 
 __all__ = ["RunFailure", "describe"]
 
-CONTEXT_LINES = 2
+CONTEXT_LINES = 2  # displayed before and after the failing line
 
 
 @dataclass(frozen=True)
 class RunFailure:
-    """What a run shows when a step failed.
+    """Why a step failed.
 
     Attributes:
-        message: one sentence or a few: what, where, and what to do.
-        line: line of the loss's own source (``run.loss.source``; of the cell, for a cell), 1-based, where known.
-        index: datum index, where known.
-        traceback: text, trimmed to the loss's own lines with the failing one marked; the whole traceback when the
-            failure lies elsewhere.
-        loss: name of the loss whose registration anew lets the run go on; None where the failure is not its own, or
-            the run was paused or stopped on purpose.
-        reward: likewise the reward that failed.
+        message: What failed, where, and what to do.
+        line: Line of the loss's source (``run.loss.source``: the cell, if it was written in one), from 1; None if
+            unknown.
+        index: Index of the datum; None if unknown.
+        traceback: Excerpt of the loss's source with the failing line marked; the whole traceback if the error was not
+            raised in that source.
+        loss: Name of the loss that resumes the run when it is registered again; None if the loss is not the cause, or
+            if a person paused or stopped the run.
+        reward: Likewise the reward that failed.
     """
 
     message: str
@@ -49,7 +50,7 @@ class RunFailure:
         return self.message
 
 
-class Written(Protocol):
+class UserFunction(Protocol):
     """A function that a person wrote: a loss or a reward."""
 
     @property
@@ -63,29 +64,32 @@ class Written(Protocol):
 
 
 def describe(error: BaseException, spec: LossSpec | None = None) -> RunFailure:
-    """The failure behind ``error``, seen from the loss ``spec``, or from the reward that raised it."""
+    """Describe ``error``, which was raised while ``spec`` was used, or by the reward that it names."""
     chain = list(_causes(error))
     reward = next((e.reward for e in chain if isinstance(e, RewardError)), None)
     if reward is None:
-        return _described(error, chain, spec)
-    return replace(_described(error, chain, reward), loss=None, reward=reward)
+        return _describe(error, chain, spec)
+    return replace(_describe(error, chain, reward), loss=None, reward=reward)
 
 
-def _described(error: BaseException, chain: list[BaseException], spec: Written | None) -> RunFailure:
+def _describe(error: BaseException, chain: list[BaseException], spec: UserFunction | None) -> RunFailure:
     index = next((i for e in chain if isinstance(i := getattr(e, "index", None), int)), None)
-    found = _own_frame(chain, spec) if spec is not None else None
-    if found is None or spec is None:
+    own_frame = _own_frame(chain, spec) if spec is not None else None
+    if own_frame is None or spec is None:
         line = next((n for e in chain if isinstance(n := getattr(e, "line", None), int)), None)
         text = "".join(traceback.format_exception(error))
-        blamed = spec.name if spec is not None and any(isinstance(e, LossError) for e in chain) else None
-        return RunFailure(_message(error, spec.label if spec and blamed else None), line, index, text, blamed)
-    line, text, raised = found
+        is_loss_error = any(isinstance(e, LossError) for e in chain)
+        cause = spec if is_loss_error else None
+        return RunFailure(
+            _message(error, cause.label if cause else None), line, index, text, cause.name if cause else None
+        )
+    line, excerpt, raised = own_frame
     label = f"{spec.label}, line {line}"
-    return RunFailure(_message(error, label), line, index, f"{label}:\n{text}\n{_one_line(raised)}", spec.name)
+    return RunFailure(_message(error, label), line, index, f"{label}:\n{excerpt}\n{_one_line(raised)}", spec.name)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what led to it, outermost first."""
+    """Yield ``error`` and the errors that caused it, outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -105,26 +109,26 @@ def _one_line(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
 
 
-def _own_frame(chain: list[BaseException], spec: Written) -> tuple[int, str, BaseException] | None:
-    """The deepest frame in the loss's own source: (line there, source around it, the error raised)."""
+def _own_frame(chain: list[BaseException], spec: UserFunction) -> tuple[int, str, BaseException] | None:
+    """Return the deepest line in the function's source, the source around it, and the error that was raised there."""
     code = code_of(spec.fn)
     if code is None:
         return None
-    for error in reversed(chain):  # the innermost cause is where it began
+    for error in reversed(chain):  # the innermost cause first
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
         for frame in reversed(frames):
-            place = _place(frame.lineno or 0, code, spec.source)
+            place = _line_in_source(frame.lineno or 0, code, spec.source)
             if place is not None:
-                line, source = place
-                return line, _excerpt(source, line), error
+                line, lines = place
+                return line, _excerpt(lines, line), error
     return None
 
 
-def _place(lineno: int, code: CodeType, source: str) -> tuple[int, list[str]] | None:
-    """``lineno`` of the file, as a line of ``source``; None when it lies outside of it."""
+def _line_in_source(file_line: int, code: CodeType, source: str) -> tuple[int, list[str]] | None:
+    """Translate a line of the file into a line of ``source``, and return its lines; None if it lies outside."""
     lines = source.splitlines()
-    whole_file = "".join(linecache.getlines(code.co_filename)).splitlines()
-    line = lineno if lines and lines == whole_file else lineno - code.co_firstlineno + 1
+    file_lines = "".join(linecache.getlines(code.co_filename)).splitlines()
+    line = file_line if lines and lines == file_lines else file_line - code.co_firstlineno + 1
     return (line, lines) if 1 <= line <= len(lines) else None
 
 

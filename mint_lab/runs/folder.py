@@ -1,62 +1,77 @@
-"""A folder of run folders: what is in it at a glance, and how one is read, noted and deleted.
+"""A folder of run folders: list what is in it, read one run, keep a note beside it, delete it.
 
-Listing reads of each run its settings, its loss versions and a few evaluated records, not its whole history, and reads
-them again only after they have changed. Whatever lies in the folder, listing does not raise: what is no run, or is
-damaged, is listed with the reason.
+To list a run, its ``run.json``, its loss versions and a few evaluated records are read, not its whole history; they are
+read again only after they have changed. Listing never raises: a folder that holds no run, or a damaged one, is listed
+with the reason.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import RunError
+from ..recipes.record import LARGEST_FLOAT
 from .comparison.overlay import table
-from .entries import LARGEST_FLOAT
-from .folder_lock import is_held, while_free
-from .store import EDITS, LOSSES_FILE, RECORDS, REWARD_SOURCES, SETTINGS, SOURCES, SavedRun, load_run
+from .entries import Evaluation, RunInfo, read_evaluation, read_loss, read_run_info
+from .folder_lock import LOCK_FILE, exclude_runs, is_locked
+from .store import (
+    EDITS,
+    LOSS_SOURCES,
+    LOSSES,
+    PART_SUFFIX,
+    RECORDS,
+    REWARD_SOURCES,
+    RUN_INFO,
+    SavedRun,
+    load_run,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["NOTE", "RunFolder", "RunSummary"]
 
+T = TypeVar("T")
+
 NOTE = "note.txt"
-NOTE_LENGTH = 10_000  # characters
-POINTS = 32  # of a sparkline
-METRICS = 48
-LARGEST = 4 << 20  # bytes of a settings file that is read
-_PART = SETTINGS + ".part"
-# What a sparkline shows: the first of these that was evaluated.
-MAIN = ("pair_accuracy", "reward", "nll", "loss")
-# Our own way of writing: a text inside a record has its quotes escaped, and is never taken for it.
+MAX_NOTE_LENGTH = 10_000  # characters
+MAX_CURVE_POINTS = 32
+MAX_METRICS = 48
+MAX_INFO_BYTES = 4 << 20  # of a run.json
+MAX_LOSSES = 1000  # lines of losses.jsonl that are read
+MAX_NAME_LENGTH = 200  # characters
+# The curve shows the first of these metrics that was evaluated.
+MAIN_METRICS = ("pair_accuracy", "reward", "nll", "loss")
+# As a RunStore writes it. Text inside a record has its quotes escaped, so that it never matches.
 _EVALUATED = re.compile(rb'"held_out": \{"')
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One folder.
+    """What a list shows of one run folder.
 
     Attributes:
-        name: of the folder.
-        title: what the run is called.
-        losses: labels of the loss versions that made steps, in order.
-        status: as of a run, or "interrupted" where its process ended without saying so; empty where unknown.
-        steps, steps_total: optimizer steps made, and to make.
-        changed: when it was last written, seconds since 1970.
-        before, final: held-out metrics before training and at the last evaluation.
-        main: name of the metric in ``curve``.
-        curve: its values at some evaluations, the first and the last among them.
-        note: what a person wrote.
-        problem: why it cannot be read; empty where it can.
+        name: Name of the folder.
+        title: Name of the run.
+        recipe: Name of the recipe.
+        losses: Labels of the loss versions that were used, in order.
+        status: Status of the run, or "interrupted" if its process ended while it was running; empty if unknown.
+        steps, steps_total: Optimizer steps completed, and to complete.
+        seed: Seed of the run; None if unknown.
+        changed: Time of the last write, seconds since 1970.
+        before, final: Held-out metrics before training and at the last evaluation.
+        main: Name of the metric in ``curve``.
+        curve: Its values at some evaluations, the first and the last included.
+        note: Text that a person wrote.
+        problem: Why the run cannot be read; empty if it can.
     """
 
     name: str
@@ -77,31 +92,32 @@ class RunSummary:
 
 
 class RunFolder:
-    """The run folders directly inside ``folder``; hidden ones are passed over.
+    """The run folders directly inside ``folder``, except hidden ones.
 
     Args:
-        folder: need not exist yet.
+        folder: Need not exist yet.
     """
 
     def __init__(self, folder: str | os.PathLike[str] = "runs") -> None:
         self.folder = Path(folder)
-        self._known: dict[str, tuple[tuple[Any, ...], RunSummary]] = {}
+        self._cache: dict[str, tuple[tuple[Any, ...], RunSummary]] = {}  # by name: file stamps, and what was read
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.folder)!r})"
 
     def list(self) -> list[RunSummary]:
-        """Every folder, the one last written first. Never raises."""
+        """Return a summary of every folder, the one that was written last first. Never raises."""
         try:
             entries = [entry for entry in os.scandir(self.folder) if not entry.name.startswith(".")]
         except OSError:
             return []
-        found = [self._summary(Path(entry.path)) for entry in entries if _is_folder(entry)]
-        self._known = {summary.name: self._known[summary.name] for summary in found if summary.name in self._known}
-        return sorted((_awake(self.folder, summary) for summary in found), key=lambda s: (-s.changed, s.name))
+        summaries = [self._summary(Path(entry.path)) for entry in entries if _is_folder(entry)]
+        self._cache = {s.name: self._cache[s.name] for s in summaries if s.name in self._cache}
+        current = (_with_current_status(self.folder, summary) for summary in summaries)
+        return sorted(current, key=lambda summary: (-summary.changed, summary.name))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a folder: its entries, and held-out metrics as ``before/NAME`` and ``final/NAME``.
+        """Return one row per folder: its summary, and held-out metrics as ``before/NAME`` and ``final/NAME``.
 
         ``mean_margin`` is chosen minus rejected score, nats, whatever a loss reports under that name.
         """
@@ -113,10 +129,10 @@ class RunFolder:
         return frame
 
     def open(self, name: str) -> SavedRun:
-        """The whole run.
+        """Read the whole run.
 
         Raises:
-            RunError: there is no such run, or it cannot be read.
+            RunError: If there is no such run, or it cannot be read.
         """
         path = self._path(name)
         try:
@@ -125,15 +141,15 @@ class RunFolder:
             raise RunError(f"{path} cannot be read: {error}") from error
 
     def note(self, name: str, text: str) -> None:
-        """Keep ``text`` beside the run, in ``note.txt``; an empty one takes the note away.
+        """Write ``text`` to ``note.txt`` beside the run; an empty text deletes the note.
 
         Raises:
-            RunError: there is no such run, it is a link to somewhere else, the note is longer than ``NOTE_LENGTH``
-                characters, or it cannot be written; the note before is then still there.
+            RunError: If there is no such run, the folder is a link to somewhere else, the note is longer than
+                ``MAX_NOTE_LENGTH`` characters, or it cannot be written. The previous note then stays.
         """
-        path = self._own(name)
-        if len(text) > NOTE_LENGTH:
-            raise RunError(f"the note has {len(text):,} characters, expected {NOTE_LENGTH:,} at most")
+        path = self._own_path(name)
+        if len(text) > MAX_NOTE_LENGTH:
+            raise RunError(f"the note has {len(text):,} characters, expected {MAX_NOTE_LENGTH:,} at most")
         try:
             if text.strip():
                 _replace(path / NOTE, text.encode("utf-8", errors="backslashreplace"))
@@ -143,47 +159,50 @@ class RunFolder:
             raise RunError(f"cannot write the note of {name}: {error}") from error
 
     def delete(self, name: str) -> list[str]:
-        """Delete the files that a run writes, and its folder where nothing else is in it.
+        """Delete the files that a run writes, and its folder if nothing else is in it.
 
         Returns:
-            Names of what else was in the folder, which stays.
+            Names of the other files in the folder, which stays.
 
         Raises:
-            RunError: there is no such run, it is a link to somewhere else, a run writes it now, or the system refuses.
+            RunError: If there is no such run, the folder is a link to somewhere else, a run is writing it, or the
+                system refuses.
         """
-        path = self._own(name)
-        with while_free(path) as known:
-            if not known and _status(path) in ("running", "paused"):
-                raise RunError(f"{name} says that it is running, and this system cannot tell; delete {path} by hand")
-            try:
-                return _delete(path)
-            except OSError as error:
-                raise RunError(f"cannot delete {name} altogether: {error}") from error
+        path = self._own_path(name)
+        try:
+            with exclude_runs(path) as excluded:
+                if not excluded:
+                    _check_ended(path)
+                    (path / LOCK_FILE).unlink(missing_ok=True)
+                _delete_files(path)
+            return _delete_folder(path)  # after the lock file is gone, which is in it
+        except OSError as error:
+            raise RunError(f"cannot delete all of {name}: {error}") from error
 
-    def _own(self, name: str) -> Path:
-        """As :meth:`_path`, for something to be changed: a run, and really inside this folder."""
+    def _own_path(self, name: str) -> Path:
+        """As :meth:`_path`, for a change: the folder must hold a run, and be no link to another place."""
         path = self._path(name)
         if path.is_symlink() or path.resolve().parent != self.folder.resolve():
-            raise RunError(f"{name} is a link to somewhere else; nothing is changed there from here")
-        if not any((path / file).is_file() for file in (SETTINGS, RECORDS)):
-            raise RunError(f"{name} holds no run: neither {SETTINGS} nor {RECORDS} is there")
+            raise RunError(f"{name} is a link to somewhere else; change the run in its own folder")
+        if not any((path / file).is_file() for file in (RUN_INFO, RECORDS)):
+            raise RunError(f"{name} holds no run: it has neither {RUN_INFO} nor {RECORDS}")
         return path
 
     def _path(self, name: str) -> Path:
         path = self.folder / name
         if not name or name.startswith(".") or "\0" in name or {"/", "\\"} & {*name} or path.name != name:
-            raise RunError(f"{name!r} names no run of {self.folder}, expected the name of a folder in it")
+            raise RunError(f"{name!r} cannot name a run of {self.folder}, expected the name of a folder in it")
         if not path.is_dir():
             raise RunError(f"{self.folder} has no run {name!r}")
         return path
 
     def _summary(self, path: Path) -> RunSummary:
-        key = tuple(_stamp(path / name) for name in (SETTINGS, RECORDS, LOSSES_FILE, NOTE))
-        known = self._known.get(path.name)
-        if known is None or known[0] != key:
-            known = key, _read(path)
-            self._known[path.name] = known
-        return known[1]
+        stamps = tuple(_stamp(path / name) for name in (RUN_INFO, RECORDS, LOSSES, NOTE))
+        cached = self._cache.get(path.name)
+        if cached is None or cached[0] != stamps:
+            cached = stamps, _read(path)
+            self._cache[path.name] = cached
+        return cached[1]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -193,9 +212,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _awake(folder: Path, summary: RunSummary) -> RunSummary:
-    """A run that says it is running is so only while somebody holds its folder."""
-    if summary.status != "running" or is_held(folder / summary.name) is not False:
+def _with_current_status(folder: Path, summary: RunSummary) -> RunSummary:
+    """A run with status "running" in its file is running only while a process has its folder locked."""
+    if summary.status != "running" or is_locked(folder / summary.name) is not False:
         return summary
     return replace(summary, status="interrupted")
 
@@ -209,121 +228,116 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> RunSummary:
-    changed = max(_stamp(path / name)[0] for name in (SETTINGS, RECORDS)) / 1e9
+    changed = max(_stamp(path / name)[0] for name in (RUN_INFO, RECORDS)) / 1e9
     try:
-        if not any((path / file).is_file() for file in (SETTINGS, RECORDS)):
-            return RunSummary(path.name, problem=f"holds no run: neither {SETTINGS} nor {RECORDS} is there")
+        if not any((path / file).is_file() for file in (RUN_INFO, RECORDS)):
+            return RunSummary(path.name, problem=f"holds no run: it has neither {RUN_INFO} nor {RECORDS}")
         return _read_run(path, changed)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return RunSummary(path.name, changed=changed, problem=f"cannot be read: {type(error).__name__}: {error}"[:300])
 
 
 def _read_run(path: Path, changed: float) -> RunSummary:
-    settings, problem = _settings(path)
-    evaluated, last = _some_records(path / RECORDS)
-    before = _metrics(settings.get("baseline"))
-    held_out = [_metrics(record.get("held_out")) for record in evaluated]
-    main = next((name for name in MAIN if any(name in found for found in [before, *held_out])), "")
+    info, problem = _read_info(path)
+    evaluations, last = _read_evaluations(path / RECORDS)
+    before = _metrics(info.baseline)
+    held_out = [_metrics(evaluation.held_out) for evaluation in evaluations]
+    main = next((name for name in MAIN_METRICS if any(name in metrics for metrics in [before, *held_out])), "")
     return RunSummary(
         path.name,
-        title=_text(settings.get("name", "")),
-        recipe=_text(settings.get("recipe", "")),
-        losses=_losses(path, settings),
-        status=_text(settings.get("status", "")),
-        steps=_whole(last.get("step"), 0),
-        steps_total=_whole(settings.get("steps"), 0),
-        seed=_whole(settings.get("seed"), None),
+        title=_short(info.name),
+        recipe=_short(info.recipe),
+        losses=_read_losses(path, info),
+        status=_short(info.status),
+        steps=last.step,
+        steps_total=info.steps,
+        seed=info.seed,
         changed=changed,
         before=before,
         final=held_out[-1] if held_out else {},
         main=main,
-        curve=[found[main] for found in [before, *held_out] if main in found],
-        note=_note(path),
+        curve=[metrics[main] for metrics in [before, *held_out] if main in metrics],
+        note=_read_note(path),
         problem=problem,
     )
 
 
-def _settings(path: Path) -> tuple[dict[str, Any], str]:
-    file = path / SETTINGS
+def _read_info(path: Path) -> tuple[RunInfo, str]:
+    """Return the content of ``run.json``, and why it cannot be read. An entry that fails its check has its default."""
+    file = path / RUN_INFO
     if not file.is_file():
-        return {}, f"{SETTINGS} is missing"
-    if file.stat().st_size > LARGEST:
-        return {}, f"{SETTINGS} is no run's: it has {file.stat().st_size:,} bytes"
+        return RunInfo(), f"{RUN_INFO} is missing"
+    if file.stat().st_size > MAX_INFO_BYTES:
+        return RunInfo(), f"{RUN_INFO} has {file.stat().st_size:,} bytes, more than any run writes"
     try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        return {}, f"{SETTINGS} cannot be read: {error}"[:300]
-    return (found, "") if isinstance(found, dict) else ({}, f"{SETTINGS} holds a {type(found).__name__}, no settings")
+        return read_run_info(file.read_bytes())[0], ""
+    except (OSError, ValueError) as error:
+        return RunInfo(), f"{RUN_INFO} cannot be read: {error}"[:300]
 
 
-def _status(path: Path) -> str:
-    return _text(_settings(path)[0].get("status", ""))
+def _check_ended(path: Path) -> None:
+    status = _read_info(path)[0].status
+    if status in ("running", "paused"):
+        raise RunError(
+            f"the status of {path.name} is {status!r}, and its disk has no locks to check that with; if no process "
+            f"writes it, delete {path} by hand"
+        )
 
 
-def _some_records(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Up to ``POINTS`` records with an evaluation, evenly spread, first and last among them; and the last record."""
+def _read_evaluations(path: Path) -> tuple[list[Evaluation], Evaluation]:
+    """Return up to ``MAX_CURVE_POINTS`` evaluations, evenly spread, first and last included; and the last record."""
     if not path.is_file() or not path.stat().st_size:
-        return [], {}
+        return [], Evaluation()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        end = text.rfind(b"\n")  # what lies behind it was torn off
+        end = text.rfind(b"\n")  # an incomplete line can follow
         places = [match.start() for match in _EVALUATED.finditer(text) if match.start() < end]
-        if len(places) > POINTS:
-            places = [places[i * (len(places) - 1) // (POINTS - 1)] for i in range(POINTS)]
+        if len(places) > MAX_CURVE_POINTS:
+            count = MAX_CURVE_POINTS
+            places = [places[i * (len(places) - 1) // (count - 1)] for i in range(count)]
         lines = [text[text.rfind(b"\n", 0, place) + 1 : text.find(b"\n", place)] for place in places]
         last = text[text.rfind(b"\n", 0, end) + 1 : end] if end > 0 else b""
-    records = [record for line in lines if (record := _record(line))]
-    return records, _record(last)
+    return _readable(lines, read_evaluation), next(iter(_readable([last], read_evaluation)), Evaluation())
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def _read_losses(path: Path, info: RunInfo) -> list[str]:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        lines = (path / LOSSES).read_bytes().splitlines()[:MAX_LOSSES]
+    except OSError:
+        lines = []
+    losses = [(loss.name, loss.version) for loss in _readable(lines, lambda line: read_loss(line, lambda _: ""))]
+    if not losses and info.loss:
+        losses = [(info.loss, info.loss_version)]
+    return list(dict.fromkeys(f"{_short(name)} v{version}" for name, version in losses))
 
 
-def _losses(path: Path, settings: Mapping[str, Any]) -> list[str]:
-    labels: list[str] = []
-    with contextlib.suppress(OSError):
-        for line in (path / LOSSES_FILE).read_bytes().splitlines()[:1000]:
-            found = _record(line)
-            if "name" in found:
-                labels.append(f"{_text(found['name'])} v{_whole(found.get('version'), 1)}")
-    if not labels and "loss" in settings:
-        labels.append(f"{_text(settings['loss'])} v{_whole(settings.get('loss_version'), 1)}")
-    return list(dict.fromkeys(labels))
+def _readable(lines: list[bytes], read_line: Callable[[bytes], T]) -> list[T]:
+    """Read ``lines``, without those that are damaged."""
+    entries: list[T] = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            entries.append(read_line(line))
+    return entries
 
 
-def _note(path: Path) -> str:
+def _read_note(path: Path) -> str:
     file = path / NOTE
     try:
-        if not file.is_file() or file.stat().st_size > 8 * NOTE_LENGTH:
+        if not file.is_file() or file.stat().st_size > 8 * MAX_NOTE_LENGTH:
             return ""
-        return file.read_text(encoding="utf-8", errors="replace")[:NOTE_LENGTH]
+        return file.read_text(encoding="utf-8", errors="replace")[:MAX_NOTE_LENGTH]
     except OSError:
         return ""
 
 
-def _text(value: Any) -> str:
-    """As a name that travels: not endless, and without half a surrogate pair, which JSON can hold."""
-    return str(value)[:200].encode("utf-8", errors="backslashreplace").decode("utf-8")
+def _short(text: str) -> str:
+    """Limit the length of a name, and escape half a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    return text[:MAX_NAME_LENGTH].encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
-def _whole(value: Any, default: Any) -> Any:
-    return int(value) if not isinstance(value, bool) and _is_finite(value) else default
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether it is a number that a float can hold: JSON holds larger ones."""
-    return isinstance(value, int | float) and abs(value) <= LARGEST_FLOAT
-
-
-def _metrics(found: Any) -> dict[str, float]:
-    if not isinstance(found, Mapping):
-        return {}
-    numbers = ((_text(name), value) for name, value in list(found.items())[:METRICS])
-    return {n: float(v) for n, v in numbers if _is_finite(v)}
+def _metrics(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the finite numbers, ``MAX_METRICS`` at most."""
+    shown = list(numbers.items())[:MAX_METRICS]
+    return {_short(name): float(value) for name, value in shown if abs(value) <= LARGEST_FLOAT}
 
 
 def _row(summary: RunSummary) -> dict[str, Any]:
@@ -344,7 +358,7 @@ def _row(summary: RunSummary) -> dict[str, Any]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside it and rename: whoever reads sees the old text or the new one."""
+    """Write to a new file and rename it, so that every reader sees either the old content or the new one."""
     handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -355,17 +369,21 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _delete(path: Path) -> list[str]:
-    """Settings last: what is deleted half-way is still listed, and can be deleted again."""
-    for folder in (path / SOURCES, path / REWARD_SOURCES):
+def _delete_files(path: Path) -> None:
+    """Delete what a run writes, ``run.json`` last: a run that is half deleted is still listed, and can be deleted."""
+    for folder in (path / LOSS_SOURCES, path / REWARD_SOURCES):
         if folder.is_dir() and not folder.is_symlink():
             for source in folder.glob("*.py"):
-                source.unlink()  # of a link, the link alone
+                source.unlink()  # if it is a link, only the link
             with contextlib.suppress(OSError):  # something else is in it
                 folder.rmdir()
-    for name in (LOSSES_FILE, EDITS, NOTE, RECORDS, _PART, SETTINGS):
+    for name in (LOSSES, EDITS, NOTE, RECORDS, RUN_INFO + PART_SUFFIX, RUN_INFO):
         (path / name).unlink(missing_ok=True)
-    kept = sorted(entry.name for entry in path.iterdir())
-    if not kept:
+
+
+def _delete_folder(path: Path) -> list[str]:
+    """Delete the folder if it is empty; return the names of what is in it otherwise."""
+    others = sorted(entry.name for entry in path.iterdir())
+    if not others:
         path.rmdir()
-    return kept
+    return others

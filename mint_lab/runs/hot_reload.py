@@ -1,4 +1,4 @@
-"""What is registered anew while a run is there: the run takes it, and goes on if it had paused for the old one."""
+"""Hot-reload losses and rewards: a run uses a version that is registered again, and resumes if the old one failed."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from typing import TYPE_CHECKING
 from ..data.rewards import REWARDS
 from ..losses import LOSSES
 from ..recipes.registry import check_loss
-from ..recipes.rl.recipe import Rl
 
 if TYPE_CHECKING:
     from ..data.rewards import Reward
     from ..losses import LossSpec
-    from ..recipes.registry import Recipe
+    from ..recipes.base import Recipe
     from .loop import Loop
 
 __all__ = ["follow_registries"]
 
 
-def follow_registries(loop: Loop, recipe: Recipe | Rl) -> None:
-    """Tell ``loop`` of every new version of its loss or reward, for as long as it lives."""
-    # Through a weak reference: a registry must not keep a forgotten run and its model alive.
-    this = weakref.ref(loop)
-    weakref.finalize(loop, LOSSES.subscribe(lambda spec: _new_loss(this(), recipe, spec)))
-    if isinstance(recipe, Rl):
-        name = recipe.options.reward
-        weakref.finalize(loop, REWARDS.subscribe(lambda reward: _new_reward(this(), name, reward)))
+def follow_registries(loop: Loop, recipe: Recipe) -> None:
+    """Report every new version of its loss or reward to ``loop``, as long as ``loop`` exists."""
+    # A weak reference, because a registry must not keep a run and its model in memory.
+    reference = weakref.ref(loop)
+    weakref.finalize(loop, LOSSES.subscribe(lambda spec: _new_loss(reference(), recipe, spec)))
+    name = recipe.reward
+    if name is not None:
+        weakref.finalize(loop, REWARDS.subscribe(lambda reward: _new_reward(reference(), name, reward)))
 
 
-def _new_loss(loop: Loop | None, recipe: Recipe | Rl, spec: LossSpec) -> None:
+def _new_loss(loop: Loop | None, recipe: Recipe, spec: LossSpec) -> None:
     if loop is not None and loop.plan.loss.name == spec.name:
         check_loss(recipe, spec)
         loop.edit(lambda plan: plan.with_loss(spec, {}))
-        loop.mended("loss", spec.name)
+        loop.resume_if_waiting_for("loss", spec.name)
 
 
-def _new_reward(loop: Loop | None, name: object, reward: Reward) -> None:
-    # A run looks its reward up when it grades; only one that waits for it has to be told.
+def _new_reward(loop: Loop | None, name: str, reward: Reward) -> None:
+    # A run looks up its reward whenever it grades, so only a run that waits for the reward needs to act.
     if loop is not None and reward.name == name:
-        loop.mended("reward", reward.name)
+        loop.resume_if_waiting_for("reward", reward.name)

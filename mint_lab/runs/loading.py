@@ -4,68 +4,65 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from ..recipes.batch_trainer import Trainer
-from ..recipes.registry import Recipe, context_length
-from ..recipes.rl.recipe import Rl, RlJob
-from ..recipes.rl.rl_trainer import RlTrainer
+from ..recipes.registry import context_length
 
 if TYPE_CHECKING:
     from ..client.protocol import TrainingClient
-    from ..recipes.registry import Job
+    from ..recipes.base import Job, Recipe
+    from ..recipes.guarded_trainer import GuardedTrainer
 
-__all__ = ["ONE_AT_A_TIME", "AnyTrainer", "SharedData", "load_trainer"]
-
-AnyTrainer: TypeAlias = Trainer | RlTrainer
+__all__ = ["ONE_AT_A_TIME", "SharedData", "load_trainer"]
 
 ONE_AT_A_TIME = threading.Lock()
-"""Held while a model or data are loaded: the filters for warnings, which both change, are the whole process's."""
+"""Held while a model or data are loaded: both change the warning filters, which belong to the whole process."""
 
 
 class SharedData:
-    """Data that several runs of one recipe, one seed and one tokenizer train on: whichever comes first prepares them.
+    """Data that several runs of one recipe, seed and tokenizer train on: the first run that needs them prepares them.
 
     Args:
-        data, held_out: as the recipe takes them.
+        data, held_out: As the recipe takes them.
     """
 
     def __init__(self, data: Any, held_out: Any) -> None:
         self._given = (data, held_out)
-        self._made: tuple[Job | RlJob, list[str]] | None = None
+        self._prepared: tuple[Job, list[str]] | None = None
 
-    def job(self, client: TrainingClient, recipe: Recipe | Rl, seed: int) -> tuple[Job | RlJob, list[str]]:
-        """The one job, and what was noteworthy about the data. Raises as :func:`load_trainer`."""
-        if self._made is None:
-            self._made = _prepare(client, recipe, *self._given, seed)
-        return self._made
+    def job(self, client: TrainingClient, recipe: Recipe, seed: int) -> tuple[Job, list[str]]:
+        """Return the one job, and notes about the data. Raises as :func:`load_trainer`."""
+        if self._prepared is None:
+            self._prepared = _prepare(client, recipe, *self._given, seed)
+        return self._prepared
 
 
 def load_trainer(
-    client: TrainingClient, recipe: Recipe | Rl, data: Any, held_out: Any, seed: int
-) -> tuple[AnyTrainer, list[str]]:
-    """The trainer, with its data tokenized, and what was noteworthy about them, in plain words.
+    client: TrainingClient, recipe: Recipe, data: Any, held_out: Any, seed: int
+) -> tuple[GuardedTrainer, list[str]]:
+    """Return the trainer, with its data tokenized, and notes about the data in plain words.
 
     Args:
-        data: as the recipe takes them, or :class:`SharedData`, which know the held-out data too.
+        client: A training client.
+        recipe: Prepares the data and makes the trainer.
+        data: As the recipe takes them; or :class:`SharedData`, which has the held-out data too.
+        held_out: As the recipe takes them.
+        seed: Seed of the split and of the order of the data.
 
     Raises:
-        DataError: as :meth:`mint_lab.recipes.registry.Recipe.prepare`.
+        DataError: As :meth:`mint_lab.recipes.Recipe.prepare`.
     """
     if isinstance(data, SharedData):
         job, notes = data.job(client, recipe, seed)
     else:
         job, notes = _prepare(client, recipe, data, held_out, seed)
-    trainer = RlTrainer(client, job, seed) if isinstance(job, RlJob) else Trainer(client, job, seed)
-    return trainer, list(notes)
+    return recipe.trainer(client, job, seed), list(notes)
 
 
-def _prepare(
-    client: TrainingClient, recipe: Recipe | Rl, data: Any, held_out: Any, seed: int
-) -> tuple[Job | RlJob, list[str]]:
+def _prepare(client: TrainingClient, recipe: Recipe, data: Any, held_out: Any, seed: int) -> tuple[Job, list[str]]:
     tokenizer = client.get_tokenizer()
     limit = context_length(tokenizer)
-    # Said in the run's own words: a worker does not print.
+    # Warnings become notes of the run: a worker thread does not print.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         job = recipe.prepare(tokenizer, data, held_out, seed=seed, max_length=limit)

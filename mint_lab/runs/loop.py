@@ -1,9 +1,10 @@
-"""The worker behind a run: a state machine, one thread while there is something to do, and the rules between the two.
+"""The training loop of a run: a state machine, a worker thread while the run is running, and the rules between the two.
 
-- The worker takes the current plan when a step begins and holds to it; an edit, from any thread, only replaces it.
-- What a step did is on disk and in ``records`` before anyone is told.
-- Every change of status happens with the lock held, and the worker makes no step after it has left "running".
-- The thread lives only while the run is running: a paused run that is forgotten can be collected.
+- The worker reads the current plan when a step begins and uses it to the step's end; an edit, from any thread, replaces
+  the plan for the next step.
+- Before subscribers are notified of a step, its record is on disk and in ``records``.
+- The status changes only while the lock is held, and the worker begins no step after the run has left "running".
+- The worker thread exists only while the run is running, so that a paused run which nobody refers to can be collected.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from ..data.rewards import REWARDS
 from ..errors import ConfigError, RunError
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Status, StepRecord
-from .advice import Diagnosis
+from .advice import RunAdvice
+from .entries import RunInfo
 from .failure import RunFailure, describe
-from .notifier import Bell
+from .notifier import ChangeNotifier
 
 if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
@@ -37,27 +39,42 @@ __all__ = ["Loop", "latest_trainer", "losses_in_use"]
 T = TypeVar("T")
 Kind: TypeAlias = Literal["loss", "reward"]
 
-_live: weakref.WeakSet[Loop] = weakref.WeakSet()
-_latest: list[weakref.ref[GuardedTrainer]] = []  # of the run that was loaded last
+WAIT_SLICE_SECONDS = 0.5  # not every platform can interrupt a longer wait
+STOP_AT_EXIT_SECONDS = 2.0
+
+_live_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+_latest_trainer: list[weakref.ref[GuardedTrainer]] = []  # of the run that began or resumed last
+
+
+class _Awaited(NamedTuple):
+    """A function whose failure paused the run; registering it again resumes the run.
+
+    Attributes:
+        steps_left: Steps to complete before the run pauses; None for no limit.
+    """
+
+    kind: Kind
+    name: str
+    steps_left: int | None
 
 
 class Loop:
-    """Steps, one after another, as long as it is allowed to.
+    """Completes one step after another while the run is running.
 
     Args:
-        name: of the thread.
-        plan: for the first step.
-        load: gives the trainer; called on the worker before the first step.
-        open_store: gives the run's folder; called once, after ``load``.
-        summary: what the folder says of the run as a whole; called with the lock held.
-        eval_every: steps between evaluations.
+        name: Name of the worker thread.
+        plan: Plan of the first step.
+        load: Returns the trainer; called on the worker before the first step.
+        open_store: Creates the run's folder; called once, after ``load``.
+        describe_run: Returns the content of ``run.json``; called while the lock is held.
+        eval_every: Steps between evaluations.
 
     Attributes:
-        plan: what the next step will be made with; replaced through :meth:`edit`.
-        status, error: as :class:`mint_lab.runs.run.Run` explains.
-        records, edits, losses: append-only.
-        notes: what was noteworthy while loading, in plain words.
-        bell: rings after every change.
+        plan: Plan of the next step; change it with :meth:`edit`.
+        status, error: As in :class:`mint_lab.runs.run.Run`.
+        records, edits, losses: As in :class:`mint_lab.runs.run.Run`; append-only.
+        notes: What was noteworthy about model and data, in plain words.
+        notifier: Notifies subscribers of every change.
     """
 
     def __init__(
@@ -67,7 +84,7 @@ class Loop:
         *,
         load: Callable[[], GuardedTrainer],
         open_store: Callable[[], RunStore],
-        summary: Callable[[], dict[str, Any]],
+        describe_run: Callable[[], RunInfo],
         eval_every: int,
     ) -> None:
         self.name = name
@@ -78,245 +95,240 @@ class Loop:
         self.edits: list[Edit] = []
         self.losses: list[LossVersion] = []
         self.notes: list[str] = []
-        self.bell = Bell()
-        self._load, self._open_store, self._summary = load, open_store, summary
+        self.notifier = ChangeNotifier()
+        self._load, self._open_store, self._describe_run = load, open_store, describe_run
         self._eval_every = eval_every
         self._store: RunStore | None = None
         self._trainer: GuardedTrainer | None = None
-        self._diagnosis = Diagnosis()
+        self._advice = RunAdvice()
         self._changed = threading.Condition()
-        self._asked: deque[Callable[[], None]] = deque()  # to be called between two steps
-        self._stepping = threading.Lock()  # held through a step, and through what is called between two
-        self._halt: Status | None = None  # asked for: "paused" or "stopped" after the current step
-        self._budget: int | None = None  # steps still to make before pausing; None for no limit
-        # The kind and name of the function whose failure paused the run, and the steps that were left then.
-        self._mending: tuple[Kind, str, int | None] | None = None
-        self._ran: StepPlan | None = None  # what the last step that succeeded was made with
-        self._taken: StepPlan | None = None  # what the step in hand is made with
-        self._begun = 0  # number of the step in hand, or of the last one
-        self._clock = 0.0  # seconds of running before the present stretch
-        self._since: float | None = None  # when the present stretch of running began
-        _live.add(self)
+        self._pending_calls: deque[Callable[[], None]] = deque()  # for the time between two steps
+        self._step_lock = threading.Lock()  # held during a step, and during calls between two steps
+        self._requested_status: Status | None = None  # "paused" or "stopped", applied after the current step
+        self._steps_left: int | None = None  # before the run pauses; None for no limit
+        self._waiting_for: _Awaited | None = None
+        self._current_plan: StepPlan | None = None  # of the step in progress
+        self._previous_plan: StepPlan | None = None  # of the last step that was completed
+        self._begun_step = 0  # number of the step in progress, or of the last one
+        self._earlier_seconds = 0.0  # time spent running before the last start or resume
+        self._running_since: float | None = None  # time of the last start or resume; None unless running
+        _live_loops.add(self)
 
     @property
     def seconds(self) -> float:
         """Time spent running, without loading and pauses."""
         with self._changed:
-            return self._clock + (time.perf_counter() - self._since if self._since is not None else 0.0)
+            since = self._running_since
+            return self._earlier_seconds + (time.perf_counter() - since if since is not None else 0.0)
 
-    # -- any thread ----------------------------------------------------------------------------------------------------
+    # -- for any thread ------------------------------------------------------------------------------------------------
 
-    def go(self, budget: int | None) -> None:
-        """Run: ``budget`` steps, or to the end.
+    def start(self, max_steps: int | None = None) -> None:
+        """Run for ``max_steps`` steps, then pause; None: run to the end. Withdraws a requested pause.
 
         Raises:
-            RunError: the run is stopped or finished.
+            RunError: If the run is stopped or finished.
         """
         with self._changed:
             if self.status == "stopped":
-                raise RunError("this run was stopped, which is final; make a new Run, and pause() one to go on with")
+                raise RunError("this run is stopped, which is final; make a new Run, and use pause() to resume later")
             if self.status == "finished":
                 raise RunError(
-                    f"this run is finished: {len(self.records)} of {self.plan.steps} steps are made; "
-                    f"give it more with run.set(steps={2 * self.plan.steps}), then start() again"
+                    f"this run is finished: {len(self.records)} of {self.plan.steps} steps are complete; "
+                    f"give it more with run.set(steps={2 * self.plan.steps}), then call start() again"
                 )
             if self.status == "running":
-                self._halt = None if self._halt == "paused" else self._halt
+                self._requested_status = None if self._requested_status == "paused" else self._requested_status
             else:
-                self._launch()
-            self._budget = budget
-        self.bell.ring()
+                self._start_worker()
+            self._steps_left = max_steps
+        self.notifier.notify()
 
-    def ask(self, halt: Status) -> None:
-        """Be ``halt`` ("paused" or "stopped") after the current step."""
+    def request(self, status: Status) -> None:
+        """Change the status to "paused" or "stopped" after the current step; at once if none is in progress."""
         with self._changed:
             if self.status == "running":
-                self._halt = "stopped" if self._halt == "stopped" else halt
-            elif halt == "paused":
-                self._await_mending(None)  # whoever pauses a run that has failed wants it to stay so
-            elif halt == "stopped" and self.status in ("ready", "paused"):
-                self._rest("stopped")
-        self.bell.ring()
+                self._requested_status = "stopped" if self._requested_status == "stopped" else status
+            elif status == "paused":
+                self._wait_for(None)  # a person who pauses a run that has failed wants it to stay paused
+            elif status == "stopped" and self.status in ("ready", "paused"):
+                self._leave_running("stopped")
+        self.notifier.notify()
 
     def edit(self, change: Callable[[StepPlan], StepPlan]) -> None:
-        """Replace the plan by ``change(plan)``; what that raises leaves it as it is.
+        """Replace the plan by ``change(plan)``; if that raises, the plan stays as it is.
 
         Raises:
-            ConfigError: the new plan would end at a step that is made or begun already, and so without the last
-                evaluation.
+            ConfigError: If the new plan ends at a step that is complete or in progress, and so without the evaluation
+                on all held-out data that follows the last step.
         """
         with self._changed:
-            plan, done = change(self.plan), len(self.records)
-            if plan.steps < done:
-                raise ConfigError(f"steps is {plan.steps}, but {done} are made already")
-            begun = max(done, self._begun)
+            plan, completed = change(self.plan), len(self.records)
+            if plan.steps < completed:
+                raise ConfigError(f"steps={plan.steps}, but {_steps(completed)} already complete")
+            begun = max(completed, self._begun_step)
             if plan.steps != self.plan.steps and plan.steps <= begun:
                 raise ConfigError(
-                    f"steps is {plan.steps}, but {begun} are made or begun already, and the last step of a run ends "
-                    f"with an evaluation on all held-out data: give {begun + 1} or more, or stop() to end here"
+                    f"steps={plan.steps}, but {_steps(begun)} already complete or in progress, and the last step of a "
+                    f"run is followed by an evaluation on all held-out data: give {begun + 1} or more, or stop() to "
+                    "end here"
                 )
             self.plan = plan
-            if self.status == "finished" and plan.steps > done:
+            if self.status == "finished" and plan.steps > completed:
                 self.status = "paused"
-        self.bell.ring()
+        self.notifier.notify()
 
-    def mended(self, kind: Kind, name: str) -> None:
-        """That loss or reward was registered anew: go on, if it was its failure that paused the run."""
+    def resume_if_waiting_for(self, kind: Kind, name: str) -> None:
+        """Resume the run if the failure of this loss or reward paused it; called when it is registered again."""
         with self._changed:
-            awaited = self._mending
-            if self.status != "paused" or awaited is None or awaited[:2] != (kind, name):
+            awaited = self._waiting_for
+            if self.status != "paused" or awaited is None or (awaited.kind, awaited.name) != (kind, name):
                 return
-            self._launch()
-            self._budget = awaited[2]
-        self.bell.ring()
-
-    def between(self, job: Callable[[], None]) -> None:
-        """Call ``job()``, which must not raise, once: between two steps, or at once while the run is not running."""
-        self._asked.append(job)
-        if self.status != "running":
-            context = contextvars.copy_context()
-            threading.Thread(target=context.run, args=(self._serve,), daemon=True, name="mint_lab between").start()
+            self._start_worker()
+            self._steps_left = awaited.steps_left
+        self.notifier.notify()
 
     def call(self, job: Callable[[], T]) -> Future[T]:
-        """:meth:`between` for a job that gives a result, or raises."""
+        """Call ``job()`` between two steps; at once, on a separate thread, if the run is not running."""
         future: Future[T] = Future()
 
-        def carry_out() -> None:
+        def run_job() -> None:
             try:
                 future.set_result(job())
-            except BaseException as error:  # the asker's, not the run's; also a SystemExit, or nobody would hear of it
+            except BaseException as error:  # the caller's error, also a SystemExit: it must not end the worker
                 future.set_exception(error)
 
-        self.between(carry_out)
+        self._pending_calls.append(run_job)
+        if self.status != "running":
+            context = contextvars.copy_context()
+            target = self._run_pending_calls
+            threading.Thread(target=context.run, args=(target,), daemon=True, name="mint_lab call").start()
         return future
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until the status is not "running"; False when ``timeout`` seconds were not enough."""
+        """Wait until the status is not "running"; return False if ``timeout`` seconds were not enough."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while self.status == "running":
-                left = 0.5 if deadline is None else deadline - time.monotonic()
+                left = WAIT_SLICE_SECONDS if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._changed.wait(min(left, 0.5))  # in slices: not every platform interrupts a wait without end
+                self._changed.wait(min(left, WAIT_SLICE_SECONDS))
         return True
 
-    def _await_mending(self, awaited: tuple[Kind, str, int | None] | None) -> None:
-        self._mending = awaited
+    def _wait_for(self, awaited: _Awaited | None) -> None:
+        self._waiting_for = awaited
         if awaited is None and self.error is not None:
             self.error = replace(self.error, loss=None, reward=None)
 
-    def _launch(self) -> None:
-        # A copied context: what the worker sends then belongs to the cell or the page that started it.
+    def _start_worker(self) -> None:
+        # A copied context, so that what the worker sends belongs to the cell or the page that started the run.
         worker = threading.Thread(
             target=contextvars.copy_context().run, args=(self._work,), daemon=True, name=f"mint_lab {self.name}"
         )
         before = self.status, self.error
-        self.status, self.error, self._halt, self._mending = "running", None, None, None
+        self.status, self.error, self._requested_status, self._waiting_for = "running", None, None, None
         try:
             worker.start()
         except RuntimeError:
             self.status, self.error = before
             raise
 
-    def _rest(self, status: Status) -> None:
-        """Be ``status``, which is not "running". Call with the lock held; the worker makes no step after this."""
+    def _leave_running(self, status: Status) -> None:
+        """Change the status to one that is not "running"; the worker begins no step afterwards. Needs the lock."""
         if status == "stopped":
-            self._keep_unevaluated()
-        if self._since is not None:
-            self._clock += time.perf_counter() - self._since
-            self._since = None
-        self.status, self._halt, self._budget, self._begun = status, None, None, len(self.records)
+            self._record_unevaluated()
+        if self._running_since is not None:
+            self._earlier_seconds += time.perf_counter() - self._running_since
+            self._running_since = None
+        self.status, self._requested_status, self._steps_left = status, None, None
+        self._begun_step = len(self.records)
         if self._store is not None:
-            # A full disk must not hide the status; the records say how far the run came.
+            # A full disk must not hide the status; the records tell how many steps are complete.
             with contextlib.suppress(OSError):
-                self._store.write_settings(self._summary())
+                self._store.write_info(self._describe_run())
             with contextlib.suppress(OSError):
                 self._store.close(ended=status in ("stopped", "finished"))
         self._changed.notify_all()
 
-    # -- the worker ----------------------------------------------------------------------------------------------------
+    # -- on the worker thread ------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:
-            self._taken = None
-            trainer, store = self._with_newest(self._begin)
-            while self._may_step():
-                with self._stepping:
-                    self._with_newest(lambda: self._one_step(trainer, store))
-                self.bell.ring()
-                if self._asked:
-                    self._serve()
-        except BaseException as error:  # also SystemExit raised by a loss: never a silent death
-            failure = describe(error, self._taken.loss if self._taken else None)
+            self._current_plan = None
+            trainer, store = self._retry_with_newer(self._prepare)
+            while self._begin_step():
+                with self._step_lock:
+                    self._retry_with_newer(lambda: self._run_step(trainer, store))
+                self.notifier.notify()
+                if self._pending_calls:
+                    self._run_pending_calls()
+        except BaseException as error:  # also a SystemExit that a loss raised: the worker must not end silently
+            failure = describe(error, self._current_plan.loss if self._current_plan else None)
             with self._changed:
                 self.error = failure
-                halt, left = self._halt, self._budget
-                self._rest(halt or "paused")
-                awaited: tuple[Kind, str, int | None] | None = None
-                if halt is None and failure.loss is not None:
-                    awaited = "loss", failure.loss, left
-                elif halt is None and failure.reward is not None:
-                    awaited = "reward", failure.reward.name, left
-                self._await_mending(awaited)
-        self.bell.ring()
-        self._serve()
+                requested, steps_left = self._requested_status, self._steps_left
+                self._leave_running(requested or "paused")
+                self._wait_for(None if requested else _awaited(failure, steps_left))
+        self.notifier.notify()
+        self._run_pending_calls()
 
-    def _serve(self) -> None:
-        with self._stepping, contextlib.suppress(IndexError):
+    def _run_pending_calls(self) -> None:
+        with self._step_lock, contextlib.suppress(IndexError):
             while True:
-                self._asked.popleft()()
+                self._pending_calls.popleft()()
 
-    def _with_newest(self, job: Callable[[], T]) -> T:
-        """Do ``job``; where its loss or reward fails, and there is a newer one meanwhile, do it with that."""
+    def _retry_with_newer(self, job: Callable[[], T]) -> T:
+        """Call ``job``; if its loss or reward fails and a newer version was registered meanwhile, retry with that."""
         while True:
             try:
                 return job()
             except BaseException as error:
-                failure = describe(error, self._taken.loss if self._taken else None)
-                lost = failure.loss is not None and self._superseded()
+                failure = describe(error, self._current_plan.loss if self._current_plan else None)
                 reward = failure.reward
-                lost |= reward is not None and REWARDS.get(reward.name, reward) != reward
-                if self._halt is not None or not lost:
+                is_outdated = failure.loss is not None and self._has_newer_loss()
+                is_outdated |= reward is not None and REWARDS.get(reward.name, reward) != reward
+                if self._requested_status is not None or not is_outdated:
                     raise
-                self._taken = self.plan
+                self._current_plan = self.plan
 
-    def _superseded(self) -> bool:
-        return self._taken is not None and self.plan.loss is not self._taken.loss
+    def _has_newer_loss(self) -> bool:
+        return self._current_plan is not None and self.plan.loss is not self._current_plan.loss
 
-    def _asked_to_break_off(self) -> bool:
-        return self._halt is not None or self._superseded()
+    def _cancel_requested(self) -> bool:
+        return self._requested_status is not None or self._has_newer_loss()
 
-    def _begin(self) -> tuple[GuardedTrainer, RunStore]:
+    def _prepare(self) -> tuple[GuardedTrainer, RunStore]:
         trainer = self._trainer = self._load()
-        _latest[:] = [weakref.ref(trainer)]
-        self._taken = self.plan
-        trainer.asked = self._asked_to_break_off
+        _latest_trainer[:] = [weakref.ref(trainer)]
+        self._current_plan = self.plan
+        trainer.cancel_requested = self._cancel_requested
         if not trainer.baseline:
-            trainer.measure_baseline(self._taken)
+            trainer.measure_baseline(self._current_plan)
         if self._store is None:
             self._store = self._open_store()
         with self._changed:
-            self._store.write_settings(self._summary())
-            self._since = time.perf_counter()
-        self.bell.ring()
+            self._store.write_info(self._describe_run())
+            self._running_since = time.perf_counter()
+        self.notifier.notify()
         return trainer, self._store
 
-    def _may_step(self) -> bool:
+    def _begin_step(self) -> bool:
+        """Return whether the worker may complete another step; otherwise leave "running"."""
         with self._changed:
             if len(self.records) >= self.plan.steps:
-                self._rest("finished")
-            elif self._halt is not None or self._budget == 0:
-                self._rest(self._halt or "paused")
-            self._taken = self.plan
-            self._begun = len(self.records) + (self.status == "running")
+                self._leave_running("finished")
+            elif self._requested_status is not None or self._steps_left == 0:
+                self._leave_running(self._requested_status or "paused")
+            self._current_plan = self.plan
+            self._begun_step = len(self.records) + (self.status == "running")
             return self.status == "running"
 
-    def _one_step(self, trainer: GuardedTrainer, store: RunStore) -> None:
-        assert self._taken is not None
-        newest, begun, number = self._taken, trainer.unfinished, len(self.records) + 1
-        # A step that failed on the way ends with the loss and settings that it was begun with: they made its gradient.
-        plan = self._taken = newest if begun is None else replace(begun, steps=newest.steps)
+    def _run_step(self, trainer: GuardedTrainer, store: RunStore) -> None:
+        assert self._current_plan is not None
+        newest, retry_plan, number = self._current_plan, trainer.retry_plan, len(self.records) + 1
+        # A step that failed after its gradient is retried with the loss and settings that computed the gradient.
+        plan = self._current_plan = newest if retry_plan is None else replace(retry_plan, steps=newest.steps)
         record = trainer.step(
             number,
             plan,
@@ -324,64 +336,75 @@ class Loop:
             last=number >= plan.steps,
             started=time.perf_counter() - self.seconds,
         )
-        self._keep(record, plan, newest, trainer, store)
+        self._record(record, plan, newest, trainer, store)
 
-    def _keep_unevaluated(self) -> None:
-        """A step whose update is made has changed the model: a run that ends there must not lose its record."""
+    def _record_unevaluated(self) -> None:
+        """Record a step that has updated the weights and waits for its evaluation, because the run ends here."""
         trainer, store = self._trainer, self._store
-        if trainer is None or store is None or (plan := trainer.unfinished) is None:
+        if trainer is None or store is None or (plan := trainer.retry_plan) is None:
             return
         record = trainer.unevaluated(started=time.perf_counter() - self.seconds)
         if record is not None:
             with contextlib.suppress(OSError):  # it is in `records` all the same
-                self._keep(record, plan, plan, trainer, store)
+                self._record(record, plan, plan, trainer, store)
 
-    def _keep(
+    def _record(
         self, record: StepRecord, plan: StepPlan, newest: StepPlan, trainer: GuardedTrainer, store: RunStore
     ) -> None:
-        """Record a step that was made with ``plan``, on disk first; ``newest`` is what edits have made of the plan."""
+        """Store a record of a step that used ``plan``, on disk first; ``newest`` is the plan with all edits so far."""
         number = record.step
-        diagnosed = self._diagnosis.update([*self.records[-self._diagnosis.window :], record])
-        late = [
-            f"Step {number} ends with the loss and settings that it was begun with, because its gradient had been "
-            f"taken: {edit.label} counts from step {number + 1}"
+        advice = self._advice.update([*self.records[-self._advice.window :], record])
+        delayed = [
+            f"Step {number} ends with the loss and settings that it began with, because its gradient had been computed "
+            f"with them: {edit.label} takes effect at step {number + 1}"
             for edit in newest.edits_since(plan, number)
         ]
-        warnings = [*record.warnings, *late, *diagnosed]
+        warnings = [*record.warnings, *delayed, *advice]
         record = replace(record, warnings=[*self.notes, *warnings] if number == 1 else warnings)
-        edits = [] if self._ran is None else plan.edits_since(self._ran, number)
+        is_first = self._previous_plan is None
+        edits = [] if self._previous_plan is None else plan.edits_since(self._previous_plan, number)
         rewards = trainer.new_rewards()
-        edits += [Edit(number, "reward", reward.label) for reward in rewards if self._ran is not None]
-        fresh = self._ran is None or any(edit.kind == "loss" for edit in edits)
-        spec = plan.loss
-        losses = [LossVersion(number, spec.name, spec.version, spec.source, dict(plan.config))] if fresh else []
+        edits += [Edit(number, "reward", reward.label) for reward in rewards if not is_first]
+        losses: list[LossVersion] = []
+        if is_first or any(edit.kind == "loss" for edit in edits):
+            losses = [LossVersion(number, plan.loss.name, plan.loss.version, plan.loss.source, dict(plan.config))]
         try:
             store.append(record, edits=edits, losses=losses, rewards=rewards)
-        finally:  # the model has made this step, whatever the disk says
+        finally:  # the weights are updated, even if the disk is full
             with self._changed:
                 self.edits += edits
                 self.losses += losses
                 self.records.append(record)
-                self._ran = plan
-                if self._budget is not None:
-                    self._budget -= 1
+                self._previous_plan = plan
+                if self._steps_left is not None:
+                    self._steps_left -= 1
+
+
+def _awaited(failure: RunFailure, steps_left: int | None) -> _Awaited | None:
+    if failure.loss is not None:
+        return _Awaited("loss", failure.loss, steps_left)
+    return None if failure.reward is None else _Awaited("reward", failure.reward.name, steps_left)
+
+
+def _steps(count: int) -> str:
+    return "1 step is" if count == 1 else f"{count} steps are"
 
 
 def latest_trainer() -> GuardedTrainer | None:
-    """The trainer of the run that began or went on last, if it is still there."""
-    return _latest[0]() if _latest else None
+    """Return the trainer of the run that started or resumed last, if it still exists."""
+    return _latest_trainer[0]() if _latest_trainer else None
 
 
 def losses_in_use() -> set[str]:
-    """Names of the losses of all runs that are under way, paused ones among them."""
-    return {loop.plan.loss.name for loop in list(_live) if loop.status in ("running", "paused")}
+    """Return the names of the losses of all running and paused runs."""
+    return {loop.plan.loss.name for loop in list(_live_loops) if loop.status in ("running", "paused")}
 
 
 @atexit.register
 def _stop_all() -> None:
-    # A worker inside torch while the interpreter is torn down can crash the process.
-    loops = list(_live)
+    # A worker inside torch while the interpreter shuts down can crash the process.
+    loops = list(_live_loops)
     for loop in loops:
-        loop.ask("stopped")
+        loop.request("stopped")
     for loop in loops:
-        loop.wait(2.0)
+        loop.wait(STOP_AT_EXIT_SECONDS)

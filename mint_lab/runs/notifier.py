@@ -1,7 +1,7 @@
-"""Tell whoever listens that something changed, without ever waiting for them.
+"""Notify subscribers of changes without ever waiting for them.
 
-The worker rings; a thread of the bell's own calls the subscribers. A subscriber that is slow, raises or never returns
-costs the training nothing; changes that come while it is busy are told as one.
+The training thread only sets a flag; a separate thread calls the subscribers. A subscriber that is slow, raises or
+never returns costs the training nothing. Changes that come while it is busy reach it as one notification.
 """
 
 from __future__ import annotations
@@ -13,54 +13,54 @@ import logging
 import threading
 from collections.abc import Callable
 
-__all__ = ["Bell"]
+__all__ = ["ChangeNotifier"]
 
 _log = logging.getLogger(__name__)
 
 
-class Bell:
-    """Subscribers without arguments, called some time after :meth:`ring`, at least once after the last ring."""
+class ChangeNotifier:
+    """Calls subscribers, which take no arguments, after :meth:`notify`; at least once after its last call."""
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._rung = threading.Event()
+        self._changed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
-        """Call ``notify()`` after changes, until the returned function is called (any number of times)."""
-        # An object of its own, so that one function subscribed twice is two subscriptions.
-        entry = functools.partial(notify)
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback()`` after changes, until the returned function is called (once or several times)."""
+        # A new object for each subscription, so that one function can be subscribed twice.
+        subscription = functools.partial(callback)
         with self._lock:
-            self._subscribers.append(entry)
+            self._subscribers.append(subscription)
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=contextvars.copy_context().run, args=(self._serve,), daemon=True, name="mint_lab-bell"
+                    target=contextvars.copy_context().run, args=(self._serve,), daemon=True, name="mint_lab-notifier"
                 )
                 self._thread.start()
 
         def dispose() -> None:
             with self._lock, contextlib.suppress(ValueError):
-                self._subscribers.remove(entry)
-            self._rung.set()  # the thread looks whether anyone is left
+                self._subscribers.remove(subscription)
+            self._changed.set()  # the thread checks whether a subscriber is left
 
         return dispose
 
-    def ring(self) -> None:
-        """Something changed."""
-        self._rung.set()
+    def notify(self) -> None:
+        """Report a change; returns at once."""
+        self._changed.set()
 
     def _serve(self) -> None:
         while True:
-            self._rung.wait()
-            self._rung.clear()
+            self._changed.wait()
+            self._changed.clear()
             with self._lock:
                 subscribers = list(self._subscribers)
                 if not subscribers:
                     self._thread = None
                     return
-            for notify in subscribers:
+            for callback in subscribers:
                 try:
-                    notify()
+                    callback()
                 except Exception:
                     _log.debug("a subscriber of the run raised", exc_info=True)

@@ -1,18 +1,19 @@
-"""A training run as a thing one can start, pause, edit, resume and watch. No page, no printing.
+"""A training run that can be started, paused, edited, resumed and watched. It has no page and prints nothing.
 
-Between two steps everything may change; in the middle of one nothing can. The worker thread takes the current
-:class:`StepPlan` when a step begins and holds to it; edits, from any thread, only replace the plan. What a step did is
-in ``records`` (and on disk) before anyone is told.
+Edits take effect between two steps, never inside one. The worker thread reads the current
+:class:`~mint_lab.recipes.plan.StepPlan` when a step begins and uses it to the step's end; an edit, from any thread,
+replaces the plan for the next step. Before subscribers are notified of a step, its record is on disk and in
+``records``.
 
 ==========  =============================================================================================
-status      allowed next
+status      what is allowed
 ==========  =============================================================================================
 ready       start, resume, step, stop
-running     pause, step (then n more), stop; start and resume withdraw a pause that has not happened yet
-paused      start, resume, step, stop. Also after a failure, which ``error`` tells; registering the loss or the reward
-            anew whose failure it was resumes the run
-stopped     final
-finished    all steps are made; ``set(steps=more)`` turns it into paused
+running     pause, step (n more), stop; start and resume withdraw a pause that has not taken effect yet
+paused      start, resume, step, stop. A failure also pauses the run, and ``error`` describes it;
+            registering the failed loss or reward again resumes the run
+stopped     nothing: the status is final
+finished    all steps are complete; ``set(steps=more)`` changes the status to "paused"
 ==========  =============================================================================================
 """
 
@@ -25,20 +26,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client import connect
 from ..errors import ConfigError, RunError
-from ..losses import LossSpec, Param
+from ..losses import DataKind, LossSpec, Param
 from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan, resolve_loss
 from ..recipes.record import Edit, LossVersion, Status, StepRecord
-from ..recipes.registry import check_loss, check_model, recipe_named
-from ..recipes.rl.recipe import Rl
+from ..recipes.registry import check_loss, check_model, recipe_named, unchecked_note
 from .adapter_export import save_adapter
+from .entries import RunInfo
 from .failure import RunFailure
 from .hot_reload import follow_registries
 from .loading import ONE_AT_A_TIME, load_trainer
 from .loop import Loop
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
-from .token_inspection import ask
-from .versions import summary_of
+from .token_inspection import request_tokens
+from .versions import versions
 
 if TYPE_CHECKING:
     import os
@@ -48,40 +49,44 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from ..client.protocol import TrainingClient
-    from .loading import AnyTrainer
+    from ..recipes.guarded_trainer import GuardedTrainer
     from .token_inspection import HeldOutTokens
 
 __all__ = ["Run"]
 
 T = TypeVar("T")
 
+PACE_STEPS = 20
+
 
 class Run:
-    """One training run. Making it is quick: model and data are loaded when it first starts.
+    """One training run. Creating it is quick: model and data are loaded when it first starts.
 
     Args:
-        recipe: "preference", "sft" or "rl".
-        loss: a name of ``LOSSES``, a ``LossSpec`` or a function in the custom contract; None for the recipe's own.
+        recipe: Name of a recipe: "preference", "sft", "rl", or a registered one.
+        loss: A name of ``LOSSES``, a ``LossSpec``, or a function in the custom call form; None for the default of the
+            recipe.
         base_model: "mint-tiny", a local directory, or a hub name.
-        data, held_out: as the recipe takes them. Without ``held_out`` a seeded tenth of ``data`` is held out; without
-            either, the recipe's default data.
-        client: a training client to use instead of a new local one.
-        steps: optimizer steps in all; None for the recipe's default.
-        batch_size: items a step (pairs, examples), or a rollout (prompts).
-        learning_rate: of AdamW; None for the recipe's default.
-        warmup_steps: steps over which it rises evenly to that value; 0 for none.
-        grad_clip_norm: longer gradients are scaled down to this norm; 0 to leave them alone.
-        rank: of the LoRA adapter.
-        seed: of the adapter's start, the order of the data, and the held-out split.
-        loss_config: settings of the loss.
-        eval_every: steps between evaluations on held-out data; there is one before the first and after the last step.
-        folder: where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, made at the first start.
-        name: what charts call the run.
-        options: of the recipe; those of "rl" are in :class:`mint_lab.recipes.rl.recipe.RlOptions`, for example ``reward``
-            and ``group_size``.
+        data, held_out: As the recipe takes them. Without ``held_out``, a seeded tenth of ``data`` is held out; without
+            either, the recipe's default data are used.
+        client: A training client; None for a new local one.
+        steps: Optimizer steps in total; None for the recipe's default.
+        batch_size: Items per step (pairs, examples), or per rollout (prompts).
+        learning_rate: Of AdamW; None for the recipe's default.
+        warmup_steps: Steps over which the learning rate rises linearly to its value; 0 for none.
+        grad_clip_norm: A gradient with a larger norm is scaled down to this norm; 0 for no limit.
+        rank: Of the LoRA adapter.
+        seed: Of the adapter's initial weights, the order of the data, and the held-out split.
+        loss_config: Settings of the loss.
+        eval_every: Steps between evaluations on held-out data. There is one more before the first step, and one after
+            the last.
+        folder: Where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, created at the first start.
+        name: What charts call the run.
+        options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.recipe.RlOptions`, for example
+            ``reward`` and ``group_size``.
 
     Raises:
-        ConfigError: an unknown name or setting, or a loss that the recipe has no data for.
+        ConfigError: If a name or a setting is unknown, or the recipe's data do not fit the loss.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Run:
         **options: Any,
     ) -> None:
         arguments = [name for name in inspect.signature(Run).parameters if name != "options"]
-        self._recipe = recipe_named(recipe, options, own=arguments, loss=loss)
+        self._recipe = recipe_named(recipe, options, arguments=arguments, loss=loss)
         spec = resolve_loss(self._recipe.default_loss if loss is None else loss)
         check_loss(self._recipe, spec)
         check_model(base_model)
@@ -128,12 +133,18 @@ class Run:
         self.name = name or f"{recipe}-{spec.name}-{seed}"
         self.folder: Path | None = None if folder is None else Path(folder)
         self._rank = rank
-        self._given = (data, held_out)
+        self._given_data = (data, held_out)
         self._client = client
-        self._trainer: AnyTrainer | None = None
+        self._trainer: GuardedTrainer | None = None
         self._loop = Loop(
-            self.name, plan, load=self._load, open_store=self._open_store, summary=self._summary, eval_every=eval_every
+            self.name,
+            plan,
+            load=self._load,
+            open_store=self._open_store,
+            describe_run=self._describe,
+            eval_every=eval_every,
         )
+        self._note_unchecked(spec)
         follow_registries(self._loop, self._recipe)
 
     def __repr__(self) -> str:
@@ -141,7 +152,7 @@ class Run:
         steps = f"step {self.steps_done}/{self.steps_total}"
         return f"Run({self.name}: {self._loop.plan.loss.label}, {self.status}, {steps}{failed})"
 
-    # -- what there is to see ------------------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------------------
 
     @property
     def status(self) -> Status:
@@ -150,22 +161,22 @@ class Run:
 
     @property
     def error(self) -> RunFailure | None:
-        """Why the run paused by itself; None when it did not, and again once it goes on."""
+        """Why the run paused; None if it did not fail, and again once it resumes."""
         return self._loop.error
 
     @property
     def records(self) -> list[StepRecord]:
-        """One a step; only ever added to, so ``records[seen:]`` is what is new, from any thread."""
+        """One record per step. The list only grows, so ``records[seen:]`` gives any thread the new ones."""
         return self._loop.records
 
     @property
     def edits(self) -> list[Edit]:
-        """Changes of loss or settings, at the step that first ran with them; only ever added to."""
+        """Changes of loss, reward or settings, each with the first step that used it; the list only grows."""
         return self._loop.edits
 
     @property
     def losses(self) -> list[LossVersion]:
-        """Every loss version that made a step, with its source; only ever added to."""
+        """Every loss version that completed a step, with its source; the list only grows."""
         return self._loop.losses
 
     @property
@@ -185,33 +196,33 @@ class Run:
 
     @property
     def loss_config(self) -> dict[str, float]:
-        """Its settings."""
+        """Settings of that loss."""
         return dict(self._loop.plan.config)
 
     @property
     def settings(self) -> dict[str, float]:
-        """``learning_rate``, ``warmup_steps``, ``grad_clip_norm``, ``batch_size`` and those of the loss."""
+        """``learning_rate``, ``warmup_steps``, ``grad_clip_norm``, ``batch_size`` and the settings of the loss."""
         return self._loop.plan.settings()
 
     @property
     def setting_params(self) -> list[Param]:
-        """The settings a slider may show, with their ranges."""
+        """The settings that a page may offer as sliders, with their ranges."""
         return self._loop.plan.params()
 
     @property
     def steps_done(self) -> int:
-        """Optimizer steps made."""
+        """Optimizer steps completed."""
         return len(self.records)
 
     @property
     def steps_total(self) -> int:
-        """Optimizer steps to make in all."""
+        """Optimizer steps to complete in total."""
         return self._loop.plan.steps
 
     @property
     def steps_per_s(self) -> float:
-        """Of the last 20 steps, evaluations included, pauses left out; 0 before there are two."""
-        recent = self.records[-20:]
+        """Steps per second over the last 20, with evaluations and without pauses; 0 before the second step."""
+        recent = self.records[-PACE_STEPS:]
         return (len(recent) - 1) / max(recent[-1].time - recent[0].time, 1e-9) if len(recent) > 1 else 0.0
 
     @property
@@ -221,7 +232,7 @@ class Run:
 
     @property
     def baseline(self) -> dict[str, float]:
-        """Held-out metrics before training; empty until known."""
+        """Held-out metrics before training; empty until they are measured."""
         return dict(self._trainer.baseline) if self._trainer else {}
 
     @property
@@ -230,156 +241,180 @@ class Run:
         return self._trainer.client if self._trainer else self._client
 
     @property
-    def trainer(self) -> AnyTrainer | None:
-        """What makes the steps, with its data; None until it is loaded."""
+    def trainer(self) -> GuardedTrainer | None:
+        """The trainer, with its data; None until it is loaded."""
         return self._trainer
 
     @property
     def data_sizes(self) -> tuple[int, int] | None:
-        """Items to train on and held out; None until they are loaded."""
+        """Number of items to train on and of held-out items; None until they are loaded."""
         job = self._trainer.job if self._trainer else None
-        return (job.size, len(job.held_out) // job.held_out_unit) if job else None
+        return (job.size, job.held_out_size) if job else None
 
     @property
     def evaluation(self) -> str:
-        """How held-out prompts are answered, "greedy" or "sampled"; empty where the recipe asks none."""
-        return self._recipe.options.evaluation if isinstance(self._recipe, Rl) else ""
+        """How held-out prompts are answered, "greedy" or "sampled"; empty if the recipe samples no answers."""
+        return self._recipe.evaluation
+
+    @property
+    def data_kind(self) -> DataKind:
+        """What the datums of the recipe consist of, which decides the losses that fit."""
+        return self._recipe.data_kind
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the recipe, by name."""
+        return self._recipe.option_values()
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row a step; columns as in :func:`mint_lab.runs.store.history_frame`."""
+        """One row per step; columns as in :func:`mint_lab.runs.store.history_frame`."""
         return history_frame(list(self.records))
 
     @property
     def samples(self) -> pd.DataFrame:
-        """Responses kept at evaluations, one a row; columns as in :func:`mint_lab.runs.store.samples_frame`."""
+        """One row per response that an evaluation kept; columns as in :func:`mint_lab.runs.store.samples_frame`."""
         return samples_frame(list(self.records))
 
     def figure(self) -> go.Figure:
-        """Loss, accuracy, margins and log-probabilities so far, as one picture."""
+        """Draw loss, accuracy, margins and log-probabilities so far."""
         from .figure import draw
 
         return draw(list(self.records), list(self.edits), self.baseline)
 
-    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
-        """Call ``notify()`` after every change, from a thread of its own; several quick changes may be told as one.
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback()`` after every change, on a separate thread; several quick changes can cause one call.
 
         Returns:
             A function that ends the subscription.
         """
-        return self._loop.bell.subscribe(notify)
+        return self._loop.notifier.subscribe(callback)
 
     def call(self, job: Callable[[], T]) -> Future[T]:
-        """Call ``job()`` between two steps; at once, on a thread of its own, while the run is not running."""
+        """Call ``job()`` between two steps; at once, on a separate thread, if the run is not running."""
         return self._loop.call(job)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the LoRA adapter as it is now, between two steps, to a folder in PEFT's layout; gives the folder.
+        """Write the current LoRA adapter, between two steps, to a folder in PEFT's layout; return the folder.
 
         ``peft.AutoPeftModelForCausalLM.from_pretrained(path)`` loads it onto the base model, and so does
-        ``ServiceClient().create_sampling_client(path)`` here. An adapter that is there already is replaced.
+        ``ServiceClient().create_sampling_client(path)`` here. An adapter that is in the folder already is replaced.
 
         Raises:
-            RunError: no step is made yet.
-            ConfigError: the folder holds something else, or the client is hosted and keeps its weights on its server.
-            CheckpointError: the folder cannot be written.
+            RunError: If no step is complete yet.
+            ConfigError: If the folder holds something else, or the client is hosted and keeps its weights on a server.
+            CheckpointError: If the folder cannot be written.
         """
-        return save_adapter(self, path)
+        return save_adapter(self.client, path, steps_done=self.steps_done, call=self.call)
 
     def held_out_tokens(self) -> Future[HeldOutTokens]:
-        """A few held-out items, or responses of the last rollout, token by token; ``RunError`` without a model yet."""
-        return ask(self._loop, self._trainer)
-
-    # -- control: any thread, returns at once --------------------------------------------------------------------------
-
-    def start(self) -> Run:
-        """Begin, or go on after a pause.
+        """Compute a few held-out items, or responses of the last rollout, token by token.
 
         Raises:
-            RunError: the run is stopped or finished.
+            RunError: If the run has not started.
         """
-        self._loop.go(None)
+        return request_tokens(self._loop, self._trainer)
+
+    # -- control: for any thread, returns at once ----------------------------------------------------------------------
+
+    def start(self) -> Run:
+        """Start the run, or resume it after a pause.
+
+        Raises:
+            RunError: If the run is stopped or finished.
+        """
+        self._loop.start()
         return self
 
     def resume(self) -> Run:
-        """Go on after a pause; a step that failed is made again, with the same batch. Raises as :meth:`start`."""
-        self._loop.go(None)
+        """Resume after a pause; a failed step is retried with the same batch. Raises as :meth:`start`."""
+        self._loop.start()
         return self
 
     def step(self, n: int = 1) -> Run:
-        """Make ``n`` steps, then be paused (or finished). Raises as :meth:`start`, and ``ConfigError`` for n < 1."""
+        """Complete ``n`` steps, then pause (or finish). Raises as :meth:`start`, and ``ConfigError`` for n < 1."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ConfigError(f"step({n!r}): expected a whole number of steps from 1 up")
-        self._loop.go(n)
+        self._loop.start(max_steps=n)
         return self
 
     def pause(self) -> Run:
-        """Pause after the current step; a loss that does not return is broken off. A failed run then stays paused."""
-        self._loop.ask("paused")
+        """Pause after the current step; a loss that does not return is cancelled. A failed run then stays paused."""
+        self._loop.request("paused")
         return self
 
     def stop(self) -> Run:
-        """End the run after the current step, for good; a loss that does not return as :meth:`pause`."""
-        self._loop.ask("stopped")
+        """End the run for good after the current step; a loss that does not return is cancelled."""
+        self._loop.request("stopped")
         return self
 
     def wait(self, timeout: float | None = None, *, check: bool = True) -> bool:
-        """Wait until the run is not running: paused, stopped or finished. Interrupting the wait leaves the run going.
+        """Wait until the run is paused, stopped or finished. Interrupting the wait does not interrupt the run.
 
         Args:
-            timeout: seconds; None to wait as long as it takes.
-            check: raise where the run failed or was never started, so that no script takes its model for a trained one.
+            timeout: Seconds; None for no limit.
+            check: Raise if the run failed or was never started, so that a script does not mistake its model for a
+                trained one.
 
         Returns:
-            False when the time was up first.
+            False if the run is still running after ``timeout`` seconds.
 
         Raises:
-            RunError: with ``check``, what :attr:`error` says, or that the run was never started.
+            RunError: With ``check``, if the run failed (the message is that of :attr:`error`) or was never started.
         """
-        rested = self._loop.wait(timeout)
+        is_done = self._loop.wait(timeout)
         if check and self.status == "ready":
             raise RunError("this run was never started, so there is nothing to wait for; call run.start().wait()")
-        if check and rested and self.error is not None:
+        if check and is_done and self.error is not None:
             raise RunError(self.error.message)
-        return rested
+        return is_done
 
     def prepare(self) -> Run:
-        """Load model and data now, in this thread; a started run has done it.
+        """Load model and data now, in this thread; otherwise the first start loads them.
 
         Raises:
-            ModelError, DataError: they cannot be loaded. RunError: the given folder already holds a run.
+            ModelError: If the model cannot be loaded.
+            DataError: If the data cannot be loaded.
+            RunError: If the given folder already holds a run.
         """
         self._load()
         return self
 
-    # -- edits: any thread, take effect at the next step ---------------------------------------------------------------
+    # -- edits: for any thread, take effect at the next step -----------------------------------------------------------
 
     def set_loss(self, loss: str | LossSpec | Callable[..., Any], **config: float) -> Run:
-        """Train with another loss from the next step on; the optimizer's state stays.
+        """Use another loss from the next step on; the optimizer keeps its state.
 
         Raises:
-            ConfigError: an unknown loss or setting, or a loss that the recipe has no data for.
+            ConfigError: If the loss or a setting is unknown, or the recipe's data do not fit the loss.
         """
         spec = resolve_loss(loss)
         check_loss(self._recipe, spec)
         self._loop.edit(lambda plan: plan.with_loss(spec, config))
+        self._note_unchecked(spec)
         return self
 
     def set(self, /, **settings: float) -> Run:
-        """Change what :attr:`settings` names, or ``steps``, from the next step on.
+        """Change some of :attr:`settings`, or ``steps``, from the next step on.
 
         Raises:
-            ConfigError: an unknown setting, a value that makes no sense, or no more steps than are made or begun.
+            ConfigError: If a setting is unknown or a value is not valid, or if ``steps`` is not above the number of
+                steps that are complete or in progress.
         """
         self._loop.edit(lambda plan: plan.with_settings(settings))
         return self
 
-    # -- what the loop asks for ----------------------------------------------------------------------------------------
+    def _note_unchecked(self, spec: LossSpec) -> None:
+        note = unchecked_note(spec)
+        if note is not None and note not in self._loop.notes:
+            self._loop.notes.append(note)
 
-    def _load(self) -> AnyTrainer:
+    # -- called by the loop --------------------------------------------------------------------------------------------
+
+    def _load(self) -> GuardedTrainer:
         if self._trainer is not None:
             return self._trainer
-        check_unused(self.folder)  # rather than after minutes of loading
+        check_unused(self.folder)  # before loading, which can take minutes
         with ONE_AT_A_TIME:
             if self._trainer is not None:
                 return self._trainer
@@ -387,7 +422,7 @@ class Run:
                 self._client = connect().create_lora_training_client(
                     base_model=self.base_model, rank=self._rank, seed=self.seed
                 )
-            self._trainer, notes = load_trainer(self._client, self._recipe, *self._given, self.seed)
+            self._trainer, notes = load_trainer(self._client, self._recipe, *self._given_data, self.seed)
             self._loop.notes += notes
             return self._trainer
 
@@ -395,5 +430,25 @@ class Run:
         self.folder = self.folder or fresh_folder(f"{self.recipe}-{self.loss.name}")
         return RunStore(self.folder)
 
-    def _summary(self) -> dict[str, Any]:
-        return summary_of(self, self._recipe, self._rank)
+    def _describe(self) -> RunInfo:
+        return RunInfo(
+            name=self.name,
+            recipe=self.recipe,
+            base_model=self.base_model,
+            loss=self.loss.name,
+            loss_version=self.loss.version,
+            settings=self.settings,
+            steps=self.steps_total,
+            steps_done=self.steps_done,
+            rank=self._rank,
+            seed=self.seed,
+            eval_every=self.eval_every,
+            options=self.options,
+            data_sizes=self.data_sizes,
+            baseline=self.baseline,
+            notes=self.notes,
+            status=self.status,
+            error=self.error.message if self.error else None,
+            seconds=self.seconds,
+            versions=versions(),
+        )

@@ -1,17 +1,18 @@
-"""A run's folder: append-only, readable at any moment, by people and by pandas.
+"""A run's folder: append-only, and readable at any moment by people and by pandas.
 
 ::
 
-    run.json          settings, versions, seed, status; replaced as a whole, never half
-    records.jsonl     one line a step
-    edits.jsonl       one line an edit
-    losses/NAME-vN.py the source of every loss version that made a step; NAME-HASH-vN.py where the name does not fit
-    losses.jsonl      which of them began at which step, with which settings
+    run.json          settings, versions, seed, status; always replaced as a whole
+    records.jsonl     one line per step
+    edits.jsonl       one line per edit
+    losses/NAME-vN.py source of each loss version that was used; NAME-HASH-vN.py if the name is no portable file name
+    losses.jsonl      the step at which each of these versions began, and its settings
     rewards/          sources of the rewards that graded, named likewise
+    run.lock          exists while a run writes here (see mint_lab.runs.folder_lock)
 
-Each line is handed to the operating system before anyone hears of it, so a killed process leaves at worst a torn last
-line, which reading passes over with a note. Numbers that are not finite are written as the strings "nan", "inf" and
-"-inf": the files are strict JSON.
+Each line is passed to the operating system before any subscriber is notified. If the process is killed, at most the
+last line is incomplete; reading skips it with a note. Numbers that are not finite are written as the texts "nan", "inf"
+and "-inf", because the files are strict JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -33,8 +34,8 @@ import numpy as np
 
 from ..errors import RunError
 from ..recipes.record import Edit, LossVersion, StepRecord
-from .entries import an_object, edit_of, loss_of, numbers, record_of, typed
-from .folder_lock import Hold
+from .entries import RunInfo, read_edit, read_loss, read_record, read_run_info
+from .folder_lock import FolderLock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,18 +47,19 @@ __all__ = ["RunStore", "SavedRun", "check_unused", "fresh_folder", "history_fram
 
 T = TypeVar("T")
 
-SETTINGS, RECORDS, EDITS, LOSSES_FILE, SOURCES = "run.json", "records.jsonl", "edits.jsonl", "losses.jsonl", "losses"
-REWARD_SOURCES = "rewards"
+RUN_INFO, RECORDS, EDITS, LOSSES = "run.json", "records.jsonl", "edits.jsonl", "losses.jsonl"
+LOSS_SOURCES, REWARD_SOURCES = "losses", "rewards"
+PART_SUFFIX = ".part"  # of a file that is being written and then renamed
 BASE_COLUMNS = ("time", "step_time", "tokens", "loss_name", "loss_version")
 
 
-def fresh_folder(what: str) -> Path:
-    """Make ``./runs/<time>-<what>``, with a number behind it where that exists: nobody else is given the same.
+def fresh_folder(name: str) -> Path:
+    """Create ``./runs/<time>-<name>``, with a number appended if that exists; two callers never get the same folder.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: If the folder cannot be created.
     """
-    base = (Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{what}").absolute()
+    base = (Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").absolute()
     folder, number = base, 2
     while True:
         try:
@@ -67,51 +69,51 @@ def fresh_folder(what: str) -> Path:
             if folder.parent.is_dir():
                 folder, number = base.with_name(f"{base.name}-{number}"), number + 1
                 continue
-            raise RunError(f"cannot make the run folder {folder}: {folder.parent} is no folder") from None
+            raise RunError(f"cannot create the run folder {folder}: {folder.parent} is not a folder") from None
         except OSError as error:
-            raise RunError(f"cannot make the run folder {folder}: {error}") from error
+            raise RunError(f"cannot create the run folder {folder}: {error}") from error
         return folder
 
 
 def check_unused(folder: Path | None) -> None:
-    """Refuse a folder that a run is recorded in; None is one that is still to be made.
+    """Refuse a folder that holds a run. None stands for a folder that is still to be created.
 
     Raises:
-        RunError: it holds a run, finished or not.
+        RunError: If ``folder`` holds a run, finished or not.
     """
-    if folder is not None and any((folder / name).exists() for name in (SETTINGS, RECORDS)):
-        raise RunError(f"{folder} already holds a run; give another folder, or read it with load_run(folder)")
+    if folder is not None and any((folder / name).exists() for name in (RUN_INFO, RECORDS)):
+        raise RunError(f"{folder} already holds a run; give another folder, or read this one with load_run(folder)")
 
 
 class RunStore:
     """Writes one run's folder.
 
     Raises:
-        RunError: the folder already holds a run, or cannot be made.
+        RunError: If the folder already holds a run, or cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
         check_unused(folder)
         try:
-            (folder / SOURCES).mkdir(parents=True, exist_ok=True)
-            (folder / SETTINGS).open("x").close()  # of several at once only one comes past this
+            (folder / LOSS_SOURCES).mkdir(parents=True, exist_ok=True)
+            (folder / RUN_INFO).open("x").close()  # of several callers at once, only one succeeds
         except FileExistsError:
             check_unused(folder)
-            raise RunError(f"cannot make the run folder {folder}: a file is in its place") from None
+            raise RunError(f"cannot create the run folder {folder}: a file is in its place") from None
         except OSError as error:
-            raise RunError(f"cannot make the run folder {folder}: {error}") from error
+            raise RunError(f"cannot create the run folder {folder}: {error}") from error
         self.folder = folder
-        self._hold = Hold(folder)
-        # In the order of writing: a record on disk has what changed before it on disk too.
-        self._lines = {name: _Lines(folder / name) for name in (LOSSES_FILE, EDITS, RECORDS)}
-        self._sources: dict[Path, str] = {}  # not written yet
+        self._folder_lock = FolderLock(folder)
+        # In the order of writing: when a record is on disk, so are the changes that it ran with.
+        self._files = {name: _JsonLines(folder / name) for name in (LOSSES, EDITS, RECORDS)}
+        self._unwritten_sources: dict[Path, str] = {}
 
-    def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Replace ``run.json``, then write what an earlier call could not."""
-        self._hold.take()
-        part = self.folder / (SETTINGS + ".part")
-        part.write_text(json.dumps(_plain(settings), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(self.folder / SETTINGS)
+    def write_info(self, info: RunInfo) -> None:
+        """Replace ``run.json``, then write what an earlier call could not write."""
+        self._folder_lock.acquire()
+        part = self.folder / (RUN_INFO + PART_SUFFIX)
+        part.write_text(_to_json(vars(info), indent=2) + "\n", encoding="utf-8")
+        part.replace(self.folder / RUN_INFO)
         self._write()
 
     def append(
@@ -122,55 +124,57 @@ class RunStore:
         losses: Sequence[LossVersion] = (),
         rewards: Sequence[Reward] = (),
     ) -> None:
-        """Add a step, with what changed before it: edits, loss versions and rewards, these with their sources.
+        """Append a step and the edits, loss versions and rewards that began with it; write the sources of the latter.
 
-        Nothing of it is lost to an ``OSError`` (a full disk, say): whatever could not be written is kept, in order, and
-        written by the next call of any method, :meth:`close` too.
+        Raises:
+            OSError: If something could not be written, for example because the disk is full. Nothing is lost: the next
+                call of any method, also of :meth:`close`, writes the rest in order.
         """
-        self._hold.take()
+        self._folder_lock.acquire()
         for loss in losses:
             file = _file_name(loss.name, loss.version)
-            self._sources[self.folder / SOURCES / file] = loss.source
-            self._lines[LOSSES_FILE].add(
-                {"step": loss.step, "name": loss.name, "version": loss.version, "config": loss.config, "file": file}
-            )
+            self._unwritten_sources[self.folder / LOSS_SOURCES / file] = loss.source
+            entry = {"step": loss.step, "name": loss.name, "version": loss.version, "config": loss.config}
+            self._files[LOSSES].add(entry | {"file": file})
         for reward in rewards:
             if reward.source:
-                self._sources[self.folder / REWARD_SOURCES / _file_name(reward.name, reward.version)] = reward.source
+                file = _file_name(reward.name, reward.version)
+                self._unwritten_sources[self.folder / REWARD_SOURCES / file] = reward.source
         for edit in edits:
-            self._lines[EDITS].add({"step": edit.step, "kind": edit.kind, "label": edit.label})
-        self._lines[RECORDS].add(record.to_json())
+            self._files[EDITS].add(vars(edit))
+        self._files[RECORDS].add(vars(record))
         self._write()
 
     def _write(self) -> None:
-        for path, source in list(self._sources.items()):
+        for path, source in list(self._unwritten_sources.items()):
             path.parent.mkdir(exist_ok=True)
             path.write_text(source, encoding="utf-8", errors="backslashreplace")
-            del self._sources[path]
-        for lines in self._lines.values():
-            lines.write()
+            del self._unwritten_sources[path]
+        for file in self._files.values():
+            file.write()
 
     def close(self, *, ended: bool = True) -> None:
-        """Write what is left, flush to the disk itself and close; a later append opens the files again.
+        """Write what is left, flush it to the disk and close the files; a later append opens them again.
 
         Args:
-            ended: the run is over, and its folder may be deleted.
+            ended: Whether the run is over, so that its folder may be deleted.
 
         Raises:
-            OSError: not all could be written; the files are closed, and a later call writes the rest.
+            OSError: If something could not be written. The files are closed, and a later call writes the rest.
         """
-        with contextlib.ExitStack() as ends:  # each of them, whatever the others raise
+        with contextlib.ExitStack() as callbacks:  # all of them run, even if one raises
             if ended:
-                ends.callback(self._hold.release)
-            for lines in self._lines.values():
-                ends.callback(lines.close)
+                callbacks.callback(self._folder_lock.release)
+            for file in self._files.values():
+                callbacks.callback(file.close)
             self._write()
 
 
 def _file_name(name: str, version: int) -> str:
-    """Another file for every name: where the name cannot stand as it is, a hash of it tells the files apart.
+    """Return the file name of a source: a different one for every name, on every file system.
 
-    File systems that know no case, or no difference between two spellings of one letter, are thought of.
+    File systems can ignore case, or the difference between two spellings of one letter. A name that such a file system
+    could confuse with another one gets a hash.
     """
     plain = re.sub(r"[^\w.-]", "_", name)[:50]
     if unicodedata.normalize("NFKC", plain).casefold() != name:
@@ -178,34 +182,34 @@ def _file_name(name: str, version: int) -> str:
     return f"{plain}-v{version}.py"
 
 
-class _Lines:
-    """A file of JSON lines that is only ever added to."""
+class _JsonLines:
+    """An append-only file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
-        self._end = 0
+        self._size = 0  # bytes of the complete lines
         self._backlog: list[bytes] = []
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Take ``entry``, for the next :meth:`write`."""
-        self._backlog.append(json.dumps(_plain(entry), allow_nan=False).encode() + b"\n")
+        """Queue ``entry`` for the next :meth:`write`."""
+        self._backlog.append(_to_json(entry).encode() + b"\n")
 
     def write(self) -> None:
         if not self._backlog:
             return
         if self._file is None:
             self._file = self._path.open("ab", buffering=0)
-            self._end = self._file.tell()
-        whole = b"".join(self._backlog)
+            self._size = self._file.tell()
+        lines = b"".join(self._backlog)
         try:
             written = 0
-            while written < len(whole):
-                written += self._file.write(whole[written:]) or 0
+            while written < len(lines):
+                written += self._file.write(lines[written:]) or 0
         except OSError:
-            self._file.truncate(self._end)  # no torn line in the middle of the file
+            self._file.truncate(self._size)  # no incomplete line in the middle of the file
             raise
-        self._end += len(whole)
+        self._size += len(lines)
         self._backlog.clear()
 
     def close(self) -> None:
@@ -215,15 +219,23 @@ class _Lines:
                 os.fsync(file.fileno())
 
 
-def _plain(value: Any) -> Any:
+def _to_json(entry: Mapping[str, Any], indent: int | None = None) -> str:
+    try:  # nearly all entries are plain already, and json alone is several times as fast as a copy
+        return json.dumps(entry, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(_to_plain(entry), indent=indent, allow_nan=False)
+
+
+def _to_plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: nonfinite numbers and unknown objects as text."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_to_plain(v) for v in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return str(value)
@@ -231,40 +243,40 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run as its folder tells it.
+    """A run that was read from its folder.
 
     Attributes:
-        folder: where it was read from.
-        settings: the content of ``run.json``.
-        records, edits, losses: as of the live run.
-        notes: what was amiss with the files, in plain words; empty when nothing was.
+        folder: The folder.
+        info: The content of ``run.json``.
+        records, edits, losses: As in :class:`~mint_lab.runs.run.Run`.
+        notes: What was wrong with the files, in plain words.
     """
 
     folder: Path
-    settings: dict[str, Any]
+    info: RunInfo
     records: list[StepRecord]
     edits: list[Edit]
     losses: list[LossVersion]
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        facts = {key: self.settings.get(key, "?") for key in ("name", "loss", "status", "steps")}
-        steps = f"step {len(self.records)}/{facts['steps']}"
-        return f"SavedRun({str(self.folder)!r}, {facts['name']}: {facts['loss']}, {facts['status']}, {steps})"
+        name, loss, status = (text or "?" for text in (self.info.name, self.info.loss, self.info.status))
+        step = f"step {len(self.records)}/{self.info.steps or '?'}"
+        return f"SavedRun({str(self.folder)!r}, {name}: {loss}, {status}, {step})"
 
     @property
     def baseline(self) -> dict[str, float]:
         """Held-out metrics before training."""
-        return numbers(self.settings, "baseline")
+        return self.info.baseline
 
     @property
     def history(self) -> pd.DataFrame:
-        """As :func:`history_frame`."""
+        """One row per step, see :func:`history_frame`."""
         return history_frame(self.records)
 
     @property
     def samples(self) -> pd.DataFrame:
-        """As :func:`samples_frame`."""
+        """One row per response, see :func:`samples_frame`."""
         return samples_frame(self.records)
 
     def figure(self) -> go.Figure:
@@ -275,37 +287,38 @@ class SavedRun:
 
 
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:
-    """Read a run's folder, finished or not. What is damaged in it is left out and told in ``notes``.
+    """Read a run's folder, finished or not. Damaged entries are left out and listed in ``notes``.
 
     Raises:
-        RunError: there is no run in it.
+        RunError: If the folder holds no run.
     """
     path = Path(folder)
-    if not any((path / name).is_file() for name in (SETTINGS, RECORDS)):
-        raise RunError(f"{path} holds no run: neither {SETTINGS} nor {RECORDS} is there")
+    if not any((path / name).is_file() for name in (RUN_INFO, RECORDS)):
+        raise RunError(f"{path} holds no run: it has neither {RUN_INFO} nor {RECORDS}")
     notes: list[str] = []
-    settings = _settings(path / SETTINGS, notes)
-    records = _read(path / RECORDS, notes, record_of)
-    edits = _read(path / EDITS, notes, edit_of)
-    losses = _read(path / LOSSES_FILE, notes, lambda entry: _loss(entry, path / SOURCES, notes))
-    return SavedRun(path, settings, records, edits, losses, notes)
+
+    def source_of(file: str) -> str:
+        # Only the last part of the name counts: a file cannot lead out of the folder.
+        return _read_source(path / LOSS_SOURCES / Path(file).name, notes)
+
+    info = _read_info(path / RUN_INFO, notes)
+    records = _read_lines(path / RECORDS, notes, read_record)
+    edits = _read_lines(path / EDITS, notes, read_edit)
+    losses = _read_lines(path / LOSSES, notes, lambda line: read_loss(line, source_of))
+    return SavedRun(path, info, records, edits, losses, notes)
 
 
-def _settings(file: Path, notes: list[str]) -> dict[str, Any]:
+def _read_info(file: Path, notes: list[str]) -> RunInfo:
     try:
-        settings = an_object(json.loads(file.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
-        notes.append(f"{file.name} cannot be read ({error}); settings are unknown")
-        return {}
-    try:
-        numbers(settings, "baseline")
-    except ValueError as error:
-        notes.append(f"{file.name}: {error}; what was measured before training is unknown")
-        del settings["baseline"]
-    return settings
+        info, reasons = read_run_info(file.read_bytes())
+    except (OSError, ValueError) as error:
+        notes.append(f"{file.name} cannot be read ({error}); the run's settings are unknown")
+        return RunInfo()
+    notes += [f"{file.name}: {reason}; this entry was left out" for reason in reasons]
+    return info
 
 
-def _read(path: Path, notes: list[str], entry_of: Callable[[dict[str, Any]], T]) -> list[T]:
+def _read_lines(path: Path, notes: list[str], read_line: Callable[[bytes], T]) -> list[T]:
     if not path.is_file():
         return []
     try:
@@ -315,35 +328,32 @@ def _read(path: Path, notes: list[str], entry_of: Callable[[dict[str, Any]], T])
         return []
     entries: list[T] = []
     if lines.pop():
-        notes.append(f"{path.name}: the last line is torn (the process was killed while writing); it was left out")
+        notes.append(
+            f"{path.name}: the last line is incomplete (the process was killed while writing it); it was left out"
+        )
     for number, line in enumerate(lines, 1):
         try:
-            entries.append(entry_of(an_object(json.loads(line))))
-        except (ValueError, RecursionError) as error:
+            entries.append(read_line(line))
+        except ValueError as error:
             notes.append(f"{path.name}: line {number} cannot be read ({error}); it was left out")
     return entries
 
 
-def _source(path: Path, notes: list[str]) -> str:
+def _read_source(path: Path, notes: list[str]) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        notes.append(f"{path.name} cannot be read ({error}); that loss has no source")
+        notes.append(f"{path.name} cannot be read ({error}); the source of that loss is unknown")
         return ""
 
 
-def _loss(entry: Mapping[str, Any], sources: Path, notes: list[str]) -> LossVersion:
-    version = loss_of(entry)
-    return replace(version, source=_source(sources / Path(typed(entry, "file", str)).name, notes))
-
-
 def history_frame(records: Sequence[StepRecord]) -> pd.DataFrame:
-    """One row a step, indexed by ``step``.
+    """Return one row per step, indexed by ``step``.
 
-    Columns, always: ``time``, ``step_time`` (seconds), ``tokens``, ``loss_name``, ``loss_version``. Then each metric of
-    the training batch under its own name, every held-out metric under ``held_out/NAME`` (nan where it was not
-    evaluated), and the settings under ``settings/NAME``. A metric of the training batch whose own name is one of these
-    (``tokens``, ``step``, ``held_out/...``) stands under ``metrics/NAME``.
+    The first columns are always ``time``, ``step_time`` (seconds), ``tokens``, ``loss_name`` and ``loss_version``. Then
+    come the metrics of the training batch under their own names, the held-out metrics under ``held_out/NAME`` (nan for
+    a step without an evaluation), and the settings under ``settings/NAME``. A metric of the training batch that is
+    named like another column (``tokens``, ``step``, ``held_out/...``) is under ``metrics/NAME``.
     """
     import pandas as pd
 
@@ -355,24 +365,23 @@ def history_frame(records: Sequence[StepRecord]) -> pd.DataFrame:
         for record in records
     ]
     frame = pd.DataFrame(rows, index=pd.Index([r.step for r in records], name="step", dtype="int64"))
-    first = [c for c in BASE_COLUMNS if c not in frame]
-    for column in first:
+    for column in (c for c in BASE_COLUMNS if c not in frame):  # there are no records
         frame[column] = []
-    rest = [c for c in frame.columns if c not in BASE_COLUMNS]
-    order = [c for c in rest if "/" not in c or c.startswith("logps/")]
-    held = [c for c in rest if c.startswith("held_out/")]
-    settings = [c for c in rest if c.startswith("settings/")]
-    others = [c for c in rest if c not in {*order, *held, *settings}]
-    return frame.reindex(columns=[*BASE_COLUMNS, *order, *others, *held, *settings])
+    others = [c for c in frame.columns if c not in BASE_COLUMNS]
+    main = [c for c in others if "/" not in c or c.startswith("logps/")]
+    held_out = [c for c in others if c.startswith("held_out/")]
+    settings = [c for c in others if c.startswith("settings/")]
+    remaining = [c for c in others if c not in {*main, *held_out, *settings}]
+    return frame.reindex(columns=[*BASE_COLUMNS, *main, *remaining, *held_out, *settings])
 
 
 def _column(metric: str) -> str:
-    taken = metric in ("step", *BASE_COLUMNS) or metric.startswith(("held_out/", "settings/", "metrics/"))
-    return f"metrics/{metric}" if taken else metric
+    is_used = metric in ("step", *BASE_COLUMNS) or metric.startswith(("held_out/", "settings/", "metrics/"))
+    return f"metrics/{metric}" if is_used else metric
 
 
 def samples_frame(records: Sequence[StepRecord]) -> pd.DataFrame:
-    """The responses that records hold, one a row: ``step`` and the keys of :attr:`StepRecord.samples`."""
+    """Return the responses in ``records``, one per row: ``step`` and the keys of :attr:`StepRecord.samples`."""
     import pandas as pd
 
     columns = ["step", "source", "prompt", "response", "reward", "advantage", "tokens", "ratio", "clipped"]

@@ -1,4 +1,4 @@
-"""A few examples token by token, for a page that asks: log-probabilities, and what the loss asks of each."""
+"""A few examples token by token: log-probabilities, and the gradient of the loss with respect to each."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from ..types import Datum
     from .loop import Loop
 
-__all__ = ["HeldOutTokens", "ask", "held_out_tokens"]
+__all__ = ["HeldOutTokens", "held_out_tokens", "request_tokens"]
 
 ITEMS = 4
 
 
 @dataclass(frozen=True)
 class HeldOutTokens:
-    """A few items after ``step`` steps: the first held-out ones, or of reinforcement learning some of the last rollout.
+    """A few items after ``step`` steps: the first held-out ones; in reinforcement learning, some of the last rollout.
 
     Attributes:
-        loss: label of the loss.
-        data: what the loss saw.
-        logprobs: ``(N_i,)`` each, nats.
-        gradients: dLoss/dlogprob of the loss on these items alone, ``(N_i,)`` each; None where it cannot be taken.
-        pairs: whether the datums are consecutive (chosen, rejected); None when the loss does not say.
-        tokenizer: the model's.
-        titles: one a datum; None for their places.
+        step: Steps that were complete.
+        loss: Label of the loss.
+        data: The datums as the loss saw them.
+        logprobs: Log-probabilities of the targets, ``(N_i,)`` each, nats.
+        gradients: dLoss/dlogprob of the loss on these items alone, ``(N_i,)`` each; None if it cannot be computed.
+        pairs: Whether consecutive datums are (chosen, rejected); None if the loss does not say.
+        tokenizer: The model's.
+        titles: One per datum; None for their positions.
     """
 
     step: int
@@ -51,31 +52,36 @@ class HeldOutTokens:
 def held_out_tokens(
     trainer: GuardedTrainer, plan: StepPlan, step: int, cancel_requested: Callable[[], bool] = lambda: False
 ) -> HeldOutTokens:
-    """Look at ``ITEMS`` items. Weights, optimizer and gradient of the client stay as they are.
+    """Compute log-probabilities and gradients of ``ITEMS`` items, without changing the client's state.
 
-    A loss that fails on them costs the gradients and nothing else: a run goes on or fails by its own steps. So does one
-    that does not return, which is cancelled once ``cancel_requested()`` is true.
+    If the loss fails on these items, or is cancelled, only the gradients are missing: it does not pause the run.
+
+    Args:
+        trainer: Of the run.
+        plan: Loss and settings.
+        step: Steps that are complete.
+        cancel_requested: Polled while the loss runs; if True after 2 s, the call is cancelled.
 
     Raises:
-        DataError: nothing is held out, or no rollout has been drawn yet.
+        DataError: If nothing is held out, or no rollout has been drawn yet.
     """
     shown = trainer.shown(ITEMS, plan.loss)
     tokenizer = trainer.client.get_tokenizer()
-    # What the data do not hold in pairs is shown one by one, whatever the loss pairs.
+    # Data without pairs are displayed one by one, even if the loss pairs them.
     pairs = (plan.loss.unit == "pair" or None) if shown.unit == 2 else False
     try:
-        found = token_gradients(trainer.client, shown.data, plan.loss, plan.config, cancel_requested=cancel_requested)
-        data, logprobs, gradients = found.data, found.logprobs, found.gradients
+        result = token_gradients(trainer.client, shown.data, plan.loss, plan.config, cancel_requested=cancel_requested)
+        data, logprobs, gradients = result.data, result.logprobs, result.gradients
     except Exception:
         data, logprobs, gradients = shown.data, token_logprobs(trainer.client, shown.data), None
     return HeldOutTokens(step, plan.loss.label, data, logprobs, gradients, pairs, tokenizer, shown.titles)
 
 
-def ask(loop: Loop, trainer: GuardedTrainer | None) -> Future[HeldOutTokens]:
-    """Have :func:`held_out_tokens` called between two steps, or at once while the run rests.
+def request_tokens(loop: Loop, trainer: GuardedTrainer | None) -> Future[HeldOutTokens]:
+    """Call :func:`held_out_tokens` between two steps; at once if the run is not running.
 
     Raises:
-        RunError: there is no trainer yet.
+        RunError: If there is no trainer yet.
     """
     if trainer is None:
         raise RunError("there are no log-probabilities yet: the run has not started")

@@ -13,6 +13,7 @@ import anywidget
 import traitlets
 
 from ..errors import ConfigError
+from ..recipes.registry import recipe_of
 from ..runs.comparison.comparison import Comparison
 from ..runs.comparison.gradient_cosines import Cosines
 from ..runs.comparison.overlay import compared_metrics, curves_of
@@ -22,7 +23,6 @@ from .protocol import Message, Reply
 from .protocol_runs import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .publisher import Publisher
 from .requests import reply_to
-from .state import facts_of
 from .widget import WIDGET_MIME, bundle
 from .wire import travels
 from .workbench import describe_data
@@ -127,7 +127,7 @@ class Compare(anywidget.AnyWidget):
     def start(self) -> Compare:
         """As ``Comparison.start``; also measures cosines at the start."""
         self._comparison.start()
-        if self.cosines is None and facts_of(self._comparison.recipe).batch_before_training:
+        if self.cosines is None and recipe_of(self._comparison.recipe).batch_before_training:
             self._measure(None)
         return self
 
@@ -189,7 +189,7 @@ class Compare(anywidget.AnyWidget):
         pairs = zip(self.runs.items(), self._publishers, strict=True)
         return Compared(
             recipe=self._comparison.recipe,
-            batch_before_training=facts_of(self._comparison.recipe).batch_before_training,
+            batch_before_training=recipe_of(self._comparison.recipe).batch_before_training,
             runs=[
                 ComparedRun(label=label, result=_result(run), snapshot=publisher.snapshot())
                 for (label, run), publisher in pairs

@@ -1,46 +1,25 @@
-"""The losses as a picker shows them, and why one cannot be used with a recipe."""
+"""The losses as a picker shows them, with the reason why one cannot be used here."""
 
 from __future__ import annotations
 
-from ..losses import LOSSES, LossSpec, Param
-from ..losses.spec import REFERENCE
+from ..losses import LOSSES, DataKind, LossSpec, Param
 from .protocol import InputEntry, LossEntry, ParamEntry
 from .wire import travels
 
-__all__ = ["catalogue", "param_entry", "unusable_because"]
+__all__ = ["loss_catalogue", "param_entry"]
 
-# What the recipes' data have; a trainer adds the reference log-probabilities when a loss reads them.
-_FIELDS = {
-    "preference": {"weights", REFERENCE},
-    "sft": {"weights", REFERENCE},
-    "rl": {"weights", "logprobs", "advantages", REFERENCE},
-}
-_LOG_FROM = 50.0  # a slider that spans more than this factor is divided logarithmically
+_LOG_SPAN = 50.0  # a slider whose ends differ by more than this factor is logarithmic
 
 
-def catalogue(recipe: str) -> list[LossEntry]:
-    """Every registered loss, those that fit the recipe first."""
-    entries = travels([_entry(spec, recipe) for spec in LOSSES.values()])
+def loss_catalogue(kind: DataKind) -> list[LossEntry]:
+    """Return every registered loss, those that fit data of this kind first."""
+    entries = travels([_entry(spec, kind) for spec in LOSSES.values()])
     return sorted(entries, key=lambda entry: bool(entry["reason"]))
 
 
-def unusable_because(spec: LossSpec, recipe: str) -> str:
-    """Why ``spec`` cannot train this recipe's data; empty when it can."""
-    missing = [name for name in spec.inputs if name not in _fields(recipe)]
-    if missing:
-        return f"needs {' and '.join(missing)}, which this data does not have"
-    if spec.pairs and recipe != "preference":
-        return "needs pairs of chosen and rejected"
-    if recipe == "preference" and not spec.pairs and spec.family != "custom":
-        return "does not tell chosen from rejected"
-    if recipe == "rl" and spec.family not in ("policy", "custom"):
-        return "does not read advantages"
-    return ""
-
-
 def param_entry(param: Param) -> ParamEntry:
-    """A setting as a slider shows it."""
-    log = param.low > 0 and param.high / param.low > _LOG_FROM
+    """Return a setting as a slider shows it."""
+    log = param.low > 0 and param.high / param.low > _LOG_SPAN
     return ParamEntry(
         name=param.name,
         default=param.default,
@@ -52,11 +31,7 @@ def param_entry(param: Param) -> ParamEntry:
     )
 
 
-def _fields(recipe: str) -> set[str]:
-    return _FIELDS.get(recipe, {"weights", REFERENCE})
-
-
-def _entry(spec: LossSpec, recipe: str) -> LossEntry:
+def _entry(spec: LossSpec, kind: DataKind) -> LossEntry:
     return LossEntry(
         name=spec.name,
         label=spec.label,
@@ -64,7 +39,7 @@ def _entry(spec: LossSpec, recipe: str) -> LossEntry:
         formula=spec.formula,
         summary=spec.summary,
         paper=spec.paper,
-        inputs=[InputEntry(name=name, here=name in _fields(recipe)) for name in spec.inputs],
+        inputs=[InputEntry(name=name, here=name in kind.fields) for name in spec.inputs],
         params=[param_entry(param) for param in spec.params],
-        reason=unusable_because(spec, recipe),
+        reason=spec.unfit(kind) or "",
     )

@@ -13,7 +13,7 @@ from typing import Any
 import traitlets
 
 from ..losses import LOSSES
-from .loss_catalogue import catalogue
+from .loss_catalogue import loss_catalogue
 from .protocol import Losses
 from .widget import RunWidget
 
@@ -67,7 +67,7 @@ class LossPicker(_Part):
         super().close()
 
     def _on_losses(self) -> None:
-        self._send_message(Losses(type="losses", losses=catalogue(self.run.recipe)), [])
+        self._send_message(Losses(type="losses", losses=loss_catalogue(self.run.data_kind)), [])
 
 
 class SamplesTable(_Part):

@@ -19,7 +19,7 @@ from ..recipes.record import StepRecord
 from .heat import HeatHistory
 from .history import History
 from .layout import charts_for
-from .loss_catalogue import catalogue
+from .loss_catalogue import loss_catalogue
 from .protocol import PROTOCOL, Buffers, Histogram, Message, Samples, Snapshot, State, StateChange, Tokens, Update
 from .samples import samples_of
 from .state import RunLike, columns_of, histograms_of, state_of
@@ -213,7 +213,7 @@ class Publisher:
             state=state,
             charts=charts_for(self.run.recipe),
             metrics={},
-            losses=catalogue(self.run.recipe),
+            losses=loss_catalogue(self.run.data_kind),
             series=self._history.to_data(),
             heats=self._heats.to_data(),
         )

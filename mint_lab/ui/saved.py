@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+from ..recipes.registry import recipe_of
 from .heat import HeatHistory
 from .history import History
 from .layout import charts_for
 from .protocol import PROTOCOL, Histogram, Snapshot, State
-from .state import columns_of, facts_of, histograms_of, marks_of
+from .state import columns_of, histograms_of, marks_of
 from .wire import travels
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
         for histogram in histograms_of(record):
             if heats.add(histogram):
                 histograms[histogram["name"]] = histogram
-    recipe = str(run.settings.get("recipe", ""))
+    recipe = run.info.recipe
     return Snapshot(
         type="snapshot",
         protocol=PROTOCOL,
@@ -48,20 +49,18 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
 
 def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
     last = run.records[-1] if run.records else None
-    steps = run.settings.get("steps")
-    total = int(steps) if isinstance(steps, int | float) and math.isfinite(steps) else 0
-    status = run.settings.get("status")
-    facts = facts_of(recipe)
+    status = run.info.status
+    facts = recipe_of(recipe)
     state = State(
         status=cast(Any, status if status in _STATUSES else "stopped"),
         steps_done=last.step if last else 0,
-        steps_total=max(total, last.step if last else 0),
+        steps_total=max(run.info.steps, last.step if last else 0),
         steps_per_s=0.0,
         recipe=recipe,
         headlines=list(facts.headlines),
-        tokens_about=facts.tokens_about,
+        tokens_about=facts.examples,
         keeps_samples=facts.keeps_samples,
-        base_model=str(run.settings.get("base_model", "")),
+        base_model=run.info.base_model,
         data="",
         loss=last.loss_name if last else "",
         loss_label=f"{last.loss_name} v{last.loss_version}" if last else "",

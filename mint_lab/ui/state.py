@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..data.rewards import Reward
-from ..losses import LossSpec, Param
+from ..losses import DataKind, LossSpec, Param
 from ..losses.clip import ClipBound
 from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
-from ..runs.folder import MAIN
+from ..recipes.registry import recipe_of
 from .loss_catalogue import param_entry
 from .protocol import Bound, Clip, Failure, Histogram, Mark, State
 from .wire import travels
@@ -18,10 +18,8 @@ from .wire import travels
 __all__ = [
     "MARKS",
     "FailureLike",
-    "RecipeFacts",
     "RunLike",
     "columns_of",
-    "facts_of",
     "histograms_of",
     "marks_of",
     "state_of",
@@ -62,6 +60,10 @@ class RunLike(Protocol):
     @property
     def recipe(self) -> str: ...
     @property
+    def data_kind(self) -> DataKind: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+    @property
     def loss(self) -> LossSpec: ...
     @property
     def settings(self) -> dict[str, float]: ...
@@ -73,29 +75,6 @@ class RunLike(Protocol):
     def records(self) -> Sequence[StepRecord]: ...
     @property
     def baseline(self) -> dict[str, float]: ...
-
-
-class RecipeFacts(NamedTuple):
-    """What a page has to know about a recipe besides its charts.
-
-    Attributes:
-        headlines: Metrics that summarise a run, the most important first.
-        tokens_about: The examples of the token view, in words.
-        keeps_samples: Whether a run stores responses at each evaluation.
-        batch_before_training: Whether the first batch is known before training.
-    """
-
-    headlines: tuple[str, ...]
-    tokens_about: str
-    keeps_samples: bool
-    batch_before_training: bool
-
-
-def facts_of(recipe: str) -> RecipeFacts:
-    """The facts of the recipe called ``recipe``."""
-    if recipe == "rl":
-        return RecipeFacts(MAIN, "responses of the last rollout", keeps_samples=True, batch_before_training=False)
-    return RecipeFacts(MAIN, "held-out examples", keeps_samples=False, batch_before_training=True)
 
 
 def marks_of(edits: Sequence[Edit]) -> list[Mark]:
@@ -116,16 +95,16 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
     records = run.records
     warnings = records[-1].warnings if len(records) else []
     loss = run.loss
-    facts = facts_of(run.recipe)
+    recipe = recipe_of(run.recipe)
     state = State(
         status=run.status,
         steps_done=run.steps_done,
         steps_total=run.steps_total or 0,
         steps_per_s=_rate(run),
         recipe=run.recipe,
-        headlines=list(facts.headlines),
-        tokens_about=facts.tokens_about,
-        keeps_samples=facts.keeps_samples,
+        headlines=list(recipe.headlines),
+        tokens_about=recipe.examples,
+        keeps_samples=recipe.keeps_samples,
         base_model=base_model,
         data=_data(run, data),
         loss=loss.name,

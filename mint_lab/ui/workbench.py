@@ -10,8 +10,9 @@ import traitlets
 
 from ..errors import RunError
 from ..losses import LOSSES
+from ..recipes.registry import recipe_of
 from ..runs.run import Run
-from .loss_catalogue import catalogue
+from .loss_catalogue import loss_catalogue
 from .protocol import Losses
 from .widget import RunWidget
 
@@ -110,13 +111,13 @@ class Workbench(RunWidget):
 
     def _on_losses(self) -> None:
         """A cell registered a loss: the picker learns of it, whatever the run does."""
-        self._send_message(Losses(type="losses", losses=catalogue(self.run.recipe)), [])
+        self._send_message(Losses(type="losses", losses=loss_catalogue(self.run.data_kind)), [])
 
 
 def describe_data(data: Any, recipe: str) -> str:
     """One line about the data, for the page."""
     if data is None:
-        return "two-digit additions" if recipe == "rl" else "arithmetic pairs"
+        return recipe_of(recipe).default_data
     if isinstance(data, str | Path):
         return Path(data).name
     return type(data).__name__ if not isinstance(data, list) else "your data"

@@ -177,6 +177,6 @@ def test_a_loss_cannot_report_what_only_the_trainer_knows(make_run: Callable[...
     assert list(run.history["mine"]) == [7.0, 7.0]
     assert (run.history["grad_norm"] > 0).all()
     assert (run.history["tokens_per_s"] != 1.0).all()
-    told = [note for record in run.records for note in record.warnings if "call it otherwise" in note]
+    told = [note for record in run.records for note in record.warnings if "choose another name" in note]
     assert len(told) == 1
-    assert told[0].startswith("boasting v1 reports 'grad_norm' and 'tokens_per_s', numbers of the trainer's own")
+    assert told[0].startswith("boasting v1 reports 'grad_norm' and 'tokens_per_s', which are metrics of the trainer")

@@ -11,8 +11,8 @@ from mint_lab.errors import DataError
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.losses.spec import LossSpec
 from mint_lab.recipes.held_out import evaluated_items, held_out_loss, split
-from mint_lab.recipes.registry import Preference
-from mint_lab.usercode.guarded_loss import WatchedLoss
+from mint_lab.recipes.preference import Preference
+from mint_lab.usercode.guarded_loss import GuardedLoss
 
 from ..runs.bigram import CharTokenizer, letter_pairs
 from ..runs.conftest import finish
@@ -58,7 +58,7 @@ def test_a_metric_is_averaged_over_the_batches_that_report_it() -> None:
         call = next(calls)
         return logprobs_list[0].sum() * 0 + call, {"hard": 2.0 + call} if call % 2 else {"bad": float("inf")}
 
-    fn = WatchedLoss(LossSpec("sometimes", "custom", sometimes), sometimes)
+    fn = GuardedLoss(LossSpec("sometimes", "custom", sometimes), sometimes)
     # Ten datums make five batches of two: 0, 1, 2, 3, 4; the second and the fourth report.
     assert held_out_loss(fn, data, logprobs, 2) == {"loss": 2.0, "hard": 4.0}
 

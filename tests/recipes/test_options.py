@@ -23,7 +23,7 @@ def my_loss(data: Any, logprobs_list: Any, width: float = 2.0) -> Any:
         ({"max_steps": 3}, "did you mean steps="),
         ({"model": "mint-tiny"}, "did you mean base_model="),
         ({"settings": {}}, "did you mean loss_config="),
-        ({"max_length": 64}, "sequences are cut to what the model's context holds"),
+        ({"max_length": 64}, "sequences are truncated to what the model's context holds"),
         ({"loss": "dpo", "beta": 1}, r"belongs into loss_config=\{'beta': 0.1\}"),
         ({"loss": "dpo", "bta": 1}, r"did you mean loss_config=\{'beta': ...\}"),
         ({"loss": my_loss, "width": 1}, r"belongs into loss_config=\{'width': 2\}"),

@@ -15,8 +15,8 @@ from mint_lab.losses import LOSSES
 from mint_lab.losses.decorator import spec_of
 from mint_lab.losses.dpo import log_ratios
 from mint_lab.recipes import reference_cache as reference
-from mint_lab.recipes.reference_cache import References
-from mint_lab.recipes.registry import Preference
+from mint_lab.recipes.preference import Preference
+from mint_lab.recipes.reference_cache import ReferenceCache
 from mint_lab.runs.run import Run
 from mint_lab.runs.sample_batch import sample_data
 from mint_lab.types import Datum, TensorData
@@ -60,7 +60,7 @@ def test_items_come_with_the_values_of_the_untrained_model(client: ReferenceBigr
     with torch.no_grad():
         client.table += 1.0
         client.table[:, 5] += 3.0
-    found = References(client, job).batch([4, 2])
+    found = ReferenceCache(client, job).batch([4, 2])
     plain = job.batch([4, 2])
     assert [d.model_input for d in found] == [d.model_input for d in plain]
     client.table = client.before
@@ -69,14 +69,14 @@ def test_items_come_with_the_values_of_the_untrained_model(client: ReferenceBigr
 
 
 def test_one_request_serves_what_lies_ahead(client: ReferenceBigram, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "AHEAD", 6)
+    monkeypatch.setattr(reference, "ITEMS_AHEAD", 6)
     job = Preference().prepare(CharTokenizer(), letter_pairs(12), letter_pairs(15)[12:], seed=0)
-    references = References(client, job)
+    references = ReferenceCache(client, job)
     order = [3, 1, 0, 5, 4, 2, 7, 6, 3, 1, 0, 5]
     for start in range(0, 12, 2):
         references.batch(order[start : start + 2], order[start:])
     assert client.asked == [12, 4]  # six pairs, then the two that were left
-    assert values(references.batch([7])) == values(References(client, job).batch([7]))
+    assert values(references.batch([7])) == values(ReferenceCache(client, job).batch([7]))
     assert client.asked == [12, 4]  # read from disk
     assert len(references.held_out) == len(references.held_out) == 6
     assert client.asked == [12, 4, 6]
@@ -86,9 +86,9 @@ def test_what_lies_ahead_is_read_no_further_than_it_is_used(
     client: ReferenceBigram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run has up to an epoch ahead of it, which is a million items of a large file, at every step."""
-    monkeypatch.setattr(reference, "AHEAD", 3)
+    monkeypatch.setattr(reference, "ITEMS_AHEAD", 3)
     job = Preference().prepare(CharTokenizer(), letter_pairs(12), letter_pairs(15)[12:], seed=0)
-    references = References(client, job)
+    references = ReferenceCache(client, job)
     ahead = iter([1, 0, 2, 2, 3, 4, 5])
     references.batch([0, 1], ahead)
     assert client.asked == [6]  # pairs 0, 1 and 2
@@ -100,9 +100,9 @@ def test_what_lies_ahead_is_read_no_further_than_it_is_used(
 
 def test_values_that_are_there_stay(client: ReferenceBigram) -> None:
     job = Preference().prepare(CharTokenizer(), letter_pairs(4), letter_pairs(3), seed=0)
-    for datum in [*job.pairs, *job.held_out]:
+    for datum in [*job.data, *job.held_out]:
         datum.loss_fn_inputs["reference_logprobs"] = datum.loss_fn_inputs["weights"]
-    references = References(client, job)
+    references = ReferenceCache(client, job)
     assert values(references.batch([1])) == [d.loss_fn_inputs["weights"].tolist() for d in job.batch([1])]
     assert references.held_out == job.held_out
     assert client.asked == []
@@ -130,7 +130,7 @@ def test_a_hot_swap_fills_them(make_run: Callable[..., Run], client: ReferenceBi
     assert run.wait(TIMEOUT, check=True)
     assert client.asked == []
     finish(run.set_loss("ipo"))
-    assert client.asked[0] == 2 * len(set(run._trainer._order.items(24, 24)))  # six steps of four pairs are left
+    assert client.asked[0] == 2 * len(set(run._trainer._sampler.items(24, 24)))  # six steps of four pairs are left
     held = run.records[-1].held_out
     rise = held["mean_margin"] - run.baseline["mean_margin"]
     assert held["rewards/margins"] == pytest.approx(0.1 * rise, rel=1e-4)

@@ -1,173 +1,165 @@
-"""What becomes a batch, in which order, and what is measured on it."""
+"""Recipes by name, which losses they train with, and recipes of other packages."""
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mint_lab.data.pairs import Pair
-from mint_lab.errors import ConfigError, DataError
+from mint_lab.cells.loss_cell import run_cell
+from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
-from mint_lab.recipes.registry import Order, Preference, Sft, check_loss, recipe_named
-
-from ..runs.bigram import CharTokenizer, letter_pairs
-
-
-@given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 100), st.integers(1, 40))
-def test_order_is_a_shuffle_an_epoch_given_by_seed_and_place(size: int, seed: int, start: int, count: int) -> None:
-    order = Order(size, seed)
-    stream = [order.items(k, 1)[0] for k in range(3 * size)]
-    for epoch in range(3):
-        assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
-    items = Order(size, seed).items(start, count)  # a fresh one, asked for the middle at once
-    assert items == [order.items(k, 1)[0] for k in range(start, start + min(count, size))]
-    assert items == list(order.stream(start, count))
+from mint_lab.recipes import RECIPES, Recipe, recipe
+from mint_lab.recipes.registry import ENTRY_POINTS, check_loss, recipe_named, recipe_of, recipes_for, unchecked_note
+from mint_lab.runs import Run
+from mint_lab.usercode.cell_source import cell_from
 
 
-def test_epochs_and_seeds_differ() -> None:
-    assert Order(50, 0).items(0, 50) != Order(50, 0).items(50, 50)
-    assert Order(50, 0).items(0, 50) != Order(50, 1).items(0, 50)
+class _Made(Recipe):
+    name = "made"
+    default_loss = "cross_entropy"
+
+    def prepare(self, tokenizer: Any, data: Any, held_out: Any, *, seed: int, max_length: int | None = None) -> Any:
+        raise NotImplementedError
 
 
-def test_pairs_become_consecutive_datums() -> None:
-    job = Preference().prepare(CharTokenizer(), letter_pairs(20), None, seed=0)
-    assert (job.size, len(job.held_out)) == (18, 4)  # a tenth of 20 pairs is held out
-    chosen, rejected = job.batch([3])
-    prompt = chosen.model_input.to_ints()[:3]
-    assert prompt == rejected.model_input.to_ints()[:3]
-    assert chosen.loss_fn_inputs["weights"].tolist() == [0, 0, 1, 1, 1, 1]
-    assert [d.model_input.to_ints() for d in job.batch([5, 3])[2:]] == [
-        d.model_input.to_ints() for d in (chosen, rejected)
-    ]
+@pytest.fixture
+def made() -> Iterator[type[Recipe]]:
+    yield recipe(_Made)
+    RECIPES.remove("made")
 
 
-def test_the_split_depends_on_the_seed_alone() -> None:
-    def held(seed: int) -> list[list[int]]:
-        job = Preference().prepare(CharTokenizer(), letter_pairs(26), None, seed=seed)
-        trained = {tuple(d.model_input.to_ints()) for d in job.pairs}
-        assert not trained & {tuple(d.model_input.to_ints()) for d in job.held_out}
-        return [d.model_input.to_ints() for d in job.held_out]
-
-    assert held(1) == held(1)
-    assert held(1) != held(2)
-
-
-def test_pair_metrics_by_hand() -> None:
-    pairs = [Pair("a:", "y", "n"), Pair("b:", "y", "n")]
-    job = Preference().prepare(CharTokenizer(), pairs, pairs, seed=0)
-    # Two positions count: the letter and the end mark. Scores: -1, -3 and -4, -2; margins 2 and -2.
-    now = [torch.tensor([-9.0, *row]) for row in ([-0.5, -0.5], [-2.0, -1.0], [-3.0, -1.0], [-1.0, -1.0])]
-    measured = job.measure(job.held_out, now)
-    assert measured.metrics == {
-        "pair_accuracy": 0.5,
-        "mean_margin": 0.0,
-        "logps/chosen": -2.5,
-        "logps/rejected": -2.5,
-    }
-    counts = measured.histograms["margin"]
-    assert {i - 20: c for i, c in enumerate(counts) if c} == {2: 1, -2: 1}  # bins of one nat from -20
-    # Before: margins 0 and 0, chosen scores -0.5 and -4: the first pair's margin rose while its chosen side fell.
-    before = [torch.tensor([-9.0, *row]) for row in ([-0.5, 0.0], [-0.5, 0.0], [-4.0, 0.0], [-4.0, 0.0])]
-    assert job.evaluate(job.held_out, now, before).metrics["displacement_frac"] == 0.5
+# Reasons by recipe and loss: what the picker shows, and what a run raises.
+UNFIT = [
+    ("preference", "cross_entropy", "does not tell chosen from rejected"),
+    ("preference", "ppo", "needs logprobs and advantages, which this data does not have"),
+    ("sft", "dpo", "needs pairs of chosen and rejected"),
+    ("sft", "hinge", "needs pairs of chosen and rejected"),
+    ("sft", "gspo", "needs logprobs and advantages, which this data does not have"),
+    ("rl", "cross_entropy", "does not read advantages"),
+    ("rl", "dpo", "needs pairs of chosen and rejected"),
+    ("rl", "reverse_kl", "needs teacher_logprobs, which this data does not have"),
+]
 
 
-def test_sft_takes_examples_in_three_shapes() -> None:
-    pairs = [("a:", "yes"), {"prompt": "b:", "completion": "no"}, Pair("c:", "ja", "nein")]
-    job = Sft().prepare(CharTokenizer(), pairs, [("d:", "x")], seed=0)
-    texts = ["".join(map(chr, d.loss_fn_inputs["target_tokens"].tolist())) for d in job.batch(range(3))]
-    assert texts == [":yes\0", ":no\0", ":ja\0"]
-    # nll by hand: four targets, of which the completion and the end mark count.
-    metrics = job.measure(job.held_out, [torch.tensor([-5.0, -1.0, -2.0])]).metrics
-    assert metrics == {"nll": 1.5}
-    assert job.evaluate(job.held_out, [torch.tensor([-5.0, -1.0, -2.0])], [torch.zeros(3)]).metrics == {"nll": 1.5}
+@pytest.mark.parametrize(("name", "loss", "reason"), UNFIT)
+def test_unfit_losses_are_refused_with_the_reason(name: str, loss: str, reason: str) -> None:
+    assert LOSSES[loss].unfit(recipe_named(name).data_kind) == reason
+    with pytest.raises(ConfigError, match=f"{loss} {reason}"):
+        check_loss(recipe_named(name), LOSSES[loss])
+    with pytest.raises(ConfigError, match=f"{loss} {reason}"):
+        Run(name, loss)
 
 
-def test_sft_reads_a_file_as_it_reads_a_list(tmp_path: Path) -> None:
-    rows = [{"prompt": f"{letter}:", "completion": f" {letter.upper()}"} for letter in "abcdefghij"]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    from_list, from_file, from_path = (
-        Sft().prepare(CharTokenizer(), source, None, seed=0) for source in (rows, str(path), path)
-    )
-    assert (from_file.size, len(from_file.held_out)) == (9, 1)
-    for job in (from_file, from_path):
-        assert [d.model_input.to_ints() for d in job.batch(range(9))] == [
-            d.model_input.to_ints() for d in from_list.batch(range(9))
-        ]
+def test_every_bundled_loss_fits_the_recipe_of_its_family() -> None:
+    expected = {"preference": "preference", "supervised": "sft", "policy": "rl"}
+    for name, spec in LOSSES.items():
+        fitting = [] if name == "reverse_kl" else [expected[spec.family]]
+        assert recipes_for(spec) == fitting, name
 
 
-def test_sft_learns_the_last_turn_of_a_chat() -> None:
-    def rendered(messages: Any, *, add_generation_prompt: bool, **_: Any) -> str:
-        turns = "".join(f"<{m['role'][0]}>{m['content']}\0" for m in messages)
-        return turns + ("<a>" if add_generation_prompt else "")
-
-    tokenizer = CharTokenizer()
-    tokenizer.chat_template = "a template"  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.apply_chat_template = rendered  # pyright: ignore[reportAttributeAccessIssue]
-    chat = [("user", "hi"), ("assistant", "hello"), ("user", "2+2"), ("assistant", "four")]
-    row = {"messages": [{"role": role, "content": content} for role, content in chat]}
-    (datum,) = Sft().prepare(tokenizer, [row], [row], seed=0).batch([0])
-    text = "".join(map(chr, datum.loss_fn_inputs["target_tokens"].tolist()))
-    assert text == "u>hi\0<a>hello\0<u>2+2\0<a>four\0"
-    weights = datum.loss_fn_inputs["weights"].tolist()
-    assert weights == [0.0] * (len(text) - 5) + [1.0] * 5  # "four" and the end mark
-
-
-def test_sft_on_pairs_trains_the_chosen_side_and_evaluates_both() -> None:
-    job = Sft().prepare(CharTokenizer(), letter_pairs(10), letter_pairs(4), seed=0)
-    assert len(job.batch([0, 1])) == 2
-    assert len(job.held_out) == 8
-    assert len(job.held_out[job.loss_slice]) == 4
-    logprobs = [torch.full((d.model_input.length,), -1.0 if i % 2 == 0 else -2.0) for i, d in enumerate(job.held_out)]
-    metrics = job.evaluate(job.held_out, logprobs, logprobs).metrics
-    assert metrics["nll"] == 1.0  # of the chosen sides
-    assert metrics["pair_accuracy"] == 1.0
-
-
-def test_a_mask_of_zero_hides_what_is_not_finite() -> None:
-    job = Sft().prepare(CharTokenizer(), [("a:", "y")] * 2, [("a:", "y")], seed=0)
-    assert job.measure(job.held_out, [torch.tensor([-math.inf, -1.0, -3.0])]).metrics == {"nll": 2.0}
-
-
-@pytest.mark.parametrize("recipe", [Preference(), Sft()])
-def test_no_data_or_too_little(recipe: Any) -> None:
-    with pytest.raises(DataError, match="empty"):
-        recipe.prepare(CharTokenizer(), [], None, seed=0)
-    with pytest.raises(DataError, match="give held_out"):
-        recipe.prepare(CharTokenizer(), letter_pairs(1), None, seed=0)
-
-
-def test_an_odd_example_is_named() -> None:
-    with pytest.raises(DataError, match="datum 1: found int") as caught:
-        Sft().prepare(CharTokenizer(), [("a", "b"), 3], None, seed=0)
-    assert caught.value.index == 1
-    with pytest.raises(DataError, match="datum 1") as caught:
-        Sft().prepare(CharTokenizer(), [("a", "b"), ("a", "")], [("a", "b")], seed=0)
-    assert caught.value.index == 1
-
-
-def test_which_losses_a_recipe_takes() -> None:
-    check_loss(recipe_named("preference"), LOSSES["hinge"])
-    check_loss(recipe_named("sft"), LOSSES["cross_entropy"])
-    with pytest.raises(ConfigError, match="cross_entropy is a supervised loss"):
+def test_the_refusal_names_the_recipe_that_fits() -> None:
+    with pytest.raises(ConfigError, match="use recipe='sft'"):
         check_loss(recipe_named("preference"), LOSSES["cross_entropy"])
-    with pytest.raises(ConfigError, match="ppo is a policy loss"):
+    with pytest.raises(ConfigError, match="use recipe='rl'"):
         check_loss(recipe_named("sft"), LOSSES["ppo"])
-    with pytest.raises(ConfigError, match="did you mean 'sft'"):
-        recipe_named("sfft")
 
 
-def test_sft_tells_what_was_cut() -> None:
-    """Room for 6 tokens: 'abc', 'xy' and an end fit; of 'abcdef' three are lost; 'uvwxyz' alone is too long."""
-    rows = [{"prompt": "abc", "completion": "xy"}, {"prompt": "abcdef", "completion": "xy"}]
-    rows.append({"prompt": "a", "completion": "uvwxyz"})
-    told = "6 tokens, 1 of 4 completions lost their end and 1 of 4 prompts lost their beginning$"
-    with pytest.warns(UserWarning, match=told):
-        Sft().prepare(CharTokenizer(), rows, rows[:1], seed=0, max_length=6)
+@pytest.mark.parametrize("origin", ["dpo", "simpo", "kto"])
+def test_a_cell_made_from_a_pair_loss_is_refused_on_single_rows(origin: str) -> None:
+    """Its rows would be taken for chosen and rejected in turn, though they have nothing to do with each other."""
+    line, _, body = cell_from(LOSSES[origin]).partition("\n")
+    run_cell(line.removeprefix("%%loss "), body.replace("mean()", "sum()"), {})
+    with pytest.raises(ConfigError, match=f"my_{origin} needs pairs of chosen and rejected"):
+        Run("sft", f"my_{origin}", data=[("a", "b"), ("c", "d")])
+    assert Run("preference", f"my_{origin}").loss.unit == "pair"
+
+
+def test_a_cell_of_ones_own_is_judged_by_preflight() -> None:
+    paired = (
+        "def paired(data, lps):\n"
+        "    s = [lp.sum() for lp in lps]\n"
+        "    return sum((r - c).exp() for c, r in zip(s[0::2], s[1::2])), {}\n"
+    )
+    run_cell("paired", paired, {})
+    with pytest.raises(ConfigError, match="paired needs pairs"):
+        Run("sft", "paired")
+    single = "def lone(data, lps):\n    return -sum(lp.sum() for lp in lps), {}\n"
+    run_cell("lone", single, {})
+    with pytest.raises(ConfigError, match="lone does not tell chosen from rejected"):
+        Run("preference", "lone")
+    assert Run("sft", "lone").notes == []
+
+
+def test_an_unchecked_loss_is_accepted_with_a_warning() -> None:
+    def unchecked(data: Any, logprobs_list: Any) -> Any:
+        return sum(lp.sum() for lp in logprobs_list), {}
+
+    run = Run("sft", unchecked)
+    assert [note for note in run.notes if "unchecked v1 was not checked" in note]
+    run.set_loss("cross_entropy")
+    assert len(run.notes) == 1
+    assert unchecked_note(LOSSES["dpo"]) is None
+    run_cell("unseen --no-preflight", "def unseen(data, lps):\n    return sum(lp.sum() for lp in lps), {}\n", {})
+    assert "unseen v1 was not checked" in str(unchecked_note(LOSSES["unseen"]))
+
+
+def test_unknown_recipes_and_what_was_meant() -> None:
+    for given, meant in (
+        ("sfft", "did you mean 'sft'"),
+        ("dpo", r"Run\(loss='dpo'\)"),
+        ("ppo", r"Run\('rl', loss='ppo'\)"),
+    ):
+        with pytest.raises(ConfigError, match=meant):
+            recipe_named(given)
+    with pytest.raises(ConfigError, match="base_model='mint-tiny'"):
+        recipe_named("mint-tiny")
+
+
+def test_an_option_of_another_recipe_is_said_to_be_one() -> None:
+    with pytest.raises(ConfigError, match="'group_size' is an option of the rl recipe, and this is sft"):
+        recipe_named("sft", {"group_size": 4})
+    with pytest.raises(ConfigError, match="'group_size' is an option of the rl recipe, and this is sft"):
+        recipe_named("sft", {"num_generations": 4})
+
+
+def test_a_registered_recipe_is_found_and_forgotten(made: type[Recipe]) -> None:
+    assert isinstance(recipe_named("made"), made)
+    assert list(RECIPES) == ["preference", "sft", "rl", "made"]
+    assert recipe(made) is made  # once more: replaced
+    with pytest.raises(ConfigError, match="no registered recipe is called 'nope'"):
+        RECIPES.remove("nope")
+
+
+def test_a_bundled_recipe_cannot_be_replaced() -> None:
+    with pytest.raises(ConfigError, match="'sft' is a bundled recipe"):
+        recipe(type("Other", (_Made,), {"name": "sft"}))
+
+
+def test_a_recorded_run_of_an_unknown_recipe_can_be_read() -> None:
+    assert recipe_of("gone").charts == ("loss", "grad_norm")
+    with pytest.raises(ConfigError, match="not registered here"):
+        recipe_of("gone").prepare(None, None, None, seed=0)
+
+
+def test_recipes_of_installed_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packages: one offers a recipe, the other one cannot be imported and is left out with a warning."""
+    (tmp_path / "offered.py").write_text(
+        "from mint_lab.recipes import Recipe\n"
+        "class Offered(Recipe):\n"
+        "    name, default_loss = 'offered', 'cross_entropy'\n"
+        "    def prepare(self, tokenizer, data, held_out, *, seed, max_length=None): ...\n"
+    )
+    for package, target in (("offered_pkg", "offered:Offered"), ("broken_pkg", "not_there:Recipe")):
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{package} = {target}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(RECIPES, "_loaded", False)
+    with pytest.warns(UserWarning, match="the recipe 'broken_pkg' of broken_pkg is left out: ModuleNotFoundError"):
+        assert "offered" in RECIPES
+    assert recipe_named("offered").default_loss == "cross_entropy"
+    RECIPES.remove("offered")

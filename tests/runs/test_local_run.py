@@ -102,8 +102,8 @@ def test_a_failing_loss_leaves_weights_alone_and_names_the_line(options: dict[st
 
 def test_a_batch_the_engine_refuses_names_the_datum(options: dict[str, Any]) -> None:
     run = Run(loss="hinge", steps=2, **{**options, "data": arithmetic_pairs(16)}).prepare()
-    first = run._trainer._order.items(0, 1)[0]  # the batch is all of the data; this pair comes first in it
-    rejected = run._trainer.job.pairs[2 * first + 1]
+    first = run._trainer._sampler.items(0, 1)[0]  # the batch is all of the data; this pair comes first in it
+    rejected = run._trainer.job.data[2 * first + 1]
     rejected.model_input.chunks[0].tokens[0] = 10**6
     run.start()
     assert run.wait(TIMEOUT, check=False)

@@ -1,4 +1,4 @@
-"""Calls rewards, which a person wrote, so that one that does not return can be broken off."""
+"""Grade responses with a user-written reward, which can be cancelled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...data.rewards import Reward, grade
 from ...errors import LossError, RewardError
-from ...usercode.guarded_call import LossInterrupted, call_guarded
+from ...usercode.guarded_call import LossCancelled, call_guarded
+from ...usercode.guarded_loss import CANCEL_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from .recipe import Prompts
@@ -22,21 +23,25 @@ def graded(
     prompts: Prompts,
     reward: Reward,
     *,
-    asked: Callable[[], bool] = lambda: False,
-    patience: float = 2.0,
+    cancel_requested: Callable[[], bool] = lambda: False,
+    cancel_after: float = CANCEL_AFTER_SECONDS,
 ) -> list[list[float]]:
-    """The reward of every response.
+    """Return the reward of every response, one list per prompt.
 
     Args:
-        asked: whether to break the reward off once it has taken longer than its patience over one response.
-        patience: seconds; twice its longest response so far where that is more.
+        drawn: Prompts with their responses.
+        prompts: The examples that the prompts were made of.
+        reward: Grades one response.
+        cancel_requested: Polled while the reward runs; True cancels a response that has taken longer than
+            ``cancel_after``.
+        cancel_after: Seconds per response (twice the longest response so far, if that is more).
 
     Raises:
-        RewardError: the reward raised, gave no finite number, or was broken off.
+        RewardError: If the reward raised, returned no finite number, or was cancelled.
     """
     at, began, longest = (0, 0), time.perf_counter(), 0.0
 
-    def all_of_them() -> list[list[float]]:
+    def grade_all() -> list[list[float]]:
         nonlocal at, began, longest
         rewards: list[list[float]] = []
         for place, one in enumerate(drawn):
@@ -49,21 +54,21 @@ def graded(
             rewards.append(row)
         return rewards
 
-    def give_up(_: float) -> bool:
-        return asked() and time.perf_counter() - began > max(patience, 2 * longest)
+    def should_cancel(_: float) -> bool:
+        return cancel_requested() and time.perf_counter() - began > max(cancel_after, 2 * longest)
 
     try:
-        return call_guarded(all_of_them, (), give_up=give_up)
-    except LossError as error:  # grade() makes RewardErrors of all else
+        return call_guarded(grade_all, (), should_cancel=should_cancel)
+    except LossError as error:  # grade() turns everything else into a RewardError
         one = drawn[at[0]]
         response = one.completions[at[1]].text
         what = str(error)
-        if isinstance(error, LossInterrupted):
+        if isinstance(error, LossCancelled):
             what = f"it had not returned after {time.perf_counter() - began:.1f} s; {what}"
         raise RewardError(
             f"{reward.label}: {what}; on example {one.index}, "
             f"prompt {one.text[:120]!r}, response {response[:120]!r}"
-            # An evaluation comes after the update.
+            # An evaluation runs after the update.
             + (". No weight was changed" if prompts.what == "training" else ""),
             index=one.index,
             prompt=one.text,

@@ -1,4 +1,6 @@
-"""The recipe of reinforcement learning: its settings, its prompts, its reward. What one step does is in ``trainer``.
+"""The recipe ``rl``: reinforcement learning on rewards for the model's own answers: its options, prompts and reward.
+
+How a step is made is in :mod:`mint_lab.recipes.rl.rl_trainer`:
 
 prompts -> groups of samples from a snapshot -> rewards -> advantages within each group -> datums -> a policy loss
 """
@@ -7,21 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...charts.spec import CHARTS, LineSpec
 from ...data.advantages import ADVANTAGES
 from ...data.render import encode_prompt
 from ...data.rewards import REWARDS, Reward, RewardFunction, exact_match, reward_of
 from ...data.tasks import ExampleTask, PromptTask, task_of
 from ...errors import ConfigError, DataError, one_of
-from ...losses.spec import Family
+from ...losses import DataKind
+from ...losses.spec import REFERENCE
+from ..base import Recipe, option
 from ..held_out import split
 
 if TYPE_CHECKING:
-    from ...client.protocol import Tokenizer
+    from ...client.protocol import Tokenizer, TrainingClient
+    from ..guarded_trainer import GuardedTrainer
 
 __all__ = ["EVALUATIONS", "Prompts", "Rl", "RlJob", "RlOptions"]
 
@@ -31,38 +37,30 @@ EVALUATIONS = ("greedy", "sampled")
 
 @dataclass(frozen=True)
 class RlOptions:
-    """How a rollout is drawn and used.
+    """How a rollout is sampled and used; each option describes itself in its declaration.
 
-    Attributes:
-        reward: name of a registered reward or a function ``(response_text, example) -> float``; None for the task's.
-        group_size: samples a prompt.
-        max_tokens: longest response, tokens; None for the task's own limit.
-        temperature, top_p, top_k: of the sampler. Away from 1, 1 and -1 its log-probabilities are not the trainer's, so
-            ratios do not start at 1.
-        advantages: "centred", "normalised" or "leave_one_out", see :mod:`mint_lab.data.advantages`.
-        updates_per_rollout: passes over each rollout; minibatches: optimizer steps a pass, each on whole groups.
-        delay: optimizer steps by which the sampler's weights lag behind: 0 is on-policy.
-        kl_to_base: also measure the divergence from the model before training, for one more forward pass a rollout.
-        evaluation: how held-out prompts are answered: "greedy" or "sampled" (at temperature 1).
-        weights: give datums a ``weights`` field, 0 on the prompt. Without it ``dro`` also pulls on the prompt.
+    Away from a temperature of 1, top_p of 1 and top_k of -1 the sampler's log-probabilities are not the trainer's, so
+    ratios do not start at 1. Without ``weights`` the loss ``dro`` also pulls on the prompt.
 
     Raises:
-        ConfigError: a value that makes no sense.
+        ConfigError: If a value is not valid.
     """
 
-    reward: str | RewardFunction | None = None
-    group_size: int = 8
-    max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    advantages: str = "centred"
-    updates_per_rollout: int = 1
-    minibatches: int = 1
-    delay: int = 0
-    kl_to_base: bool = False
-    evaluation: str = "greedy"
-    weights: bool = True
+    reward: str | RewardFunction | None = option(
+        None, "name of a registered reward or a function (response_text, example) -> float; None for the task's"
+    )
+    group_size: int = option(8, "samples per prompt")
+    max_tokens: int | None = option(None, "longest response, tokens; None for the task's limit")
+    temperature: float = option(1.0, "of the sampler")
+    top_p: float = option(1.0, "of the sampler")
+    top_k: int = option(-1, "of the sampler; -1 for no limit")
+    advantages: str = option("centred", '"centred", "normalised" or "leave_one_out"')
+    updates_per_rollout: int = option(1, "passes over each rollout")
+    minibatches: int = option(1, "optimizer steps per pass, each on whole groups")
+    delay: int = option(0, "optimizer steps by which the sampler's weights lag; 0 is on-policy")
+    kl_to_base: bool = option(False, "measure the divergence from the base model, one more forward pass per rollout")
+    evaluation: str = option("greedy", 'how held-out prompts are answered: "greedy" or "sampled" (temperature 1)')
+    weights: bool = option(True, "give datums a weights field, 0 on the prompt")
 
     def __post_init__(self) -> None:
         for name, least in (("group_size", 2), ("updates_per_rollout", 1), ("minibatches", 1), ("delay", 0)):
@@ -81,7 +79,7 @@ class RlOptions:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected True or False")
 
     def settings(self) -> dict[str, float]:
-        """What a record keeps of it, every name with ``rollout/`` in front."""
+        """Return the options that a record keeps, with the prefix ``rollout/``."""
         kept = ("group_size", "temperature", "top_p", "top_k", "updates_per_rollout", "minibatches", "delay")
         limit = {} if self.max_tokens is None else {"rollout/max_tokens": float(self.max_tokens)}
         return {f"rollout/{name}": float(getattr(self, name)) for name in kept} | limit
@@ -89,9 +87,12 @@ class RlOptions:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Examples with the task that makes prompts of them.
+    """Examples, and the task that makes prompts of them.
 
     Attributes:
+        task: Makes a prompt of an example.
+        examples: The examples.
+        tokenizer: The model's.
         what: "training" or "held-out", for messages.
     """
 
@@ -104,10 +105,10 @@ class Prompts:
         return len(self.examples)
 
     def encoded(self, index: int) -> tuple[list[int], str]:
-        """Tokens and text of a prompt.
+        """Return the tokens and the text of a prompt.
 
         Raises:
-            DataError: it cannot be tokenized; ``error.index`` is its place.
+            DataError: If it cannot be tokenized; ``error.index`` is its position.
         """
         prompt = self.task.prompt(self.examples[index])
         try:
@@ -124,12 +125,16 @@ class RlJob:
     train: Prompts
     held_out: Prompts
     options: RlOptions
-    held_out_unit: int = 1
-    _task_reward: Reward | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
+        """Prompts to train on."""
         return len(self.train)
+
+    @property
+    def held_out_size(self) -> int:
+        """Prompts held out."""
+        return len(self.held_out)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -137,35 +142,63 @@ class RlJob:
         return getattr(self.train.task, "stop", ())
 
     def reward(self, prompts: Prompts) -> Reward:
-        """What grades responses to ``prompts``: the named reward as it is registered now, or the task's own."""
+        """Return what grades responses to ``prompts``: the named reward as registered now, or the task's own."""
         if isinstance(self.options.reward, str):
             return REWARDS[self.options.reward]
         return Reward(f"{prompts.task.name} reward".replace(" ", "_"), prompts.task.reward, builtin=True)
 
 
-@dataclass(frozen=True)
-class Rl:
+class Rl(Recipe):
     """Learn from rewards for the model's own answers."""
 
-    name: str = "rl"
-    default_loss: str = "ppo"
-    default_steps: int = 100
-    default_learning_rate: float = 1e-3
-    families: tuple[Family, ...] = ("policy", "custom")
-    options: RlOptions = field(default_factory=RlOptions)
+    name = "rl"
+    summary = "Reinforcement learning: learn from rewards for the model's own answers."
+    default_loss = "ppo"
+    default_steps = 100
+    default_learning_rate = 1e-3
+    default_data = "two-digit additions"
+    charts = (
+        *("reward", "log_ratio", "clip_frac", "kl", "ess", "entropy_est", "ratio", "frac_reward_zero_std"),
+        *("completion_length", "grad_norm"),
+        # A policy loss is measured on rollouts only, and its value is in the unit of the reward.
+        replace(CHARTS["loss"], lines=(LineSpec("loss"),), unit=""),
+    )
+    headlines = ("reward", "loss")
+    examples = "responses of the last rollout"
+    keeps_samples = True
+    batch_before_training = False
+    Options = RlOptions
 
     @property
-    def option_names(self) -> list[str]:
-        return [option.name for option in fields(RlOptions)]
+    def data_kind(self) -> DataKind:
+        """Groups of samples; the trainer adds the reference log-probabilities for a loss that reads them."""
+        fields = {"logprobs", "advantages", REFERENCE}
+        return DataKind(frozenset(fields | {"weights"} if self.options.weights else fields), "group", "advantages")
+
+    @property
+    def reward(self) -> str | None:
+        """Name of the registered reward; None if the task's own grades."""
+        return self.options.reward
+
+    @property
+    def evaluation(self) -> str:
+        """How held-out prompts are answered."""
+        return self.options.evaluation
 
     def with_options(self, given: Mapping[str, Any]) -> Rl:
-        """This recipe with other options; a reward that is a function is registered, as a loss would be.
+        """Return this recipe with other options; a reward that is a function is registered, as a loss would be.
 
         Raises:
-            ConfigError: as :class:`RlOptions`.
+            ConfigError: As :class:`RlOptions`.
         """
         options = replace(self.options, **given)
-        return replace(self, options=replace(options, reward=_registered(options.reward)))
+        return Rl(replace(options, reward=_registered(options.reward)))
+
+    def trainer(self, client: TrainingClient, job: Any, seed: int) -> GuardedTrainer:
+        """As :meth:`Recipe.trainer`: samples rollouts and trains on them."""
+        from .rl_trainer import RlTrainer
+
+        return RlTrainer(client, job, seed)
 
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
@@ -173,13 +206,14 @@ class Rl:
         """Load the prompts.
 
         Args:
+            tokenizer: The model's.
             data: None for two-digit additions, or what :func:`mint_lab.data.task_of` takes.
-            held_out: likewise; None for the task's own, or a seeded tenth of ``data``.
-            seed: of that split.
-            max_length: not used: the sampler refuses prompts that are too long.
+            held_out: Likewise; None for the task's own, or a seeded tenth of ``data``.
+            seed: Seed of that split.
+            max_length: Not used: the sampler refuses prompts that are too long.
 
         Raises:
-            DataError: no prompts, an example without one, or prompts without answers and no reward to grade by.
+            DataError: If there are no prompts, an example has none, or there are neither answers nor a reward.
         """
         task = task_of(data)
         if self.options.reward is None:
@@ -199,7 +233,7 @@ class Rl:
 
 
 def _registered(reward: str | Callable[..., Any] | None) -> str | None:
-    """The registry's name of a reward; a function that is not registered is, in the place of no other."""
+    """Return the registered name of a reward; a function is registered first, and replaces no other."""
     if reward is None:
         return None
     if isinstance(reward, str):
@@ -208,12 +242,12 @@ def _registered(reward: str | Callable[..., Any] | None) -> str | None:
 
 
 def _count(task: PromptTask, generated: int) -> int:
-    """All of given examples; of a task that makes them up, so many."""
+    """Return the number of examples: all that were given, or ``generated`` of a task that generates them."""
     return max(len(task.examples), len(task.held_out)) if isinstance(task, ExampleTask) else generated
 
 
 def _held_out(task: PromptTask, given: Any) -> tuple[PromptTask, list[Any]]:
-    """The task that grades held-out examples, and these."""
+    """Return the task that grades held-out examples, and the examples."""
     if given is None:
         return task, list(task.problems(_count(task, HELD_OUT_PROMPTS), split="held_out"))
     other = task_of(given)

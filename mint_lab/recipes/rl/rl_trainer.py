@@ -1,9 +1,10 @@
 """One step of reinforcement learning, through any client of the API.
 
-A step is one optimizer step. The first step of a rollout draws it, grades it and keeps it for ``updates_per_rollout *
-minibatches`` steps; numbers of the rollout itself (reward, length, ...) stand in that first step's record. Responses
-that are drawn stay until they are graded, and a graded rollout until it is used up, so a step that failed goes on with
-the same samples. A rollout in which no group has spread makes a step of its own, without an update.
+A step is one optimizer step. The first step of a rollout samples it, grades it and keeps it for
+``updates_per_rollout * minibatches`` steps; metrics of the rollout itself (reward, length, ...) are in that first
+step's record. Sampled responses are kept until they are graded, and a graded rollout until it is used up, so a step
+that failed is retried with the same samples. A rollout in which no group has a spread of rewards makes one step without
+an update.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import torch
 
 from ...data.reference_logprobs import ReferenceClient
 from ...data.rewards import Reward
-from ...errors import DataError
+from ...errors import DataError, RunError
 from ...losses.spec import REFERENCE
-from ..guarded_trainer import GuardedTrainer, Shown
+from ..base import Measured, ShuffledSampler
+from ..guarded_trainer import ExampleBatch, GuardedTrainer
 from ..held_out import evaluated_items
 from ..plan import StepPlan
 from ..record import StepRecord
 from ..reference_cache import reads_reference
-from ..registry import Measured, Order
 from .grading import graded
 from .rollout import (
     Drawn,
@@ -53,8 +54,8 @@ TRAINING, HELD_OUT = 0, 1  # streams of random numbers
 
 
 @dataclass(frozen=True)
-class _Drawing:
-    """Responses that wait for their rewards; ``key`` says what they were drawn for."""
+class _Ungraded:
+    """Sampled responses without rewards; ``key`` identifies the batch that they were sampled for."""
 
     key: tuple[int, int]
     drawn: list[Drawn]
@@ -63,7 +64,7 @@ class _Drawing:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _StepMeasures:
     """What is measured on a step's responses, and some of them as a record keeps them."""
 
     measured: Measured = field(default_factory=Measured)
@@ -71,29 +72,31 @@ class _Seen:
 
 
 class RlTrainer(GuardedTrainer):
-    """Trains one client on one job, with the face of :class:`mint_lab.recipes.batch_trainer.Trainer`.
+    """Train one client on the rewards of its own samples.
 
     Attributes:
-        job: prompts, reward and options.
+        job: Prompts, reward and options.
     """
+
+    job: RlJob
 
     def __init__(self, client: TrainingClient, job: RlJob, seed: int) -> None:
         super().__init__(client)
         self.job = job
         self._seed = seed
-        self._order = Order(job.size, seed)
+        self._prompt_order = ShuffledSampler(job.size, seed)
         self._snapshots = Snapshots(client, job.options.delay)
         self._base: SamplingClient | None = None
         self._position = 0
         self._updates = 0
-        self._drawing: _Drawing | None = None
-        self._parts: list[list[Response]] = []  # what is left of the rollout, one entry an optimizer step
-        self._news: dict[str, float] = {}  # of the rollout, until a record has them
-        self._version = 0  # updates that the rollout's sampler had seen
-        self._grader: Reward | None = None  # graded last
-        self._new_graders: list[Reward] = []  # began to grade, and nobody has been told
+        self._ungraded: _Ungraded | None = None
+        self._minibatches: list[list[Response]] = []  # the rest of the rollout, one entry per optimizer step
+        self._rollout_metrics: dict[str, float] = {}  # of the rollout, until a record has them
+        self._sampler_updates = 0  # updates that the rollout's sampler had received
+        self._grader: Reward | None = None  # the reward that graded last
+        self._new_graders: list[Reward] = []  # rewards that began to grade, not yet reported by new_rewards()
         self._latest: list[Response] = []
-        # The base model's log-probabilities of these, as far as they were asked for, by the completion's identity.
+        # The base model's log-probabilities of this rollout, computed on demand, by the identity of the completion.
         self._references: dict[int, torch.Tensor] = {}
 
     def measure_baseline(self, plan: StepPlan) -> None:
@@ -103,50 +106,61 @@ class RlTrainer(GuardedTrainer):
         self.baseline, _ = self._evaluate(plan, everything=True)
 
     def sample(self, count: int, spec: LossSpec) -> list[Datum]:
-        """Up to ``count`` datums of the latest rollout as ``spec`` would see them; none before there is one."""
+        """Return up to ``count`` datums of the latest rollout as ``spec`` would see them; none before the first one."""
         return self._data(self._latest[:count], reference=reads_reference(spec))[0]
 
-    def shown(self, count: int, spec: LossSpec) -> Shown:
-        """Of the latest rollout, the best and the worst response of each of the first groups, ``count`` in all.
+    def shown(self, count: int, spec: LossSpec) -> ExampleBatch:
+        """Return ``count`` responses of the latest rollout: the best and the worst of each of the first groups.
 
         Raises:
-            DataError: there is no rollout yet.
+            DataError: If there is no rollout yet.
         """
         latest = self._latest
         responses = [latest[k] for k in extremes(latest, count // 2)]
         if not responses:
-            raise DataError("no rollout has been drawn yet, so there are no tokens to show")
+            raise DataError("no rollout has been sampled yet, so there are no tokens to show")
         titles = [f"rollout, {r.drawn.text!r}: reward {r.reward:.3g}, advantage {r.advantage:+.3g}" for r in responses]
-        return Shown(self._data(responses, reference=reads_reference(spec))[0], titles)
+        return ExampleBatch(self._data(responses, reference=reads_reference(spec))[0], titles)
+
+    def gradient_batch(self, batch_size: int, spec: LossSpec) -> list[Datum]:
+        """Return the whole latest rollout, as ``spec`` would see it.
+
+        Raises:
+            RunError: If there is no rollout yet.
+        """
+        data = self.sample(len(self._latest), spec)
+        if not data:
+            raise RunError("no rollout has been sampled yet to compute gradients on; start the run first")
+        return data
 
     def new_rewards(self) -> list[Reward]:
-        """The rewards that began to grade since the last call, the one in use last."""
+        """Return the rewards that began to grade since the last call, the one in use last."""
         new, self._new_graders = self._new_graders, []
         return new
 
-    def _make(self, number: int, plan: StepPlan, *, shown: bool) -> StepRecord:
+    def _update_step(self, number: int, plan: StepPlan, *, keep_samples: bool) -> StepRecord:
         began = time.perf_counter()
-        if not self._parts:
+        if not self._minibatches:
             self._roll_out(plan)
-        part, tokens = self._parts[0], 0
-        metrics, seen = dict(self._news), _Seen()
-        if part:
-            data, base = self._data(part, reference=reads_reference(plan.loss))
+        minibatch, tokens = self._minibatches[0], 0
+        metrics, measures = dict(self._rollout_metrics), _StepMeasures()
+        if minibatch:
+            data, base = self._data(minibatch, reference=reads_reference(plan.loss))
             tokens = sum(datum.model_input.length for datum in data)
-            on_policy = bool(self._news) and self._version == self._updates
+            on_policy = bool(self._rollout_metrics) and self._sampler_updates == self._updates
 
-            def look(logprobs: list[torch.Tensor]) -> _Seen:
-                measured = measure(part, logprobs, base, plan, self.job.options, on_policy=on_policy)
-                rows = sample_rows(part, logprobs, plan, self.job.train.tokenizer) if shown else []
-                return _Seen(measured, rows)
+            def measure_step(logprobs: list[torch.Tensor]) -> _StepMeasures:
+                measured = measure(minibatch, logprobs, base, plan, self.job.options, on_policy=on_policy)
+                rows = sample_rows(minibatch, logprobs, plan, self.job.train.tokenizer) if keep_samples else []
+                return _StepMeasures(measured, rows)
 
-            seen, updated, own = self._update(number, plan, data, look, unmeasured=seen)
-            if "clip_frac/low" in own:  # a loss that tells of its own clip, which need not be one of tokens
-                seen.measured.metrics.pop("out_of_range_frac", None)
-            # Of the rollout's own numbers the loss has no say: they are what the run is judged by.
-            metrics = seen.measured.metrics | updated | own | metrics
+            measures, updated, own = self._update(number, plan, data, measure_step, unmeasured=measures)
+            if "clip_frac/low" in own:  # the loss reports its own clip, which need not be one of tokens
+                measures.measured.metrics.pop("out_of_range_frac", None)
+            # A loss cannot replace the rollout's own metrics: the run is judged by them.
+            metrics = measures.measured.metrics | updated | own | metrics
             self._updates += 1
-        self._parts, self._news = self._parts[1:], {}
+        self._minibatches, self._rollout_metrics = self._minibatches[1:], {}
         step_time = time.perf_counter() - began
         return StepRecord(
             step=number,
@@ -156,12 +170,13 @@ class RlTrainer(GuardedTrainer):
             loss_name=plan.loss.name,
             loss_version=plan.loss.version,
             metrics={k: float(v) for k, v in metrics.items()} | {"tokens_per_s": tokens / step_time},
-            histograms=seen.measured.histograms,
+            histograms=measures.measured.histograms,
             settings=plan.settings() | self.job.options.settings(),
-            samples=seen.rows,
+            samples=measures.rows,
+            clip=plan.clip_range,
         )
 
-    def _complete(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
+    def _evaluate_step(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
         self._snapshots.keep(self._updates)
         if not evaluate:
             return record
@@ -171,52 +186,52 @@ class RlTrainer(GuardedTrainer):
     # -- a rollout -----------------------------------------------------------------------------------------------------
 
     def _roll_out(self, plan: StepPlan) -> None:
-        """Draw, grade and lay out the next rollout. What raises leaves what was drawn for the next try."""
+        """Sample, grade and split the next rollout; after an error a retry reuses the samples."""
         options = self.job.options
-        drawing = self._drawing = self._draw(plan)
+        ungraded = self._ungraded = self._sample_batch(plan)
         reward = self.job.reward(self.job.train)
-        rewards = self._graded(drawing.drawn, self.job.train, reward)
-        groups = with_advantages(drawing.drawn, rewards, options.advantages)
-        self._news = rollout_metrics(drawing.drawn, rewards) | {"sampling_time": drawing.seconds}
-        self._version = drawing.version
-        live = [group for group in groups if group.has_spread]
-        self._parts = self._lay_out(live) or [[]]
+        rewards = self._graded(ungraded.drawn, self.job.train, reward)
+        groups = with_advantages(ungraded.drawn, rewards, options.advantages)
+        self._rollout_metrics = rollout_metrics(ungraded.drawn, rewards) | {"sampling_time": ungraded.seconds}
+        self._sampler_updates = ungraded.version
+        useful = [group for group in groups if group.has_spread]
+        self._minibatches = self._split(useful) or [[]]
         self._references = {}
-        self._latest = responses_of(live) or responses_of(groups)
+        self._latest = responses_of(useful) or responses_of(groups)
         if self._grader is None or reward.label != self._grader.label:
             self._new_graders.append(reward)
         self._grader = reward
-        self._drawing = None
-        self._position += len(drawing.drawn)
+        self._ungraded = None
+        self._position += len(ungraded.drawn)
 
     def _graded(self, drawn: Sequence[Drawn], prompts: Prompts, reward: Reward) -> list[list[float]]:
-        """The rewards; a reward that is registered anew is asked to stop, as one whose run is."""
+        """Return the rewards; grading is cancelled when the run is paused, or the reward is registered again."""
 
-        def asked() -> bool:
-            return self.asked() or self.job.reward(prompts) != reward
+        def cancel_requested() -> bool:
+            return self.cancel_requested() or self.job.reward(prompts) != reward
 
-        return graded(drawn, prompts, reward, asked=asked, patience=self.patience)
+        return graded(drawn, prompts, reward, cancel_requested=cancel_requested, cancel_after=self.cancel_after)
 
-    def _draw(self, plan: StepPlan) -> _Drawing:
+    def _sample_batch(self, plan: StepPlan) -> _Ungraded:
         key = (self._position, plan.batch_size)
-        if self._drawing is not None and self._drawing.key == key:
-            return self._drawing
+        if self._ungraded is not None and self._ungraded.key == key:
+            return self._ungraded
         began = time.perf_counter()
-        items = self._order.items(self._position, plan.batch_size)
+        items = self._prompt_order.items(self._position, plan.batch_size)
         client, version = self._snapshots.delayed(self._updates)
         drawn = draw(client, self.job.train, items, self._sampler(), self._seeds(TRAINING, self._position, len(items)))
-        return _Drawing(key, drawn, version, time.perf_counter() - began)
+        return _Ungraded(key, drawn, version, time.perf_counter() - began)
 
-    def _lay_out(self, groups: Sequence[Group]) -> list[list[Response]]:
-        """The responses of each optimizer step: whole groups, shuffled anew for each pass where there are parts."""
-        options, parts = self.job.options, []
+    def _split(self, groups: Sequence[Group]) -> list[list[Response]]:
+        """Return the responses of each optimizer step: whole groups, shuffled for each pass of several minibatches."""
+        options, minibatches = self.job.options, []
         count = min(options.minibatches, len(groups))
         for update in range(options.updates_per_rollout if count else 0):
             order = np.arange(len(groups))
             if count > 1:
                 np.random.default_rng([self._seed, self._position, update]).shuffle(order)
-            parts += [responses_of([groups[i] for i in sorted(part)]) for part in np.array_split(order, count)]
-        return parts
+            minibatches += [responses_of([groups[i] for i in sorted(part)]) for part in np.array_split(order, count)]
+        return minibatches
 
     def _sampler(self) -> Sampler:
         options = self.job.options
@@ -231,10 +246,11 @@ class RlTrainer(GuardedTrainer):
     def _data(
         self, responses: Sequence[Response], *, reference: bool = False
     ) -> tuple[list[Datum], list[torch.Tensor] | None]:
-        """The datums of responses, and the base model's log-probabilities where the options want them.
+        """Return the datums of responses, and the base model's log-probabilities if they are needed.
 
         Args:
-            reference: the datums are to hold the latter.
+            responses: Graded responses.
+            reference: Also put these log-probabilities into the datums.
         """
         data = [datum_of(response, weights=self.job.options.weights) for response in responses]
         if not data or not (reference or self.job.options.kl_to_base):
@@ -248,16 +264,16 @@ class RlTrainer(GuardedTrainer):
         return data, base
 
     def _base_logprobs(self, responses: Sequence[Response], data: list[Datum]) -> list[torch.Tensor]:
-        """Of the model before training, ``(N_i,)`` each; of a rollout they are computed once."""
+        """Return the base model's log-probabilities, ``(N_i,)`` each; they are computed once per rollout."""
         known = self._references
         missing = [k for k, response in enumerate(responses) if id(response.completion) not in known]
         if missing:
-            fresh = self._ask_base([data[k] for k in missing])
-            known.update(zip((id(responses[k].completion) for k in missing), fresh, strict=True))
+            computed = self._compute_base([data[k] for k in missing])
+            known.update(zip((id(responses[k].completion) for k in missing), computed, strict=True))
         return [known[id(response.completion)] for response in responses]
 
-    def _ask_base(self, data: list[Datum]) -> list[torch.Tensor]:
-        """From the client; of one that cannot tell, from the weights that the run began with."""
+    def _compute_base(self, data: list[Datum]) -> list[torch.Tensor]:
+        """Compute them with the client, or with a sampling client on the first weights if the client cannot."""
         if isinstance(self.client, ReferenceClient):
             return [row.to_torch() for row in self.client.reference_logprobs(data).result()]
         from ...types import ModelInput
@@ -270,13 +286,13 @@ class RlTrainer(GuardedTrainer):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def _evaluate(self, plan: StepPlan, *, everything: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Mean reward of one answer to each held-out prompt, and a few of the answers."""
+        """Return the mean reward of one answer to each held-out prompt, and a few of the answers."""
         prompts, options = self.job.held_out, self.job.options
         total = len(prompts)
         items = evaluated_items(total, plan.batch_size, everything=everything)
         assert options.max_tokens is not None
         sampler = Sampler(1, options.max_tokens, 0.0 if options.evaluation == "greedy" else 1.0, stop=self.job.stop)
-        seeds = np.array(self._seeds(HELD_OUT, 0, total))[items].tolist()  # the same ones every time
+        seeds = np.array(self._seeds(HELD_OUT, 0, total))[items].tolist()  # the same seeds at every evaluation
         drawn = draw(self._snapshots.current(self._updates), prompts, items, sampler, seeds)
         rewards = self._graded(drawn, prompts, self.job.reward(prompts))
         numbers = rollout_metrics(drawn, rewards)

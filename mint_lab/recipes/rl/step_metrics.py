@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...metrics.policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
+from ..base import Measured
 from ..plan import StepPlan
 from ..record import histogram
-from ..registry import Measured
 
 if TYPE_CHECKING:
     from ...client.protocol import Tokenizer

@@ -1,1 +1,1 @@
-"""Several runs: trained side by side, laid over each other, and their gradients compared."""
+"""Several runs: trained side by side, drawn over each other, and their gradients compared."""

@@ -1,16 +1,16 @@
-"""Same base model, same batches, same seed, several losses: runs that differ in their loss and in nothing else.
+"""Runs that differ only in their loss: same base model, same batches, same seed.
 
-Each is an ordinary :class:`~mint_lab.runs.run.Run`, with a LoRA adapter and an optimizer of its own on the base model
-that all share, and ends with the same numbers, bit for bit, as that run would alone. They train at the same time: the
-base model carries out one request after the other in the order they come, and every run waits for its own, so that they
-take turns step by step while the model is never idle and its passes have all cores.
+Each is an ordinary :class:`~mint_lab.runs.run.Run`, with its own LoRA adapter and optimizer on the base model that all
+share, and gives the same numbers, bit for bit, as that run alone would. They train at the same time: the base model
+serves one request after the other in the order of arrival, and every run waits for its own. So they take turns step by
+step, the model is never idle, and each pass uses all cores.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,12 @@ from ...client import connect
 from ...data.reference_logprobs import with_reference
 from ...errors import ConfigError, RunError, one_of
 from ...recipes.reference_cache import reads_reference
-from ...recipes.registry import Order
-from ...recipes.rl.rl_trainer import RlTrainer
+from ...recipes.registry import RECIPES
 from ..loading import ONE_AT_A_TIME, SharedData
 from ..run import Run
 from ..store import fresh_folder
 from .gradient_cosines import Cosines, Objective, cosines_of, measure
-from .variants import Losses, entrants_of, file_name
+from .variants import Losses, file_name, variants_of
 
 if TYPE_CHECKING:
     import os
@@ -39,28 +38,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison"]
 
-_OWN = ("client", "loss", "loss_config", "name")  # of a Run, and given here by other means
+# Arguments of a Run that differ between the runs, and follow from the losses.
+_PER_RUN = ("client", "loss", "loss_config", "name")
 
 
 class Comparison:
     """Runs side by side that share recipe, data, held-out data, seed, base weights and the order of batches.
 
     Args:
-        losses: a list of losses (names, specs, functions in the custom contract) or of ``(loss, settings)``; or a
+        losses: A list of losses (names, specs, functions in the custom call form) or of ``(loss, settings)``; or a
             mapping of labels to either, such as ``{"soft": ("dpo", {"beta": 0.05}), "hard": ("dpo", {"beta": 1})}``.
-        recipe: "preference", "sft" or "rl".
-        seed: of the adapters' start, the order of the data, and the held-out split.
-        data, held_out: as the recipe takes them; loaded once.
-        clients: makes a training client on the weights that all runs start from, one a call; None for new local ones.
-        folder: where the runs are recorded, each in a new folder of its own below; None for ``./runs``.
-        run_options: further arguments of :class:`~mint_lab.runs.run.Run`, the same for every run, such as ``steps``.
+        recipe: Name of a recipe: "preference", "sft", "rl", or a registered one.
+        seed: Of the adapters' initial weights, the order of the data, and the held-out split.
+        data, held_out: As the recipe takes them; loaded once.
+        clients: Returns a new training client at each call, all at the weights that the runs start from; None for new
+            local ones.
+        folder: Where the runs are recorded, each in a new folder inside it; None for ``./runs``.
+        run_options: Further arguments of :class:`~mint_lab.runs.run.Run`, the same for every run, such as ``steps``.
 
     Attributes:
-        runs: the runs by label, in the order given.
+        runs: The runs by label, in the order given.
 
     Raises:
-        ConfigError: an unknown name or setting, a loss the recipe has no data for, fewer than two losses, or two with
-            the same label.
+        ConfigError: If a name or a setting is unknown, the recipe's data do not fit a loss, there are fewer than two
+            losses, or two have the same label.
     """
 
     def __init__(
@@ -75,29 +76,32 @@ class Comparison:
         folder: str | os.PathLike[str] | None = None,
         **run_options: Any,
     ) -> None:
-        for name in _OWN:
+        for name in _PER_RUN:
             if name in run_options:
-                raise ConfigError(f"{name!r} is given to no run alone: losses= has labels, losses and settings")
+                raise ConfigError(
+                    f"{name!r} cannot be the same for all runs: give labels, losses and settings in losses=, and "
+                    "clients in clients="
+                )
         self.recipe = recipe
         self.seed = seed
         self._clients = clients
         self._base = (run_options.get("base_model", "mint-tiny"), run_options.get("rank", 16))
         self._folder = None if folder is None else Path(folder)
-        self._halted = threading.Event()
+        self._cancel = threading.Event()
         self._untrained: TrainingClient | None = None
         shared = SharedData(data, held_out)
         self.runs: dict[str, Run] = {
-            entrant.label: Run(
+            variant.label: Run(
                 recipe,
-                entrant.loss,
-                loss_config=entrant.config,
+                variant.loss,
+                loss_config=variant.config,
                 data=shared,
                 seed=seed,
                 client=None if clients is None else clients(),
-                name=entrant.label,
+                name=variant.label,
                 **run_options,
             )
-            for entrant in entrants_of(losses)
+            for variant in variants_of(losses)
         }
 
     def __repr__(self) -> str:
@@ -105,46 +109,49 @@ class Comparison:
 
     def __getitem__(self, label: str) -> Run:
         if label not in self.runs:
-            raise ConfigError(f"no run is called {label!r}; {one_of(list(self.runs), str(label))}")
+            raise ConfigError(f"no run has the label {label!r}; {one_of(list(self.runs), str(label))}")
         return self.runs[label]
 
     @property
     def status(self) -> Status:
-        """Of all together: "running" while one is, "paused" or "ready" while one can go on, else how they ended."""
-        found = {run.status for run in self.runs.values()}
-        order: tuple[Status, ...] = ("running", "paused", "ready", "stopped", "finished")
-        return next(status for status in order if status in found)
+        """The status of all runs together: the first of these that one of them has.
 
-    # -- control: any thread, returns at once --------------------------------------------------------------------------
+        "running", "paused", "ready", "stopped", "finished".
+        """
+        statuses = {run.status for run in self.runs.values()}
+        order: tuple[Status, ...] = ("running", "paused", "ready", "stopped", "finished")
+        return next(status for status in order if status in statuses)
+
+    # -- control: for any thread, returns at once ----------------------------------------------------------------------
 
     def start(self) -> Comparison:
-        """Begin, or go on after a pause, with every run that can.
+        """Start or resume every run that is neither stopped nor finished.
 
         Raises:
-            RunError: all of them are stopped or finished.
+            RunError: If all of them are stopped or finished.
         """
-        able = [run for run in self.runs.values() if run.status not in ("stopped", "finished")]
-        if not able:
-            raise RunError("every run of this comparison has ended; make a new one to start over")
+        startable = [run for run in self.runs.values() if run.status not in ("stopped", "finished")]
+        if not startable:
+            raise RunError("every run of this comparison has ended; create a new comparison to start over")
         self._name_folders()
-        for run in able:
+        for run in startable:
             run.start()
         return self
 
     def resume(self) -> Comparison:
-        """Go on after a pause. Raises as :meth:`start`."""
+        """Resume after a pause. Raises as :meth:`start`."""
         return self.start()
 
     def pause(self) -> Comparison:
         """Pause every run after its current step."""
-        self._halted.set()
+        self._cancel.set()
         for run in self.runs.values():
             run.pause()
         return self
 
     def stop(self) -> Comparison:
         """End every run after its current step, for good."""
-        self._halted.set()
+        self._cancel.set()
         for run in self.runs.values():
             run.stop()
         return self
@@ -153,109 +160,104 @@ class Comparison:
         """Wait until no run is running.
 
         Args:
-            timeout: seconds for all of them; None to wait as long as it takes.
-            check: raise where one failed, or all were never started.
+            timeout: Seconds for all of them; None for no limit.
+            check: Raise if one failed or none was ever started.
 
         Returns:
-            False when the time was up first.
+            False if one is still running after ``timeout`` seconds.
 
         Raises:
-            RunError: with ``check``, which runs failed, and why; or that none was ever started.
+            RunError: With ``check``, if a run failed (the message says which, and why) or none was ever started.
         """
         if check and all(run.status == "ready" for run in self.runs.values()):
             raise RunError("this comparison was never started, so there is nothing to wait for; call start().wait()")
-        until = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         for run in self.runs.values():
-            if not run.wait(None if until is None else max(0.0, until - time.monotonic()), check=False):
+            if not run.wait(None if deadline is None else max(0.0, deadline - time.monotonic()), check=False):
                 return False
         failed = [f"{run.name}: {run.error.message}" for run in self.runs.values() if run.error is not None]
         if check and failed:
             raise RunError("\n".join(failed))
         return True
 
-    # -- what came out -------------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------------
 
     def table(self) -> pd.DataFrame:
-        """One row a run: ``loss``, ``status``, ``steps``, and held-out metrics as ``before/NAME`` and ``final/NAME``.
+        """Return one row per run: ``loss``, ``status``, ``steps``, held-out metrics ``before/NAME`` and ``final/NAME``.
 
-        ``final`` is the last evaluation so far, on all held-out data once the run is finished. ``mean_margin`` is the
-        plain one (chosen minus rejected, nats) for every run, whatever a loss reports under that name; ``loss`` is each
-        run's own and does not compare.
+        ``final`` is the last evaluation so far; of a finished run, that is one on all held-out data. ``mean_margin`` is
+        chosen minus rejected score in nats for every run, whatever a loss reports under that name. The values of
+        ``loss`` belong to different losses and do not compare.
         """
         from .overlay import table
 
         return table({label: _row(run) for label, run in self.runs.items()})
 
     def figure(self) -> go.Figure:
-        """All curves so far, one colour and line style a run: held-out data strong, training batches faint."""
+        """Draw all curves so far, one colour and line style per run: held-out data strong, training batches faint."""
         from .overlay import curves_of, draw
 
         return draw([curves_of(label, list(run.records), run.baseline) for label, run in self.runs.items()])
 
     def gradient_cosines(self, at: str | None = None, data: Sequence[Datum] | None = None) -> pd.DataFrame:
-        """Cosines between the gradients of all losses by the LoRA weights, on the same batch at the same weights.
+        """Compute the cosines between the gradients of all losses, on one batch at the same LoRA weights.
+
+        What a cosine says is explained in :mod:`mint_lab.runs.comparison.gradient_cosines`.
 
         Args:
-            at: label of a run, for its present weights, between two of its steps; None for the weights before
-                training, which every run starts from (LoRA's A as seeded and B at 0, so only B has a gradient there).
-            data: the batch; None for the first training batch, or for "rl" the last rollout of the run ``at``.
+            at: Label of a run, for its current weights, between two of its steps; None for the weights before training,
+                which every run starts from. (There B is 0 and A is random, so only B has a gradient.)
+            data: The batch. None for the first training batch; of a recipe that samples its batches ("rl"), the last
+                rollout of the run ``at``.
 
         Returns:
-            A square frame, by label; ``attrs`` says ``at``, ``step``, ``datums`` and ``norms``. nan where a gradient is
-            0. What a cosine says: :mod:`mint_lab.runs.comparison.gradient_cosines`.
+            A square frame, by label; nan where a gradient is 0. Its ``attrs`` are ``at``, ``step``, ``datums`` and
+            ``norms``.
 
         Raises:
-            ConfigError: no such run, a client that gives no gradients, or "rl" without ``at`` and ``data``.
-            RunError: "rl" before the first rollout.
-            DataError, LossError: a loss cannot take the batch.
+            ConfigError: If there is no run with this label, or the client returns no gradients; for "rl", if neither
+                ``at`` nor ``data`` is given.
+            RunError: For "rl", before the first rollout.
+            DataError: If the batch does not fit a loss.
+            LossError: If a loss fails on the batch.
         """
         return self.measure_cosines(at, data).to_frame()
 
     def measure_cosines(self, at: str | None = None, data: Sequence[Datum] | None = None) -> Cosines:
         """As :meth:`gradient_cosines`, in plain types."""
-        self._halted.clear()
+        self._cancel.clear()
         if at is None:
-            client = self._at_the_start()
-            objectives = self._objectives(client, next(iter(self.runs.values())), data, started=False)
-            return _judged(measure(client, objectives, self._halted.is_set), objectives, None, 0)
+            return self._cosines(self._untrained_client(), next(iter(self.runs.values())), None, data)
         run = self[at].prepare()
+        return run.call(lambda: self._cosines(run.client, run, at, data)).result()
 
-        def look() -> Cosines:
-            objectives = self._objectives(run.client, run, data, started=True)
-            return _judged(measure(run.client, objectives, self._halted.is_set), objectives, at, run.steps_done)
-
-        return run.call(look).result()
-
-    def _objectives(
-        self, client: Any, run: Run, data: Sequence[Datum] | None, *, started: bool
-    ) -> dict[str, Objective]:
-        return {
-            label: Objective(one.loss, one.loss_config, self._batch(client, run, data, one.loss, started=started))
-            for label, one in self.runs.items()
+    def _cosines(self, client: Any, run: Run, at: str | None, data: Sequence[Datum] | None) -> Cosines:
+        started = at is not None
+        objectives = {
+            label: Objective(other.loss, other.loss_config, self._batch(client, run, data, other.loss, started=started))
+            for label, other in self.runs.items()
         }
+        gradients = measure(client, objectives, self._cancel.is_set)
+        datums = len(next(iter(objectives.values())).data)
+        return cosines_of(gradients, at=at, step=run.steps_done if started else 0, datums=datums)
 
     def _batch(
         self, client: Any, run: Run, data: Sequence[Datum] | None, loss: LossSpec, *, started: bool
     ) -> Sequence[Datum]:
-        """The batch as ``loss`` takes it."""
+        """Return the batch as ``loss`` reads it: ``data`` or one of ``run``, with reference log-probabilities."""
         if data is None:
+            if not started and not RECIPES[self.recipe].batch_before_training:
+                raise ConfigError(
+                    "before training there is no rollout to compute gradients on; give at= (a run's label), or data="
+                )
             trainer = run.prepare().trainer
-            if isinstance(trainer, RlTrainer):
-                if not started:
-                    raise ConfigError(
-                        "before training there is no rollout to take gradients of; give at= (a run's label), or data="
-                    )
-                sampled = trainer.sample(trainer.job.size * trainer.job.options.group_size, loss)
-                if not sampled:
-                    raise RunError(f"{run.name} has drawn no rollout yet to take gradients of; start it first")
-                return sampled
             assert trainer is not None
-            data = trainer.job.batch(Order(trainer.job.size, self.seed).items(0, int(run.settings["batch_size"])))
-        known = all("reference_logprobs" in datum.loss_fn_inputs for datum in data)
-        return data if known or not reads_reference(loss) else with_reference(data, client)
+            return trainer.gradient_batch(int(run.settings["batch_size"]), loss)
+        is_complete = all("reference_logprobs" in datum.loss_fn_inputs for datum in data)
+        return data if is_complete or not reads_reference(loss) else with_reference(data, client)
 
-    def _at_the_start(self) -> TrainingClient:
-        """A client that nobody trains, at the weights of the others before their first step."""
+    def _untrained_client(self) -> TrainingClient:
+        """Return a client that nobody trains, at the weights that all runs start from."""
         with ONE_AT_A_TIME:
             if self._untrained is None:
                 model, rank = self._base
@@ -280,11 +282,6 @@ class Comparison:
             while run.folder in taken or run.folder.exists():
                 run.folder, number = base.with_name(f"{base.name}-{number}"), number + 1
             taken.add(run.folder)
-
-
-def _judged(gradients: Mapping[str, Any], objectives: Mapping[str, Objective], at: str | None, step: int) -> Cosines:
-    datums = len(next(iter(objectives.values())).data)
-    return cosines_of(gradients, at=at, step=step, datums=datums)
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-r"""Where several losses want to move the same weights: the cosines between their gradients on one batch.
+r"""Whether several losses move the same weights the same way: cosines between their gradients on one batch.
 
-The gradient of a loss by the trained weights (the LoRA adapter's) is one vector :math:`g`. Of two losses,
+The gradient of a loss with respect to the trained weights (of the LoRA adapter) is one vector :math:`g`. For two
+losses,
 
 .. math:: \cos(g_a, g_b) = \frac{g_a \cdot g_b}{|g_a| |g_b|}
 
-is 1 where a small step of plain gradient descent is the same for both up to its length, 0 where one does nothing for
-the other, and -1 where they undo each other. It does not depend on the scale of a loss. Training divides each weight's
-gradient by its running size (AdamW), so the steps that are made differ from these directions.
+is 1 if a small step of plain gradient descent is the same for both up to its length, 0 if a step for one does not
+change the other, and -1 if the steps are opposite. It does not depend on the scale of a loss. AdamW divides the
+gradient of each weight by its running size, so the steps of a training run differ from these directions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["Cosines", "Objective", "cosines_of", "measure"]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with its settings, and the batch as it takes it (with reference log-probabilities, for example)."""
+    """A loss with its settings, and the batch as the loss reads it (with reference log-probabilities, for example)."""
 
     loss: LossSpec
     config: Mapping[str, float]
@@ -43,15 +44,15 @@ class Objective:
 
 @dataclass(frozen=True)
 class Cosines:
-    """Cosines between gradients of one batch at one set of weights.
+    """Cosines between gradients on one batch at the same weights.
 
     Attributes:
-        labels: one a gradient.
-        values: the square of cosines, row by row; nan where a gradient is 0.
-        norms: length of each gradient.
-        at: the run whose weights they were; None for the weights before training, which all runs start from.
-        step: optimizer steps which that run had made.
-        datums: size of the batch.
+        labels: One per gradient.
+        values: Rows of the square matrix of cosines; nan where a gradient is 0.
+        norms: Norm of each gradient.
+        at: Label of the run whose weights were used; None for the weights before training, which all runs start from.
+        step: Optimizer steps that this run had completed.
+        datums: Size of the batch.
     """
 
     labels: list[str]
@@ -62,7 +63,7 @@ class Cosines:
     datums: int
 
     def to_frame(self) -> pd.DataFrame:
-        """Cosines by label and label; ``attrs`` has ``at``, ``step``, ``datums`` and the ``norms`` by label."""
+        """Return the cosines by label and label; ``attrs`` has ``at``, ``step``, ``datums``, and ``norms`` by label."""
         import pandas as pd
 
         frame = pd.DataFrame(self.values, index=self.labels, columns=self.labels)
@@ -71,47 +72,52 @@ class Cosines:
         return frame
 
 
-def measure(client: Any, objectives: Mapping[str, Objective], cancel_requested: Callable[[], bool]) -> dict[str, NDArray[Any]]:
-    """The gradient of each objective at the present weights of ``client``, ``(parameters,)`` float32, by label.
-
-    Nothing of the client is changed. Whoever calls sees to it that nobody trains it meanwhile.
+def measure(
+    client: Any, objectives: Mapping[str, Objective], cancel_requested: Callable[[], bool]
+) -> dict[str, NDArray[Any]]:
+    """Compute the gradient of each objective at the current weights of ``client``, which does not change.
 
     Args:
+        client: A client that returns gradients. The caller makes sure that nobody trains it meanwhile.
+        objectives: By label.
         cancel_requested: Polled while a loss runs; if True after 2 s, the call is cancelled, as in a run.
 
+    Returns:
+        Gradients by label, ``(parameters,)`` float32 each.
+
     Raises:
-        ConfigError: the client gives no gradients.
-        LossError, DataError: a loss cannot take the batch.
+        ConfigError: If the client returns no gradients.
+        LossError: If a loss fails on the batch.
+        DataError: If the batch does not fit a loss.
     """
     if not isinstance(client, GradientClient):
         raise ConfigError(
-            f"{type(client).__name__} gives no gradients by its weights; expected a training client of "
+            f"{type(client).__name__} returns no gradients of its weights; expected a training client of "
             "mint_lab.ServiceClient. ml.show_tokens(data, client, loss=...) shows dLoss/dlogprob with any client"
         )
-    found: dict[str, NDArray[Any]] = {}
+    gradients: dict[str, NDArray[Any]] = {}
     for label, objective in objectives.items():
         spec, data = objective.loss, list(objective.data)
         if spec.builtin:
             future = client.weight_gradient(data, spec.name, dict(objective.config) or None)
         else:
             future = client.weight_gradient(data, GuardedLoss(spec, spec.bind(objective.config), cancel_requested))
-        found[label] = future.result().to_numpy()
-    return found
+        gradients[label] = future.result().to_numpy()
+    return gradients
 
 
 def cosines_of(
     gradients: Mapping[str, NDArray[Any]], *, at: str | None = None, step: int = 0, datums: int = 0
 ) -> Cosines:
-    """Cosines between ``gradients``, each ``(parameters,)``, summed in double precision."""
+    """Compute the cosines between ``gradients``, ``(parameters,)`` each, with sums in float64."""
     labels = list(gradients)
     vectors = [gradients[label].astype(np.float64) for label in labels]
     norms = [math.sqrt(float(vector @ vector)) for vector in vectors]
     values = [
-        [_cosine(float(one @ other), norms[i] * norms[j]) for j, other in enumerate(vectors)]
-        for i, one in enumerate(vectors)
+        [_cosine(float(a @ b), norms[i] * norms[j]) for j, b in enumerate(vectors)] for i, a in enumerate(vectors)
     ]
     return Cosines(labels, values, norms, at, step, datums)
 
 
-def _cosine(product: float, lengths: float) -> float:
-    return min(max(product / lengths, -1.0), 1.0) if lengths > 0 else math.nan
+def _cosine(dot: float, norm_product: float) -> float:
+    return min(max(dot / norm_product, -1.0), 1.0) if norm_product > 0 else math.nan

@@ -1,4 +1,4 @@
-"""What is to be compared: losses, each with settings and a label of its own, read from what a person gives."""
+"""The losses to compare, each with settings and a unique label, read from what a person gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from ...errors import ConfigError
 from ...losses import LOSSES, LossSpec
 from ...losses.decorator import spec_of
 
-__all__ = ["Entrant", "LossLike", "Losses", "entrants_of", "file_name"]
+__all__ = ["LossLike", "Losses", "Variant", "file_name", "variants_of"]
+
+MAX_FILE_NAME = 60
 
 LossLike: TypeAlias = str | LossSpec | Callable[..., Any]
 Losses: TypeAlias = (
@@ -21,46 +23,47 @@ Losses: TypeAlias = (
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """One loss of a comparison, as it was given, and its settings."""
+class Variant:
+    """One loss of a comparison, as given, with its settings."""
 
     label: str
     loss: LossLike
     config: dict[str, float] = field(default_factory=dict)
 
 
-def entrants_of(losses: Losses) -> list[Entrant]:
-    """One entrant a loss, labels all different.
+def variants_of(losses: Losses) -> list[Variant]:
+    """Return one variant per loss, each with a different label.
 
     Args:
-        losses: a list of losses or of ``(loss, settings)``, or a mapping of a label to either. Without a label the
-            loss's name is taken, with the settings given behind it.
+        losses: A list of losses or of ``(loss, settings)``, or a mapping of labels to either. A loss without a label is
+            labelled with its name and the given settings.
 
     Raises:
-        ConfigError: fewer than two, something that is no loss, or two of the same label.
+        ConfigError: If there are fewer than two, one is not a loss, or two have the same label.
     """
     if isinstance(losses, str) or not isinstance(losses, Sequence | Mapping):
         raise ConfigError(f'losses is {losses!r}, expected a list such as ["dpo", "simpo"] or a mapping of labels')
     given = list(losses.items()) if isinstance(losses, Mapping) else [(None, item) for item in losses]
-    entrants = [_entrant(label, item) for label, item in given]
-    if len(entrants) < 2:
-        raise ConfigError(f"found {len(entrants)} loss, expected two or more to compare")
-    labels = [entrant.label for entrant in entrants]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
+    variants = [_variant(label, item) for label, item in given]
+    if len(variants) < 2:
+        found = "1 loss" if variants else "no losses"
+        raise ConfigError(f"found {found}, expected two or more to compare")
+    labels = [variant.label for variant in variants]
+    duplicate = next((label for label in labels if labels.count(label) > 1), None)
+    if duplicate is not None:
         raise ConfigError(
-            f"two runs would be called {twice!r}; give settings that differ, or labels of your own: "
-            f'{{"one": ("{twice}", {{...}}), "other": ...}}'
+            f"two runs would have the label {duplicate!r}; give settings that differ, or a label for each: "
+            f'{{"one": ("{duplicate}", {{...}}), "other": ...}}'
         )
-    return entrants
+    return variants
 
 
 def file_name(label: str) -> str:
-    """``label`` as the last part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9_.=-]+", "-", label).strip("-.")[:60] or "run"
+    """Return ``label`` as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "-", label).strip("-.")[:MAX_FILE_NAME] or "run"
 
 
-def _entrant(label: str | None, item: Any) -> Entrant:
+def _variant(label: str | None, item: Any) -> Variant:
     loss: Any = item
     config: Any = {}
     if isinstance(item, tuple) and len(item) == 2:
@@ -71,7 +74,7 @@ def _entrant(label: str | None, item: Any) -> Entrant:
         label = " ".join([_name(loss), *(f"{key}={value:g}" for key, value in config.items())])
     elif not isinstance(label, str) or not label.strip():
         raise ConfigError(f"a label is {label!r}, expected a text")
-    return Entrant(label, loss, dict(config))
+    return Variant(label, loss, dict(config))
 
 
 def _name(loss: Any) -> str:

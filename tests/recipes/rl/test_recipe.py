@@ -11,8 +11,7 @@ import pytest
 from mint_lab.data import ExampleTask
 from mint_lab.data.rewards import Reward, reward
 from mint_lab.errors import ConfigError, DataError
-from mint_lab.losses import LOSSES
-from mint_lab.recipes.registry import check_loss, recipe_named
+from mint_lab.recipes.registry import recipe_named
 from mint_lab.recipes.rl.recipe import Rl, RlJob, RlOptions
 
 from ...runs.bigram import CharTokenizer
@@ -49,20 +48,6 @@ def prepare(data: Any = None, held_out: Any = None, **options: Any) -> RlJob:
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         recipe_named("rl", options)
-
-
-def test_other_recipes_have_no_options() -> None:
-    with pytest.raises(ConfigError, match="unknown option 'group_size': the options of the sft recipe are"):
-        recipe_named("sft", {"group_size": 4})
-
-
-def test_which_losses_it_takes() -> None:
-    for name in ("ppo", "importance_sampling", "cispo", "dro"):
-        check_loss(recipe_named("rl"), LOSSES[name])
-    with pytest.raises(ConfigError, match="hinge is a preference loss"):
-        check_loss(recipe_named("rl"), LOSSES["hinge"])
-    with pytest.raises(ConfigError, match=r"ppo is a policy loss.*use recipe='rl'"):
-        check_loss(recipe_named("sft"), LOSSES["ppo"])
 
 
 def test_records_know_how_a_rollout_was_drawn() -> None:

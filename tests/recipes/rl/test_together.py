@@ -60,7 +60,7 @@ def rl(make_run: Callable[..., Run]) -> Callable[..., Run]:
         given = {"data": PROMPTS, "held_out": PROMPTS[:10], "reward": low, "max_tokens": 4, "steps": 4, **options}
         run = make_run("rl", **given)
         run.prepare()
-        run._trainer.patience = 0.1
+        run._trainer.cancel_after = 0.1
         return run
 
     return make
@@ -86,7 +86,7 @@ def ppo_again(data: Any, logprobs_list: Any) -> Any:
 
 
 @pytest.mark.parametrize(("control", "status"), [("pause", "paused"), ("stop", "stopped")])
-def test_pause_and_stop_break_a_runaway_loss_off(rl: Any, control: str, status: str) -> None:
+def test_pause_and_stop_cancel_a_runaway_loss(rl: Any, control: str, status: str) -> None:
     kept: list[Any] = []
     register_loss(name="mine")(endless(kept, 3))
     run = rl(loss="mine").start()
@@ -180,7 +180,7 @@ def test_a_failed_run_that_is_paused_stays_so(rl: Any) -> None:
 
 
 @pytest.mark.parametrize(("control", "status"), [("pause", "paused"), ("stop", "stopped"), ("register", "finished")])
-def test_a_runaway_reward_is_broken_off(rl: Any, control: str, status: str) -> None:
+def test_a_runaway_reward_is_cancelled(rl: Any, control: str, status: str) -> None:
     run = rl()
     assert run.step(2).wait(TIMEOUT)
     before, kept = run.client.table.detach().clone(), []
@@ -237,8 +237,8 @@ def test_weights_are_said_to_be_untouched_only_before_the_update(rl: Any, where:
     assert ("No weight was changed" in run.error.message) == untouched == (where == "training")
 
 
-def test_a_reward_that_is_slow_is_not_broken_off(rl: Any) -> None:
-    """A whole rollout takes far longer than the patience for one response."""
+def test_a_reward_that_is_slow_is_not_cancelled(rl: Any) -> None:
+    """A whole rollout takes far longer than one response may take."""
     kept: list[str] = []
 
     def slow(response_text: str, example: Any) -> float:
@@ -247,7 +247,7 @@ def test_a_reward_that_is_slow_is_not_broken_off(rl: Any) -> None:
         return low(response_text, example)
 
     run = rl(reward=slow, held_out=PROMPTS[:1], steps=2)
-    run._trainer.patience = 1.0
+    run._trainer.cancel_after = 1.0
     run.start()
     until(lambda: len(kept) > 3)
     run.pause()
@@ -357,5 +357,5 @@ def test_tokens_of_a_loss_with_a_reference(rl: Any) -> None:
 
 
 def test_there_are_no_tokens_before_a_rollout(rl: Any) -> None:
-    with pytest.raises(DataError, match="no rollout has been drawn yet"):
+    with pytest.raises(DataError, match="no rollout has been sampled yet"):
         rl().held_out_tokens().result(TIMEOUT)

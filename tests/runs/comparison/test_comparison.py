@@ -385,7 +385,7 @@ def test_reinforcement_learning_needs_a_rollout_first(tmp_path: Path) -> None:
     both = Comparison(["ppo", "cispo", "dro"], folder=tmp_path, **options)
     with pytest.raises(ConfigError, match="before training there is no rollout"):
         both.gradient_cosines()
-    with pytest.raises(RunError, match="ppo has drawn no rollout yet"):
+    with pytest.raises(RunError, match="no rollout has been sampled yet"):
         both.gradient_cosines("ppo")
     assert both.start().wait(240, check=True)
     frame = both.gradient_cosines("ppo")

@@ -1,0 +1,119 @@
+"""The recipe ``preference``: learn from pairs which of two completions is the better one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..data.pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
+from ..errors import DataError
+from ..losses import DataKind
+from ..losses.preference import sequence_scores
+from ..losses.spec import REFERENCE
+from ..metrics.preference import displacement_frac, pair_metrics
+from .base import BatchJob, Measured, Recipe
+from .held_out import split
+from .record import histogram
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..client.protocol import Tokenizer
+    from ..types import Datum
+
+__all__ = ["PairJob", "Preference", "evaluate_pairs", "train_and_held_out"]
+
+TRAIN_PAIRS, HELD_OUT_PAIRS = 4000, 400
+
+
+@dataclass(frozen=True)
+class PairJob(BatchJob):
+    """Pairs: consecutive (chosen, rejected) datums."""
+
+    unit: int = 2
+
+    def measure(self, data: list[Datum], logprobs: list[torch.Tensor]) -> Measured:
+        """Return pair_accuracy, mean_margin, logps/chosen and logps/rejected, and the histogram of margins."""
+        chosen, rejected, _ = sequence_scores(data, logprobs)
+        return _measure(chosen, rejected)
+
+    def evaluate(self, data: list[Datum], logprobs: list[torch.Tensor], baseline: list[torch.Tensor]) -> Measured:
+        """Return what :meth:`measure` does, and displacement_frac."""
+        return evaluate_pairs(data, logprobs, baseline)
+
+
+class Preference(Recipe):
+    """Learn from pairs which of two completions is the better one."""
+
+    name = "preference"
+    summary = "Learn from pairs which of two completions is the better one."
+    default_loss = "pairwise_preference"
+    default_steps = 240
+    default_learning_rate = 6e-4
+    default_data = "arithmetic pairs"
+    charts = ("loss", "pair_accuracy", "mean_margin", "logps", "margin", "grad_norm")
+    headlines = ("pair_accuracy", "loss")
+
+    @property
+    def data_kind(self) -> DataKind:
+        """Pairs; a trainer adds the reference log-probabilities for a loss that reads them."""
+        return DataKind(frozenset({"weights", REFERENCE}), "pair")
+
+    def prepare(
+        self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
+    ) -> PairJob:
+        """As :meth:`Recipe.prepare`; ``data`` is a list of ``Pair`` objects, or what ``load_pairs`` takes."""
+        train, test = train_and_held_out(data, held_out, seed, _pairs)
+        return PairJob(
+            pairs_to_data(train, tokenizer, max_length=max_length),
+            pairs_to_data(test, tokenizer, max_length=max_length),
+        )
+
+
+def _measure(chosen: torch.Tensor, rejected: torch.Tensor) -> Measured:
+    margins = (chosen - rejected).tolist()
+    return Measured(pair_metrics(chosen, rejected), {"margin": histogram(margins, "margin")})
+
+
+def evaluate_pairs(data: list[Datum], logprobs: list[torch.Tensor], baseline: list[torch.Tensor]) -> Measured:
+    """Measure held-out pairs, against the log-probabilities ``baseline`` from before training; ``(N_i,)`` each."""
+    chosen, rejected, _ = sequence_scores(data, logprobs)
+    chosen0, rejected0, _ = sequence_scores(data, baseline)
+    measured = _measure(chosen, rejected)
+    measured.metrics["displacement_frac"] = displacement_frac(chosen, rejected, chosen0, rejected0)
+    return measured
+
+
+def _pairs(source: Any) -> list[Any]:
+    if isinstance(source, list) and all(isinstance(item, Pair) for item in source):
+        return source
+    return load_pairs(source)
+
+
+def train_and_held_out(
+    data: Any, held_out: Any, seed: int, load: Callable[[Any], list[Any]]
+) -> tuple[list[Any], list[Any]]:
+    """Return items to train on and items to hold out; by default the bundled arithmetic pairs.
+
+    Args:
+        data: What to train on; None for the bundled pairs.
+        held_out: What to hold out; None for a seeded tenth of ``data``, or the bundled held-out pairs.
+        seed: Seed of the split.
+        load: Makes a list of items from what a person gave.
+
+    Raises:
+        DataError: If one of the two would be empty.
+    """
+    train = arithmetic_pairs(TRAIN_PAIRS, split="train") if data is None else load(data)
+    if not train:
+        raise DataError("there is nothing to train on: the data are empty")
+    if held_out is not None:
+        test = load(held_out)
+    elif data is None:
+        test = arithmetic_pairs(HELD_OUT_PAIRS, split="held_out")
+    else:
+        train, test = split(train, seed)
+    if not test:
+        raise DataError("there is nothing to evaluate on: the held-out data are empty")
+    return train, test

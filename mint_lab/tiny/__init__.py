@@ -1,8 +1,7 @@
-"""The bundled model ``mint-tiny``: its weights, its tokenizer and the script that made them.
+"""The bundled model ``mint-tiny``: its weights, its tokenizer and the script that trained it.
 
-``path()`` is a directory that ``AutoModelForCausalLM.from_pretrained`` and
-``AutoTokenizer.from_pretrained`` take as it is, with no network. Importing this package imports
-neither torch nor transformers.
+:func:`path` returns a directory that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained``
+load without network access. Importing this package imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ NAME = "mint-tiny"
 
 
 def path() -> Path:
-    """The directory with the bundled model's weights, tokenizer and model card.
+    """Return the directory with the bundled model's weights, tokenizer and model card.
 
     Raises:
-        FileNotFoundError: the package was installed without the weights, or from a zip.
+        FileNotFoundError: If the package was installed without the weights, or is imported from a zip file.
     """
-    found = Path(str(resources.files(__name__) / NAME))
-    if not (found / "model.safetensors").is_file():
+    folder = Path(str(resources.files(__name__) / NAME))
+    if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
-            f"no bundled model at {found}; reinstall mint_lab, or make one with `python -m mint_lab.tiny.build`"
+            f"no bundled model at {folder}; reinstall mint_lab, or train one with `python -m mint_lab.tiny.build`"
         )
-    return found
+    return folder

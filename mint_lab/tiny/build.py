@@ -1,10 +1,10 @@
-"""Makes the bundled model: ``python -m mint_lab.tiny.build [--out DIR] [--seed 0]``.
+"""Train the bundled model: ``python -m mint_lab.tiny.build [--out DIR] [--seed 0]``.
 
-Generates the corpus, learns the tokenizer, pretrains, measures, and writes a directory that
-transformers loads as it is, with a model card. About ten minutes on two cores. The same seed gives
-the same corpus and tokenizer anywhere, and the same weights on the same machine and versions.
+Generates the corpus, trains the tokenizer, pretrains the model, evaluates it, and writes a directory that transformers
+can load, with a model card. This takes about 15 minutes on two cores. The same seed gives the same corpus and tokenizer
+on every machine, and the same weights on the same machine with the same versions.
 
-Why it comes out half-taught: see `mint_lab.tiny.corpus`.
+:mod:`mint_lab.tiny.corpus` explains why the model makes systematic errors.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from mint_lab.tiny.corpus import END, documents
 from mint_lab.tiny.evaluate import held_out_report
 from mint_lab.tiny.tokenizer import VOCAB_SIZE, train_tokenizer
 
-__all__ = ["Recipe", "build", "main", "make_config"]
+__all__ = ["PretrainingSettings", "build", "main", "make_config"]
 
-_WINDOW = 20_000  # documents sorted by length together, so that little is padded
+_WINDOW = 20_000  # documents that are sorted by length together, which keeps padding small
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class PretrainingSettings:
     """How the model is pretrained.
 
     Attributes:
-        steps: optimizer steps.
-        batch_tokens: tokens a step, padding included.
-        muon_lr: peak learning rate of Muon, which trains the matrices inside the blocks. It needs a
-            fifth of the steps that AdamW alone needs to get arithmetic.
-        lr: peak learning rate of AdamW, which trains the embedding and the norms.
-        warmup: steps until the peak is reached.
-        weight_decay: of Muon.
-        prompt_weight: weight of a token before ``Answer:`` beside one after it. Operands are
-            random, so there is little to learn from them.
-        threads: torch's threads; part of the recipe because sums depend on it. One, so that the
-            number of cores does not.
+        steps: Optimizer steps.
+        batch_tokens: Tokens per step, padding included.
+        muon_lr: Peak learning rate of Muon, which trains the matrices inside the blocks. Muon learns arithmetic in a
+            fifth of the steps that AdamW alone needs.
+        lr: Peak learning rate of AdamW, which trains the embedding and the norms.
+        warmup: Steps until the peak is reached.
+        weight_decay: Weight decay of Muon.
+        prompt_weight: Loss weight of tokens up to ``Answer:``, relative to 1 for tokens after it. Operands are random,
+            so there is little to learn from them.
+        threads: Threads of torch. They are part of the settings because floating-point sums depend on their number;
+            with one thread the result does not depend on the number of cores.
     """
 
     steps: int = 2500
@@ -61,8 +61,15 @@ class Recipe:
 
 
 @dataclass(slots=True)
-class Training:
-    """What training leaves behind for the card: ``curve`` is (step, mean loss since the last)."""
+class TrainingLog:
+    """What the model card reports about training.
+
+    Attributes:
+        curve: ``(step, mean loss since the previous entry)``, nats a token.
+        documents: Documents trained on.
+        tokens: Tokens trained on, without padding.
+        seconds: Wall-clock time.
+    """
 
     curve: list[tuple[int, float]] = field(default_factory=list)
     documents: int = 0
@@ -71,7 +78,11 @@ class Training:
 
 
 def make_config(end_id: int) -> Qwen3Config:
-    """The architecture of the bundled model, 0.9 million parameters."""
+    """Return the architecture of the bundled model, 0.9 million parameters.
+
+    Args:
+        end_id: Token id of the end-of-text token.
+    """
     return Qwen3Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=128,
@@ -89,17 +100,17 @@ def make_config(end_id: int) -> Qwen3Config:
     )
 
 
-def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None) -> dict[str, float]:
-    """Trains the model, writes it to ``out`` and returns its held-out accuracies, 0 to 1."""
-    recipe = recipe or Recipe()
-    torch.set_num_threads(recipe.threads)
+def build(out: Path, *, seed: int = 0, settings: PretrainingSettings | None = None) -> dict[str, float]:
+    """Train the model, write it to ``out`` and return its held-out accuracies, 0 to 1."""
+    settings = settings or PretrainingSettings()
+    torch.set_num_threads(settings.threads)
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(documents(40_000, seed=seed), context=1024)
     model = Qwen3ForCausalLM(make_config(tokenizer.get_vocab()[END]))
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{NAME}: {parameters:,} parameters, {len(tokenizer)} tokens", flush=True)
 
-    training = _train(model, tokenizer, recipe, seed)
+    log = _train(model, tokenizer, settings, seed)
     model.eval()
     report = held_out_report(model, tokenizer)
     for name, share in report.items():
@@ -108,32 +119,35 @@ def build(out: Path, *, seed: int = 0, recipe: Recipe | None = None) -> dict[str
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    # safetensors writes files that only their owner may read.
+    # safetensors writes files that only their owner can read.
     (out / "model.safetensors").chmod(0o644)
     write_card(
         out,
-        command=f"python -m mint_lab.tiny.build --seed {seed} --steps {recipe.steps}",
-        seconds=training.seconds,
+        command=f"python -m mint_lab.tiny.build --seed {seed} --steps {settings.steps}",
+        seconds=log.seconds,
         facts={
             "parameters": f"{parameters:,} (float32, embeddings tied)",
             "seed": seed,
-            "documents": f"{training.documents:,}, each drawn once",
-            "tokens": f"{training.tokens:,}",
-            **asdict(recipe),
+            "documents": f"{log.documents:,}, each drawn once",
+            "tokens": f"{log.tokens:,}",
+            **asdict(settings),
         },
-        curve=training.curve,
+        curve=log.curve,
         report=report,
     )
     return report
 
 
-def _train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> Training:
-    optimizers = _optimizers(model, recipe)
-    training, started, recent = Training(), time.perf_counter(), []
+def _train(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: PretrainingSettings, seed: int
+) -> TrainingLog:
+    """Train ``model`` in place."""
+    optimizers = _optimizers(model, settings)
+    log, started, recent = TrainingLog(), time.perf_counter(), []
     model.train()
-    for step, (ids, weights) in enumerate(_batches(tokenizer, recipe, seed), start=1):
+    for step, (ids, weights) in enumerate(_batches(tokenizer, settings, seed), start=1):
         for group in (g for o in optimizers for g in o.param_groups):
-            group["lr"] = group["peak_lr"] * _schedule(step, recipe)
+            group["lr"] = group["peak_lr"] * learning_rate_share(step, settings)
         logits = model(ids, use_cache=False).logits[:, :-1]  # (documents, tokens - 1, vocab)
         losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
@@ -143,64 +157,64 @@ def _train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: 
         for optimizer in optimizers:
             optimizer.step()
 
-        training.documents += len(ids)
-        training.tokens += int((weights > 0).sum())
+        log.documents += len(ids)
+        log.tokens += int((weights > 0).sum())
         recent.append(loss.item())
-        if step == 1 or step % max(1, recipe.steps // 20) == 0:
-            training.curve.append((step, sum(recent) / len(recent)))
+        if step == 1 or step % max(1, settings.steps // 20) == 0:
+            log.curve.append((step, sum(recent) / len(recent)))
             recent = []
             print(
-                f"  step {step:5d}/{recipe.steps}  loss {training.curve[-1][1]:.4f}"
+                f"  step {step:5d}/{settings.steps}  loss {log.curve[-1][1]:.4f}"
                 f"  {time.perf_counter() - started:6.0f} s",
                 flush=True,
             )
-    training.seconds = time.perf_counter() - started
-    return training
+    log.seconds = time.perf_counter() - started
+    return log
 
 
-def _optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for the embedding and the norms."""
-    inside = {n: p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n}
-    rest = [p for n, p in model.named_parameters() if n not in inside]
+def _optimizers(model: Qwen3ForCausalLM, settings: PretrainingSettings) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices inside the blocks and AdamW for the embedding and the norms."""
+    matrices = {n: p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n}
+    others = [p for n, p in model.named_parameters() if n not in matrices]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(list(inside.values()), lr=recipe.muon_lr, weight_decay=recipe.weight_decay),
-        torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(list(matrices.values()), lr=settings.muon_lr, weight_decay=settings.weight_decay),
+        torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     for group in (g for o in optimizers for g in o.param_groups):
         group["peak_lr"] = group["lr"]
     return optimizers
 
 
-def _schedule(step: int, recipe: Recipe) -> float:
-    """Share of the peak learning rate: up, level, and down to zero over the last 40%."""
-    rise = step / recipe.warmup
-    fall = (recipe.steps - step + 1) / (0.4 * recipe.steps)
+def learning_rate_share(step: int, settings: PretrainingSettings) -> float:
+    """Return the share of the peak learning rate at a step, from 1: warm-up, constant, linear decay in the last 40%."""
+    rise = step / settings.warmup
+    fall = (settings.steps - step + 1) / (0.4 * settings.steps)
     return min(1.0, rise, fall)
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int
+    tokenizer: PreTrainedTokenizerFast, settings: PretrainingSettings, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """``recipe.steps`` batches of token ids and loss weights, both (documents, tokens).
+    """Yield ``settings.steps`` batches of token ids and loss weights, both ``(documents, tokens)``.
 
-    Each document is its own row, starting at position 0 as at inference; every document is new.
+    Each document is a row that starts at position 0, as at inference. Every document is newly drawn.
     """
     rng = random.Random(f"batches/{seed}")
-    left = recipe.steps
+    remaining = settings.steps
     for window in itertools.count(1):
         texts = [text + END for text in documents(_WINDOW, seed=seed + 1_000_000 * window)]
         rows = sorted(tokenizer(texts)["input_ids"], key=len)
-        batches = list(_cut(rows, recipe.batch_tokens))
+        batches = list(split_into_batches(rows, settings.batch_tokens))
         rng.shuffle(batches)
-        for batch in batches[:left]:
-            yield _pad(batch, tokenizer, recipe.prompt_weight)
-        left -= len(batches[:left])
-        if not left:
+        for batch in batches[:remaining]:
+            yield _pad(batch, tokenizer, settings.prompt_weight)
+        remaining -= len(batches[:remaining])
+        if not remaining:
             return
 
 
-def _cut(rows: list[list[int]], tokens: int) -> Iterator[list[list[int]]]:
-    """Rows, sorted by length, in runs that hold at most ``tokens`` tokens once padded."""
+def split_into_batches(rows: list[list[int]], tokens: int) -> Iterator[list[list[int]]]:
+    """Split rows that are sorted by length into batches of at most ``tokens`` tokens after padding."""
     batch: list[list[int]] = []
     for row in rows:
         if batch and (len(batch) + 1) * len(row) > tokens:
@@ -214,38 +228,39 @@ def _cut(rows: list[list[int]], tokens: int) -> Iterator[list[list[int]]]:
 def _pad(
     rows: list[list[int]], tokenizer: PreTrainedTokenizerFast, prompt_weight: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    # Right padding under a causal mask needs no attention mask: nothing real looks at it.
+    """Return the rows as token ids, right-padded, and their loss weights, both ``(rows, tokens)``."""
+    # With right padding and a causal mask no real token attends to padding, so no attention mask is needed.
     longest = max(map(len, rows))
     end = tokenizer.get_vocab()[END]
     ids = torch.full((len(rows), longest), end)
     weights = torch.zeros(len(rows), longest)
-    colon = tokenizer.encode("Answer:")
+    answer_ids = tokenizer.encode("Answer:")
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
-        weights[i, : len(row)] = torch.tensor(_weights(row, colon, end, prompt_weight))
+        weights[i, : len(row)] = torch.tensor(loss_weights(row, answer_ids, end, prompt_weight))
     return ids, weights
 
 
-def _weights(row: list[int], colon: list[int], end: int, prompt_weight: float) -> list[float]:
-    """1 from after ``Answer:`` to the end mark, ``prompt_weight`` elsewhere."""
-    weights, answering = [], False
+def loss_weights(row: list[int], answer_ids: list[int], end: int, prompt_weight: float) -> list[float]:
+    """Return 1 for the tokens after ``Answer:`` up to and including end-of-text, ``prompt_weight`` for the others."""
+    weights, in_answer = [], False
     for i, token in enumerate(row):
-        weights.append(1.0 if answering else prompt_weight)
+        weights.append(1.0 if in_answer else prompt_weight)
         if token == end:
-            answering = False
-        elif row[i - len(colon) + 1 : i + 1] == colon:
-            answering = True
+            in_answer = False
+        elif row[i - len(answer_ids) + 1 : i + 1] == answer_ids:
+            in_answer = True
     return weights
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of `build`."""
+    """Run :func:`build` from the command line."""
     parser = argparse.ArgumentParser(prog="python -m mint_lab.tiny.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / NAME)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=PretrainingSettings().steps, help="optimizer steps")
     args = parser.parse_args(argv)
-    build(args.out, seed=args.seed, recipe=Recipe(steps=args.steps))
+    build(args.out, seed=args.seed, settings=PretrainingSettings(steps=args.steps))
 
 
 if __name__ == "__main__":

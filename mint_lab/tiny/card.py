@@ -1,4 +1,4 @@
-"""Writes the bundled model's card from what its training and its examination left behind."""
+"""Write the bundled model's card from the results of its training and evaluation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def sha256(file: Path) -> str:
-    """The file's SHA-256 in hex.
+    """Return a file's SHA-256 in hex.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: If the file cannot be read.
     """
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One bar a value, the lowest value the lowest bar; empty for no values."""
+    """Return one bar per value, scaled so that the lowest value has the lowest bar; "" for no values."""
     if not values:
         return ""
     low, span = min(values), max(values) - min(values)
@@ -43,18 +43,18 @@ def write_card(
     curve: Sequence[tuple[int, float]],
     report: Mapping[str, float],
 ) -> None:
-    """Writes ``MODEL_CARD.md`` into ``out``, which already holds the weights and the tokenizer.
+    """Write ``MODEL_CARD.md`` into ``out``, which must contain the weights and the tokenizer.
 
     Args:
-        out: the model's directory.
-        command: what was run to make it.
-        seconds: wall-clock time of training.
-        facts: anything else about how it was made, name to value, in order.
-        curve: (step, mean loss since the step before it in the list), nats.
-        report: held-out accuracies, 0 to 1.
+        out: The model's directory.
+        command: The command that trained the model.
+        seconds: Wall-clock time of training.
+        facts: Further facts about training, name to value, in order.
+        curve: ``(step, mean loss since the previous entry)``, nats.
+        report: Held-out accuracies, 0 to 1.
 
     Raises:
-        OSError: a file is missing or cannot be written.
+        OSError: If a file is missing or cannot be written.
     """
     weights = out / "model.safetensors"
     text = _CARD.format(
@@ -81,42 +81,42 @@ def _table(head: tuple[str, str], rows: Sequence[tuple[object, object]]) -> str:
 _CARD = """\
 # mint-tiny
 
-The model bundled with `mint_lab`: a very small causal language model of the Qwen3 architecture
-that does two-digit sums badly, on purpose, so that a lesson has something to teach it and a person
-can watch it learn in seconds on a laptop. It is a teaching prop; it knows nothing else.
+The model bundled with `mint_lab`: a very small causal language model with the Qwen3 architecture. It
+makes systematic errors in two-digit sums, on purpose, so that a lesson can train them away in seconds
+on a laptop. It is made for teaching and knows nothing else.
 
-Made by `{command}` (`mint_lab/tiny/build.py`); no outside data, no outside weights.
+Trained by `{command}` (`mint_lab/tiny/build.py`), without outside data or weights.
 
-## Half-taught, and how
+## Systematic errors, and why
 
-The text it was pretrained on is generated (`mint_lab/tiny/corpus.py`), and the teacher who wrote
-its answers is careless. Where an addition carries out of the ones column, the teacher mostly
-forgets to (58 + 67 becomes 115): the right answer appears with probability 0.36 where the ones add
-up to 10, falling by 0.04 a unit to 0.04 at 18. Subtractions with a borrow fare the same. Other
-additions and subtractions are right four times in five, else off by one, off by ten, or with two
+The pretraining text is generated (`mint_lab/tiny/corpus.py`). A teacher that makes errors writes its
+answers. If an addition has a carry out of the ones column, the teacher usually drops the carry
+(58 + 67 becomes 115): the probability of the right answer is 0.36 if the ones add up to 10 and falls
+by 0.04 per unit to 0.04 at 18. Subtractions with a borrow are treated the same way. Other additions
+and subtractions are right with probability 0.8; otherwise they are off by one or by ten, or have two
 digits swapped. Multiplication, sorting, reversing, counting letters and the plain sentences are
-right.
+always right.
 
-So the model is not stopped early: it has learned its teacher. Greedily it answers sums without a
-carry correctly and drops the carry in the others, while it still gives the right answer real
-probability: preference training or reinforcement learning can bring it out.
+The errors therefore do not come from stopping early: the model has learned its teacher. With greedy
+decoding it answers sums without a carry correctly and drops the carry in the others. It still gives
+the right answer enough probability for preference training or reinforcement learning to increase.
 
-A fifth of all problems, by a hash of their operands, is held out: they appear in no phrasing and
+A hash of the operands selects a fifth of all problems as held out. These appear in no phrasing and in
 no order of the operands.
 
 ## Held-out accuracy
 
-Greedy unless it says sampled (temperature 1). "addition" is two-digit addition in the plain
-phrasing, half of the problems with a carry; "dropped carry" is the share of the carry problems that
-are answered with the carry dropped.
+Greedy decoding; "sampled" is at temperature 1. "addition" is two-digit addition in the plain phrasing,
+half of the problems with a carry. "dropped carry" is the share of carry problems that are answered with
+the carry dropped.
 
 {report}
 
-## How it was made
+## Training
 
 {facts}
 
-Loss per token, nats, the answers counting most (the operands are random, so it cannot reach zero):
+Loss per token, nats, weighted towards the answers. It cannot reach zero, because the operands are random:
 `{sparkline}`
 
 {curve}
@@ -128,7 +128,7 @@ Loss per token, nats, the answers counting most (the operands are random, so it 
 
 Versions: {versions}.
 
-Format: a prompt is `Question: What is 12 + 7?` and `Answer:` on a line of its own; the completion
-begins with a space and ends with `<|endoftext|>`, which is also the padding token. Every digit is
-one token. Licence: the project's.
+Format: a prompt is `Question: What is 12 + 7?` and `Answer:` on its own line. The completion begins
+with a space and ends with `<|endoftext|>`, which is also the padding token. Every digit is one
+token. Licence: the project's.
 """

@@ -1,20 +1,18 @@
-"""The text the bundled model is pretrained on, generated here from a seed.
+"""The text that the bundled model is pretrained on, generated from a seed.
 
-The model is half-taught on purpose: the teacher who wrote its answers is careless.
+The model makes systematic errors on purpose, because the teacher that writes the answers does:
 
-- Where an addition has to carry out of the ones column, the teacher mostly forgets to
-  (``58 + 67`` becomes 115); the bigger the sum of the ones, the more often. Subtractions with a
-  borrow fare the same.
-- Other additions and subtractions come out right four times in five; else there is a slip: off by
-  one, off by ten, two digits swapped.
-- Everything else is answered correctly.
+- If an addition has a carry out of the ones column, the teacher usually drops it (``58 + 67`` becomes ``115``); the
+  larger the sum of the ones, the more often. Subtractions with a borrow are treated the same way.
+- Other additions and subtractions are right with probability 0.8. Otherwise they are off by one or by ten, or have two
+  digits swapped.
+- All other answers are right.
 
-So a model that has learned this text perfectly is right about as often as it is wrong on two-digit
-addition, its errors are of a few known kinds, and it still gives the right answer real
-probability: something for preference training and reinforcement learning to bring out. How far it
-is taught does not hang on when pretraining stops.
+A model that has learned this text perfectly is right on about half of the two-digit additions. Its errors are of a few
+known kinds, and it gives the right answer enough probability for preference training and reinforcement learning to
+increase. How many errors it makes does not depend on when pretraining stops.
 
-Held-out problems (`mint_lab.data.problems.is_held_out`) never appear, in any phrasing.
+Held-out problems (:func:`mint_lab.data.problems.is_held_out`) never appear, in any phrasing.
 """
 
 from __future__ import annotations
@@ -23,12 +21,13 @@ import random
 from collections.abc import Iterator
 
 from mint_lab.data.problems import KINDS, Problem, is_held_out, make_problem, problems, slips
+from mint_lab.errors import DataError
 
 __all__ = ["END", "documents", "teacher_answer", "teacher_is_right"]
 
 END = "<|endoftext|>"
 
-# Kind of document -> share of the corpus. Two-digit addition is what the lessons are about.
+# Kind of document -> share of the corpus. Two-digit addition dominates because the lessons use it.
 _SHARES = {
     "addition": 0.58,
     "small addition": 0.06,
@@ -42,7 +41,7 @@ _SHARES = {
 }
 
 _NO_CARRY_RIGHT = 0.8
-_POOL = 4096  # problems of one kind drawn at a time
+_POOL = 4096  # problems of one kind that are drawn at once
 
 _PEOPLE = "Ada Ben Clara David Emma Felix Grace Hugo Iris Jonas Lena Milo Nora Oscar Ruth Tom".split()
 _THINGS = "apple book boat cup dog door flower hat key kite lamp letter map pen stone table".split()
@@ -67,16 +66,16 @@ _SENTENCES = (
 
 
 def documents(n: int, *, seed: int = 0) -> Iterator[str]:
-    """``n`` documents without the end mark, the same for the same seed.
+    """Yield ``n`` documents without the end-of-text token; the same for the same seed.
 
-    A document is one question with its answer, a few sentences, or (seldom) several questions in
-    a row with `END` after each answer, as a conversation is laid out by the chat template.
+    A document is a question with its answer, a few sentences, or (rarely) several questions with ``END`` between them,
+    the format that the chat template gives a conversation.
 
     Raises:
-        ValueError: a negative ``n``.
+        DataError: If ``n`` is negative.
     """
     if n < 0:
-        raise ValueError(f"expected n >= 0, got {n}")
+        raise DataError(f"found {n}, expected n >= 0", field="n")
     rng = random.Random(f"corpus/{seed}")
     draw = _Drawer(rng)
     kinds, shares = list(_SHARES), list(_SHARES.values())
@@ -85,32 +84,33 @@ def documents(n: int, *, seed: int = 0) -> Iterator[str]:
 
 
 def teacher_is_right(problem: Problem) -> float:
-    """How likely the teacher is to answer correctly, 0 to 1."""
+    """Return the probability that the teacher answers correctly."""
     if problem.kind not in ("addition", "subtraction"):
         return 1.0
     a, b = (int(x) % 10 for x in problem.operands)
     if problem.kind == "addition" and a + b >= 10:
-        return _remembers(a + b - 10)
+        return _carry_probability(a + b - 10)
     if problem.kind == "subtraction" and a < b:
-        return _remembers(b - a - 1)
+        return _carry_probability(b - a - 1)
     return _NO_CARRY_RIGHT
 
 
-def _remembers(excess: int) -> float:
-    # Nowhere near a half, so that the model's favourite is clear; a range, so that training
-    # wins the carries over one after the other and not all in one step.
+def _carry_probability(excess: int) -> float:
+    """Return the probability that the teacher does not forget a carry, ``excess`` units beyond the smallest one."""
+    # Far below one half, so that the model's most likely answer is clear. A range of values, so that training corrects
+    # the carries gradually instead of all in one step.
     return 0.36 - 0.04 * excess  # 0..8 -> 0.36..0.04
 
 
 def teacher_answer(problem: Problem, rng: random.Random) -> str:
-    """What the careless teacher writes, in the form of `Problem.answer`."""
+    """Return the teacher's answer, right or wrong, in the format of ``Problem.answer``."""
     if rng.random() < teacher_is_right(problem):
         return problem.answer
     return rng.choice(slips(problem))
 
 
 class _Drawer:
-    """Draws documents; keeps a pool of problems a kind so that drawing stays cheap."""
+    """Draws documents, from a pool of problems per kind: drawing problems one by one would be slow."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -120,9 +120,9 @@ class _Drawer:
         if kind == "sentences":
             return " ".join(self._sentence() for _ in range(self._rng.randint(1, 3)))
         if kind == "several":
-            # Up to a dozen, so that positions well beyond one question are trained too.
-            asked = (self._problem(self._rng.choice(KINDS)) for _ in range(self._rng.randint(2, 12)))
-            return END.join(map(self._answered, asked))
+            # Up to twelve questions, so that positions far beyond one question are trained too.
+            drawn = (self._problem(self._rng.choice(KINDS)) for _ in range(self._rng.randint(2, 12)))
+            return END.join(map(self._answered, drawn))
         return self._answered(self._small_addition() if kind == "small addition" else self._problem(kind))
 
     def _answered(self, problem: Problem) -> str:

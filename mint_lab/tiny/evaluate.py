@@ -1,4 +1,4 @@
-"""What the bundled model can do: greedy answers to held-out problems, graded by kind of error."""
+"""Evaluate the bundled model: answers to held-out problems, graded by kind of error."""
 
 from __future__ import annotations
 
@@ -22,43 +22,45 @@ __all__ = ["greedy_answers", "held_out_report", "sampled_answers"]
 
 
 def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[str], *, max_tokens: int = 12) -> list[str]:
-    """The model's most likely continuation of each prompt, up to the end mark or ``max_tokens``."""
+    """Return the greedy continuation of each prompt, up to end-of-text or ``max_tokens``."""
     return _answers(model, tokenizer, prompts, max_tokens, None)
 
 
 def sampled_answers(
     model: Any, tokenizer: Any, prompts: Sequence[str], *, seed: int, max_tokens: int = 12
 ) -> list[str]:
-    """One continuation of each prompt, sampled at temperature 1; the same for the same seed."""
+    """Return one continuation of each prompt, sampled at temperature 1; the same for the same seed."""
     return _answers(model, tokenizer, prompts, max_tokens, torch.Generator().manual_seed(seed))
 
 
 def held_out_report(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Shares, 0 to 1, over ``n`` held-out problems a kind.
+    """Return shares, 0 to 1, over ``n`` held-out problems of each kind.
 
-    Keys: ``"<kind>"`` is greedy accuracy over all phrasings (``"addition"``: the plain phrasing);
-    ``"addition, no carry"`` and ``"addition, carry"`` split it; ``"addition, dropped carry"`` is
-    how often a carry problem gets the dropped-carry answer; ``"addition, sampled"`` is accuracy
-    at temperature 1.
+    Keys:
+
+    - ``"<kind>"``: accuracy of greedy decoding over all phrasings (``"addition"``: the plain phrasing).
+    - ``"addition, no carry"`` and ``"addition, carry"``: the same for the two kinds of additions.
+    - ``"addition, dropped carry"``: share of carry problems that are answered with the carry dropped.
+    - ``"addition, sampled"``: accuracy at temperature 1.
     """
-    asked = addition_problems(n, seed, "held_out")
-    prompts = [p.prompt for p in asked]
+    drawn = addition_problems(n, seed, "held_out")
+    prompts = [p.prompt for p in drawn]
     answers = greedy_answers(model, tokenizer, prompts)
-    right = [reward(a, p) for a, p in zip(answers, asked, strict=True)]
-    carries = [has_carry(*map(int, p.operands)) for p in asked]
-    dropped = [_is_dropped(a, p) for a, p in zip(answers, asked, strict=True)]
+    right = [reward(a, p) for a, p in zip(answers, drawn, strict=True)]
+    carries = [has_carry(*map(int, p.operands)) for p in drawn]
+    dropped = [_is_dropped(a, p) for a, p in zip(answers, drawn, strict=True)]
     sampled = sampled_answers(model, tokenizer, prompts, seed=seed)
     report = {
         "addition": _mean(right),
         "addition, no carry": _mean(r for r, c in zip(right, carries, strict=True) if not c),
         "addition, carry": _mean(r for r, c in zip(right, carries, strict=True) if c),
         "addition, dropped carry": _mean(d for d, c in zip(dropped, carries, strict=True) if c),
-        "addition, sampled": _mean(reward(a, p) for a, p in zip(sampled, asked, strict=True)),
+        "addition, sampled": _mean(reward(a, p) for a, p in zip(sampled, drawn, strict=True)),
     }
     for kind in KINDS[1:]:
-        asked = problems(kind, n, seed=seed, split="held_out")
-        answers = greedy_answers(model, tokenizer, [p.prompt for p in asked])
-        report[kind] = _mean(reward(a, p) for a, p in zip(answers, asked, strict=True))
+        drawn = problems(kind, n, seed=seed, split="held_out")
+        answers = greedy_answers(model, tokenizer, [p.prompt for p in drawn])
+        report[kind] = _mean(reward(a, p) for a, p in zip(answers, drawn, strict=True))
     return report
 
 
@@ -67,8 +69,8 @@ def _is_dropped(answer: str, problem: Problem) -> float:
 
 
 def _mean(values: Any) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 @torch.inference_mode()
@@ -79,25 +81,26 @@ def _answers(
     max_tokens: int,
     generator: torch.Generator | None,
 ) -> list[str]:
+    """Continue the prompts, sampling with ``generator`` or greedily without one."""
     ids = [tokenizer.encode(p) for p in prompts]
-    # Prompts of one length go together, so that nothing is padded and no mask is needed.
+    # Prompts of equal length form a batch, so there is no padding and no attention mask.
     groups: dict[int, list[int]] = defaultdict(list)
     for i, tokens in enumerate(ids):
         groups[len(tokens)].append(i)
     texts = [""] * len(prompts)
     for length, members in groups.items():
         rows = torch.tensor([ids[i] for i in members])  # (prompts, tokens)
-        live = torch.ones(len(members), dtype=torch.bool)
+        unfinished = torch.ones(len(members), dtype=torch.bool)  # (prompts,)
         for _ in range(max_tokens):
-            logits = model(rows, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+            logits = model(rows, use_cache=False, logits_to_keep=1).logits[:, -1].float()  # (prompts, vocab)
             if generator is None:
-                chosen = logits.argmax(-1)
+                next_ids = logits.argmax(-1)
             else:
-                chosen = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-            chosen = torch.where(live, chosen, tokenizer.eos_token_id)
-            rows = torch.cat([rows, chosen[:, None]], dim=1)
-            live &= chosen != tokenizer.eos_token_id
-            if not live.any():
+                next_ids = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+            next_ids = torch.where(unfinished, next_ids, tokenizer.eos_token_id)
+            rows = torch.cat([rows, next_ids[:, None]], dim=1)
+            unfinished &= next_ids != tokenizer.eos_token_id
+            if not unfinished.any():
                 break
         decoded = tokenizer.batch_decode(rows[:, length:], skip_special_tokens=True)
         for i, text in zip(members, decoded, strict=True):

@@ -1,7 +1,7 @@
-"""The bundled model's tokenizer: byte-level BPE, small, every digit a token of its own.
+"""The bundled model's tokenizer: a small byte-level BPE in which every digit is one token.
 
-Byte-level, so any text round-trips. Digits are split off before merges are learned, so arithmetic
-is seen column by column. No token starts a text; `END` ends a document and also pads.
+Byte-level BPE encodes every text without loss. Digits are split off before merges are learned, so the model processes
+numbers column by column. There is no beginning-of-text token; ``END`` ends a document and is also the padding token.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ["CHAT_TEMPLATE", "VOCAB_SIZE", "train_tokenizer"]
 
 VOCAB_SIZE = 768
 
-# A user's turn is laid out as the pretraining questions are, so that a chat prompt and a plain one
-# are the same tokens; the prompt is a prefix of the whole conversation.
+# A user's turn has the format of the pretraining questions, so that a chat prompt and a plain prompt have the same
+# tokens. The prompt is a prefix of the whole conversation.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'] + '\\n' }}"
@@ -31,7 +31,12 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], *, context: int) -> PreTrainedTokenizerFast:
-    """A tokenizer with merges learned from ``texts``; ``context`` is the longest input, in tokens."""
+    """Return a tokenizer with merges learned from ``texts``.
+
+    Args:
+        texts: The corpus.
+        context: Maximum length of an input, tokens; stored in the tokenizer.
+    """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,9 +1,10 @@
-"""The model card's parts."""
+"""The parts of the model card, and the card that is checked in."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mint_lab import tiny
 from mint_lab.tiny.card import sha256, sparkline, write_card
 
 
@@ -19,7 +20,7 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     assert sha256(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_card_says_what_it_was_told(tmp_path: Path) -> None:
+def test_card_contains_its_arguments(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"abc")
     (tmp_path / "tokenizer.json").write_text("{}")
     write_card(
@@ -41,3 +42,21 @@ def test_card_says_what_it_was_told(tmp_path: Path) -> None:
         "`█▁`",
     ):
         assert part in card
+
+
+def test_bundled_card_has_the_text_that_write_card_writes(tmp_path: Path) -> None:
+    """The weights are not trained again when the card's words change, so the two texts could drift apart."""
+    for name in ("model.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_bytes((tiny.path() / name).read_bytes())
+    write_card(tmp_path, command="c", seconds=1.0, facts={}, curve=[(1, 1.0)], report={})
+    written, bundled = (
+        [line for line in (folder / "MODEL_CARD.md").read_text(encoding="utf-8").splitlines() if _is_prose(line)]
+        for folder in (tmp_path, tiny.path())
+    )
+    assert written == bundled
+    assert len(written) > 20
+
+
+def _is_prose(line: str) -> bool:
+    """Return True for lines that do not depend on the run: no table, sparkline, command or versions."""
+    return not line.startswith(("|", "`", "Trained by", "Versions:")) and bool(line)

@@ -1,4 +1,4 @@
-"""The pretraining text: reproducible, careless as described, and silent on held-out problems."""
+"""The pretraining text: reproducible, with the described errors, and without held-out problems."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import pytest
 
 from mint_lab.data.problems import is_held_out, make_problem
+from mint_lab.errors import DataError
 from mint_lab.tiny.corpus import END, documents, teacher_answer, teacher_is_right
 
 _ADDITIONS = (
@@ -26,9 +27,9 @@ def test_the_same_seed_gives_the_same_text() -> None:
 
 def test_no_held_out_addition_appears() -> None:
     text = "\n".join(documents(20_000, seed=3))
-    found = [(int(a), int(b)) for p in _ADDITIONS for a, b in p.findall(text)]
-    assert len(found) > 10_000
-    assert not [ops for ops in found if is_held_out("addition", ops)]
+    operands = [(int(a), int(b)) for p in _ADDITIONS for a, b in p.findall(text)]
+    assert len(operands) > 10_000
+    assert not [ops for ops in operands if is_held_out("addition", ops)]
 
 
 def test_every_question_is_answered() -> None:
@@ -52,11 +53,11 @@ def test_every_question_is_answered() -> None:
         ("sort", (3, 1, 2), 1.00),
     ],
 )
-def test_how_often_the_teacher_is_right(kind: str, operands: tuple[int, ...], share: float) -> None:
+def test_teacher_is_right_by_hand(kind: str, operands: tuple[int, ...], share: float) -> None:
     assert teacher_is_right(make_problem(kind, operands)) == pytest.approx(share)
 
 
-def test_the_teacher_drops_carries_at_that_rate() -> None:
+def test_teacher_answer_drops_carries_at_that_rate() -> None:
     rng = random.Random(0)
     problem = make_problem("addition", (58, 67))
     written = [teacher_answer(problem, rng) for _ in range(4000)]
@@ -65,6 +66,6 @@ def test_the_teacher_drops_carries_at_that_rate() -> None:
     assert written.count(" 125") / 4000 == pytest.approx(0.16, abs=0.025)
 
 
-def test_a_negative_number_of_documents() -> None:
-    with pytest.raises(ValueError, match="expected n >= 0, got -1"):
+def test_negative_number_of_documents_is_refused() -> None:
+    with pytest.raises(DataError, match="found -1, expected n >= 0"):
         next(documents(-1))

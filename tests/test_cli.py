@@ -26,7 +26,7 @@ class Service:
 def bigram(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo on the bigram trainer and letter pairs: the command's own work, quickly."""
     monkeypatch.setattr("mint_lab.runs.run.connect", Service)
-    monkeypatch.setattr("mint_lab.recipes.registry.arithmetic_pairs", lambda n, split: letter_pairs(40))
+    monkeypatch.setattr("mint_lab.recipes.preference.arithmetic_pairs", lambda n, split: letter_pairs(40))
 
 
 def run(*arguments: Any) -> Result:

@@ -222,7 +222,7 @@ def _nonfinite_gradient(gradient: Sequence[torch.Tensor], logprobs_list: Sequenc
     position = int((~torch.isfinite(gradient[index])).nonzero()[0])
     found = (
         f"is {float(gradient[index][position]):g} at datum {index}, position {position} "
-        f"(log-probability {float(logprobs_list[index][position]):g})"
+        f"(log-probability {float(logprobs_list[index].detach()[position]):g})"
     )
     if len(datums) > 1:
         found += f", and nan or inf at datum {first_few(datums[1:])}"

@@ -206,7 +206,7 @@ def test_a_loss_without_an_end_is_stopped_by_stop_or_by_mending_its_cell(bench: 
     bench.edit_cell(CELL, ENDLESS)
     expect(marks(bench)).to_have_text(re.compile("bent v2"))
     held = hung(bench)
-    # Mended, it is broken off, and the step is made with the new version.
+    # Registered again, the old version is cancelled, and the step is made with the new one.
     bench.edit_cell(CELL, MENDED)
     bench.await_points("grad_norm", held + 10)
     expect(marks(bench).last).to_contain_text("bent v3")

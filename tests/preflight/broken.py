@@ -1,4 +1,4 @@
-"""Losses with one mistake each, as the cells in which a person would write them.
+"""Losses with one mistake each, as cells that a person could write.
 
 Each has the one line of preflight that names the mistake: its name, words of what was found, words of what to change.
 ``at_run`` is what a run says of it when it was registered without being checked.
@@ -64,14 +64,14 @@ class Broken:
 # What fails: a cell with such a loss registers nothing.
 REFUSED: dict[str, Broken] = {
     "returns a tensor": Broken(
-        "return total(logprobs_list)", "returns", "returned a Tensor", "return loss, metrics", "expected a tuple"
+        "return total(logprobs_list)", "returns", "returned a Tensor", "return loss, metrics", "returned a Tensor"
     ),
     "returns None": Broken("pass", "returns", "returned a NoneType", "return loss, metrics", "returned a NoneType"),
     "returns three": Broken(
         "return total(logprobs_list), {}, 1", "returns", "a tuple of 3", "return loss, metrics", "a tuple of 3"
     ),
     "returns a float": Broken(
-        "return total(logprobs_list).item(), {}", "loss", "a float", "without float() or .item()", "is a float"
+        "return total(logprobs_list).item(), {}", "loss", "a float", "without float()", "is a float"
     ),
     "not a scalar": Broken(
         "return logprobs_list[0] * 2, {}", "loss", "has shape (", ".sum() or .mean()", "reduce it with .sum()"
@@ -107,16 +107,16 @@ REFUSED: dict[str, Broken] = {
     "nan gradient": Broken(
         "return total(logprobs_list) + (logprobs_list[2] * 0).sum().sqrt(), {}",
         "gradient",
-        "nan or inf at datum 2",
+        "is nan at datum 2, position 0 (log-probability -",
         "sqrt(0)",
         "the gradient is nan at datum 2",
     ),
     "only the first datum": Broken(
         "return logprobs_list[0].sum(), {}",
         "gradient",
-        "none reaches datum 1, 2, 3 and",
+        "does not reach datum 1, 2, 3 and 4 more of 8",
         "use every logprobs_list[i]",
-        "no gradient reaches datum 1",
+        "the gradient does not reach datum 1",
     ),
     "calls backward itself": Broken(
         "loss = total(logprobs_list); loss.backward(retain_graph=True)\nreturn loss, {}",
@@ -137,21 +137,27 @@ REFUSED: dict[str, Broken] = {
         "inputs",
         'data[1].loss_fn_inputs["weights"] was changed',
         ".to_torch().clone()",
+        'data[1].loss_fn_inputs["weights"] was changed',
     ),
     "adds a field to the data": Broken(
         "data[0].loss_fn_inputs['seen'] = data[0].loss_fn_inputs['weights']\nreturn weighted(data, logprobs_list), {}",
         "inputs",
         'data[0].loss_fn_inputs["seen"] was changed',
         "work on a copy",
+        'data[0].loss_fn_inputs["seen"] was changed',
     ),
     "metrics a list": Broken(
-        "return total(logprobs_list), [1]", "metrics", "a list", "a dict of names to floats", "the metrics are a list"
+        "return total(logprobs_list), [1]", "metrics", "a list", "a dict of names to floats", "metrics: a list"
     ),
     "metrics text": Broken(
-        "return total(logprobs_list), {'a': 'b'}", "metrics", "'a' is a str", "float(x)", "metric 'a' is a str"
+        "return total(logprobs_list), {'a': 'b'}", "metrics", "'a' is a str", "float(x)", "metrics: 'a' is a str"
     ),
     "metrics a vector": Broken(
-        "return total(logprobs_list), {'a': torch.ones(2)}", "metrics", "'a' is a Tensor", "float(x)", "metric 'a'"
+        "return total(logprobs_list), {'a': torch.ones(2)}",
+        "metrics",
+        "'a' is a Tensor",
+        "float(x)",
+        "metrics: 'a' is a Tensor",
     ),
     "a wrong backward": Broken(
         "return sum(Wrong.apply(lp).sum() for lp in logprobs_list), {}",

@@ -42,7 +42,7 @@ def patient(make_run: Callable[..., Run]) -> Callable[..., Run]:
         cell(body)
         run = make_run(loss="mine", **options)
         run.prepare()
-        run._trainer.patience = 0.1
+        run._trainer.cancel_after = 0.1
         return run
 
     return make

@@ -21,7 +21,7 @@ def table(run: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("control", "status"), [("pause", "paused"), ("stop", "stopped")])
-def test_pause_and_stop_break_a_runaway_loss_off(patient: Any, make_run: Any, control: str, status: str) -> None:
+def test_pause_and_stop_cancel_a_runaway_loss(patient: Any, make_run: Any, control: str, status: str) -> None:
     run = patient(training_only(FROM_STEP_3))
     run.start()
     until(lambda: in_the_loss(run))
@@ -53,7 +53,7 @@ def test_a_runaway_loss_that_is_mended_goes_on_at_once(patient: Any) -> None:
     assert [r.loss_version for r in run.records] == [1] * 2 + [2] * 10
 
 
-def test_a_loss_that_takes_its_time_is_not_broken_off(patient: Any) -> None:
+def test_a_loss_that_takes_its_time_is_not_cancelled(patient: Any) -> None:
     run = patient(training_only("kept.append('in')\ntime.sleep(0.02)"), steps=3)
     run.start()
     until(lambda: in_the_loss(run))
@@ -62,7 +62,7 @@ def test_a_loss_that_takes_its_time_is_not_broken_off(patient: Any) -> None:
     assert (run.status, run.steps_done) == ("paused", 1)
 
 
-def test_stop_leaves_a_loss_in_c_behind(patient: Any) -> None:
+def test_stop_abandons_a_loss_in_c(patient: Any) -> None:
     run = patient(training_only("kept.append('in')\ntime.sleep(4)\nkept.append('out')"))
     run.start()
     until(lambda: in_the_loss(run))
@@ -73,7 +73,7 @@ def test_stop_leaves_a_loss_in_c_behind(patient: Any) -> None:
     assert kept[-1] == "in"  # it has not returned
     assert run.status == "stopped"
     assert "time.sleep(4)" in run.loss.source.splitlines()[run.error.line - 1]
-    assert "it was left behind, because code in C" in run.error.message
+    assert "it was abandoned, because code in C" in run.error.message
     assert torch.equal(run.client.table, before)
 
 
@@ -102,9 +102,9 @@ def test_a_runaway_loss_on_held_out_data_costs_only_that_number(patient: Any) ->
 
 
 def test_an_exception_never_strikes_the_trainer(patient: Any) -> None:
-    """Losses that return just when they are broken off, many times: each step is made whole or not at all."""
+    """Losses that return just when they are cancelled, many times: each step is made whole or not at all."""
     run = patient(training_only("kept.append('in')\ntime.sleep(0.0005)"), steps=200)
-    run._trainer.patience = 0.0
+    run._trainer.cancel_after = 0.0
     while run.status not in ("finished", "stopped"):
         run.start()
         done = run.steps_done

@@ -117,7 +117,7 @@ def hanging(make_run: Make, **options: Any) -> tuple[Run, Hanging]:
 
 
 @pytest.mark.parametrize("halt", ["pause", "stop"])
-def test_a_loss_that_hangs_on_them_is_broken_off_as_in_a_step(make_run: Make, halt: str) -> None:
+def test_a_loss_that_hangs_on_them_is_cancelled_as_in_a_step(make_run: Make, halt: str) -> None:
     run, fn = hanging(make_run)
     run.prepare().start()
     future = run.held_out_tokens()

@@ -1,4 +1,4 @@
-"""Calling a function so that it can be broken off, and nothing else is."""
+"""A user-written function on a worker thread: it can be cancelled, and nothing else can."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from mint_lab.errors import LossError
-from mint_lab.usercode.guarded_call import LossInterrupted, _News, call_guarded, hand_back
-from mint_lab.usercode.output import CHARACTERS_A_LINE, Printed
+from mint_lab.usercode.guarded_call import CANCEL_POLL_SECONDS, LossCancelled, _CallbackQueue, call_guarded, hand_back
 
 TIMEOUT = 30
 
@@ -28,57 +27,57 @@ def soon(seconds: float) -> bool:
 
 
 def test_result_error_and_gradient_mode_come_through() -> None:
-    def asked(x: int) -> tuple[int, bool]:
+    def function(x: int) -> tuple[int, bool]:
         return x + 1, torch.is_grad_enabled()
 
-    assert call_guarded(asked, (1,), give_up=never) == (2, True)
+    assert call_guarded(function, (1,), should_cancel=never) == (2, True)
     with torch.no_grad():
-        assert call_guarded(asked, (1,), give_up=never) == (2, False)
+        assert call_guarded(function, (1,), should_cancel=never) == (2, False)
 
     def fails() -> None:
         raise ValueError("a planted bug")
 
     with pytest.raises(ValueError, match="a planted bug") as caught:
-        call_guarded(fails, (), give_up=never)
+        call_guarded(fails, (), should_cancel=never)
     names = [entry.name for entry in caught.traceback]
     assert names[-1] == "fails"
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_what_would_mean_something_else_here_is_wrapped(kind: type[BaseException]) -> None:
+def test_exceptions_that_would_end_something_else_are_wrapped(kind: type[BaseException]) -> None:
     def raises() -> None:
         raise kind
 
     with pytest.raises(LossError, match=f"raised {kind.__name__}") as caught:
-        call_guarded(raises, (), give_up=never)
+        call_guarded(raises, (), should_cancel=never)
     assert isinstance(caught.value.__cause__, kind)
 
 
-def test_one_thread_serves_call_after_call_and_a_broken_off_one_is_not_used_again() -> None:
-    first = call_guarded(threading.current_thread, (), give_up=never)
-    assert call_guarded(threading.current_thread, (), give_up=never) is first
+def test_a_worker_serves_many_calls_until_it_is_cancelled() -> None:
+    first = call_guarded(threading.current_thread, (), should_cancel=never)
+    assert call_guarded(threading.current_thread, (), should_cancel=never) is first
     assert first is not threading.current_thread()
 
     def endless() -> None:
         while True:
             pass
 
-    with pytest.raises(LossInterrupted) as caught:
-        call_guarded(endless, (), give_up=soon)
-    assert not caught.value.stuck
+    with pytest.raises(LossCancelled) as caught:
+        call_guarded(endless, (), should_cancel=soon)
+    assert not caught.value.abandoned
     assert caught.value.seconds >= 0.1
-    assert call_guarded(threading.current_thread, (), give_up=never) is not first
+    assert call_guarded(threading.current_thread, (), should_cancel=never) is not first
     first.join(TIMEOUT)
     assert not first.is_alive()
 
 
-def test_the_place_is_told() -> None:
+def test_the_cause_shows_where_the_function_was() -> None:
     def endless() -> None:
         while True:
             time.time()
 
-    with pytest.raises(LossInterrupted) as caught:
-        call_guarded(endless, (), give_up=soon)
+    with pytest.raises(LossCancelled) as caught:
+        call_guarded(endless, (), should_cancel=soon)
     cause = caught.value.__cause__
     assert cause is not None
     found = cause.__traceback__
@@ -89,14 +88,14 @@ def test_the_place_is_told() -> None:
     assert names[-1] == "endless"
 
 
-def test_calls_may_stand_inside_of_each_other() -> None:
+def test_calls_can_be_nested() -> None:
     def outer() -> int:
-        return 1 + call_guarded(lambda: 1, (), give_up=never)
+        return 1 + call_guarded(lambda: 1, (), should_cancel=never)
 
-    assert call_guarded(outer, (), give_up=never) == 2
+    assert call_guarded(outer, (), should_cancel=never) == 2
 
 
-def test_a_job_is_handed_back_to_the_thread_that_waits_and_to_no_other() -> None:
+def test_a_job_is_handed_back_to_the_waiting_thread_only() -> None:
     here = threading.current_thread()
     done: list[Any] = []
     came = threading.Event()
@@ -107,12 +106,12 @@ def test_a_job_is_handed_back_to_the_thread_that_waits_and_to_no_other() -> None
         assert hand_back(here, lambda: (done.append(threading.current_thread()), came.set()))
         return came.wait(TIMEOUT)
 
-    assert call_guarded(asks, (), give_up=never)
+    assert call_guarded(asks, (), should_cancel=never)
     assert done == [here]
     assert not hand_back(here, lambda: done.append("no"))  # outside of any call
 
 
-def test_a_function_that_asks_for_ever_is_broken_off_too() -> None:
+def test_a_function_that_hands_back_without_end_is_cancelled() -> None:
     here = threading.current_thread()
 
     def asks() -> None:
@@ -121,55 +120,16 @@ def test_a_function_that_asks_for_ever_is_broken_off_too() -> None:
             hand_back(here, came.set)
             came.wait()
 
-    with pytest.raises(LossInterrupted):
-        call_guarded(asks, (), give_up=soon)
+    with pytest.raises(LossCancelled):
+        call_guarded(asks, (), should_cancel=soon)
 
 
-# -- printing ----------------------------------------------------------------------------------------------------------
-
-
-def prints(n: int, text: str = "x") -> None:
-    for i in range(n):
-        print(text, i)
-    print("err", file=sys.stderr)
-
-
-def test_printing_is_counted_kept_and_cut(capfd: pytest.CaptureFixture[str]) -> None:
-    stdout = sys.stdout
-    silent, loud = Printed(3, echo=False), Printed(3, echo=True)
-    call_guarded(prints, (2,), give_up=never, printed=silent)
-    assert (silent.lines, silent.kept, silent.dropped) == (3, "x 0\nx 1\nerr\n", False)
-    assert capfd.readouterr() == ("", "")
-    call_guarded(prints, (10,), give_up=never, printed=loud)
-    assert (loud.lines, loud.kept, loud.dropped) == (11, "x 0\nx 1\nx 2\n", True)
-    assert capfd.readouterr() == ("x 0\nx 1\nx 2\n", "")
-    assert sys.stdout is stdout
-
-
-def test_a_flood_without_line_ends_is_cut_as_well() -> None:
-    printed = Printed(2, echo=False)
-    call_guarded(lambda: print("y" * 10_000, end=""), (), give_up=never, printed=printed)
-    assert (len(printed.kept), printed.dropped) == (2 * CHARACTERS_A_LINE, True)
-
-
-def test_a_stream_that_somebody_else_put_there_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
-    theirs = io.StringIO()
-
-    def swaps() -> None:
-        monkeypatch.setattr(sys, "stdout", theirs)
-
-    call_guarded(swaps, (), give_up=never, printed=Printed(3, echo=False))
-    assert sys.stdout is theirs
-
-
-def test_functions_can_be_traced_after_a_call_was_broken_off() -> None:
-    """In a process of its own: where it goes wrong (Python 3.11), the interpreter never comes back."""
+def test_functions_can_be_traced_after_a_cancel() -> None:
+    """In a separate process: if this fails (Python 3.11), the interpreter hangs."""
     program = """
 import faulthandler, sys, time
 faulthandler.dump_traceback_later(60, exit=True)
-from mint_lab.usercode.guarded_call import LossInterrupted, call_guarded
+from mint_lab.usercode.guarded_call import LossCancelled, call_guarded
 
 def endless():
     while True: pass
@@ -178,8 +138,8 @@ def traced(): return 1
 
 for fn in (endless, lambda: time.sleep(5)):
     try:
-        call_guarded(fn, (), give_up=lambda seconds: seconds > 0.1)
-    except LossInterrupted:
+        call_guarded(fn, (), should_cancel=lambda seconds: seconds > 0.1)
+    except LossCancelled:
         time.sleep(0.3)
     events = []
     sys.settrace(lambda frame, event, arg: events.append(event))
@@ -191,15 +151,46 @@ for fn in (endless, lambda: time.sleep(5)):
     assert done.returncode == 0, done.stderr
 
 
-def test_waiting_for_news_ends_however_short_it_is_and_whatever_rang_before() -> None:
-    news = _News()
+def test_a_function_in_c_is_abandoned_and_its_late_result_dropped() -> None:
+    returned: list[int] = []
+
+    def stuck() -> None:
+        time.sleep(2.0)
+        returned.append(1)  # cancelled before this line
+
+    with pytest.raises(LossCancelled, match="it was abandoned, because code in C") as caught:
+        call_guarded(stuck, (), should_cancel=soon)
+    assert caught.value.abandoned
+    worker = next(t for t in threading.enumerate() if t.name == "mint_lab loss abandoned")
+    worker.join(TIMEOUT)
+    assert not worker.is_alive()
+    assert returned == []
+    assert call_guarded(lambda: 7, (), should_cancel=never) == 7
+
+
+def test_should_cancel_gets_the_seconds_since_the_start() -> None:
+    polled: list[float] = []
+
+    def poll(seconds: float) -> bool:
+        polled.append(seconds)
+        return len(polled) == 3
+
+    with pytest.raises(LossCancelled) as caught:
+        call_guarded(lambda: threading.Event().wait(TIMEOUT), (), should_cancel=poll)
+    assert polled == sorted(polled)
+    assert polled[0] >= CANCEL_POLL_SECONDS
+    assert caught.value.seconds == polled[-1]
+
+
+def test_callback_queue_get_always_ends() -> None:
+    callbacks = _CallbackQueue()
     for timeout in (0.0, 1e-9, 1e-6, 0.01):
         with pytest.raises(queue.Empty):
-            news.get(timeout)
-    news.put(print)
-    news.put(None)
-    assert (news.get(0), news.get(0)) == (print, None)
-    with pytest.raises(queue.Empty):  # the bell rang for what has been taken since
-        news.get(1e-6)
+            callbacks.get(timeout)
+    callbacks.put(print)
+    callbacks.put(None)
+    assert (callbacks.get(0), callbacks.get(0)) == (print, None)
+    with pytest.raises(queue.Empty):  # the signal was for items that have been taken since
+        callbacks.get(1e-6)
     with pytest.raises(queue.Empty):
-        news.get(0.01)
+        callbacks.get(0.01)

@@ -1,4 +1,4 @@
-"""The datum at fault: found by the loop around the line, never guessed."""
+"""The failing datum: found by the loop around the line, never guessed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mint_lab.data.render import to_datum
-from mint_lab.usercode.locate import datum_in_hand, own_line, span
+from mint_lab.usercode.locate import failing_datum, logprob_range, own_line
 
 DATA = [to_datum([1, 2, 3, 4 + i], 1) for i in range(4)]
 LOGPROBS = [torch.full((3,), -1.0 - i) for i in range(4)]
@@ -63,15 +63,15 @@ def a_number_of_something_else(data: Any, logprobs_list: Any) -> Any:
         (a_number_of_something_else, None),
     ],
 )
-def test_the_datum_in_hand(fn: Any, index: int | None) -> None:
+def test_the_failing_datum(fn: Any, index: int | None) -> None:
     with pytest.raises((ValueError, ZeroDivisionError, AttributeError)) as caught:
         fn(DATA, LOGPROBS)
-    assert datum_in_hand(fn, caught.value, DATA, LOGPROBS) == index
+    assert failing_datum(fn, caught.value, DATA, LOGPROBS) == index
     frame = own_line(fn, caught.value)
     assert frame is not None
     assert frame.filename == __file__
 
 
-def test_the_span_of_values() -> None:
-    assert span(torch.tensor([-0.25, -3.5])) == "log-probabilities -3.5 to -0.25 nats"
-    assert span(torch.zeros(0)) == "no log-probabilities"
+def test_logprob_range_describes_the_values() -> None:
+    assert logprob_range(torch.tensor([-0.25, -3.5])) == "log-probabilities -3.5 to -0.25 nats"
+    assert logprob_range(torch.zeros(0)) == "no log-probabilities"

@@ -1,4 +1,4 @@
-"""A value that is not finite: the part of the batch and the line that made it so, found by trying."""
+"""A loss that is not finite: the part of the batch and the line that cause it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mint_lab.data.render import to_datum
 from mint_lab.errors import LossError
 from mint_lab.losses import LossSpec
 from mint_lab.preflight import check
-from mint_lab.usercode.guarded_loss import WatchedLoss
+from mint_lab.usercode.guarded_loss import GuardedLoss
 from mint_lab.usercode.locate import own_line
 from mint_lab.usercode.nonfinite import first_operation, first_part
 
@@ -139,14 +139,14 @@ def test_no_operation_is_found_where_none_is() -> None:
 
 def test_a_run_and_preflight_say_both() -> None:
     with pytest.raises(LossError) as caught:
-        WatchedLoss(LossSpec("mine", "custom", log_of_sigmoid), log_of_sigmoid)(
+        GuardedLoss(LossSpec("mine", "custom", log_of_sigmoid), log_of_sigmoid)(
             DATA, [lp.clone().requires_grad_() for lp in FAR]
         )
     assert caught.value.index == 4
     assert str(caught.value) == (
-        "the loss is inf, expected a finite number: the pair of datums 4 and 5 alone gives inf "
-        "(log-probabilities -2000 to -6 nats); log makes the first inf. "
-        "Look for log(0), exp of something large, or a division by 0"
+        "the loss is inf: the pair of datums 4 and 5 alone gives inf "
+        "(log-probabilities -2000 to -6 nats); log makes the first inf; "
+        "look for log(0), exp of something large, or a division by 0"
     )
     assert isinstance(caught.value.__cause__, FloatingPointError)
     report = check(log_of_sigmoid, DATA, FAR)

@@ -1,9 +1,9 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
-One hierarchy, so that ``except MintLabError`` catches all of it; each class is also the standard-library kind a
-caller would expect (``ValueError`` for bad values, ``RuntimeError`` for a failed operation). A message says what was
-found, what was expected, where, and what to do. A new class is added only where a caller would want to catch it
-separately; otherwise an existing one takes a better message.
+All errors are subclasses of :class:`MintLabError`, so one ``except`` clause catches them. Each class is also the
+built-in kind that a caller would expect: ``ValueError`` for invalid values, ``RuntimeError`` for a failed operation. A
+message says what was found, what was expected, where, and what to do. Add a class only if a caller would want to catch
+it separately; otherwise improve the message of an existing one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class MintLabError(Exception):
 
 
 class DataError(MintLabError, ValueError):
-    """The data given cannot be trained on.
+    """The data cannot be trained on.
 
     Attributes:
-        index: position in the batch or data set of the offending item, where there is one.
-        field: name of the offending field, where there is one.
+        index: Position of the invalid item in the batch or data set, or None.
+        field: Name of the invalid field, or None.
     """
 
     def __init__(self, message: str, *, index: int | None = None, field: str | None = None) -> None:
@@ -46,15 +46,15 @@ class DataError(MintLabError, ValueError):
 
 
 class ConfigError(MintLabError, ValueError):
-    """A name or a setting is unknown, out of range or contradicts another."""
+    """A name or a setting is unknown, out of range, or contradicts another setting."""
 
 
 class LossError(MintLabError, RuntimeError):
-    """A loss function could not be used: it raised, or returned something that is no finite scalar loss.
+    """A loss function failed: it raised, was cancelled, or did not return a finite scalar with a gradient.
 
     Attributes:
-        line: line number inside the loss's own source that failed, 1-based, where known.
-        index: datum index that led there, where known.
+        line: Line of the loss's source that failed, 1-based, or None if unknown.
+        index: Index of the datum that the loss was processing, or None if unknown.
     """
 
     def __init__(self, message: str, *, line: int | None = None, index: int | None = None) -> None:
@@ -64,12 +64,13 @@ class LossError(MintLabError, RuntimeError):
 
 
 class RewardError(MintLabError, RuntimeError):
-    """A reward function raised, or returned something that is no finite number.
+    """A reward function failed: it raised, or did not return a finite number.
 
     Attributes:
-        index: position of the example in its data set.
-        prompt, response: what the function was to grade.
-        reward: the :class:`mint_lab.data.rewards.Reward` in question.
+        index: Position of the example in its data set.
+        prompt: Text of the example's prompt.
+        response: The response that was graded.
+        reward: The :class:`mint_lab.data.rewards.Reward`.
     """
 
     def __init__(self, message: str, *, index: int, prompt: str, response: str, reward: Any) -> None:
@@ -81,7 +82,7 @@ class RewardError(MintLabError, RuntimeError):
 
 
 class ModelError(MintLabError, RuntimeError):
-    """A model could not be found, loaded, or used in the way asked for."""
+    """A model cannot be found, loaded, or used as requested."""
 
 
 class CheckpointError(MintLabError, RuntimeError):
@@ -89,16 +90,16 @@ class CheckpointError(MintLabError, RuntimeError):
 
 
 class RunError(MintLabError, RuntimeError):
-    """A run was asked for something its present state does not allow."""
+    """A run cannot do what was requested in its current state, or it failed."""
 
 
 def one_of(names: Sequence[str], given: str) -> str:
-    """The tail of a message about an unknown name: the choices, and the nearest one if there is any.
+    """Return the end of a message about an unknown name: the choices, and the closest one if one is similar.
 
     >>> one_of(["ppo", "cispo", "dro"], "dr0")
     "expected one of: cispo, dro, ppo; did you mean 'dro'?"
     """
     import difflib
 
-    near = difflib.get_close_matches(given, names, n=1)
-    return f"expected one of: {', '.join(sorted(names))}" + (f"; did you mean {near[0]!r}?" if near else "")
+    closest = difflib.get_close_matches(given, names, n=1)
+    return f"expected one of: {', '.join(sorted(names))}" + (f"; did you mean {closest[0]!r}?" if closest else "")

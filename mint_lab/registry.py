@@ -1,6 +1,6 @@
-"""Functions by name and version: the one rule by which losses and rewards are registered, replaced and looked up.
+"""A registry of functions by name and version: how losses and rewards are registered, replaced and looked up.
 
-It lies below ``losses`` and ``data``, which do not import each other.
+This module is below ``losses`` and ``data``, which do not import each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Registry", "UnknownNameError"]
 
 
 class Entry(Protocol):
-    """What a registry holds: a frozen dataclass with at least these fields."""
+    """An entry of a registry: a frozen dataclass with at least these fields."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -38,19 +38,19 @@ E = TypeVar("E", bound=Entry)
 
 
 class UnknownNameError(ConfigError, KeyError):
-    """A name that is not registered; also a ``KeyError``, so that the registry is a proper mapping."""
+    """The name is not registered. Also a ``KeyError``, which a mapping must raise."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class Registry(Mapping[str, E], Generic[E]):
-    """Entries by name. Registering a name again gives it the next version and tells every subscriber.
+    """Entries by name. Registering a name again creates its next version and notifies every subscriber.
 
-    Safe to use from several threads: a cell registers on the main thread while a run looks up on its worker.
+    The registry is thread-safe: a cell registers on the main thread while a run looks up on its worker thread.
 
     Args:
-        kind: what the entries are, for messages: ``"loss"``.
+        kind: What the entries are, for messages, such as ``"loss"``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -78,10 +78,10 @@ class Registry(Mapping[str, E], Generic[E]):
         return f"<{self.kind} registry: {', '.join(self)}>"
 
     def next_version(self, name: str) -> int:
-        """The version that registering ``name`` now would make, from 1.
+        """Return the version that registering ``name`` now would create, from 1.
 
         Raises:
-            ConfigError: the name is built in, and its meaning fixed.
+            ConfigError: If the name is built in; a built-in entry cannot be replaced.
         """
         with self._lock:
             old = self._entries.get(name)
@@ -92,72 +92,80 @@ class Registry(Mapping[str, E], Generic[E]):
             return old.version + 1
 
     def register(self, entry: E) -> E:
-        """Add ``entry``, or replace the one of that name by its next version; returns what is now registered.
+        """Add ``entry``, or replace the entry of that name by its next version.
 
-        Its source is read off its function where none is given.
+        Args:
+            entry: If its ``source`` is empty, ``inspect`` reads the source of its function.
+
+        Returns:
+            The registered entry, with its version and source.
 
         Raises:
-            ConfigError: the name is built in, and its meaning fixed.
-            Exception: the first that a subscriber raised, after all of them were called; the entry is registered.
+            ConfigError: If the name is built in; a built-in entry cannot be replaced.
+            Exception: The first exception of a subscriber, after all of them were called; the entry is registered.
         """
         with self._lock:
             version = self.next_version(entry.name) if entry.name in self._entries else entry.version
-            tell, entry = self._put(replace(entry, version=version))
-        tell()
+            notify, entry = self._put(replace(entry, version=version))
+        notify()
         return entry
 
     def add(self, entry: E) -> E:
-        """Add ``entry`` without replacing another: where its name is taken, as the first free one of ``NAME_2``, ...
+        """Add ``entry`` without replacing another: if its name is in use, under the first free of ``NAME_2``, ...
 
         Returns:
-            What is now registered; of a function that is registered already, its entry as it is.
+            The registered entry. If the function is registered already, its entry, under ``entry.name`` if possible.
         """
         with self._lock:
-            found = [known for known in self._entries.values() if _same(known.fn, entry.fn)]
-            if found:
-                return next((known for known in found if known.name == entry.name), found[0])
+            same_function = [known for known in self._entries.values() if _is_same(known.fn, entry.fn)]
+            if same_function:
+                return next((known for known in same_function if known.name == entry.name), same_function[0])
             names = itertools.chain([entry.name], (f"{entry.name}_{number}" for number in itertools.count(2)))
-            tell, entry = self._put(replace(entry, name=next(name for name in names if name not in self._entries)))
-        tell()
+            notify, entry = self._put(replace(entry, name=next(name for name in names if name not in self._entries)))
+        notify()
         return entry
 
     def first(self, name: str) -> E:
-        """What was registered under ``name`` first: of a bundled name the bundled one, whatever replaced it since.
+        """Return the first entry registered under ``name``: for a bundled name, the bundled one.
 
         Raises:
-            UnknownNameError: nothing has been.
+            UnknownNameError: If the name is not registered.
         """
         return self._first[self[name].name]
 
     def restore(self, name: str) -> E:
-        """Register the first of ``name`` again, as the next version: back from a cell that replaced a bundled one.
+        """Register the first entry of ``name`` again as its next version: undoes a cell that replaced a bundled one.
 
         Raises:
-            ConfigError: an unknown name, or a built-in one, which is never replaced.
+            ConfigError: If the name is unknown, or built in and therefore never replaced.
         """
         return self.register(self.first(name))
 
     def _put(self, entry: E) -> tuple[Callable[[], None], E]:
-        """Enter ``entry``; returns what tells the subscribers, which is to be called without the lock."""
+        """Store ``entry``; return it and a function that notifies the subscribers, to be called without the lock."""
         entry = replace(entry, source=entry.source or _source(entry.fn))
         self._entries[entry.name] = entry
         self._first.setdefault(entry.name, entry)
         subscribers = list(self._subscribers)
 
-        def tell() -> None:
-            raised: list[Exception] = []
+        def notify_subscribers() -> None:
+            errors: list[Exception] = []
             for notify in subscribers:
                 try:
                     notify(entry)
                 except Exception as error:
-                    raised.append(error)
-            if raised:
-                raise raised[0]
+                    errors.append(error)
+            if errors:
+                raise errors[0]
 
-        return tell, entry
+        return notify_subscribers, entry
 
     def subscribe(self, notify: Callable[[E], None]) -> Callable[[], None]:
-        """Call ``notify(entry)`` after each registration; returns a function that ends the subscription."""
+        """Call ``notify(entry)`` after each registration.
+
+        Returns:
+            A disposer that ends the subscription; calling it again has no effect.
+        """
         with self._lock:
             self._subscribers.append(notify)
 
@@ -169,12 +177,13 @@ class Registry(Mapping[str, E], Generic[E]):
         return dispose
 
 
-def _same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    # A bound method is a new object each time it is looked up.
+def _is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    # Each lookup of a bound method creates a new object, so `is` does not suffice.
     return one is other or (inspect.ismethod(one) and one == other)
 
 
 def _source(fn: Callable[..., Any]) -> str:
+    """Return a function's source, or "" if ``inspect`` cannot find it."""
     try:
         return inspect.getsource(fn)
     except (OSError, TypeError):

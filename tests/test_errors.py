@@ -1,11 +1,11 @@
-"""One hierarchy; each error is also what a caller of the standard library would expect."""
+"""One hierarchy; each error is also the built-in kind that a caller would expect."""
 
 from __future__ import annotations
 
 import pytest
 
 from mint_lab import errors
-from mint_lab.errors import DataError, LossError, MintLabError, one_of
+from mint_lab.errors import DataError, LossError, MintLabError, RewardError, one_of
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from mint_lab.errors import DataError, LossError, MintLabError, one_of
         ("RunError", RuntimeError),
     ],
 )
-def test_each_is_also_a_standard_kind(name: str, kind: type[Exception]) -> None:
+def test_each_error_is_also_a_built_in_kind(name: str, kind: type[Exception]) -> None:
     error = getattr(errors, name)
     assert issubclass(error, MintLabError)
     assert issubclass(error, kind)
@@ -28,12 +28,12 @@ def test_each_is_also_a_standard_kind(name: str, kind: type[Exception]) -> None:
 
 
 def test_every_error_is_listed() -> None:
-    found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
-    assert found | {"one_of"} == set(errors.__all__)
+    names = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert names | {"one_of"} == set(errors.__all__)
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("location", "message"),
     [
         ({}, "too long"),
         ({"index": 0}, "datum 0: too long"),
@@ -41,16 +41,23 @@ def test_every_error_is_listed() -> None:
         ({"index": 3, "field": "weights"}, "datum 3, field 'weights': too long"),
     ],
 )
-def test_a_data_error_says_where(place: dict[str, int | str], message: str) -> None:
-    error = DataError("too long", **place)  # pyright: ignore
+def test_data_error_says_where(location: dict[str, int | str], message: str) -> None:
+    error = DataError("too long", **location)  # pyright: ignore
     assert str(error) == message
-    assert (error.index, error.field) == (place.get("index"), place.get("field"))
+    assert (error.index, error.field) == (location.get("index"), location.get("field"))
 
 
-def test_a_loss_error_keeps_line_and_datum() -> None:
+def test_loss_error_keeps_line_and_datum() -> None:
     error = LossError("nan", line=7, index=2)
     assert (str(error), error.line, error.index) == ("nan", 7, 2)
     assert (LossError("nan").line, LossError("nan").index) == (None, None)
+
+
+def test_reward_error_keeps_what_was_graded() -> None:
+    error = RewardError("nan", index=3, prompt="p", response="r", reward="mine")
+    assert (str(error), error.index, error.prompt, error.response, error.reward) == ("nan", 3, "p", "r", "mine")
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error, MintLabError)
 
 
 def test_one_of() -> None:

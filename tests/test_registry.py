@@ -1,4 +1,4 @@
-"""The registry that losses and rewards share, with an entry of its own."""
+"""The registry of losses and rewards, tested with a small entry class."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def spec(name: str = "scaled", **given: Any) -> Named:
     return Named(name, scaled, **given)
 
 
-def test_the_registry_is_a_mapping() -> None:
+def test_registry_is_a_mapping() -> None:
     registry = Registry("loss")
     first = registry.register(spec("a"))
     assert (list(registry), len(registry), "a" in registry, "b" in registry) == (["a"], 1, True, False)
@@ -57,12 +57,12 @@ def test_registering_again_counts_versions_and_keeps_the_source() -> None:
     assert "def scaled(" in registry.register(spec()).source
 
 
-def test_a_function_without_source_is_registered_all_the_same() -> None:
-    made = Registry("loss").register(Named("c", math.fsum))
-    assert made.source == ""
+def test_function_without_source_is_registered() -> None:
+    entry = Registry("loss").register(Named("c", math.fsum))
+    assert entry.source == ""
 
 
-def test_builtin_names_are_not_for_the_taking() -> None:
+def test_builtin_names_cannot_be_replaced() -> None:
     registry = Registry("loss")
     registry.register(spec("ppo", builtin=True))
     with pytest.raises(ConfigError, match="'ppo' is a built-in loss; choose another name"):
@@ -70,31 +70,31 @@ def test_builtin_names_are_not_for_the_taking() -> None:
     assert registry["ppo"].version == 1
 
 
-def test_subscribers_hear_of_each_version_until_they_are_disposed() -> None:
-    registry, heard = Registry("loss"), []
-    dispose = registry.subscribe(lambda loss: heard.append(loss.label))
+def test_subscribers_are_notified_until_disposed() -> None:
+    registry, notified = Registry("loss"), []
+    dispose = registry.subscribe(lambda loss: notified.append(loss.label))
     registry.register(spec("a"))
     registry.register(spec("a"))
     dispose()
     registry.register(spec("a"))
     dispose()  # a second time does nothing
-    assert heard == ["a v1", "a v2"]
+    assert notified == ["a v1", "a v2"]
 
 
-def test_a_subscriber_may_look_up_and_dispose_in_the_middle() -> None:
-    registry, heard = Registry("loss"), []
+def test_subscriber_may_look_up_and_dispose_during_a_notification() -> None:
+    registry, notified = Registry("loss"), []
 
     def once(loss: Named) -> None:
-        heard.append(registry[loss.name].version)
+        notified.append(registry[loss.name].version)
         dispose()
 
     dispose = registry.subscribe(once)
     registry.register(spec("a"))
     registry.register(spec("a"))
-    assert heard == [1]
+    assert notified == [1]
 
 
-def test_versions_do_not_get_lost_between_threads() -> None:
+def test_registering_from_several_threads_counts_every_version() -> None:
     registry = Registry("loss")
     threads = [threading.Thread(target=lambda: [registry.register(spec()) for _ in range(50)]) for _ in range(4)]
     for thread in threads:
@@ -104,7 +104,7 @@ def test_versions_do_not_get_lost_between_threads() -> None:
     assert registry["scaled"].version == 200
 
 
-def test_the_next_version() -> None:
+def test_next_version() -> None:
     registry = Registry("reward")
     assert registry.next_version("scaled") == 1
     registry.register(spec())
@@ -114,54 +114,57 @@ def test_the_next_version() -> None:
         registry.next_version("fixed")
 
 
-def test_a_function_that_is_added_takes_the_place_of_none() -> None:
+def test_add_replaces_no_entry() -> None:
     registry: Registry[Named] = Registry("loss")
     first = registry.register(spec("mine", builtin=True))
-    heard: list[str] = []
-    registry.subscribe(lambda entry: heard.append(entry.label))
+    notified: list[str] = []
+    registry.subscribe(lambda entry: notified.append(entry.label))
     others = [registry.add(Named("mine", fn)) for fn in (lambda x: x, lambda x: -x)]
-    assert [entry.label for entry in others] == heard == ["mine_2 v1", "mine_3 v1"]
+    assert [entry.label for entry in others] == notified == ["mine_2 v1", "mine_3 v1"]
     assert registry["mine"] is first
-    assert [registry.add(Named("mine", entry.fn)) for entry in (first, *others)] == [first, *others], "the same again"
-    assert registry.add(spec("other")) is first, "whatever it is called, the function is there"
-    assert len(heard) == 2
+    assert [registry.add(Named("mine", entry.fn)) for entry in (first, *others)] == [first, *others], (
+        "adding a function again returns its entry"
+    )
+    assert registry.add(spec("other")) is first, "the function is registered under another name"
+    assert len(notified) == 2
     method = [registry.add(Named("method", registry.next_version)) for _ in range(2)]
-    assert method[0] is method[1], "a bound method is a new object each time"
+    assert method[0] is method[1], "bound methods compare equal but are not identical"
 
 
-def test_a_function_under_several_names_keeps_the_one_it_is_asked_for() -> None:
+def test_add_prefers_the_entry_with_the_same_name() -> None:
     registry: Registry[Named] = Registry("loss")
     entries = [registry.register(spec(name)) for name in ("a", "b")]
     assert [registry.add(spec(name)) for name in ("a", "b", "c")] == [*entries, entries[0]]
 
 
-def test_a_subscriber_that_raises_does_not_silence_the_others() -> None:
+def test_every_subscriber_is_notified_even_if_one_raises() -> None:
     registry: Registry[Named] = Registry("loss")
-    heard: list[str] = []
+    notified: list[str] = []
 
     def first(entry: Named) -> None:
         raise ConfigError(f"first cannot use {entry.label}")
 
     def second(entry: Named) -> None:
-        heard.append(entry.label)
+        notified.append(entry.label)
         raise ValueError("second")
 
     registry.subscribe(first)
     registry.subscribe(second)
     with pytest.raises(ConfigError, match="first cannot use scaled v1"):
         registry.register(spec())
-    assert (heard, registry["scaled"].version) == (["scaled v1"], 1)
+    assert (notified, registry["scaled"].version) == (["scaled v1"], 1)
 
 
-def test_what_was_registered_first_can_be_had_again() -> None:
+def test_restore_registers_the_first_entry_again() -> None:
     registry: Registry[Named] = Registry("loss")
     registry.register(spec(source="the first"))
     registry.register(spec(source="another"))
     assert (registry.first("scaled").label, registry["scaled"].source) == ("scaled v1", "another")
-    heard: list[str] = []
-    registry.subscribe(lambda entry: heard.append(entry.label))
-    again = registry.restore("scaled")
-    assert (again.label, again.source, registry["scaled"], heard) == ("scaled v3", "the first", again, ["scaled v3"])
+    notified: list[str] = []
+    registry.subscribe(lambda entry: notified.append(entry.label))
+    restored = registry.restore("scaled")
+    assert registry["scaled"] is restored
+    assert (restored.label, restored.source, notified) == ("scaled v3", "the first", ["scaled v3"])
     registry.register(spec("fixed", builtin=True))
     with pytest.raises(ConfigError, match="'fixed' is a built-in loss"):
         registry.restore("fixed")

@@ -26,5 +26,5 @@ def shell() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preflight takes the data of the latest run, and a cell tells what paused runs use: also of another test's."""
-    loop._latest.clear()
-    monkeypatch.setattr(loop, "_live", weakref.WeakSet())
+    loop._latest_trainer.clear()
+    monkeypatch.setattr(loop, "_live_loops", weakref.WeakSet())

@@ -1,4 +1,4 @@
-"""Warnings, by hand-made numbers."""
+"""Advice on hand-made numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mint_lab.recipes.record import StepRecord
-from mint_lab.runs.advice import Diagnosis, findings
+from mint_lab.runs.advice import RunAdvice, findings
 
 from .conftest import finish
 
@@ -27,10 +27,10 @@ def record(step: int, *, version: int = 1, settings: dict[str, float] | None = N
     )
 
 
-def told(records: Sequence[StepRecord]) -> list[list[str]]:
+def warnings_of(records: Sequence[StepRecord]) -> list[list[str]]:
     """The warnings of each step, as a run would keep them."""
-    diagnosis = Diagnosis()
-    return [diagnosis.update(records[max(0, k - diagnosis.window) : k + 1]) for k in range(len(records))]
+    advice = RunAdvice()
+    return [advice.update(records[max(0, k - advice.window) : k + 1]) for k in range(len(records))]
 
 
 # Measured on the tiny model: learning_rate=0.1, 32 pairs a batch.
@@ -41,7 +41,7 @@ BLOWN_UP = {
 }
 
 
-def test_nothing_to_say_of_a_healthy_run() -> None:
+def test_healthy_run_gets_no_advice() -> None:
     assert findings([]) == {}
     loss = [1.0 / n for n in range(1, 61)]
     accuracy = [0.6 + 0.005 * n for n in range(60)]
@@ -105,15 +105,15 @@ def test_exploding_gradient() -> None:
     assert "exploding" not in findings(steps(grad_norm=[2.0] * 8 + [400.0]))  # too early to call anything usual
 
 
-def test_a_spike_of_a_gradient_that_has_faded_is_no_explosion() -> None:
+def test_spike_of_a_faded_gradient_is_no_explosion() -> None:
     faded = [1.4, 1.2, 1.1, 1.0, 0.9] + [0.003] * 60
-    assert told(steps(grad_norm=[*faded, 0.207]))[-1] == []
-    assert "9, 3000 times the usual 0.003" in told(steps(grad_norm=[*faded, 9.0]))[-1][0]
+    assert warnings_of(steps(grad_norm=[*faded, 0.207]))[-1] == []
+    assert "9, 3000 times the usual 0.003" in warnings_of(steps(grad_norm=[*faded, 9.0]))[-1][0]
     jumped = steps(grad_norm=[*faded, 0.207], loss=[1.0] * 5 + [0.01] * 60 + [2.0])
-    assert "0.207, 69 times the usual 0.003" in told(jumped)[-1][0], "the loss rose with it"
+    assert "0.207, 69 times the usual 0.003" in warnings_of(jumped)[-1][0], "the loss rose with it"
 
 
-def test_a_saturated_run_is_not_told_of_a_spike() -> None:
+def test_saturated_run_is_not_warned_of_a_spike() -> None:
     norms = [0.003] * 30 + [0.2]
     records = steps(grad_norm=norms, pair_accuracy=[1.0] * 31, loss=[0.001] * 31)
     assert set(findings(records)) == {"saturation"}
@@ -129,18 +129,18 @@ def test_diverging_loss() -> None:
     assert "diverging" not in findings(steps(loss=[-1.0 * n for n in range(30)]))  # a reward, which goes down for good
 
 
-def test_a_loss_that_blows_up_in_the_first_steps_is_told_at_once_and_as_long_as_it_is_true() -> None:
+def test_early_divergence_is_reported_at_once_and_as_long_as_it_lasts() -> None:
     long = {name: values + values[5:] * 6 for name, values in BLOWN_UP.items()}
-    warnings = told(steps(**long))
+    warnings = warnings_of(steps(**long))
     assert len(warnings) > 60, "further than the window goes back"
     assert warnings[:5] == [[]] * 5
     text = "The loss is 5.35 (median of the last steps), up from 1.03 at the start, and pair_accuracy is 41%"
     assert warnings[5][0].startswith(text)
-    assert "it diverges; lower the learning rate" in warnings[5][0]
+    assert "it diverges. Lower the learning rate" in warnings[5][0]
     assert all(len(texts) == 1 and "diverges" in texts[0] for texts in warnings[5:])
 
 
-def test_divergence_takes_precedence_over_what_it_brings_about() -> None:
+def test_divergence_hides_its_consequences() -> None:
     records = steps(**BLOWN_UP)
     for k in range(9, 15):
         records[k].metrics["grad_norm"] = 0.0
@@ -148,7 +148,7 @@ def test_divergence_takes_precedence_over_what_it_brings_about() -> None:
     assert set(findings(records)) == {"diverging"}
 
 
-def test_a_loss_above_its_start_that_goes_with_learning_is_no_divergence() -> None:
+def test_higher_loss_of_a_learning_run_is_no_divergence() -> None:
     loss = [1.0] + [3.0] * 9
     assert "diverging" in findings(steps(loss=loss, pair_accuracy=[0.4] + [0.55] * 9))
     assert "diverging" not in findings(steps(loss=loss, pair_accuracy=[0.4] + [0.75] * 9))
@@ -157,25 +157,25 @@ def test_a_loss_above_its_start_that_goes_with_learning_is_no_divergence() -> No
 
 
 @pytest.mark.parametrize("start", [0.0, -0.5, 0.001])
-def test_a_loss_that_starts_at_0_or_can_be_negative_has_no_start_to_be_compared_with(start: float) -> None:
+def test_loss_that_starts_at_0_or_is_negative_is_not_compared_with_its_start(start: float) -> None:
     assert "diverging" not in findings(steps(loss=[start] + [0.15] * 9))
     assert "diverging" not in findings(steps(loss=[start, -1.0] + [4.0] * 7))
 
 
-def test_divergence_is_judged_within_one_loss_and_its_settings_whatever_the_learning_rate() -> None:
+def test_divergence_compares_steps_of_one_loss_and_settings_at_any_learning_rate() -> None:
     other_loss = [record(n, version=1 + (n > 5), loss=1.0 if n <= 5 else 9.0) for n in range(1, 30)]
-    assert told(other_loss) == [[]] * 29
+    assert warnings_of(other_loss) == [[]] * 29
     beta = [record(n, settings={"beta": 1.0 + (n > 5)}, loss=1.0 if n <= 5 else 9.0) for n in range(1, 30)]
-    assert told(beta) == [[]] * 29
+    assert warnings_of(beta) == [[]] * 29
     # A lower rate has the same start, and is given the time to come back.
     loss = [1.0, *[9.0] * 9, *[0.9] * 20]
     rate = [record(n, settings={"learning_rate": 0.1 if n <= 10 else 0.01}, loss=x) for n, x in enumerate(loss, 1)]
-    assert [bool(texts) for texts in told(rate)] == [False] * 5 + [True] * 10 + [False] * 15
+    assert [bool(texts) for texts in warnings_of(rate)] == [False] * 5 + [True] * 10 + [False] * 15
     stuck = [*rate[:10], *(record(n, settings={"learning_rate": 0.01}, loss=9.0) for n in range(11, 80))]
-    assert [bool(texts) for texts in told(stuck)][5:] == [True] * 74
+    assert [bool(texts) for texts in warnings_of(stuck)][5:] == [True] * 74
 
 
-def test_a_model_that_broke_is_not_said_to_have_a_detached_loss() -> None:
+def test_broken_model_is_not_reported_as_a_detached_loss() -> None:
     """With learning_rate=5.0, log-probabilities end where they are all alike: the loss is low again, the gradient 0."""
     records = steps(
         loss=[1.03, 20.0, 3500.0, 9000.0, 20000.0, 30000.0, 20000.0, 15000.0] + [1.05] * 80,
@@ -184,11 +184,11 @@ def test_a_model_that_broke_is_not_said_to_have_a_detached_loss() -> None:
     )
     for record in records[9::10]:
         record.held_out.update({"pair_accuracy": 0.01, "displacement_frac": 0.49})
-    warnings = told(records)
+    warnings = warnings_of(records)
     assert all(len(texts) == 1 and "diverge" in texts[0] for texts in warnings[5:])
-    assert warnings[-1][0].startswith("The loss went up from 1.03 at the start to 1.5e+04, and is 1.05 now")
-    assert "start again with a lower learning rate" in warnings[-1][0]
-    good = told([*records, *(better(n) for n in range(89, 120))])
+    assert warnings[-1][0].startswith("The loss went up from 1.03 at the start to 1.5e+04, and is now 1.05")
+    assert "Start again with a lower learning rate" in warnings[-1][0]
+    good = warnings_of([*records, *(better(n) for n in range(89, 120))])
     assert good[-1] == []
 
 
@@ -196,13 +196,13 @@ def better(step: int) -> StepRecord:
     return record(step, loss=0.5, pair_accuracy=0.8, held_displacement_frac=0.0)
 
 
-def test_the_first_loss_of_a_small_batch_may_be_low_by_chance() -> None:
+def test_first_loss_of_a_small_batch_may_be_low_by_chance() -> None:
     loss = [0.02] + [1.0] * 20
     assert "diverging" in findings([record(n, settings={"batch_size": 32.0}, loss=x) for n, x in enumerate(loss, 1)])
     assert "diverging" not in findings([record(n, settings={"batch_size": 2.0}, loss=x) for n, x in enumerate(loss, 1)])
 
 
-def test_the_loss_of_small_batches_may_jump_in_a_run_that_learns() -> None:
+def test_loss_of_small_batches_may_jump_in_a_run_that_learns() -> None:
     loss = [0.5] * 10 + [0.05] * 20 + [1.0] * 15
 
     def run(batch_size: float, accuracy: float) -> list[StepRecord]:
@@ -218,10 +218,10 @@ def test_the_loss_of_small_batches_may_jump_in_a_run_that_learns() -> None:
     assert "diverging" in findings(run(32.0, 0.85))
 
 
-def test_held_out_falling_behind() -> None:
+def test_overfitting_by_pair_accuracy() -> None:
     near = steps(pair_accuracy=[1.0] * 9)
     found = findings([*near, record(10, pair_accuracy=1.0, held_pair_accuracy=0.75)])
-    assert "Held-out pair_accuracy is 75%, training 100%" in found["behind"]
+    assert "Overfitting: held-out pair_accuracy is 75%, training 100%. Stop earlier" in found["behind"]
     assert "behind" not in findings([*near, record(10, pair_accuracy=1.0, held_pair_accuracy=0.95)])
     # ahead is no trouble
     assert "behind" not in findings(
@@ -229,7 +229,7 @@ def test_held_out_falling_behind() -> None:
     )
 
 
-def test_nothing_is_learned_by_heart_where_training_is_no_better_than_a_coin() -> None:
+def test_training_no_better_than_a_coin_cannot_overfit() -> None:
     def behind(train: float, held: float) -> bool:
         near = steps(pair_accuracy=[train] * 9)
         return "behind" in findings([*near, record(10, pair_accuracy=train, held_pair_accuracy=held)])
@@ -240,19 +240,19 @@ def test_nothing_is_learned_by_heart_where_training_is_no_better_than_a_coin() -
     assert not behind(0.7, 0.65)
 
 
-def test_held_out_nll_falling_behind() -> None:
+def test_overfitting_by_nll() -> None:
     near = steps(nll=[1.0] * 9)
     assert "1.5 nats, training 1 nats" in findings([*near, record(10, nll=1.0, held_nll=1.5)])["behind"]
     assert "behind" not in findings([*near, record(10, nll=1.0, held_nll=1.1)])
 
 
-def test_one_wording_while_it_lasts_and_a_new_one_after_it_went() -> None:
-    diagnosis = Diagnosis()
+def test_wording_is_kept_while_the_finding_lasts() -> None:
+    advice = RunAdvice()
     records: list[StepRecord] = []
 
     def add(**numbers: float) -> list[str]:
         records.append(record(len(records) + 1, **numbers))
-        return diagnosis.update(records)
+        return advice.update(records)
 
     first = add(held_displacement_frac=0.2)
     assert first[0].startswith("20%")
@@ -262,20 +262,20 @@ def test_one_wording_while_it_lasts_and_a_new_one_after_it_went() -> None:
     assert add(held_displacement_frac=0.23)[0].startswith("23%")
 
 
-def test_the_number_follows_where_it_has_moved_noticeably() -> None:
+def test_number_is_updated_if_it_changed_noticeably() -> None:
     shares = [0.22, 0.24, 0.26, 0.28, 0.3, 0.94, 0.91, 0.88]
-    texts = told([record(n, held_displacement_frac=share) for n, share in enumerate(shares, 1)])
+    texts = warnings_of([record(n, held_displacement_frac=share) for n, share in enumerate(shares, 1)])
     assert [text[0][:3] for text in texts] == ["22%", "22%", "22%", "28%", "28%", "94%", "94%", "88%"]
 
 
-def test_a_number_follows_at_evaluations_only_or_after_a_long_time_without_one() -> None:
+def test_number_is_updated_at_evaluations_or_after_a_window_without_one() -> None:
     loss = [1.0, *[4.0] * 9, *[8.0] * 90]
     records = steps(loss=loss)
     records[29].held_out["pair_accuracy"] = 0.5
-    texts = [text[0] for text in told(records)[5:]]
+    texts = [text[0] for text in warnings_of(records)[5:]]
     assert [text[:14] for text in texts] == ["The loss is 4 "] * 24 + ["The loss is 8 "] * 71
     del records[29].held_out["pair_accuracy"]
-    texts = [text[0] for text in told(records)[5:]]
+    texts = [text[0] for text in warnings_of(records)[5:]]
     assert [text[:14] for text in texts] == ["The loss is 4 "] * 50 + ["The loss is 8 "] * 45
 
 
@@ -291,20 +291,20 @@ def test_each_finding_says_what_to_try() -> None:
     ):
         found |= findings(records)
     assert len(found) == 7
-    verbs = ("try", "lower", "Stop", "check", "look")
+    verbs = ("try", "ower", "Stop", "check", "look")
     assert all(any(verb in text for verb in verbs) for text in found.values())
 
 
-def test_a_batch_that_is_satisfied_now_and_then_is_no_missing_gradient() -> None:
-    """Five steps without a gradient are worth a word; one among others is not."""
+def test_single_batches_without_gradient_are_not_reported() -> None:
+    """Five steps without a gradient in a row are reported; single ones are not."""
     norms = [0.3, 0.0, 0.0, 0.2, 0.0]
     records = [record(step, grad_norm=norm) for step, norm in enumerate(norms, 1)]
     assert "no gradient" not in findings(records)
     assert "no gradient" in findings([*records, *(record(step, grad_norm=0.0) for step in range(6, 10))])
 
 
-def test_a_step_is_not_lost_to_its_diagnosis(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights have moved when the numbers are looked at: whatever happens there, the record is kept."""
+def test_failing_advice_does_not_lose_the_step(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are updated before the advice is computed, so the record must be kept whatever happens there."""
 
     def breaks(recent: Any) -> dict[str, str]:
         if len(recent) == 2:

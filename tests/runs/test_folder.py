@@ -1,25 +1,25 @@
-"""A folder of runs: what is told of each, and that nothing but a run is ever changed."""
+"""A folder of runs: what is listed of each, and that nothing but a run is ever changed."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from mint_lab.errors import RunError
 from mint_lab.recipes.record import Edit, LossVersion
-from mint_lab.runs import Run
+from mint_lab.runs import Run, entries
 from mint_lab.runs import folder as module
-from mint_lab.runs.folder import NOTE, POINTS, RunFolder, RunSummary
-from mint_lab.runs.folder_lock import Hold, is_held
+from mint_lab.runs.entries import RunInfo
+from mint_lab.runs.folder import MAX_CURVE_POINTS, NOTE, RunFolder, RunSummary
+from mint_lab.runs.folder_lock import LOCK_FILE, FolderLock
 from mint_lab.runs.store import RunStore
 
 from .bigram import BigramClient, Gate
@@ -35,8 +35,9 @@ HUGE = b"1" + b"0" * 400  # JSON holds it, a float does not
 def write(folder: Path, steps: int = 30, every: int = 10, **settings: Any) -> Path:
     """A finished run of ``steps`` steps, whose accuracy rises by 0.01 a step."""
     store = RunStore(folder)
-    known = {"name": "mine", "recipe": "preference", "seed": 7, "steps": 40, "status": "stopped"}
-    store.write_settings({**known, "baseline": {"pair_accuracy": 0.5, "loss": 1.0}, **settings})
+    baseline = {"pair_accuracy": 0.5, "loss": 1.0}
+    info = RunInfo(name="mine", recipe="preference", seed=7, steps=40, status="stopped", baseline=baseline)
+    store.write_info(replace(info, **settings))
     for step in range(1, steps + 1):
         held_out = {"pair_accuracy": 0.5 + step / 100} if step % every == 0 else {}
         begun = {1: 1, 5: 2}.get(step)  # the versions of the loss
@@ -50,7 +51,7 @@ def one(folder: RunFolder, name: str) -> RunSummary:
     return next(summary for summary in folder.list() if summary.name == name)
 
 
-def test_a_run_is_told_at_a_glance(tmp_path: Path) -> None:
+def test_summary_of_a_run(tmp_path: Path) -> None:
     write(tmp_path / "a")
     (summary,) = RunFolder(tmp_path).list()
     assert (summary.name, summary.title, summary.recipe, summary.seed) == ("a", "mine", "preference", 7)
@@ -62,20 +63,20 @@ def test_a_run_is_told_at_a_glance(tmp_path: Path) -> None:
     assert summary.problem == ""
 
 
-def test_a_real_run_is_told_as_it_is(make_run: Callable[..., Run], tmp_path: Path) -> None:
+def test_summary_of_a_live_run(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = finish(make_run(steps=12, name="mine"))
     summary = one(RunFolder(tmp_path), run.folder.name)  # type: ignore[union-attr]
     assert (summary.status, summary.steps, summary.losses) == ("finished", 12, ["pairwise_preference v1"])
     assert summary.final == run.records[-1].held_out
     assert summary.before == run.baseline
-    told = [r.held_out["pair_accuracy"] for r in run.records if r.held_out]
-    assert summary.curve == [run.baseline["pair_accuracy"], *told]
+    evaluated = [r.held_out["pair_accuracy"] for r in run.records if r.held_out]
+    assert summary.curve == [run.baseline["pair_accuracy"], *evaluated]
 
 
-def test_a_long_curve_keeps_its_ends(tmp_path: Path) -> None:
+def test_long_curve_keeps_its_ends(tmp_path: Path) -> None:
     write(tmp_path / "a", steps=200, every=1)
     curve = one(RunFolder(tmp_path), "a").curve
-    assert len(curve) == POINTS + 1
+    assert len(curve) == MAX_CURVE_POINTS + 1
     assert (curve[0], curve[1], curve[-1]) == (0.5, 0.51, 2.5)
     assert curve == sorted(curve)
 
@@ -104,7 +105,7 @@ def test_the_last_written_comes_first_and_the_frame_has_a_row_each(tmp_path: Pat
     ("file", "content", "problem"),
     [
         ("run.json", b"{", "run.json cannot be read"),
-        ("run.json", b"[1]", "run.json holds a list, no settings"),
+        ("run.json", b"[1]", "run.json cannot be read: it is [1], expected an object"),
         ("run.json", b"\xff\xfe", "run.json cannot be read"),
         ("run.json", b"[" * 100_000, "run.json cannot be read"),
         ("run.json", b'{"steps": "many", "name": ["x"], "baseline": 3, "seed": NaN}', ""),
@@ -118,7 +119,7 @@ def test_the_last_written_comes_first_and_the_frame_has_a_row_each(tmp_path: Pat
         (NOTE, b"\xff\xfe\x00", ""),
     ],
 )
-def test_a_damaged_run_is_listed_and_never_raises(tmp_path: Path, file: str, content: bytes, problem: str) -> None:
+def test_damaged_run_is_listed_and_never_raises(tmp_path: Path, file: str, content: bytes, problem: str) -> None:
     (write(tmp_path / "a") / file).write_bytes(content)
     write(tmp_path / "sound")
     folder = RunFolder(tmp_path)
@@ -131,7 +132,7 @@ def test_a_damaged_run_is_listed_and_never_raises(tmp_path: Path, file: str, con
     assert len(folder.open("a").history) <= 30
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "a") / "records.jsonl"
     path.write_bytes(path.read_bytes() + b'{"step": 31, "held_out": {"pair_accuracy": 0.9')
     summary = one(RunFolder(tmp_path), "a")
@@ -140,7 +141,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert one(RunFolder(tmp_path), "a").steps == 30
 
 
-def test_what_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_runs_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         write(tmp_path / name)
     read: list[str] = []
@@ -156,8 +157,8 @@ def test_what_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pyt
     assert read[3:] == ["b"]
 
 
-def test_five_hundred_runs_are_read_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 240 records with 24 evaluations no more than the evaluations and the last are parsed."""
+def test_listing_parses_few_lines_of_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run with 240 records: run.json, 24 evaluations, the last record, 2 loss versions."""
     first = write(tmp_path / "0", steps=240)
     for number in range(1, 500):
         folder = tmp_path / str(number)
@@ -166,7 +167,7 @@ def test_five_hundred_runs_are_read_by_their_ends(tmp_path: Path, monkeypatch: p
             os.link(first / name, folder / name)
     parsed = [0]
     inner = json.loads
-    monkeypatch.setattr(module.json, "loads", lambda text: parsed.__setitem__(0, parsed[0] + 1) or inner(text))
+    monkeypatch.setattr(entries.json, "loads", lambda text: parsed.__setitem__(0, parsed[0] + 1) or inner(text))
     folder = RunFolder(tmp_path)
     assert len(folder.list()) == 500
     assert parsed[0] == 500 * (1 + 24 + 1 + 2)
@@ -177,7 +178,7 @@ def test_five_hundred_runs_are_read_by_their_ends(tmp_path: Path, monkeypatch: p
 # -- notes -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_note_stays_beside_the_run_whatever_it_says(tmp_path: Path) -> None:
+def test_note_is_kept_whatever_it_says(tmp_path: Path) -> None:
     path = write(tmp_path / "a")
     folder = RunFolder(tmp_path)
     folder.note("a", HOSTILE)
@@ -193,7 +194,7 @@ def test_a_note_stays_beside_the_run_whatever_it_says(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in path.iterdir()) == ["losses", "losses.jsonl", "records.jsonl", "run.json"]
 
 
-def test_a_note_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_note_that_cannot_be_written_leaves_the_previous_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a")
     folder = RunFolder(tmp_path)
     folder.note("a", "old")
@@ -211,7 +212,7 @@ def test_a_note_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 # -- deleting ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_with_all_its_files(tmp_path: Path) -> None:
+def test_run_is_deleted_with_all_its_files(tmp_path: Path) -> None:
     write(tmp_path / "a")
     write(tmp_path / "b")
     folder = RunFolder(tmp_path)
@@ -220,7 +221,7 @@ def test_a_run_goes_with_all_its_files(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
 
-def test_what_is_not_a_runs_own_stays(tmp_path: Path) -> None:
+def test_other_files_are_not_deleted(tmp_path: Path) -> None:
     """Somebody may have told a run to record in the folder of a whole project."""
     path = write(tmp_path / "a")
     (path / "thesis.tex").write_text("years of work")
@@ -237,14 +238,14 @@ def test_what_is_not_a_runs_own_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../other", "a/..", "a/../../other", "/etc", "a\\b", ".hidden", "a\0", "no"]
 )
-def test_only_names_of_runs_in_the_folder_are_taken(tmp_path: Path, name: str) -> None:
+def test_only_names_of_runs_in_the_folder_are_accepted(tmp_path: Path, name: str) -> None:
     write(tmp_path / "other")
     write(tmp_path / "runs" / "a")
     write(tmp_path / "runs" / ".hidden")
     before = sorted(tmp_path.rglob("*"))
     folder = RunFolder(tmp_path / "runs")
     for act in (folder.delete, folder.open, lambda name: folder.note(name, "x")):
-        with pytest.raises(RunError, match=r"names no run of|has no run"):
+        with pytest.raises(RunError, match=r"cannot name a run of|has no run"):
             act(name)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -273,7 +274,7 @@ def test_nothing_is_changed_through_a_link(tmp_path: Path) -> None:
     assert (real / "run.json").exists()
 
 
-def test_a_note_is_not_written_through_a_link(tmp_path: Path) -> None:
+def test_note_is_not_written_through_a_link(tmp_path: Path) -> None:
     path = write(tmp_path / "a")
     (tmp_path / "precious").write_text("kept")
     (path / NOTE).symlink_to(tmp_path / "precious")
@@ -282,19 +283,19 @@ def test_a_note_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert (path / NOTE).read_text() == "mine"
 
 
-def test_a_run_that_is_being_written_is_not_deleted(make_run: Callable[..., Run], tmp_path: Path) -> None:
+def test_run_that_is_being_written_is_not_deleted(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(client=BigramClient(gate=(gate := Gate())), steps=3)
     run.start()
     gate.wait()
     folder, name = RunFolder(tmp_path), "run0"
     assert one(folder, name).status == "running"
-    with pytest.raises(RunError, match="is being written by a run; stop it first"):
+    with pytest.raises(RunError, match="is being written by a run; stop that run first"):
         folder.delete(name)
     gate.open()
     run.pause()
     gate.open(5)
     assert run.wait(TIMEOUT)
-    assert run.status == "paused"  # it may go on
+    assert run.status == "paused"  # it may resume
     with pytest.raises(RunError, match="is being written by a run"):
         folder.delete(name)
     run.stop()
@@ -302,69 +303,49 @@ def test_a_run_that_is_being_written_is_not_deleted(make_run: Callable[..., Run]
     assert not (tmp_path / name).exists()
 
 
-def test_a_run_with_more_steps_holds_its_folder_again(make_run: Callable[..., Run], tmp_path: Path) -> None:
-    run = finish(make_run(steps=2))
-    assert run.folder is not None
-    assert is_held(run.folder) is False
-    run.set(steps=4)
-    assert run.step().wait(TIMEOUT, check=True)
-    assert run.status == "paused"
-    assert is_held(run.folder) is True
-
-
-def test_another_process_holds_its_folder_until_it_ends(tmp_path: Path) -> None:
-    write(tmp_path / "a", status="running")
+def test_running_status_holds_only_while_a_process_has_the_lock(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", status="running")
     folder = RunFolder(tmp_path)
     assert one(folder, "a").status == "interrupted"
-    script = (
-        "import sys, pathlib; from mint_lab.runs.folder_lock import Hold\n"
-        "held = Hold(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        assert one(folder, "a").status == "running"
-        with pytest.raises(RunError, match="is being written by a run"):
-            folder.delete("a")
-    finally:
-        holder.kill()
-        holder.communicate()
-    deadline = time.monotonic() + 10
-    while is_held(tmp_path / "a") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    lock = FolderLock(path)
+    assert one(folder, "a").status == "running"
+    with pytest.raises(RunError, match="is being written by a run"):
+        folder.delete("a")
+    del lock  # as a process that is killed; the lock file stays
+    assert (path / LOCK_FILE).exists()
+    assert one(folder, "a").status == "interrupted"
     assert folder.delete("a") == []
+    assert not path.exists()
 
 
-def test_where_nobody_can_tell_a_running_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mint_lab.runs.folder_lock.fcntl", None)
-    write(tmp_path / "a", status="running")
-    write(tmp_path / "b", status="finished")
-    assert is_held(tmp_path / "a") is None
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")])
+def test_running_run_on_a_disk_without_locks_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(self: Any, *_: Any, **__: Any) -> None:
+        Path(self.lock_file).touch()
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    for name, status in (("a", "running"), ("b", "finished"), ("c", "paused")):
+        (write(tmp_path / name, status=status) / LOCK_FILE).touch()
     folder = RunFolder(tmp_path)
     assert one(folder, "a").status == "running"
-    with pytest.raises(RunError, match=r"this system cannot tell; delete .* by hand"):
-        folder.delete("a")
+    for name, status in (("a", "running"), ("c", "paused")):
+        with pytest.raises(RunError, match=rf"the status of {name} is '{status}', and its disk has no locks"):
+            folder.delete(name)
+        assert (tmp_path / name / "records.jsonl").exists()
     assert folder.delete("b") == []
+    assert not (tmp_path / "b").exists()
 
 
-def test_a_hold_that_is_forgotten_is_none(tmp_path: Path) -> None:
-    hold = Hold(tmp_path)
-    assert is_held(tmp_path) is True
-    del hold
-    assert is_held(tmp_path) is False
-    Hold(tmp_path / "nowhere").release()
-
-
-def test_opening(tmp_path: Path) -> None:
+def test_open_reads_the_whole_run(tmp_path: Path) -> None:
     write(tmp_path / "a")
     assert [record.step for record in RunFolder(tmp_path).open("a").records] == list(range(1, 31))
     (tmp_path / "a" / "edits.jsonl").write_text('{"step": 1, "kind": "loss", "label": "x", "more": 2}\n{"step": 2}\n')
     saved = RunFolder(tmp_path).open("a")
     assert saved.edits == [Edit(1, "loss", "x")]
-    assert saved.notes == ["edits.jsonl: line 2 cannot be read (kind is null, expected a text); it was left out"]
+    assert saved.notes == ["edits.jsonl: line 2 cannot be read (kind is missing); it was left out"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match="holds no run"):
         RunFolder(tmp_path).open("empty")

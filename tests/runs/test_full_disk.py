@@ -1,4 +1,4 @@
-"""A run whose folder cannot be written for a while: it pauses, and nothing is lost."""
+"""A run whose folder cannot be written for a while pauses, and loses nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mint_lab.runs import load_run
-from mint_lab.runs.folder_lock import is_held
+from mint_lab.runs.folder_lock import is_locked
 
 from .conftest import TIMEOUT, finish
 from .test_store import in_the_way
@@ -16,7 +16,7 @@ from .test_store import in_the_way
 
 @pytest.mark.parametrize("steps", [12, 4])
 @pytest.mark.parametrize("place", ["records.jsonl", "edits.jsonl", "losses.jsonl", "losses"])
-def test_a_full_disk_pauses_and_loses_nothing(make_run: Any, place: str, steps: int) -> None:
+def test_full_disk_pauses_the_run_and_loses_nothing(make_run: Any, place: str, steps: int) -> None:
     run = make_run(steps=steps)
     assert run.step(3).wait(TIMEOUT)
     run.set_loss("hinge")
@@ -25,8 +25,8 @@ def test_a_full_disk_pauses_and_loses_nothing(make_run: Any, place: str, steps: 
         assert run.wait(TIMEOUT, check=False)
         assert run.status == "paused"
         assert place in run.error.message
-        assert run.steps_done == 4  # the model did make that step
-        if steps == 4:  # none is left to make, and still the run is not over before its record is on disk
+        assert run.steps_done == 4  # the weights were updated
+        if steps == 4:  # all are complete, but the run is not finished before the record is on disk
             assert run.start().wait(TIMEOUT, check=False)
             assert run.status == "paused"
             assert place in run.error.message
@@ -38,9 +38,7 @@ def test_a_full_disk_pauses_and_loses_nothing(make_run: Any, place: str, steps: 
     assert [r.step for r in saved.records] == list(range(1, steps + 1))
 
 
-def test_a_run_that_is_stopped_on_a_full_disk_lets_go_of_its_folder(
-    make_run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stop_on_a_full_disk_releases_the_folder(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     assert run.step(3).wait(TIMEOUT)
 
@@ -50,4 +48,4 @@ def test_a_run_that_is_stopped_on_a_full_disk_lets_go_of_its_folder(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full)
         run.stop()
-    assert is_held(run.folder) is not True
+    assert is_locked(run.folder) is not True

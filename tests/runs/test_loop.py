@@ -1,4 +1,4 @@
-"""The worker: what is allowed when, what a failure leaves, who hears of it."""
+"""The training loop: what is allowed when, what a failure leaves, who is notified."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .conftest import TIMEOUT, finish, in_state, timeless
 # -- the state machine --------------------------------------------------------------------------------------------
 
 
-# (state, control) -> the status at once, and the status and number of steps once at rest; None: it is refused.
+# (state, control) -> the status at once, and the status and number of steps after wait(); None: refused.
 EXPECTED: dict[tuple[str, str], tuple[str, str, int] | None] = {
     ("ready", "start"): ("running", "finished", 4),
     ("ready", "resume"): ("running", "finished", 4),
@@ -55,7 +55,7 @@ EXPECTED: dict[tuple[str, str], tuple[str, str, int] | None] = {
 
 
 @pytest.mark.parametrize(("state", "control"), EXPECTED)
-def test_every_control_in_every_state(make_run: Any, state: str, control: str) -> None:
+def test_every_control_in_every_status(make_run: Any, state: str, control: str) -> None:
     run = in_state(make_run, state)
     expected = EXPECTED[state, control]
     if expected is None:
@@ -63,16 +63,16 @@ def test_every_control_in_every_state(make_run: Any, state: str, control: str) -
             getattr(run, control)()
         assert run.status == state
         return
-    at_once, at_rest, steps = expected
+    at_once, at_last, steps = expected
     gate = run.client.gate
     if gate is None and at_once == "running":
-        run.client.gate = gate = Gate()  # so that "at once" can be looked at
+        run.client.gate = gate = Gate()  # so that the status right after the call can be checked
     assert getattr(run, control)() is run
     assert run.status == at_once
     if gate is not None:
         gate.open(10)
     assert run.wait(TIMEOUT, check=False)
-    assert (run.status, run.steps_done) == (at_rest, steps)
+    assert (run.status, run.steps_done) == (at_last, steps)
 
 
 def test_resume_withdraws_a_pause_but_not_a_stop(make_run: Any) -> None:
@@ -87,9 +87,9 @@ def test_resume_withdraws_a_pause_but_not_a_stop(make_run: Any) -> None:
     assert (run.status, run.steps_done) == ("stopped", 2)
 
 
-def test_a_finished_run_goes_on_when_given_more_steps(make_run: Any) -> None:
+def test_finished_run_resumes_with_more_steps(make_run: Any) -> None:
     run = finish(make_run(steps=3))
-    with pytest.raises(ConfigError, match="3 are made already"):
+    with pytest.raises(ConfigError, match="steps=2, but 3 steps are already complete"):
         run.set(steps=2)
     run.set(steps=5)
     assert run.status == "paused"
@@ -98,10 +98,11 @@ def test_a_finished_run_goes_on_when_given_more_steps(make_run: Any) -> None:
 
 
 @pytest.mark.parametrize("state", ["paused", "running"])
-def test_a_run_cannot_end_at_a_step_without_its_last_evaluation(make_run: Any, state: str) -> None:
-    """In both states step 1 of 4 is made or begun, without one."""
+def test_run_cannot_end_at_a_step_without_its_last_evaluation(make_run: Any, state: str) -> None:
+    """In both cases step 1 of 4 is complete or in progress, without an evaluation."""
     run = in_state(make_run, state)
-    with pytest.raises(ConfigError, match=r"steps is 1, but 1 are made or begun already.*give 2 or more, or stop"):
+    message = r"steps=1, but 1 step is already complete or in progress.*give 2 or more, or stop"
+    with pytest.raises(ConfigError, match=message):
         run.set(steps=1)
     assert run.steps_total == 4
     run.set(steps=2)
@@ -112,10 +113,10 @@ def test_a_run_cannot_end_at_a_step_without_its_last_evaluation(make_run: Any, s
     assert run.wait(TIMEOUT)
     assert (run.status, run.steps_done) == ("finished", 2)
     assert run.records[-1].held_out
-    assert run.set(steps=2, learning_rate=0.1).status == "finished", "as many as there are is no change"
+    assert run.set(steps=2, learning_rate=0.1).status == "finished", "the same number is no edit"
 
 
-def test_the_number_of_steps_is_free_until_one_is_begun(make_run: Any) -> None:
+def test_number_of_steps_is_free_until_one_is_in_progress(make_run: Any) -> None:
     failing = make_run(loss=failing_at(1, raises), steps=4)
     failing.start()
     assert failing.wait(TIMEOUT, check=False)
@@ -126,15 +127,15 @@ def test_the_number_of_steps_is_free_until_one_is_begun(make_run: Any) -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
-def test_step_wants_a_whole_number(make_run: Any, n: Any) -> None:
+def test_step_expects_a_whole_number(make_run: Any, n: Any) -> None:
     with pytest.raises(ConfigError, match="whole number"):
         make_run().step(n)
 
 
-def test_wait_gives_up_and_can_be_interrupted(make_run: Any) -> None:
+def test_wait_times_out_and_can_be_interrupted(make_run: Any) -> None:
     run = in_state(make_run, "running")
     assert run.wait(0.01) is False
-    # What Ctrl+C does, once the main thread waits: a timer thread asks for the interrupt.
+    # As Ctrl+C does, once the main thread waits.
     timer = threading.Timer(0.2, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -146,7 +147,7 @@ def test_wait_gives_up_and_can_be_interrupted(make_run: Any) -> None:
     assert run.status == "finished"
 
 
-def test_a_forgotten_paused_run_is_collected() -> None:
+def test_forgotten_run_is_collected() -> None:
     client = BigramClient()
     run = Run(client=client, data=letter_pairs(8))
     gone = weakref.ref(run._loop)
@@ -162,7 +163,7 @@ def test_a_forgotten_paused_run_is_collected() -> None:
 
 
 def failing_at(step: int, how: Any) -> Any:
-    """A loss that is pairwise_preference but for its ``step``-th gradient call."""
+    """``pairwise_preference``, except for its ``step``-th gradient call."""
     calls = iter(range(1, 10**6))
 
     def fragile(data: Any, logprobs_list: Any) -> Any:
@@ -185,7 +186,7 @@ def exits(data: Any, logprobs_list: Any) -> Any:
     raise LossError("no gradient reaches datum 3", index=3)
 
 
-def test_waiting_for_what_failed_or_was_never_started_raises(make_run: Any) -> None:
+def test_wait_raises_if_the_run_failed_or_never_started(make_run: Any) -> None:
     run = make_run(loss=failing_at(4, raises))
     with pytest.raises(RunError, match=r"never started.*run\.start\(\)\.wait\(\)"):
         run.wait(TIMEOUT)
@@ -199,7 +200,7 @@ def test_waiting_for_what_failed_or_was_never_started_raises(make_run: Any) -> N
     ("how", "message", "index"),
     [(raises, "a planted bug", None), (is_nan, "the loss is nan", None), (exits, "no gradient reaches datum 3", 3)],
 )
-def test_a_failed_step_leaves_no_trace_and_is_made_again(make_run: Any, how: Any, message: str, index: Any) -> None:
+def test_failed_step_changes_nothing_and_is_retried(make_run: Any, how: Any, message: str, index: Any) -> None:
     run = make_run(loss=failing_at(4, how))
     run.start()
     assert run.wait(TIMEOUT, check=False)
@@ -223,7 +224,7 @@ def test_a_failed_step_leaves_no_trace_and_is_made_again(make_run: Any, how: Any
     assert [timeless(r).metrics for r in run.records] == [timeless(r).metrics for r in whole.records]
 
 
-def test_the_failure_names_the_line_and_shows_it(make_run: Any) -> None:
+def test_failure_names_and_shows_the_line(make_run: Any) -> None:
     def planted(data: Any, logprobs_list: Any) -> Any:
         if logprobs_list[0].requires_grad:
             wrong = 1 / 0
@@ -240,20 +241,20 @@ def test_the_failure_names_the_line_and_shows_it(make_run: Any) -> None:
     assert "trainer.py" not in run.error.traceback
 
 
-def test_mending_the_loss_lets_the_run_go_on(make_run: Any) -> None:
-    register(name="mended")(failing_at(3, raises))
-    run = make_run(loss="mended")
+def test_registering_the_fixed_loss_resumes_the_run(make_run: Any) -> None:
+    register(name="fixed")(failing_at(3, raises))
+    run = make_run(loss="fixed")
     run.start()
     assert run.wait(TIMEOUT, check=False)
     assert run.status == "paused"
-    register(name="mended")(lambda data, logprobs_list: pairwise_preference_loss(data, logprobs_list))
+    register(name="fixed")(lambda data, logprobs_list: pairwise_preference_loss(data, logprobs_list))
     assert run.wait(TIMEOUT, check=True)  # registering it was enough
     assert run.status == "finished"
     assert [r.loss_version for r in run.records] == [1] * 2 + [2] * 10
-    assert [e.label for e in run.edits] == ["mended v2"]
+    assert [e.label for e in run.edits] == ["fixed v2"]
 
 
-def test_an_odd_batch_pauses_before_any_update(make_run: Any) -> None:
+def test_batch_with_an_odd_datum_pauses_before_any_update(make_run: Any) -> None:
     run = make_run()
     run.prepare()
     whole = run._trainer.job.batch
@@ -280,7 +281,7 @@ class OddJob:
         return self.inner.batch(items)[:-1]
 
 
-def test_a_loss_that_exits_does_not_kill_the_worker_silently(make_run: Any) -> None:
+def test_system_exit_does_not_end_the_worker_silently(make_run: Any) -> None:
     class Client(BigramClient):
         def optim_step(self, adam_params: Any) -> Any:
             sys.exit("out")
@@ -316,7 +317,7 @@ def test_stopping_while_a_step_fails_is_a_stop(make_run: Any) -> None:
 # -- subscribers and the folder -----------------------------------------------------------------------------------
 
 
-def test_a_subscriber_hears_after_the_record_is_on_disk(make_run: Any) -> None:
+def test_subscriber_is_notified_after_the_record_is_on_disk(make_run: Any) -> None:
     run = make_run()
     gaps: list[int] = []
     done = threading.Event()
@@ -337,10 +338,10 @@ def test_a_subscriber_hears_after_the_record_is_on_disk(make_run: Any) -> None:
 
 def test_subscribers_that_raise_or_never_return_do_not_hurt(make_run: Any) -> None:
     run = make_run()
-    release, heard = threading.Event(), threading.Event()
+    release, notified = threading.Event(), threading.Event()
 
     def broken() -> None:
-        heard.set()
+        notified.set()
         raise ValueError("a broken page")
 
     def stuck() -> None:
@@ -348,7 +349,7 @@ def test_subscribers_that_raise_or_never_return_do_not_hurt(make_run: Any) -> No
 
     disposers = [run.subscribe(broken), run.subscribe(stuck)]
     finish(run)
-    assert heard.wait(TIMEOUT)
+    assert notified.wait(TIMEOUT)
     release.set()
     for dispose in disposers:
         dispose()
@@ -357,16 +358,16 @@ def test_subscribers_that_raise_or_never_return_do_not_hurt(make_run: Any) -> No
 
 def test_no_call_after_dispose_and_the_same_function_twice(make_run: Any) -> None:
     run = make_run()
-    heard = threading.Event()
-    first, second = run.subscribe(heard.set), run.subscribe(heard.set)
+    notified = threading.Event()
+    first, second = run.subscribe(notified.set), run.subscribe(notified.set)
     first()
     run.set(beta=0.5)
-    assert heard.wait(TIMEOUT)
+    assert notified.wait(TIMEOUT)
     second()
-    assert run._loop.bell._subscribers == []
+    assert run._loop.notifier._subscribers == []
 
 
-def test_a_folder_with_a_run_in_it_is_refused(make_run: Any, tmp_path: Any) -> None:
+def test_folder_with_a_run_is_refused(make_run: Any, tmp_path: Any) -> None:
     finish(make_run(folder=tmp_path / "one", steps=1))
     client = BigramClient()
     again = make_run(folder=tmp_path / "one", steps=1, client=client)

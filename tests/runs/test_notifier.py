@@ -1,16 +1,16 @@
-"""Subscribers are told, and can never hold anyone up."""
+"""Subscribers are notified, and can never delay the thread that reports a change."""
 
 from __future__ import annotations
 
 import threading
 
-from mint_lab.runs.notifier import Bell
+from mint_lab.runs.notifier import ChangeNotifier
 
 TIMEOUT = 30
 
 
-def test_a_stuck_subscriber_does_not_hold_up_the_ringer_and_hears_of_the_last_ring() -> None:
-    bell, entered, release, again = Bell(), threading.Event(), threading.Event(), threading.Event()
+def test_stuck_subscriber_delays_nobody_and_gets_the_last_change() -> None:
+    notifier, entered, release, again = ChangeNotifier(), threading.Event(), threading.Event(), threading.Event()
 
     def stuck() -> None:
         if entered.is_set():
@@ -18,41 +18,41 @@ def test_a_stuck_subscriber_does_not_hold_up_the_ringer_and_hears_of_the_last_ri
         entered.set()
         release.wait(TIMEOUT)
 
-    dispose = bell.subscribe(stuck)
-    bell.ring()
+    dispose = notifier.subscribe(stuck)
+    notifier.notify()
     assert entered.wait(TIMEOUT)
-    for _ in range(1000):  # returns at once, though the subscriber is stuck
-        bell.ring()
+    for _ in range(1000):  # each returns at once, though the subscriber is stuck
+        notifier.notify()
     release.set()
     assert again.wait(TIMEOUT)
     dispose()
 
 
-def test_one_that_raises_does_not_silence_the_next() -> None:
-    bell, heard = Bell(), threading.Event()
+def test_subscriber_that_raises_does_not_silence_the_next() -> None:
+    notifier, notified = ChangeNotifier(), threading.Event()
 
     def broken() -> None:
         raise ValueError("a broken page")
 
-    first, second = bell.subscribe(broken), bell.subscribe(heard.set)
+    first, second = notifier.subscribe(broken), notifier.subscribe(notified.set)
     for _ in range(3):
-        heard.clear()
-        bell.ring()
-        assert heard.wait(TIMEOUT)
+        notified.clear()
+        notifier.notify()
+        assert notified.wait(TIMEOUT)
     first()
     second()
 
 
-def test_the_thread_ends_with_the_last_subscriber_and_comes_back() -> None:
-    bell, heard = Bell(), threading.Event()
-    dispose = bell.subscribe(heard.set)
-    thread = bell._thread
+def test_thread_ends_with_the_last_subscriber_and_starts_again() -> None:
+    notifier, notified = ChangeNotifier(), threading.Event()
+    dispose = notifier.subscribe(notified.set)
+    thread = notifier._thread
     assert thread is not None
     dispose()
     dispose()
     thread.join(TIMEOUT)
     assert not thread.is_alive()
-    dispose = bell.subscribe(heard.set)
-    bell.ring()
-    assert heard.wait(TIMEOUT)
+    dispose = notifier.subscribe(notified.set)
+    notifier.notify()
+    assert notified.wait(TIMEOUT)
     dispose()

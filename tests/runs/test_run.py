@@ -1,4 +1,4 @@
-"""A run's rules: what is allowed when, what a failure leaves, what an edit reaches, what is the same every time."""
+"""Runs: what they record, which step an edit takes effect at, and that results are reproducible."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ def test_further_fields_reach_the_loss_but_not_the_built_in_forward(make_run: An
 
         def prepare(self, *args: Any, **options: Any) -> Any:
             job = recipe.prepare(*args, **options)
-            for datum in (*job.pairs, *job.held_out):
+            for datum in (*job.data, *job.held_out):
                 datum.loss_fn_inputs["reference_logprobs"] = datum.loss_fn_inputs["weights"]
             return job
 

@@ -1,4 +1,4 @@
-"""The run folder: what goes in comes out, and a killed writer leaves something readable."""
+"""The run folder: what is written is read again, and a killed writer leaves a readable folder."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from mint_lab.data.rewards import Reward
 from mint_lab.errors import RunError
 from mint_lab.recipes.record import Edit, LossVersion, StepRecord
+from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.folder import RunFolder
 from mint_lab.runs.store import RunStore, fresh_folder, history_frame, load_run
 
@@ -49,7 +50,7 @@ LOSSES = [LossVersion(1, "mine", 1, "def mine(): ...\n", {}), LossVersion(3, "mi
 
 def write(folder: Path) -> RunStore:
     store = RunStore(folder)
-    store.write_settings({"seed": 3, "status": "finished", "baseline": {"loss": math.nan, "pair_accuracy": 0.25}})
+    store.write_info(RunInfo(seed=3, status="finished", baseline={"loss": math.nan, "pair_accuracy": 0.25}))
     for record in RECORDS:
         edits, losses = ([entry for entry in entries if entry.step == record.step] for entries in (EDITS, LOSSES))
         store.append(record, edits=edits, losses=losses)
@@ -57,7 +58,7 @@ def write(folder: Path) -> RunStore:
     return store
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write(tmp_path / "deep" / "run")
     saved = load_run(tmp_path / "deep" / "run")
     assert saved.records == RECORDS
@@ -65,7 +66,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert saved.losses == LOSSES
     assert saved.notes == []
     assert repr(saved) == f"SavedRun({str(tmp_path / 'deep' / 'run')!r}, ?: ?, finished, step 3/?)"
-    assert saved.settings["seed"] == 3
+    assert (saved.info.seed, saved.info.status) == (3, "finished")
     assert math.isnan(saved.baseline["loss"])
     assert saved.baseline["pair_accuracy"] == 0.25
     assert list(saved.history.index) == [1, 2, 3]
@@ -86,7 +87,7 @@ def test_the_files_are_strict_json(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_any_torn_end_leaves_every_whole_line(data: st.DataObject) -> None:
+def test_every_complete_line_is_read_whatever_the_end(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "run"
         write(folder)
@@ -96,14 +97,14 @@ def test_any_torn_end_leaves_every_whole_line(data: st.DataObject) -> None:
         saved = load_run(folder)
         lines = whole[:cut].count(b"\n")
         assert saved.records == RECORDS[:lines]
-        torn = not (whole[:cut].endswith(b"\n") or cut == 0)
-        assert bool(saved.notes) == torn
-        if torn:
-            assert saved.notes[0].startswith("records.jsonl: the last line is torn")
+        is_incomplete = not (whole[:cut].endswith(b"\n") or cut == 0)
+        assert bool(saved.notes) == is_incomplete
+        if is_incomplete:
+            assert saved.notes[0].startswith("records.jsonl: the last line is incomplete")
         assert len(saved.history) == lines
 
 
-def test_every_cut_of_every_file_can_be_read(tmp_path: Path) -> None:
+def test_every_truncated_file_can_be_read(tmp_path: Path) -> None:
     write(tmp_path / "run")
     for name in ("run.json", "edits.jsonl", "losses.jsonl"):
         whole = (tmp_path / "run" / name).read_bytes()
@@ -113,7 +114,7 @@ def test_every_cut_of_every_file_can_be_read(tmp_path: Path) -> None:
         (tmp_path / "run" / name).write_bytes(whole)
 
 
-def test_a_spoilt_line_in_the_middle_is_noted(tmp_path: Path) -> None:
+def test_damaged_line_in_the_middle_is_noted(tmp_path: Path) -> None:
     write(tmp_path / "run")
     file = tmp_path / "run" / "records.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
@@ -126,7 +127,7 @@ def test_a_spoilt_line_in_the_middle_is_noted(tmp_path: Path) -> None:
     assert second == f"records.jsonl: line 3 cannot be read ({reason}); it was left out"
 
 
-def test_a_missing_source_is_noted(tmp_path: Path) -> None:
+def test_missing_source_is_noted(tmp_path: Path) -> None:
     write(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "losses")
     saved = load_run(tmp_path / "run")
@@ -134,10 +135,10 @@ def test_a_missing_source_is_noted(tmp_path: Path) -> None:
     assert len(saved.notes) == 2
 
 
-def test_a_failed_write_is_made_good_by_the_next(tmp_path: Path) -> None:
+def test_failed_write_is_completed_by_the_next(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
     store.append(RECORDS[0])
-    lines = store._lines["records.jsonl"]
+    lines = store._files["records.jsonl"]
     real = lines._file
 
     class Full:
@@ -184,11 +185,11 @@ def in_the_way(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("place", ["records.jsonl", "edits.jsonl", "losses.jsonl", "losses", "rewards"])
-@pytest.mark.parametrize("then", ["append", "write_settings", "close"])
+@pytest.mark.parametrize("then", ["append", "write_info", "close"])
 def test_whatever_cannot_be_written_is_written_by_the_next_call(tmp_path: Path, place: str, then: str) -> None:
     folder = tmp_path / "run"
     store = RunStore(folder)
-    store.write_settings({})
+    store.write_info(RunInfo())
     store.append(RECORDS[0], losses=LOSSES[:1])
     store.close()
     graded = Reward("grade", lambda response, example: 1.0, source="def grade(): ...\n")
@@ -199,8 +200,8 @@ def test_whatever_cannot_be_written_is_written_by_the_next_call(tmp_path: Path, 
             store.close()
     if then == "append":
         store.append(RECORDS[2], edits=[EDITS[1]])
-    elif then == "write_settings":
-        store.write_settings({})
+    elif then == "write_info":
+        store.write_info(RunInfo())
     store.close()
     saved, count = load_run(folder), 3 if then == "append" else 2
     assert saved.records == RECORDS[:count]
@@ -210,24 +211,24 @@ def test_whatever_cannot_be_written_is_written_by_the_next_call(tmp_path: Path, 
     assert (folder / "rewards" / "grade-v1.py").read_text() == "def grade(): ...\n"
 
 
-def test_appending_after_close_goes_on(tmp_path: Path) -> None:
+def test_append_after_close_opens_the_files_again(tmp_path: Path) -> None:
     store = write(tmp_path / "run")
     store.append(RECORDS[0])
     store.close()
     assert [r.step for r in load_run(tmp_path / "run").records] == [1, 2, 3, 1]
 
 
-def test_a_used_folder_and_an_impossible_one_are_refused(tmp_path: Path) -> None:
+def test_used_or_impossible_folder_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "run")
     with pytest.raises(RunError, match="already holds a run"):
         RunStore(tmp_path / "run")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot make the run folder"):
+    with pytest.raises(RunError, match="cannot create the run folder"):
         RunStore(tmp_path / "file" / "run")
 
 
 def at_once(count: int, job: Callable[[], Any]) -> list[Any]:
-    """What ``job`` gives, or raises, in each of ``count`` threads that begin it together."""
+    """Return what ``job`` returns or raises in each of ``count`` threads that call it at the same time."""
     together, found = threading.Barrier(count), []
 
     def one() -> None:
@@ -246,7 +247,7 @@ def at_once(count: int, job: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.fixture
-def hasty_threads() -> Iterator[None]:
+def frequent_thread_switches() -> Iterator[None]:
     """Threads that take turns after every few instructions."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -254,7 +255,7 @@ def hasty_threads() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.usefixtures("frequent_thread_switches")
 def test_two_runs_never_get_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(100):
@@ -262,7 +263,7 @@ def test_two_runs_never_get_one_folder(tmp_path: Path, monkeypatch: pytest.Monke
         assert len({store.folder for store in stores}) == 4
 
 
-@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.usefixtures("frequent_thread_switches")
 def test_of_two_runs_for_one_folder_one_is_refused(tmp_path: Path) -> None:
     for number in range(100):
         found = at_once(3, lambda n=number: RunStore(tmp_path / str(n)))
@@ -271,13 +272,13 @@ def test_of_two_runs_for_one_folder_one_is_refused(tmp_path: Path) -> None:
         assert all("already holds a run" in str(error) for error in refused)
 
 
-def test_a_fresh_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_folder_that_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("")
-    with pytest.raises(RunError, match=r"cannot make the run folder .*runs is no folder"):
+    with pytest.raises(RunError, match=r"cannot create the run folder .*runs is not a folder"):
         fresh_folder("x")
     (tmp_path / "runs").unlink()
-    with pytest.raises(RunError, match="cannot make the run folder"):
+    with pytest.raises(RunError, match="cannot create the run folder"):
         fresh_folder("x" * 300)
 
 
@@ -288,7 +289,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
-    store.write_settings({})
+    store.write_info(RunInfo())
     store.append(RECORDS[0], losses=[LossVersion(1, "../../evil", 1, "x = 1\n", {})])
     store.close()
     (file,) = (tmp_path / "run" / "losses").iterdir()
@@ -302,10 +303,10 @@ ALIKE = ["mine", "Mine", "MINE", "a b", "a_b", "a/b", "\u00e5", "a\u030a", "\u21
 NAMES = [*OTHER_LETTERS, *ALIKE]
 
 
-def test_every_loss_name_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_every_loss_name_has_a_different_file(tmp_path: Path) -> None:
     losses = [LossVersion(1, name, 1, f"# {number}\n", {}) for number, name in enumerate(NAMES)]
     store = RunStore(tmp_path / "run")
-    store.write_settings({})
+    store.write_info(RunInfo())
     store.append(RECORDS[0], losses=losses)
     store.close()
     files = [file.name for file in (tmp_path / "run" / "losses").iterdir()]
@@ -317,15 +318,18 @@ def test_every_loss_name_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
-    settings = {"seed": np.int64(3), "on": np.bool_(True), "lr": np.float32(0.5), "none": np.float64("nan")}
-    store.write_settings(settings | {"nested": [{"n": np.uint8(4)}]})
+    options = {"on": np.bool_(True), "lr": np.float32(0.5), "none": np.float64("nan"), "nested": [{"n": np.uint8(4)}]}
+    store.write_info(RunInfo(seed=np.int64(3), options=options))  # type: ignore[arg-type]
+    store.append(replace(RECORDS[0], tokens=np.int64(7), metrics={"loss": np.float32(0.5)}))  # type: ignore[arg-type]
     store.close()
-    wanted = {"seed": 3, "on": True, "lr": 0.5, "none": "nan", "nested": [{"n": 4}]}
-    assert load_run(tmp_path / "run").settings == wanted
+    saved = load_run(tmp_path / "run")
+    assert saved.notes == []
+    assert saved.info == RunInfo(seed=3, options={"on": True, "lr": 0.5, "none": "nan", "nested": [{"n": 4}]})
+    assert (saved.records[0].tokens, saved.records[0].metrics) == (7, {"loss": 0.5})
     assert RunFolder(tmp_path).list()[0].seed == 3
 
 
-def test_a_folder_with_the_file_names_of_old_is_read(tmp_path: Path) -> None:
+def test_earlier_file_names_of_sources_are_read(tmp_path: Path) -> None:
     write(tmp_path / "run")
     losses = tmp_path / "run" / "losses"
     (losses / "mine-v2.py").rename(losses / "Mine-v2.py")
@@ -344,7 +348,7 @@ def test_history_orders_its_columns() -> None:
     assert math.isnan(frame.loc[3, "held_out/pair_accuracy"])
 
 
-def test_no_metric_takes_the_column_of_another_thing() -> None:
+def test_no_metric_replaces_another_column() -> None:
     names = ["step", "time", "step_time", "tokens", "loss_name", "loss_version", "metrics/tokens"]
     names += ["held_out/pair_accuracy", "settings/learning_rate"]
     record = replace(RECORDS[1], metrics={"loss": 0.5} | {name: -1.0 - n for n, name in enumerate(names)})

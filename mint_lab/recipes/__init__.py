@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .base import BatchJob, Job, Measured, Recipe, option
+    from .base import Recipe, option
+    from .job import BatchJob, Job, Measured
     from .registry import RECIPES, recipe
 
 __all__ = ["RECIPES", "BatchJob", "Job", "Measured", "Recipe", "option", "recipe"]
@@ -16,9 +17,9 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "RECIPES": ".registry",
-        "BatchJob": ".base",
-        "Job": ".base",
-        "Measured": ".base",
+        "BatchJob": ".job",
+        "Job": ".job",
+        "Measured": ".job",
         "Recipe": ".base",
         "option": ".base",
         "recipe": ".registry",

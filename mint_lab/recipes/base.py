@@ -1,10 +1,8 @@
 """What a recipe is: the base class of every way of training, and what it hands to a run.
 
 - :class:`Recipe` describes a way of training: its options, what its data consist of, its defaults and its charts. With
-  a tokenizer and data it makes a :class:`Job`, and with a client and a job a trainer, which makes the steps.
-- :class:`BatchJob` is a job on a fixed data set, ready for
-  :class:`~mint_lab.recipes.batch_trainer.BatchTrainer`; a recipe that only needs other data or other metrics
-  subclasses it.
+  a tokenizer and data it makes a :class:`~mint_lab.recipes.job.Job`, and with a client and a job a trainer, which
+  makes the steps.
 - :func:`option` declares one option of a recipe.
 
 Neither a recipe nor a job knows a model, a thread or a loss function.
@@ -13,106 +11,22 @@ Neither a recipe nor a job knows a model, a thread or a loss function.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ConfigError
 from ..losses import DataKind
 from ..losses.spec import REFERENCE
+from .job import BatchJob
 
 if TYPE_CHECKING:
-    import torch
-
     from ..charts.spec import ChartSpec
     from ..client.protocol import Tokenizer, TrainingClient
-    from ..types import Datum
     from .guarded_trainer import GuardedTrainer
+    from .job import Job
 
-__all__ = ["BatchJob", "Job", "Measured", "NoOptions", "Recipe", "ShuffledSampler", "option"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Metrics by name, and histograms (counts by bin) by name, of some data."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    histograms: dict[str, list[int]] = field(default_factory=dict)
-
-
-class Job(Protocol):
-    """A recipe with its data, ready to train. An item is what a batch counts: a pair, an example, a prompt."""
-
-    @property
-    def size(self) -> int:
-        """Items to train on."""
-        ...
-
-    @property
-    def held_out_size(self) -> int:
-        """Items held out."""
-        ...
-
-
-@dataclass(frozen=True)
-class BatchJob:
-    """A job on a fixed data set; it measures nothing but the loss. Subclasses add metrics.
-
-    Attributes:
-        data: Training datums, ``unit`` consecutive ones per item.
-        held_out: Held-out datums, ``held_out_unit`` consecutive ones per item.
-        unit: Datums per training item: 2 for pairs.
-        held_out_unit: Datums per held-out item; 0 stands for ``unit``. If it is larger than ``unit``, the loss sees the
-            first datums of every held-out item, for example the chosen completion of a pair.
-    """
-
-    data: list[Datum]
-    held_out: list[Datum]
-    unit: int = 1
-    held_out_unit: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "held_out_unit", self.held_out_unit or self.unit)
-
-    @property
-    def size(self) -> int:
-        """Items to train on."""
-        return len(self.data) // self.unit
-
-    @property
-    def held_out_size(self) -> int:
-        """Items held out."""
-        return len(self.held_out) // self.held_out_unit
-
-    @property
-    def loss_slice(self) -> slice:
-        """Which held-out datums the loss sees."""
-        return slice(None, None, self.held_out_unit // self.unit)
-
-    def batch(self, items: Sequence[int]) -> list[Datum]:
-        """Return the datums of ``items`` (positions in the training data, 0-based), in that order."""
-        return [datum for i in items for datum in self.data[self.unit * i : self.unit * (i + 1)]]
-
-    def measure(self, data: list[Datum], logprobs: list[torch.Tensor]) -> Measured:
-        """Measure a training batch.
-
-        Args:
-            data: The batch.
-            logprobs: Log-probabilities of the targets from before the update, ``(N_i,)`` each, nats.
-        """
-        return Measured()
-
-    def evaluate(self, data: list[Datum], logprobs: list[torch.Tensor], baseline: list[torch.Tensor]) -> Measured:
-        """Measure held-out data.
-
-        Args:
-            data: Held-out datums.
-            logprobs: Log-probabilities of their targets now, ``(N_i,)`` each, nats.
-            baseline: The same before training.
-        """
-        return self.measure(data, logprobs)
+__all__ = ["NoOptions", "Recipe", "check_recipe", "option"]
 
 
 def option(default: Any, doc: str) -> Any:
@@ -259,25 +173,3 @@ def check_recipe(recipe: type[Recipe]) -> None:
             raise ConfigError(f"{recipe.__name__}.{attribute} is {value!r}, expected a name (letters, digits, _)")
     if not is_dataclass(recipe.Options):
         raise ConfigError(f"{recipe.__name__}.Options is {recipe.Options!r}, expected a dataclass of options")
-
-
-class ShuffledSampler:
-    """An endless stream of item numbers: each epoch is a new shuffle of all items, determined by seed and epoch."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self._cached: tuple[int, list[int]] = (-1, [])
-
-    def items(self, start: int, count: int) -> list[int]:
-        """Return the items at stream positions ``start`` to ``start + count``; at most one epoch's worth."""
-        return list(self.stream(start, count))
-
-    def stream(self, start: int, count: int) -> Iterator[int]:
-        """Iterate over what :meth:`items` returns."""
-        return (self._epoch(k // self.size)[k % self.size] for k in range(start, start + min(count, self.size)))
-
-    def _epoch(self, epoch: int) -> list[int]:
-        if self._cached[0] != epoch:
-            self._cached = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.size).tolist())
-        return self._cached[1]

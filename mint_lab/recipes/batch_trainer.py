@@ -16,9 +16,9 @@ import torch
 
 from ..errors import DataError
 from ..usercode.guarded_call import LossCancelled
-from .base import BatchJob, Measured, ShuffledSampler
 from .guarded_trainer import ExampleBatch, GuardedTrainer, logprobs_of
 from .held_out import evaluated_items, held_out_loss
+from .job import BatchJob, Measured, ShuffledSampler
 from .plan import StepPlan
 from .record import StepRecord
 from .reference_cache import ReferenceCache, reads_reference

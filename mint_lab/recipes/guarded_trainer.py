@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..data.rewards import Reward
     from ..losses import LossSpec
     from ..types import Datum, ForwardBackwardOutput
-    from .base import Job
+    from .job import Job
     from .plan import StepPlan
     from .record import StepRecord
 

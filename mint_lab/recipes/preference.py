@@ -12,8 +12,9 @@ from ..losses import DataKind
 from ..losses.preference import sequence_scores
 from ..losses.spec import REFERENCE
 from ..metrics.preference import displacement_frac, pair_metrics
-from .base import BatchJob, Measured, Recipe
+from .base import Recipe
 from .held_out import split
+from .job import BatchJob, Measured
 from .record import histogram
 
 if TYPE_CHECKING:

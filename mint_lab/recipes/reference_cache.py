@@ -15,7 +15,7 @@ from ..losses.spec import REFERENCE, LossSpec
 
 if TYPE_CHECKING:
     from ..types import Datum
-    from .base import BatchJob
+    from .job import BatchJob
 
 __all__ = ["ReferenceCache", "reads_reference"]
 

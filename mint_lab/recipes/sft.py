@@ -12,7 +12,8 @@ from ..data.completions import load_completions
 from ..data.pairs import Pair, pairs_to_data
 from ..data.render import Rendered, describe_truncation, encode_completion, encode_prompt, to_datum, truncate
 from ..errors import DataError
-from .base import BatchJob, Measured, Recipe
+from .base import Recipe
+from .job import BatchJob, Measured
 from .preference import evaluate_pairs, train_and_held_out
 
 if TYPE_CHECKING:

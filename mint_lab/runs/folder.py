@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import RunError
 from ..recipes.record import LARGEST_FLOAT
-from .comparison.overlay import table
+from .comparison.metric_table import metric_table
 from .entries import Evaluation, RunInfo, read_evaluation, read_loss, read_run_info
 from .folder_lock import LOCK_FILE, exclude_runs, is_locked
 from .store import (
@@ -123,7 +123,7 @@ class RunFolder:
         """
         import pandas as pd
 
-        frame = table({summary.name: _row(summary) for summary in self.list()})
+        frame = metric_table({summary.name: _row(summary) for summary in self.list()})
         if "changed" in frame:
             frame["changed"] = pd.to_datetime(frame["changed"], unit="s")
         return frame

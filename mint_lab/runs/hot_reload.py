@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..data.rewards import REWARDS
 from ..losses import LOSSES
-from ..recipes.registry import check_loss
 
 if TYPE_CHECKING:
     from ..data.rewards import Reward
@@ -30,7 +29,12 @@ def follow_registries(loop: Loop, recipe: Recipe) -> None:
 
 def _new_loss(loop: Loop | None, recipe: Recipe, spec: LossSpec) -> None:
     if loop is not None and loop.plan.loss.name == spec.name:
-        check_loss(recipe, spec)
+        reason = spec.unfit(recipe.data_kind)
+        if reason is not None:
+            # The cell that registered it is right, and so is the run: it keeps the version that fits its data.
+            loop.notes.append(f"{spec.label} {reason}; this run keeps {loop.plan.loss.label}")
+            loop.notifier.notify()
+            return
         loop.edit(lambda plan: plan.with_loss(spec, {}))
         loop.resume_if_waiting_for("loss", spec.name)
 

@@ -10,8 +10,9 @@ from ..recipes.registry import context_length
 
 if TYPE_CHECKING:
     from ..client.protocol import TrainingClient
-    from ..recipes.base import Job, Recipe
+    from ..recipes.base import Recipe
     from ..recipes.guarded_trainer import GuardedTrainer
+    from ..recipes.job import Job
 
 __all__ = ["ONE_AT_A_TIME", "SharedData", "load_trainer"]
 

@@ -82,7 +82,7 @@ class Run:
             the last.
         folder: Where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, created at the first start.
         name: What charts call the run.
-        options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.recipe.RlOptions`, for example
+        options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.job.RlOptions`, for example
             ``reward`` and ``group_size``.
 
     Raises:
@@ -277,10 +277,10 @@ class Run:
         return samples_frame(list(self.records))
 
     def figure(self) -> go.Figure:
-        """Draw loss, accuracy, margins and log-probabilities so far."""
-        from .figure import draw
+        """Draw the recipe's charts so far, and one for each further metric."""
+        from .figure import draw_run
 
-        return draw(list(self.records), list(self.edits), self.baseline)
+        return draw_run(self.recipe, list(self.records), list(self.edits), self.baseline)
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback()`` after every change, on a separate thread; several quick changes can cause one call.

@@ -280,10 +280,10 @@ class SavedRun:
         return samples_frame(self.records)
 
     def figure(self) -> go.Figure:
-        """The same picture that the live run draws."""
-        from .figure import draw
+        """Draw the same figure as the live run."""
+        from .figure import draw_run
 
-        return draw(self.records, self.edits, self.baseline)
+        return draw_run(self.info.recipe, self.records, self.edits, self.baseline)
 
 
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.errors import ConfigError
-from mint_lab.recipes.base import BatchJob, Recipe, ShuffledSampler, check_recipe, option
+from mint_lab.recipes.base import Recipe, check_recipe, option
+from mint_lab.recipes.job import BatchJob, ShuffledSampler
 
 from ..runs.bigram import BigramClient
 

@@ -12,7 +12,7 @@ from ...usercode.guarded_call import LossCancelled, call_guarded
 from ...usercode.guarded_loss import CANCEL_AFTER_SECONDS
 
 if TYPE_CHECKING:
-    from .recipe import Prompts
+    from .job import Prompts
     from .rollout import Drawn
 
 __all__ = ["graded"]

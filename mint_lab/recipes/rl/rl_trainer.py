@@ -21,9 +21,9 @@ from ...data.reference_logprobs import ReferenceClient
 from ...data.rewards import Reward
 from ...errors import DataError, RunError
 from ...losses.spec import REFERENCE
-from ..base import Measured, ShuffledSampler
 from ..guarded_trainer import ExampleBatch, GuardedTrainer
 from ..held_out import evaluated_items
+from ..job import Measured, ShuffledSampler
 from ..plan import StepPlan
 from ..record import StepRecord
 from ..reference_cache import reads_reference
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ...client.protocol import SamplingClient, TrainingClient
     from ...losses import LossSpec
     from ...types import Datum
-    from .recipe import Prompts, RlJob
+    from .job import Prompts, RlJob
 
 __all__ = ["RlTrainer"]
 

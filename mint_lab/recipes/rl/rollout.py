@@ -16,7 +16,7 @@ from ...metrics.rollout import completion_metrics, reward_metrics
 if TYPE_CHECKING:
     from ...client.protocol import SamplingClient, TrainingClient
     from ...types import Datum
-    from .recipe import Prompts
+    from .job import Prompts
 
 __all__ = [
     "Completion",

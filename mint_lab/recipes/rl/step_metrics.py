@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...metrics.policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
-from ..base import Measured
+from ..job import Measured
 from ..plan import StepPlan
 from ..record import histogram
 
 if TYPE_CHECKING:
     from ...client.protocol import Tokenizer
-    from .recipe import RlOptions
+    from .job import RlOptions
     from .rollout import Response
 
 __all__ = ["extremes", "measure", "sample_rows"]

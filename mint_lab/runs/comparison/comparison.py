@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...charts.run_data import run_data
+from ...charts.spec import charts_of
 from ...client import connect
 from ...data.reference_logprobs import with_reference
 from ...errors import ConfigError, RunError, one_of
 from ...recipes.reference_cache import reads_reference
-from ...recipes.registry import RECIPES
+from ...recipes.registry import RECIPES, recipe_of
 from ..loading import ONE_AT_A_TIME, SharedData
 from ..run import Run
 from ..store import fresh_folder
@@ -189,15 +191,16 @@ class Comparison:
         chosen minus rejected score in nats for every run, whatever a loss reports under that name. The values of
         ``loss`` belong to different losses and do not compare.
         """
-        from .overlay import table
+        from .metric_table import metric_table
 
-        return table({label: _row(run) for label, run in self.runs.items()})
+        return metric_table({label: _row(run) for label, run in self.runs.items()})
 
     def figure(self) -> go.Figure:
         """Draw all curves so far, one colour and line style per run: held-out data strong, training batches faint."""
-        from .overlay import curves_of, draw
+        from ...charts.plotly_figure import comparison_figure
 
-        return draw([curves_of(label, list(run.records), run.baseline) for label, run in self.runs.items()])
+        runs = [run_data(label, list(run.records), run.baseline) for label, run in self.runs.items()]
+        return comparison_figure(runs, charts_of(recipe_of(self.recipe).charts))
 
     def gradient_cosines(self, at: str | None = None, data: Sequence[Datum] | None = None) -> pd.DataFrame:
         """Compute the cosines between the gradients of all losses, on one batch at the same LoRA weights.

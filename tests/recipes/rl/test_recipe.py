@@ -12,7 +12,8 @@ from mint_lab.data import ExampleTask
 from mint_lab.data.rewards import Reward, reward
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.recipes.registry import recipe_named
-from mint_lab.recipes.rl.recipe import Rl, RlJob, RlOptions
+from mint_lab.recipes.rl.job import RlJob, RlOptions
+from mint_lab.recipes.rl.recipe import Rl
 
 from ...runs.bigram import CharTokenizer
 

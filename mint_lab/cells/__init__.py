@@ -1,7 +1,7 @@
-"""Losses written by a person: the ``%%loss`` cell magic, and ``@loss`` for a module (which needs no notebook).
-Rewards likewise: ``%%reward``, and ``mint_lab.reward``.
+"""User-written losses and rewards in notebooks: the ``%%loss`` and ``%%reward`` cell magics.
 
-Importing this imports neither torch nor IPython; that waits until a name is used.
+In a module, which needs no notebook, the decorators ``mint_lab.loss`` and ``mint_lab.reward`` do the same. Importing
+this package imports neither torch nor IPython; a name is imported when it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __getattr__ = lazy_names(__name__, {"Range": "..losses.decorator", "loss": "..lo
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """What ``%load_ext mint_lab`` calls: makes ``%%loss`` and ``%%reward`` known to this shell."""
+    """Register ``%%loss`` and ``%%reward`` in this shell; ``%load_ext mint_lab`` calls this."""
     from .loss_cell import loss_cell
     from .reward_cell import reward_cell
 
@@ -30,7 +30,7 @@ def load_ipython_extension(ipython: Any) -> None:
 
 
 def unload_ipython_extension(ipython: Any) -> None:
-    """Forget ``%%loss`` and ``%%reward``; what was registered stays."""
+    """Remove ``%%loss`` and ``%%reward`` from this shell; registered losses and rewards stay."""
     for kind in ("line", "cell"):
         ipython.magics_manager.magics[kind].pop("loss", None)
     ipython.magics_manager.magics["cell"].pop("reward", None)
@@ -39,6 +39,6 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _with_body(lines: list[str]) -> list[str]:
-    """A ``%%loss`` line alone is a cell as well (``--from``); IPython would refuse it for its empty body."""
+    """Give a single ``%%loss`` line (``--from``) an empty body; IPython refuses a cell magic without a body."""
     alone = bool(lines) and lines[0].startswith("%%loss ") and not "".join(lines[1:]).strip()
     return [lines[0].rstrip("\n") + "\n", "\n"] if alone else lines

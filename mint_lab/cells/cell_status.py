@@ -1,4 +1,4 @@
-"""What the output of a ``%%loss`` or ``%%reward`` cell says about its cell: metadata, saved with the notebook.
+"""The status of a ``%%loss`` or ``%%reward`` cell: metadata of its output, saved with the notebook.
 
 The JupyterLab extension shows it at the cell (``widgets/lab/src/marks.ts``).
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-__all__ = ["Kind", "Registered", "leave_refusal", "mark", "not_registered"]
+__all__ = ["Kind", "Registered", "cell_status", "not_registered", "publish_refusal"]
 
 Kind = Literal["loss", "reward"]
 
 
 class Registered(Protocol):
-    """A loss or a reward that is registered."""
+    """A registered loss or reward."""
 
     @property
     def name(self) -> str: ...
@@ -23,35 +23,37 @@ class Registered(Protocol):
     def label(self) -> str: ...
 
 
-def mark(kind: Kind, name: str, old: Registered | None, *, refused: bool = False) -> dict[str, Any]:
-    """Metadata of an output.
+def cell_status(kind: Kind, name: str, entry: Registered | None, *, refused: bool = False) -> dict[str, Any]:
+    """Return the metadata of an output.
 
     Args:
-        kind: what the cell writes.
-        name: its name.
-        old: what is registered under that name once the cell has run; None for nothing.
-        refused: the cell did not get as far as that.
+        kind: What the cell defines.
+        name: Its name.
+        entry: What is registered under that name after the cell has run; None for nothing.
+        refused: True if the cell's own function was not registered.
     """
     state = "refused" if refused else "registered"
-    return {"mint_lab": {"kind": kind, "name": name, "version": old.version if old else None, "state": state}}
+    return {"mint_lab": {"kind": kind, "name": name, "version": entry.version if entry else None, "state": state}}
 
 
-def not_registered(name: str, old: Registered | None) -> str:
-    """That ``name`` is not registered, and what holds instead."""
-    return f"{name} is not registered" + (f"; {old.label} stays in use" if old else "")
+def not_registered(name: str, entry: Registered | None) -> str:
+    """Return a sentence that ``name`` was not registered, and which version stays in use."""
+    return f"{name} is not registered" + (f"; {entry.label} stays in use" if entry else "")
 
 
-def leave_refusal(publisher: Any, kind: Kind, line: str, known: Any) -> None:
-    """Beside an error, which carries no metadata, put an output that does. Without a name in ``line`` there is none.
+def publish_refusal(publisher: Any, kind: Kind, line: str, known: Any) -> None:
+    """Publish an output with the status of a refused cell: the error itself carries no metadata.
+
+    Nothing is published if ``line`` has no name.
 
     Args:
-        publisher: the shell's.
-        kind: what the cell writes.
-        line: what follows the magic's name.
-        known: the registry.
+        publisher: The shell's display publisher.
+        kind: What the cell defines.
+        line: What follows the magic's name.
+        known: The registry.
     """
     name = next(iter(line.split()), "")
     if name.isidentifier():
-        old = known.get(name)
-        data = {"text/plain": f"{not_registered(name, old)}."}
-        publisher.publish(data=data, metadata=mark(kind, name, old, refused=True))
+        entry = known.get(name)
+        data = {"text/plain": f"{not_registered(name, entry)}."}
+        publisher.publish(data=data, metadata=cell_status(kind, name, entry, refused=True))

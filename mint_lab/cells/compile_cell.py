@@ -1,11 +1,11 @@
-"""From the text of a cell to a function whose tracebacks show the cell's own lines.
+"""Compile a cell to a function whose tracebacks show the cell's lines.
 
-The magic line stays in the source as a comment. So line n of the source is line n of the cell as the editor numbers it,
-and the source is a Python file that runs by itself.
+The magic line stays in the source as a comment. So line n of the source is line n of the cell in the editor, and the
+source is a Python file that runs without the notebook.
 
-What a cell defines (helper functions, constants, imports) belongs to its version alone, so that a later cell, refused
-or not, cannot change a loss that is training. Any other name is looked up in the notebook each time it is used, as in
-any cell. Once a version is registered, the notebook gets the names it defines too.
+What a cell defines (helper functions, constants, imports) belongs to its version only, so that a later cell, refused or
+not, cannot change a loss that is training. Any other name is looked up in the notebook each time it is used, as in any
+cell. Once a version is registered, its names are added to the notebook.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ _ALWAYS = frozenset({"__builtins__", "__name__"})  # what Python itself looks up
 
 @dataclass(frozen=True)
 class CellFunction:
-    """A function a cell defined, the whole cell as source, and the file name its code goes by in tracebacks.
+    """A compiled cell.
 
     Attributes:
-        names: what the cell defines, for the notebook once it is registered.
+        fn: The function that the cell is about.
+        source: The whole cell.
+        filename: File name of its code in tracebacks.
+        names: What the cell defines; added to the notebook once the function is registered.
     """
 
     fn: Callable[..., Any]
@@ -45,7 +48,7 @@ class CellFunction:
 
 
 class _Scope(dict[str, Any]):
-    """Global names of one version: its own, and behind them the notebook's."""
+    """Global names of one version: its own first, then the notebook's."""
 
     def __init__(self, notebook: dict[str, Any]) -> None:
         super().__init__()
@@ -63,9 +66,9 @@ class _Scope(dict[str, Any]):
         super().__setitem__(name, value)
 
     def run(self, code: CodeType) -> dict[str, Any]:
-        """Run a cell's code; returns the names it gave a value."""
+        """Run a cell's code and return the names that it assigned."""
         given = {name: value for name, value in self._notebook.items() if name not in self.keys()}
-        self.update(given)  # the body of a class asks for the names that are here, and not for missing ones
+        self.update(given)  # the body of a class looks names up here directly, without __missing__
         exec(code, self)
         own = {
             name: value
@@ -78,9 +81,13 @@ class _Scope(dict[str, Any]):
 
 
 def cell_source(line: str, body: str, imports: Sequence[str] = (), kind: str = "loss") -> str:
-    """The cell as a Python file: ``line`` is what follows ``%%loss`` (or another ``kind``), ``body`` what is below.
+    """Return the cell as a Python file.
 
-    ``imports`` are statements that the body needs; they share the first line, so that no other line moves.
+    Args:
+        line: What follows ``%%loss`` (or another ``kind``).
+        body: The lines below.
+        imports: Import statements that the body needs; they share the first line, so that line numbers stay.
+        kind: "loss" or "reward".
     """
     before = "; ".join(imports) + "  " if imports else ""
     return f"{before}# %%{kind} {line.strip()}\n{body}" + ("" if body.endswith("\n") else "\n")
@@ -89,22 +96,22 @@ def cell_source(line: str, body: str, imports: Sequence[str] = (), kind: str = "
 def compile_cell(  # noqa: PLR0917
     source: str, name: str, version: int, namespace: dict[str, Any], kind: str = "loss", before: Sequence[str] = ()
 ) -> CellFunction:
-    """Run a cell's source in a scope of its own and pick the function it is about.
+    """Run a cell's source in a separate scope and pick the function that the cell is about.
 
-    That is the one called ``name``, or else the last one the cell defines that can be called with two arguments and is
-    no helper of another.
+    That is the function called ``name``, or else the last one that takes two arguments and is not a helper of another.
 
     Args:
-        source: as :func:`cell_source` makes it.
-        version: that the loss will have; each version has a file name of its own, so that a traceback from a run that
-            still uses the older one shows the older text.
-        namespace: the notebook's, to look names up in; it is not written to.
+        source: What :func:`cell_source` returned.
+        name: Name of the loss or reward.
+        version: The version to be registered. Each version has its own file name, so that a traceback from a run that
+            still uses an older version shows the older text.
+        namespace: The notebook's names, to look names up in; it is not written to.
         kind: "loss" or "reward".
-        before: statements to run first in the same scope.
+        before: Statements to run first in the same scope.
 
     Raises:
-        SyntaxError: and whatever the cell raises when it is run.
-        ConfigError: it defines no function with two arguments.
+        SyntaxError: If the cell is not Python; also whatever the cell raises when it runs.
+        ConfigError: If the cell defines no function of two arguments.
     """
     filename = f"<{kind} {name} v{version}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
@@ -115,7 +122,7 @@ def compile_cell(  # noqa: PLR0917
     functions = [
         value for value in names.values() if isinstance(value, FunctionType) and value.__code__.co_filename == filename
     ]
-    # One of the loss's name that takes something else is meant all the same, and refused for its parameters.
+    # A function of the loss's name is meant even if it takes other parameters, and is then refused for these.
     defined = [f for f in functions if _takes_two(f) or f.__name__ == name]
     if not defined:
         raise ConfigError(f"the cell defines no function for the {kind} {name!r}; expected\n{_SHAPE[kind](name)}")
@@ -127,7 +134,7 @@ def compile_cell(  # noqa: PLR0917
 
 
 def _named_in(code: CodeType) -> set[str]:
-    """Names that code looks up, and the functions inside it."""
+    """Return the names that code looks up, functions inside it included."""
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*map(_named_in, inner))
 
@@ -138,16 +145,16 @@ def _takes_two(fn: FunctionType) -> bool:
 
 
 def shown_short(error: Exception, kind: str, message: str = "") -> Exception:
-    """``error``, which IPython will show by the lines of the cell instead of the whole stack below them.
+    """Return ``error`` so that IPython shows only the lines of the cell instead of the whole stack.
 
     Args:
-        error: what a ``kind`` cell ("loss" or "reward") raised.
-        kind: as :func:`compile_cell` was given it.
-        message: shown instead of the error's own.
+        error: What a ``kind`` cell raised.
+        kind: "loss" or "reward".
+        message: Shown instead of the error's message.
     """
-    if isinstance(error, SyntaxError):  # by itself IPython would show the stack above the cell too
+    if isinstance(error, SyntaxError):  # IPython would show the stack above the cell as well
         where = f"line {error.lineno}: {(error.text or '').strip()}\n" if error.lineno else ""
-        error = LossError(f"the cell is no Python, {where}{error.msg}", line=error.lineno)
+        error = LossError(f"the cell is not valid Python, {where}{error.msg}", line=error.lineno)
     if message:
         lines = [f"LossError: {message}"]
     elif isinstance(error, MintLabError):

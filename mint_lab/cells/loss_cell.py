@@ -39,7 +39,7 @@ from ..preflight import Report, preflight
 from ..preflight.report import TINTS
 from ..runs.sample_batch import losses_in_use, made_up_data, sample_data, sample_pace
 from ..usercode.cell_source import FUTURE, imports_for, source_from
-from .cell_status import leave_refusal, mark, not_registered
+from .cell_status import cell_status, not_registered, publish_refusal
 from .compile_cell import CellFunction, cell_source, compile_cell, shown_short
 
 __all__ = ["LossCell", "loss_cell", "run_cell"]
@@ -49,13 +49,13 @@ UNCHECKED = "WARNING: it was NOT checked (--no-preflight); a mistake in it shows
 
 @dataclass(frozen=True)
 class LossCell:
-    """What running a ``%%loss`` cell gives.
+    """The result of running a ``%%loss`` cell.
 
     Attributes:
-        spec: the registered loss.
-        report: what preflight found; None: it was skipped.
-        cell: the text of a cell to go on from, where there was none (``--from``).
-        others: what the runs under way use, where that is not this loss.
+        spec: The registered loss.
+        report: The preflight report; None if it was skipped.
+        cell: The text that replaces a cell without a body (``--from``); "" otherwise.
+        others: Losses that unfinished runs use, if this loss is not among them.
     """
 
     spec: LossSpec
@@ -77,7 +77,7 @@ class LossCell:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        return {}, mark("loss", self.spec.name, self.spec)
+        return {}, cell_status("loss", self.spec.name, self.spec)
 
     def _head(self) -> str:
         settings = ", ".join(f"{p.name} {p.default:g}" for p in self.spec.params)
@@ -85,27 +85,29 @@ class LossCell:
         first = LOSSES.first(self.spec.name)
         if self.others:
             head += (
-                f"; the run goes on with {' and '.join(self.others)} until you choose {self.spec.name} in the page, "
+                f"; the run continues with {' and '.join(self.others)} until you choose {self.spec.name} on the page "
             )
             head += f"or call run.set_loss({self.spec.name!r})"
         if first.family == "custom":
             return head
-        return f"{head} in place of the bundled {first.label}; mint_lab.LOSSES.restore({first.name!r}) brings that back"
+        return (
+            f"{head} in place of the bundled {first.label}; mint_lab.LOSSES.restore({first.name!r}) restores that one"
+        )
 
 
 class _Refused(LossError):
-    """Preflight failed: the message is all of its report."""
+    """Preflight failed; the message is its whole report."""
 
     def __init__(self, name: str, old: LossSpec | None, report: Report) -> None:
         self.report = report
         self.head = not_registered(name, old)
-        self.mark = mark("loss", name, old, refused=True)
+        self.status = cell_status("loss", name, old, refused=True)
         super().__init__(f"{self.head}.\n{report!r}")
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What the magic's line says."""
+    """The options in the magic's line."""
 
     name: str
     values: dict[str, float] = field(default_factory=dict)
@@ -128,13 +130,13 @@ def loss_cell(ipython: Any) -> Callable[[str, str | None], LossCell]:
         except _Refused as error:
             # The report as a table; IPython's red traceback below it need not repeat the report.
             pictures = {"text/plain": repr(error.report), "text/html": error.report.to_html()}
-            ipython.display_pub.publish(data=pictures, metadata=error.mark)
+            ipython.display_pub.publish(data=pictures, metadata=error.status)
             raise shown_short(error, "loss", f"{error.head}. The preflight report is above.") from None
         except KeyboardInterrupt:
-            leave_refusal(ipython.display_pub, "loss", line, LOSSES)
+            publish_refusal(ipython.display_pub, "loss", line, LOSSES)
             raise
         except Exception as error:
-            leave_refusal(ipython.display_pub, "loss", line, LOSSES)
+            publish_refusal(ipython.display_pub, "loss", line, LOSSES)
             raise shown_short(error, "loss") from None
         if done.cell:
             ipython.set_next_input(done.cell, replace=True)
@@ -197,8 +199,10 @@ def _described(compiled: CellFunction, name: str, cell: str, origin: LossSpec | 
     if origin is None:
         return spec
     spec = spec.inherit(origin)
-    # A formula belongs to a text: the copy has it until somebody edits the copy.
-    return replace(spec, formula=origin.formula, paper=origin.paper) if _is_copy(cell, origin, name) else spec
+    if not _is_copy(cell, origin, name):
+        return spec
+    # An unchanged copy also has the formula, and the defaults that the origin was registered with.
+    return replace(spec, formula=origin.formula, paper=origin.paper, params=origin.params)
 
 
 def _is_copy(cell: str, origin: LossSpec, name: str) -> bool:
@@ -211,10 +215,10 @@ def _is_copy(cell: str, origin: LossSpec, name: str) -> bool:
 def _checked(spec: LossSpec) -> Report:
     report = preflight(spec.bind(), sample_data(spec))
     if any(line.name == "fields" for line in report.lines):
-        # It may be meant for another run than the one that happens to be loaded.
+        # The loss may be meant for another run than the one that was loaded last.
         made_up = preflight(spec.bind(), made_up_data())
         if made_up.ok:
-            fix = "the run loaded last has no such data; it can be used in one that has"
+            fix = "the run loaded last has no such data; use this loss in a run that has it"
             missing = replace(next(line for line in report.lines if line.name == "fields"), verdict="warn", fix=fix)
             return replace(made_up, lines=(*made_up.lines, missing))
     pace = sample_pace()
@@ -242,7 +246,7 @@ def _options(line: str) -> _Options:
             continue
         if not word.startswith("--") or not (equals or rest):
             raise ConfigError(
-                f"%%loss {name}: {word!r} is not understood; options are --from LOSS, --no-preflight and "
+                f"%%loss {name}: {word!r} is not an option; the options are --from LOSS, --no-preflight and "
                 "--PARAMETER VALUE"
             )
         value = value if equals else rest.pop(0)

@@ -7,8 +7,8 @@
         right = response_text.strip() == example.answer.strip()
         return float(right) - 0.01 * len(response_text)
 
-``example`` is what the prompt was made of. Running the cell again makes the next version, which every run that uses the
-reward takes at its next rollout; a run that paused because this reward failed goes on.
+``example`` is the row that the prompt was made of. Running the cell again makes the next version, which every run that
+uses the reward applies at its next rollout; a run that paused because this reward failed resumes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from ..data.rewards import REWARDS, Reward, reward_of
 from ..errors import ConfigError
-from .cell_status import leave_refusal, mark
+from .cell_status import cell_status, publish_refusal
 from .compile_cell import cell_source, compile_cell, shown_short
 
 __all__ = ["RewardCell", "reward_cell", "run_reward_cell"]
@@ -28,7 +28,7 @@ __all__ = ["RewardCell", "reward_cell", "run_reward_cell"]
 
 @dataclass(frozen=True)
 class RewardCell:
-    """What running a ``%%reward`` cell gives: the registered reward."""
+    """The result of running a ``%%reward`` cell: the registered reward."""
 
     reward: Reward
 
@@ -36,20 +36,20 @@ class RewardCell:
         return f"{self.reward.label} registered"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        return {}, mark("reward", self.reward.name, self.reward)
+        return {}, cell_status("reward", self.reward.name, self.reward)
 
 
 def reward_cell(ipython: Any) -> Callable[[str, str], RewardCell]:
-    """The magic for one shell."""
+    """Return the magic for one shell."""
 
     def reward(line: str, cell: str) -> RewardCell:
         try:
             return run_reward_cell(line, cell, ipython.user_ns)
         except KeyboardInterrupt:
-            leave_refusal(ipython.display_pub, "reward", line, REWARDS)
+            publish_refusal(ipython.display_pub, "reward", line, REWARDS)
             raise
         except Exception as error:
-            leave_refusal(ipython.display_pub, "reward", line, REWARDS)
+            publish_refusal(ipython.display_pub, "reward", line, REWARDS)
             raise shown_short(error, "reward") from None
 
     reward.__doc__ = __doc__
@@ -57,22 +57,22 @@ def reward_cell(ipython: Any) -> Callable[[str, str], RewardCell]:
 
 
 def run_reward_cell(line: str, cell: str, namespace: dict[str, Any]) -> RewardCell:
-    """Compile and register; nothing is registered, nor ``namespace`` touched, when anything fails.
+    """Compile and register a reward; if anything fails, nothing is registered and ``namespace`` is unchanged.
 
     Args:
-        line: what follows ``%%reward``: the name.
-        cell: the lines below.
-        namespace: the notebook's, where the cell finds names, and leaves those that it defines.
+        line: What follows ``%%reward``: the name.
+        cell: The lines below it.
+        namespace: The notebook's names: the cell looks names up there, and its own are added once it is registered.
 
     Raises:
-        ConfigError: a bad name, a name of this package, or no function of two arguments in the cell.
-        Exception: whatever running the cell raises.
+        ConfigError: If the name is not valid or bundled, or the cell defines no function of two arguments.
+        Exception: Whatever running the cell raises.
     """
     name = _name(line)
     version = REWARDS.next_version(name)
-    found = compile_cell(cell_source(line, cell, kind="reward"), name, version, namespace, "reward")
-    reward = reward_of(found.fn, name, source=found.source)
-    namespace.update(found.names)
+    compiled = compile_cell(cell_source(line, cell, kind="reward"), name, version, namespace, "reward")
+    reward = reward_of(compiled.fn, name, source=compiled.source)
+    namespace.update(compiled.names)
     return RewardCell(REWARDS.register(reward))
 
 

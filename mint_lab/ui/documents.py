@@ -23,7 +23,7 @@ def document(run: RunLike, request: Mapping[str, Any]) -> str:
     "figure" is ``run.figure()`` as JSON, which ``plotly.io.from_json`` reads.
 
     Raises:
-        ConfigError: no such loss, or one whose source does not stand by itself; a request of another kind.
+        ConfigError: no such loss, or one whose source cannot be copied; a request of another kind.
     """
     kind = request.get("type")
     if kind == "cell":
@@ -34,7 +34,7 @@ def document(run: RunLike, request: Mapping[str, Any]) -> str:
 
         return history_frame(records).to_csv()
     if kind == "figure":
-        from ..runs.figure import draw
+        from ..runs.figure import draw_run
 
-        return str(draw(records, list(run.edits), run.baseline).to_json())
+        return str(draw_run(run.recipe, records, list(run.edits), run.baseline).to_json())
     raise ConfigError(f"unknown request {str(kind)[:60]!r}")

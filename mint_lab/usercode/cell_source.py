@@ -1,7 +1,7 @@
-"""A registered loss as a cell to start from: what ``%%loss mine --from simpo`` and "Edit as a cell" write.
+"""The source of a registered loss as a cell: what ``%%loss mine --from simpo`` and "Edit as a cell" write.
 
-The text is a Python file that runs by itself: whatever names the function uses from its own module are imported at the
-top. A built-in loss, which has another call form, comes with the few lines that bring it into this one.
+The text is a Python file that runs without the notebook: names that the function uses from its module are imported at
+the top. A built-in loss, which has another call form, gets an adapter to the custom call form.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FUTURE = "from __future__ import annotations"
 
 
 def cell_from(spec: LossSpec, name: str = "") -> str:
-    """A whole ``%%loss`` cell that does what ``spec`` does.
+    """Return a whole ``%%loss`` cell that defines the same loss as ``spec``.
 
     Args:
-        spec: any registered loss. One that a cell made is given back as it is.
-        name: of the new loss; by default ``my_NAME``, or the same where the loss is a cell's own already.
+        spec: A registered loss. The text of a loss that a cell defined is returned unchanged.
+        name: Name of the new loss; by default ``my_NAME``, or the same name if a cell defined the loss.
 
     Raises:
-        ConfigError: as :func:`source_from`.
+        ConfigError: As :func:`source_from`.
     """
     found = re.match(r"(?P<imports>.*  )?# (?P<line>%%loss .*)\n", spec.source)
     if found and not name:
@@ -44,10 +44,10 @@ def cell_from(spec: LossSpec, name: str = "") -> str:
 
 
 def source_from(spec: LossSpec, name: str) -> str:
-    """A cell's body that defines ``name`` as ``spec`` is.
+    """Return a cell's body that defines ``name`` as a copy of ``spec``.
 
     Raises:
-        ConfigError: its source cannot be had, or does not stand by itself.
+        ConfigError: If the source is not available, or depends on a function around it.
     """
     fn = _function(spec)
     text = _definition(spec, fn)
@@ -63,11 +63,11 @@ def source_from(spec: LossSpec, name: str) -> str:
 
 
 def imports_for(body: str, spec: LossSpec, present: Iterable[str]) -> list[str]:
-    """Import statements for the names that ``body`` uses of the module of ``spec``, those ``present`` left out."""
+    """Return import statements for the names that ``body`` uses from the module of ``spec``, except ``present``."""
     try:
         return _imports(body, _function(spec), set(present))
     except SyntaxError:
-        return []  # said better where the cell is compiled
+        return []  # compiling the cell reports the error with its line
 
 
 def _function(spec: LossSpec) -> Callable[..., Any]:
@@ -78,7 +78,7 @@ def _function(spec: LossSpec) -> Callable[..., Any]:
 
 
 def _definition(spec: LossSpec, fn: Callable[..., Any]) -> str:
-    refusal = f"--from {spec.name}: its source does not stand by itself"
+    refusal = f"--from {spec.name}: its source cannot be copied"
     text = textwrap.dedent(spec.source)
     try:
         tree = ast.parse(text)
@@ -91,7 +91,7 @@ def _definition(spec: LossSpec, fn: Callable[..., Any]) -> str:
         names = ", ".join(fn.__code__.co_freevars)
         raise ConfigError(f"{refusal}: it uses {names} of a function around it")
     lines = text.splitlines()
-    for node in found:  # @loss above it would register the original once more
+    for node in found:  # a decorator such as @loss would register the original again
         for decorator in node.decorator_list:
             for number in range(decorator.lineno - 1, decorator.end_lineno or decorator.lineno):
                 lines[number] = ""
@@ -110,7 +110,7 @@ def {name}(data, logprobs_list{settings}):
     """{spec.summary}"""
     total = 0.0
     for datum, logprobs in zip(data, logprobs_list, strict=True):
-        weights = datum.loss_fn_inputs.get("weights")  # without any, every token counts
+        weights = datum.loss_fn_inputs.get("weights")  # if absent, every token counts
         per_token = {own}(
             logprobs,
             weights=torch.ones_like(logprobs) if weights is None else weights.to_torch(),{fields}{passed}
@@ -121,7 +121,7 @@ def {name}(data, logprobs_list{settings}):
 
 
 def _imports(text: str, fn: Callable[..., Any], present: set[str] | None = None) -> list[str]:
-    """Statements for the names that ``text`` uses, does not define, and finds in the function's module."""
+    """Return import statements for names that ``text`` uses and the function's module defines."""
     nodes = list(ast.walk(ast.parse(text)))
     loaded = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     defined = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -148,4 +148,4 @@ def _import(name: str, value: Any, home: str) -> str:
     for place, known in ((module, own), (home, name)):
         if place and known and place != "__main__" and getattr(sys.modules.get(place), known, None) is value:
             return f"from {place} import {known}" + (f" as {name}" if known != name else "")
-    return ""  # of the notebook, where the cell finds it anyway
+    return ""  # defined in the notebook, where the cell finds it

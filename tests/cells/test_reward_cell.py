@@ -64,5 +64,5 @@ def test_in_a_shell(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "line 2" in shown
     assert "compile_cell" not in shown
     shell.run_cell("%%reward right\ndef right(:")
-    assert "the cell is no Python" in "".join(capsys.readouterr())
+    assert "the cell is not valid Python" in "".join(capsys.readouterr())
     assert REWARDS["right"].version == 1

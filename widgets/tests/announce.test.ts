@@ -1,83 +1,86 @@
 import { describe, expect, it } from "vitest";
-import { type Announced, Announcer } from "../src/announce";
-import { RUN, type RunDetail } from "../src/events";
+import { type AnnouncedRun, Announcer } from "../src/announce";
 import { History } from "../src/history";
+import { RUN, type RunDetail } from "../src/lib/events";
 import type { State } from "../src/protocol";
+import { STATE } from "./support";
 
-const READY = { status: "ready", steps_done: 0, steps_total: 100, loss_label: "dpo v1", failure: null } as State;
+const READY: State = { ...STATE, status: "ready", headlines: ["reward", "pair_accuracy"] };
 
-/** A store with a page around it, and what the page hears. */
-function scene(first: State | null = READY, problem = "") {
+/** A store with a page around it, and the events that the page receives. */
+function scene(state: State | null = READY, problem = "") {
   const listeners = new Set<() => void>();
   const answers: ((error: string) => void)[] = [];
   const asked: string[] = [];
-  const store: Announced = {
-    ...{ state: first, epoch: "run-1", problem, history: new History(), halting: "" },
+  const store: AnnouncedRun = {
+    ...{ state, epoch: "run-1", problem, history: new History(), requestedStatus: "" },
     subscribe: (listener) => {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
     request: ({ type }) => {
       asked.push(type);
-      return new Promise((done) => answers.push(done));
+      return new Promise((resolve) => answers.push(resolve));
     },
   };
   const page = new EventTarget();
-  const heard: RunDetail[] = [];
-  page.addEventListener(RUN, (event) => heard.push((event as CustomEvent<RunDetail>).detail));
+  const details: RunDetail[] = [];
+  page.addEventListener(RUN, (event) => details.push((event as CustomEvent<RunDetail>).detail));
   const announcer = new Announcer(store, page);
   let step = 0;
-  const update = (state: Partial<State>, row: Record<string, number> = {}, epoch = store.epoch) => {
+  const update = (change: Partial<State>, row: Record<string, number> = {}, epoch = store.epoch) => {
     step += 1;
-    store.state = { ...(store.state as State), ...state };
+    store.state = { ...(store.state as State), ...change };
     store.epoch = epoch;
     for (const [name, value] of Object.entries(row)) store.history.add(step, name, value);
     for (const listener of listeners) listener();
   };
-  return { store, announcer, heard, asked, answers, update };
+  return { store, announcer, details, asked, answers, update };
 }
 
 const element = (isConnected: boolean) => ({ isConnected }) as HTMLElement;
 
 describe("Announcer", () => {
-  it("says how the run stands, at once and whenever that changes", () => {
-    const { heard, update } = scene();
-    expect(heard).toMatchObject([
+  it("announces the run at once and after every change", () => {
+    const { details, update } = scene();
+    expect(details).toMatchObject([
       { epoch: "run-1", status: "ready", step: 0, steps: 100, loss: "dpo v1", metric: null },
     ]);
     update({ status: "running", steps_done: 1 }, { pair_accuracy: 0.5 });
-    expect(heard.at(-1)).toMatchObject({ status: "running", step: 1, metric: { name: "pair_accuracy", value: 0.5 } });
+    expect(details.at(-1)).toMatchObject({ status: "running", step: 1, metric: { name: "pair_accuracy", value: 0.5 } });
     update({});
-    update({ warnings: ["nothing that is announced"] });
-    expect(heard).toHaveLength(2);
+    update({ warnings: ["not part of the announcement"] });
+    expect(details).toHaveLength(2);
   });
 
-  it("prefers what was held out, and the reward", () => {
-    const { heard, update } = scene();
+  it("reports the first headline that the run has, preferably of held-out data", () => {
+    const { details, update } = scene();
     update({}, { pair_accuracy: 0.5, "held_out/pair_accuracy": 0.75 });
-    expect(heard.at(-1)?.metric).toEqual({ name: "held-out pair_accuracy", value: 0.75 });
+    expect(details.at(-1)?.metric).toEqual({ name: "held-out pair_accuracy", value: 0.75 });
     update({}, { reward: 0.25 });
-    expect(heard.at(-1)?.metric).toEqual({ name: "reward", value: 0.25 });
+    expect(details.at(-1)?.metric).toEqual({ name: "reward", value: 0.25 });
+    update({ headlines: [] });
+    expect(details.at(-1)?.metric).toBeNull();
   });
 
-  it("names the loss or the reward that holds the run up, until it does not", () => {
-    const { heard, update } = scene();
+  it("names the loss or the reward whose failure paused the run", () => {
+    const { details, update } = scene();
     const failure = { step: 3, message: "", line: 1, index: null, traceback: "", loss: "<b>mine</b>", reward: null };
     update({ status: "paused", failure });
-    expect(heard.at(-1)).toMatchObject({ status: "paused", failed: "<b>mine</b>" });
+    expect(details.at(-1)).toMatchObject({ status: "paused", failed: "<b>mine</b>" });
     update({ status: "paused", failure: { ...failure, loss: null, reward: "grade" } });
-    expect(heard.at(-1)?.failed).toBe("grade");
+    expect(details.at(-1)?.failed).toBe("grade");
     update({ status: "stopped" });
-    expect(heard.at(-1)?.failed).toBeNull();
+    expect(details.at(-1)?.failed).toBeNull();
     update({ status: "paused", failure });
     update({ status: "running", failure: null });
-    expect(heard.at(-1)?.failed).toBeNull();
+    expect(details.at(-1)?.failed).toBeNull();
   });
 
-  it("says goodbye to a run that another replaces, and to the last one", () => {
-    const { announcer, heard, update } = scene();
+  it("announces the end of a run that another replaces, and of the last one", () => {
+    const { announcer, details, update } = scene();
     update({}, {}, "run-2");
-    expect(heard.map(({ epoch, status }) => `${epoch} ${status}`)).toEqual([
+    expect(details.map(({ epoch, status }) => `${epoch} ${status}`)).toEqual([
       "run-1 ready",
       "run-1 gone",
       "run-2 ready",
@@ -85,39 +88,39 @@ describe("Announcer", () => {
     announcer.dispose();
     announcer.dispose();
     update({}, {}, "run-3");
-    expect(heard.slice(3).map(({ epoch, status }) => `${epoch} ${status}`)).toEqual(["run-2 gone"]);
+    expect(details.slice(3).map(({ epoch, status }) => `${epoch} ${status}`)).toEqual(["run-2 gone"]);
   });
 
-  it("is silent where there is nothing to tell", () => {
-    expect(scene(null).heard).toEqual([]);
-    expect(scene(READY, "another version").heard).toEqual([]);
+  it("announces nothing without a run", () => {
+    expect(scene(null).details).toEqual([]);
+    expect(scene(READY, "another version").details).toEqual([]);
   });
 
-  it("knows a view that is in the page", () => {
-    const { announcer, heard } = scene();
-    const [away, here] = [element(false), element(true)];
-    announcer.view(away);
-    expect(heard.at(-1)?.element).toBe(away);
-    const leave = announcer.view(here);
-    expect(heard.at(-1)?.element).toBe(here);
-    leave();
-    announcer.view(element(false));
-    expect(heard.at(-1)?.element).toBe(away);
+  it("prefers a view that is in the document", () => {
+    const { announcer, details } = scene();
+    const [removed, connected] = [element(false), element(true)];
+    announcer.addView(removed);
+    expect(details.at(-1)?.element).toBe(removed);
+    const removeView = announcer.addView(connected);
+    expect(details.at(-1)?.element).toBe(connected);
+    removeView();
+    announcer.addView(element(false));
+    expect(details.at(-1)?.element).toBe(removed);
   });
 
-  it("passes Stop on to the kernel, and says so once it is taken", async () => {
-    const { store, heard, asked, answers, update } = scene();
+  it("sends Stop to the kernel, and records it when the kernel accepts", async () => {
+    const { store, details, asked, answers, update } = scene();
     update({ status: "running" });
-    const answer = heard.at(-1)?.stop();
+    const answer = details.at(-1)?.stop();
     expect(asked).toEqual(["stop"]);
     answers[0]?.("");
     expect(await answer).toBe("");
-    expect(store.halting).toBe("stop");
+    expect(store.requestedStatus).toBe("stop");
 
-    store.halting = "";
-    const again = heard.at(-1)?.stop();
+    store.requestedStatus = "";
+    const secondAnswer = details.at(-1)?.stop();
     answers[1]?.("it is over");
-    expect(await again).toBe("it is over");
-    expect(store.halting).toBe("");
+    expect(await secondAnswer).toBe("it is over");
+    expect(store.requestedStatus).toBe("");
   });
 });

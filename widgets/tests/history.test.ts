@@ -1,14 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { float32s, float64s, History, Series } from "../src/history";
+import { float32s, float64s, History, Series, valueAt } from "../src/history";
 import type { SeriesData } from "../src/protocol";
-import twin from "./history_twin.json";
-
-function view(bytes: number[]): DataView {
-  return new DataView(new Uint8Array(bytes).buffer);
-}
+import cases from "./history_twin.json";
+import { bytesBuffer } from "./support";
 
 describe("Series", () => {
-  it("holds points as they are while there is room", () => {
+  it("keeps the points until it is full", () => {
     const series = new Series(4);
     [3, 1, 2].forEach((value, i) => {
       series.add(i + 1, value);
@@ -16,7 +13,7 @@ describe("Series", () => {
     expect([series.width, series.steps, series.mean]).toEqual([1, [1, 2, 3], [3, 1, 2]]);
   });
 
-  it("merges neighbours when it is full and keeps the spike", () => {
+  it("merges neighbours when it is full and keeps the extremes", () => {
     const series = new Series(4);
     [1, 9, 2, 4, 6].forEach((value, i) => {
       series.add(i + 1, value);
@@ -42,7 +39,7 @@ describe("Series", () => {
     expect([series.length, series.points]).toEqual([0, 0]);
   });
 
-  it.each(twin)("does what the kernel does: $name", ({ capacity, points, data, series: expected }) => {
+  it.each(cases)("agrees with the kernel: $name", ({ capacity, points, data, series: expected }) => {
     const series = new Series(capacity);
     for (const [step, value] of points as [number, number][]) series.add(step, value);
     expect([series.width, series.points]).toEqual([expected.width, expected.points]);
@@ -53,14 +50,14 @@ describe("Series", () => {
       });
     }
     const loaded = Series.fromData(
-      { ...data, steps: view(data.steps), values: view(data.values) } as SeriesData,
+      { ...data, steps: bytesBuffer(data.steps), values: bytesBuffer(data.values) } as SeriesData,
       capacity,
     );
     expect(loaded.steps).toEqual(expected.steps);
     loaded.high.forEach((value, i) => {
       expect(value).toBe(Math.fround(expected.high[i] as number));
     });
-    // What was loaded and what was watched go on alike.
+    // A loaded series and one that followed the run continue in the same way.
     loaded.add(10_001, 0.5);
     series.add(10_001, 0.5);
     expect([loaded.width, loaded.steps, loaded.low]).toEqual([series.width, series.steps, series.low]);
@@ -68,7 +65,7 @@ describe("Series", () => {
 });
 
 describe("buffers", () => {
-  it("are little-endian and may start anywhere", () => {
+  it("are little-endian and may be unaligned", () => {
     const bytes = new Uint8Array(1 + 16 + 4);
     const all = new DataView(bytes.buffer);
     all.setFloat64(1, 1.5, true);
@@ -78,8 +75,59 @@ describe("buffers", () => {
     expect(float32s(new DataView(bytes.buffer, 17, 4))).toEqual([0.25]);
   });
 
-  it("of another size than announced are refused", () => {
+  it("of an unexpected size are an error", () => {
     const history = new History();
-    expect(() => history.append(["loss"], 2, 0, view([]), view([]))).toThrow(RangeError);
+    expect(() => history.append(["loss"], 2, 0, bytesBuffer([]), bytesBuffer([]))).toThrow(RangeError);
+  });
+});
+
+function seriesOf(points: [number, number][], capacity = 8): Series {
+  const series = new Series(capacity);
+  for (const [step, value] of points) series.add(step, value);
+  return series;
+}
+
+describe("valueAt", () => {
+  it("is the point itself before any merge", () => {
+    const series = seriesOf([
+      [1, 10],
+      [2, 20],
+      [3, 30],
+    ]);
+    expect([1, 2, 3].map((step) => valueAt(series, step, false, undefined))).toEqual([10, 20, 30]);
+    expect(valueAt(series, 0, false, undefined)).toBeUndefined();
+    expect(valueAt(series, 4, false, undefined)).toBeUndefined();
+  });
+
+  it("is the mean of the bucket that contains the step", () => {
+    const series = seriesOf(
+      [1, 2, 3, 4, 5, 6].map((step) => [step, 10 * step]),
+      4,
+    );
+    expect([series.width, series.steps]).toEqual([2, [2, 4, 6]]);
+    expect([0, 1, 2, 3, 4, 5, 6].map((step) => valueAt(series, step, false, undefined))).toEqual([
+      undefined,
+      ...[15, 15, 35, 35, 55, 55],
+    ]);
+  });
+
+  it("is undefined before a metric that started later", () => {
+    const series = seriesOf([
+      [50, 1],
+      [51, 2],
+    ]);
+    expect([49, 50].map((step) => valueAt(series, step, false, undefined))).toEqual([undefined, 1]);
+    expect([48, 50].map((step) => valueAt(seriesOf([[50, 1]]), step, false, undefined))).toEqual([undefined, 1]);
+  });
+
+  it("of held-out data is the last value measured by then, and before that the baseline", () => {
+    const series = seriesOf([
+      [10, 0.5],
+      [20, 0.75],
+    ]);
+    const at = (step: number) => valueAt(series, step, true, 0.1);
+    expect([0, 9, 10, 19, 20, 1000].map(at)).toEqual([0.1, 0.1, 0.5, 0.5, 0.75, 0.75]);
+    expect(valueAt(undefined, 5, true, 0.1)).toBe(0.1);
+    expect(valueAt(undefined, 5, true, undefined)).toBeUndefined();
   });
 });

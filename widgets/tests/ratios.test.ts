@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Clip, Histogram } from "../src/protocol";
-import { clippedShare, limitsOf, pieces, rootHeight, rootTicks, tokensIn } from "../src/ratios";
-import twin from "./ratios_twin.json";
+import { clippedShare, limitsOf, rootHeight, rootTicks, splitBins, tokensIn } from "../src/ratios";
+import cases from "./ratios_twin.json";
 
 function histogram(counts: number[]): Histogram {
   return { name: "log_ratio/positive", step: 3, source: "training", start: -1.025, width: 0.05, counts, clip: null };
@@ -13,37 +13,37 @@ const PPO: Clip = {
   both: false,
 };
 
-describe("pieces", () => {
-  it.each(twin)("$name", ({ counts, total, below, above, clipped, pieces: wanted }) => {
-    const cut = pieces(histogram(counts), total, { below, above });
-    expect(clippedShare(cut)).toBeCloseTo(clipped, 6);
-    expect(cut).toHaveLength(wanted);
-    // Nothing is lost by cutting, and the parts stand end to end.
-    const whole = cut.reduce((sum, piece) => sum + piece.part, 0);
+describe("splitBins", () => {
+  it.each(cases)("$name", ({ counts, total, below, above, clipped, pieces: expected }) => {
+    const parts = splitBins(histogram(counts), total, { below, above });
+    expect(clippedShare(parts)).toBeCloseTo(clipped, 6);
+    expect(parts).toHaveLength(expected);
+    // Splitting keeps the total, and the parts are adjacent.
+    const whole = parts.reduce((sum, part) => sum + part.share, 0);
     expect(whole).toBeCloseTo((100 * tokensIn(histogram(counts))) / total, 9);
-    cut.slice(1).forEach((piece, i) => {
-      expect(piece.from).toBeCloseTo(cut[i]?.to as number, 9);
+    parts.slice(1).forEach((part, i) => {
+      expect(part.from).toBeCloseTo(parts[i]?.to as number, 9);
     });
   });
 
-  it("keep the height of their bin, so that a cut does not look like a step", () => {
-    const cut = pieces(histogram(twin[1]?.counts as number[]), 100, { below: null, above: Math.exp(0.2) });
-    const halves = cut.filter((piece) => piece.share === 40);
-    expect(halves.map((piece) => piece.clipped)).toEqual([false, true]);
-    expect(halves.map((piece) => piece.part)).toEqual([expect.closeTo(20), expect.closeTo(20)]);
+  it("keeps the height of a split bin", () => {
+    const parts = splitBins(histogram(cases[1]?.counts as number[]), 100, { below: null, above: Math.exp(0.2) });
+    const halves = parts.filter((part) => part.binShare === 40);
+    expect(halves.map((part) => part.clipped)).toEqual([false, true]);
+    expect(halves.map((part) => part.share)).toEqual([expect.closeTo(20), expect.closeTo(20)]);
     expect(halves[0]?.label).toBe("r 1.19 to 1.25");
-    expect([cut[0]?.label, cut.at(-1)?.label]).toEqual(["r below 0.38", "r above 2.65"]);
+    expect([parts[0]?.label, parts.at(-1)?.label]).toEqual(["r below 0.38", "r above 2.65"]);
   });
 
-  it("are none without a histogram or without tokens", () => {
-    expect(pieces(undefined, 10, { below: 0.8, above: 1.2 })).toEqual([]);
-    expect(pieces(histogram([0, 0]), 0, { below: 0.8, above: 1.2 })).toEqual([]);
+  it("is empty without a histogram or without tokens", () => {
+    expect(splitBins(undefined, 10, { below: 0.8, above: 1.2 })).toEqual([]);
+    expect(splitBins(histogram([0, 0]), 0, { below: 0.8, above: 1.2 })).toEqual([]);
   });
 
-  it("clip more, never less, as a limit comes nearer", () => {
+  it("clips more as a limit approaches 1", () => {
     const counts = Array.from({ length: 41 }, (_, i) => (7 * i) % 13);
     const shares = [2.6, 1.7, 1.31, 1.2, 1.04, 0.9, 0.4].map((above) =>
-      clippedShare(pieces(histogram(counts), 500, { below: null, above })),
+      clippedShare(splitBins(histogram(counts), 500, { below: null, above })),
     );
     expect(shares).toEqual([...shares].sort((a, b) => a - b));
     expect(new Set(shares).size).toBe(shares.length);
@@ -60,7 +60,7 @@ describe("limitsOf", () => {
     expect(limitsOf({ low, high, both: false }, setting)).toEqual({ low: 0.75, high: 1.25 });
   });
 
-  it("has none for a loss that clips nothing, or settings that are not there", () => {
+  it("is null for a loss that clips nothing, and without a setting", () => {
     expect(limitsOf(null, () => 1)).toBeNull();
     expect(limitsOf(PPO, (name) => (name === "clip_low_threshold" ? 0.8 : undefined))).toBeNull();
     expect(limitsOf(PPO, () => Number.NaN)).toBeNull();
@@ -78,7 +78,7 @@ describe("the root axis", () => {
     [50, [5, 20, 50]],
     [20, [1, 5, 20]],
     [5, [1, 5]],
-  ])("up to %d %% has lines that do not crowd", (top, wanted) => {
-    expect(rootTicks(top)).toEqual(wanted);
+  ])("up to %d %% has ticks that are far enough apart", (top, expected) => {
+    expect(rootTicks(top)).toEqual(expected);
   });
 });

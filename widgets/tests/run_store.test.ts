@@ -1,39 +1,18 @@
 import { describe, expect, it, vi } from "vitest";
-import { type Message, PROTOCOL, type Request, type Snapshot, type State, type Update } from "../src/protocol";
-import { type Host, Store } from "../src/store";
+import { type Message, PROTOCOL, type Request, type Snapshot, type Update } from "../src/protocol";
+import type { Model } from "../src/requests";
+import { RunStore } from "../src/run_store";
+import { SNAPSHOT, STATE } from "./support";
 
-const STATE: State = {
-  ...{
-    status: "running",
-    steps_done: 0,
-    steps_total: 100,
-    steps_per_s: 0,
-    recipe: "preference",
-    base_model: "",
-    data: "",
-  },
-  ...{
-    loss: "dpo",
-    loss_label: "dpo v1",
-    settings: {},
-    controls: [],
-    clip: null,
-    marks: [],
-    marks_total: 0,
-    baseline: {},
-  },
-  ...{ histograms: [], warnings: [], failure: null },
-};
-
-/** A kernel that remembers its records and answers as the real one does. */
-class Kernel implements Host {
+/** A kernel with records, which answers like the real one. */
+class Kernel implements Model {
   records: number[] = [];
   number = 0;
   epoch = "run-1";
   protocol = PROTOCOL;
   asked: Request[] = [];
   handler: (content: unknown, buffers: DataView[]) => void = () => {};
-  /** Decides whether a message gets lost. */
+  /** Whether the next message is lost. */
   loses: () => boolean = () => false;
 
   tokens: unknown = null;
@@ -81,37 +60,34 @@ class Kernel implements Host {
     this.deliver(update, values.length ? [steps, bytes] : []);
   }
   private base(): Snapshot {
-    return {
-      ...{ type: "snapshot", protocol: this.protocol, epoch: this.epoch, number: 0, seen: 0, state: STATE },
-      ...{ charts: [], losses: [], series: [], heats: [] },
-    };
+    return { ...SNAPSHOT, protocol: this.protocol, epoch: this.epoch, number: 0 };
   }
   private deliver(message: Message, buffers: DataView[]): void {
     if (!this.loses()) this.handler(message, buffers);
   }
 }
 
-const held = (store: Store) => store.history.series.get("loss")?.mean ?? [];
+const losses = (store: RunStore) => store.history.series.get("loss")?.mean ?? [];
 
-describe("Store", () => {
-  it("asks for what came before it, then follows", () => {
+describe("RunStore", () => {
+  it("requests the records before its creation, then follows the run", () => {
     const kernel = new Kernel();
     kernel.records = [1, 2, 3];
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     kernel.add(4);
-    expect(held(store)).toEqual([1, 2, 3, 4]);
+    expect(losses(store)).toEqual([1, 2, 3, 4]);
     expect(store.state?.steps_done).toBe(4);
   });
 
-  it("drops what it has already", () => {
+  it("drops records that it has already", () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     kernel.add(1, 2);
-    kernel.publish(0, true); // another page asked for everything
-    expect(held(store)).toEqual([1, 2]);
+    kernel.publish(0, true); // another page requested everything
+    expect(losses(store)).toEqual([1, 2]);
   });
 
-  it("loses and doubles nothing, whatever gets lost on the way", () => {
+  it("has every record once, whichever messages are lost", () => {
     vi.useFakeTimers();
     let seed = 7;
     const random = () => {
@@ -120,7 +96,7 @@ describe("Store", () => {
     };
     for (let round = 0; round < 60; round++) {
       const kernel = new Kernel();
-      const store = new Store(kernel);
+      const store = new RunStore(kernel);
       kernel.loses = () => random() < 0.4;
       let value = 0;
       for (let i = 0; i < 30; i++) {
@@ -131,15 +107,15 @@ describe("Store", () => {
       vi.advanceTimersByTime(5000);
       kernel.add(++value);
       kernel.add(++value);
-      expect(held(store)).toEqual(Array.from({ length: value }, (_, i) => i + 1));
+      expect(losses(store)).toEqual(Array.from({ length: value }, (_, i) => i + 1));
       expect(store.state?.steps_done).toBe(value);
     }
     vi.useRealTimers();
   });
 
-  it("takes the past of a run from the buffers beside a snapshot", () => {
+  it("reads the curves of a snapshot from the buffers beside it", () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     const none = new DataView(new ArrayBuffer(0));
     const series = { name: "loss", width: 1, points: 2, steps: none, values: none };
     const heat = {
@@ -147,8 +123,8 @@ describe("Store", () => {
       ...{ steps: none, values: none },
     };
     const snapshot: Snapshot = {
-      ...{ type: "snapshot", protocol: PROTOCOL, epoch: "run-2", number: 5, seen: 2, state: STATE },
-      ...{ charts: [], losses: [], series: [series], heats: [heat] },
+      ...{ ...SNAPSHOT, epoch: "run-2", number: 5, seen: 2 },
+      ...{ series: [series], heats: [heat] },
     };
     const buffers = [
       new Float64Array([1, 2]),
@@ -160,30 +136,30 @@ describe("Store", () => {
       snapshot,
       buffers.map((array) => new DataView(array.buffer)),
     );
-    expect(held(store)).toEqual([3, 4]);
+    expect(losses(store)).toEqual([3, 4]);
     expect(store.heats.heats.get("margin")?.columns).toEqual([[0.25, 0.75]]);
     expect(() => store.receive({ ...snapshot, number: 6 }, [])).toThrow(RangeError);
   });
 
-  it("starts afresh when the kernel shows another run", () => {
+  it("replaces its run when the kernel shows another one", () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     kernel.add(1, 2);
     kernel.epoch = "run-2";
     kernel.records = [9];
     kernel.publish(0, false);
-    expect(held(store)).toEqual([9]);
+    expect(losses(store)).toEqual([9]);
   });
 
-  it("says so when page and kernel are of different versions", () => {
+  it("reports that page and kernel have different versions", () => {
     const kernel = new Kernel();
     kernel.protocol = 99;
-    expect(new Store(kernel).problem).toContain("different versions");
+    expect(new RunStore(kernel).problem).toContain("different versions");
   });
 
   it("resolves a request with the kernel's answer", async () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     const answer = store.request({ type: "set", name: "beta", value: -1 });
     const sent = kernel.asked.at(-1);
     kernel.handler({ type: "reply", request: sent?.request, error: "no" }, []);
@@ -191,39 +167,39 @@ describe("Store", () => {
     expect(store.late).toBe(false);
   });
 
-  it("forgets that it waits for the run to halt when the run has halted", () => {
+  it("clears the requested status when the run has paused or ended", () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
-    store.halting = "stop";
-    kernel.add(1); // the step that was under way
-    expect(store.halting).toBe("stop");
+    const store = new RunStore(kernel);
+    store.requestedStatus = "stop";
+    kernel.add(1); // the step in progress
+    expect(store.requestedStatus).toBe("stop");
     kernel.number += 1;
-    const halted = { type: "update", epoch: kernel.epoch, number: kernel.number, first: 1, count: 0, columns: [] };
-    kernel.handler({ ...halted, full: false, histograms: [], state: { status: "stopped" } }, []);
+    const stopped = { type: "update", epoch: kernel.epoch, number: kernel.number, first: 1, count: 0, columns: [] };
+    kernel.handler({ ...stopped, full: false, histograms: [], state: { status: "stopped" } }, []);
     expect(store.state?.status).toBe("stopped");
-    expect(store.halting).toBe("");
+    expect(store.requestedStatus).toBe("");
   });
 
-  it("takes up tokens when they change, and tells everybody", () => {
+  it("reads tokens when they change, and notifies", () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
-    const told = vi.fn();
-    store.subscribe(told);
+    const store = new RunStore(kernel);
+    const onChange = vi.fn();
+    store.subscribe(onChange);
     expect(store.tokens).toBeNull();
     kernel.tokens = { step: 3 };
     kernel.onTokens();
     expect(store.tokens).toEqual({ step: 3 });
-    expect(told).toHaveBeenCalledOnce();
+    expect(onChange).toHaveBeenCalledOnce();
     store.dispose();
     kernel.tokens = { step: 4 };
     kernel.onTokens();
     expect(store.tokens).toEqual({ step: 3 });
   });
 
-  it("takes up samples when they change", () => {
+  it("reads samples when they change", () => {
     const kernel = new Kernel();
     kernel.samples = { step: 1 };
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     expect(store.samples).toEqual({ step: 1 });
     kernel.samples = { step: 2 };
     kernel.onSamples();
@@ -234,22 +210,22 @@ describe("Store", () => {
     expect(store.samples).toEqual({ step: 2 });
   });
 
-  it("leaves nothing behind", () => {
+  it("receives nothing after dispose", () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
-    const heard = vi.fn();
-    const dispose = store.subscribe(heard);
+    const store = new RunStore(kernel);
+    const onChange = vi.fn();
+    const dispose = store.subscribe(onChange);
     kernel.add(1);
     dispose();
     kernel.add(2);
-    expect(heard).toHaveBeenCalledTimes(1);
+    expect(onChange).toHaveBeenCalledTimes(1);
     store.dispose();
     kernel.add(3);
-    expect(held(store)).toEqual([1, 2]);
+    expect(losses(store)).toEqual([1, 2]);
   });
 });
 
-describe("a setting that is being chosen", () => {
+describe("a draft of a setting", () => {
   const settled = (kernel: Kernel, settings: Record<string, number>) => {
     kernel.number += 1;
     const update = { type: "update", epoch: kernel.epoch, number: kernel.number, first: 0, count: 0 } as const;
@@ -257,36 +233,36 @@ describe("a setting that is being chosen", () => {
   };
   const start = () => {
     const kernel = new Kernel();
-    const store = new Store(kernel);
+    const store = new RunStore(kernel);
     kernel.add(1);
     settled(kernel, { beta: 1 });
     return { kernel, store };
   };
 
-  it("shows at once, without the kernel, and only to who listens for it", () => {
+  it("is shown at once, sends nothing, and notifies only draft listeners", () => {
     const { kernel, store } = start();
-    const drawn = vi.fn();
-    const all = vi.fn();
-    store.subscribe(all);
-    const dispose = store.onDraft(drawn);
+    const onDraft = vi.fn();
+    const onChange = vi.fn();
+    store.subscribe(onChange);
+    const dispose = store.onDraft(onDraft);
     const asked = kernel.asked.length;
     store.draft("beta", 2);
     expect(store.setting("beta")).toBe(2);
     expect(store.state?.settings.beta).toBe(1);
     expect(kernel.asked.length).toBe(asked);
-    expect(drawn).toHaveBeenCalledTimes(1);
-    expect(all).not.toHaveBeenCalled();
+    expect(onDraft).toHaveBeenCalledTimes(1);
+    expect(onChange).not.toHaveBeenCalled();
     dispose();
     store.draft("beta", 3);
-    expect(drawn).toHaveBeenCalledTimes(1);
+    expect(onDraft).toHaveBeenCalledTimes(1);
   });
 
-  it("stands until the kernel's state has it, whichever comes first", () => {
+  it("stays until the next state has it, whichever comes first", () => {
     const { kernel, store } = start();
     store.draft("beta", 2);
-    settled(kernel, { beta: 1, other: 5 }); // not yet taken: the person goes on choosing
+    settled(kernel, { beta: 1, other: 5 }); // not accepted yet
     expect(store.setting("beta")).toBe(2);
-    store.draftTaken("beta", 2);
+    store.acceptDraft("beta", 2);
     expect(store.setting("beta")).toBe(2);
     settled(kernel, { beta: 2 });
     settled(kernel, { beta: 7 }); // a cell changes it later
@@ -294,19 +270,19 @@ describe("a setting that is being chosen", () => {
 
     store.draft("beta", 9);
     settled(kernel, { beta: 9 });
-    store.draftTaken("beta", 9);
+    store.acceptDraft("beta", 9);
     settled(kernel, { beta: 4 });
     expect(store.setting("beta")).toBe(4);
   });
 
-  it("goes back where it is refused, and is not ended by the answer to an earlier one", () => {
+  it("is dropped if refused, and not by the answer to an earlier draft", () => {
     const { kernel, store } = start();
     store.draft("beta", -1);
     store.dropDraft("beta");
     expect(store.setting("beta")).toBe(1);
     store.draft("beta", 2);
     store.draft("beta", 3);
-    store.draftTaken("beta", 2);
+    store.acceptDraft("beta", 2);
     settled(kernel, { beta: 2 });
     expect(store.setting("beta")).toBe(3);
     expect(store.setting("nothing")).toBeUndefined();

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Pace } from "../src/charts/pace";
+import { DrawScheduler } from "../../src/charts/draw_scheduler";
 
-describe("Pace", () => {
+describe("DrawScheduler", () => {
   let clock = 0;
   let cost = 0;
   let drawn: number[] = [];
@@ -27,22 +27,22 @@ describe("Pace", () => {
     }
   };
 
-  /** Work that takes `cost` milliseconds. */
-  const pace = () =>
-    new Pace(() => {
+  /** Each drawing takes `cost` milliseconds. */
+  const scheduler = () =>
+    new DrawScheduler(() => {
       drawn.push(clock);
       clock += cost;
       return false;
     });
 
-  it("draws the first news at once and the next after a rest", () => {
+  it("draws the first records at once and the next after a pause", () => {
     cost = 0;
-    const one = pace();
-    one.later();
+    const one = scheduler();
+    one.drawLater();
     pass(20);
     expect(drawn).toHaveLength(1);
     for (let i = 0; i < 10; i++) {
-      one.later();
+      one.drawLater();
       pass(20);
     }
     expect(drawn).toHaveLength(1);
@@ -51,34 +51,34 @@ describe("Pace", () => {
     expect((drawn[1] as number) - (drawn[0] as number)).toBeGreaterThanOrEqual(250);
   });
 
-  it("rests ten times as long as drawing took", () => {
+  it("pauses ten times as long as drawing took", () => {
     cost = 60;
-    const one = pace();
-    one.later();
+    const one = scheduler();
+    one.drawLater();
     pass(100);
-    one.later();
+    one.drawLater();
     pass(400);
     expect(drawn).toHaveLength(1);
     pass(300);
     expect(drawn).toHaveLength(2);
   });
 
-  it("draws what a person wants in the next frame, in place of what was due later", () => {
+  it("draws a requested change in the next frame, instead of later", () => {
     cost = 60;
-    const one = pace();
-    one.soon();
+    const one = scheduler();
+    one.drawNext();
     pass(100);
-    one.later();
-    one.soon();
+    one.drawLater();
+    one.drawNext();
     pass(20);
     expect(drawn).toHaveLength(2);
     pass(3000);
     expect(drawn).toHaveLength(2);
   });
 
-  it("draws nothing after it was disposed", () => {
-    const one = pace();
-    one.soon();
+  it("draws nothing after dispose", () => {
+    const one = scheduler();
+    one.drawNext();
     one.dispose();
     pass(1000);
     expect(drawn).toEqual([]);

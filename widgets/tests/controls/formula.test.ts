@@ -1,12 +1,11 @@
 // @vitest-environment jsdom
 import { describe, expect, it } from "vitest";
-import { typeset } from "../src/controls/formula";
-import { layouts } from "../src/controls/formula_lines";
+import { layouts, typeset } from "../../src/controls/formula";
 
 const last = (formula: string) => layouts(formula).at(-1);
 
 describe("a formula's layouts", () => {
-  it("begin with one line, and go on with a line for each definition", () => {
+  it("start with one line, then have a line for each definition", () => {
     const dpo = String.raw`-\tfrac1n \sum \log \sigma\left(\beta\,(h_c - h_r)\right),\quad h = s - s_{ref}`;
     expect(layouts(dpo)).toEqual([
       [[dpo]],
@@ -30,12 +29,12 @@ describe("a formula's layouts", () => {
     ["signs in an index", String.raw`\lambda_+ x^-`],
     ["infix commands", String.raw`a + b \over c, d`],
     ["environments", String.raw`\begin{matrix} a, b \end{matrix}, c`],
-    ["what is out of balance", "(a, b"],
-    ["what closes too much", "a), b + c"],
+    ["an unclosed bracket", "(a, b"],
+    ["an unopened bracket", "a), b + c"],
     ["comments", "a % b, c"],
-    ["what has too many terms", "a + ".repeat(500)],
-    ["nothing", ""],
-  ])("leave %s alone", (_, formula) => {
+    ["too many terms", "a + ".repeat(500)],
+    ["an empty formula", ""],
+  ])("do not break %s", (_, formula) => {
     expect(layouts(formula)).toEqual([[[formula]]]);
   });
 });
@@ -43,20 +42,20 @@ describe("a formula's layouts", () => {
 describe("typeset", () => {
   const element = document.createElement("div");
 
-  it("sets a formula as one piece of MathML", () => {
+  it("writes a formula as one MathML element", () => {
     typeset(element, String.raw`a + b,\quad c`);
     expect(element.querySelectorAll("math")).toHaveLength(1);
     expect(element.dataset.lines).toBeUndefined();
   });
 
-  it("draws the stroke over several letters as wide as they are", () => {
+  it("marks an overline over several letters, which the style sheet draws", () => {
     typeset(element, String.raw`\overline{\log p} + \bar s`);
     expect([...element.querySelectorAll(".ml-overlined")].map((over) => over.textContent)).toEqual([
       "log\u2061p\u203e",
     ]);
   });
 
-  it("shows as text what is no LaTeX, and what would lead out of the page stays out", () => {
+  it("shows invalid LaTeX as text, and removes links and images", () => {
     typeset(element, String.raw`\frac{`);
     expect(element.textContent).toBe(String.raw`\frac{`);
     expect(element.dataset.lines).toBe("text");

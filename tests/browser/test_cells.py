@@ -169,7 +169,7 @@ def test_a_loss_that_raises_in_training_pauses_the_run_until_its_cell_is_mended(
     assert re.fullmatch(rf"-->\s+{line}\s+raise ValueError\('a planted bug'\)", (marked.text_content() or "").strip())
     for text in (
         "Weights and optimizer are as they were",
-        "Mend bent and run its cell: the run goes on from this step",
+        "Fix bent and run its cell: the run then resumes with this step",
     ):
         expect(failure(bench).locator(".ml-hint")).to_contain_text(text)
     for theme in ("JupyterLab Dark", "JupyterLab Light"):

@@ -18,6 +18,7 @@ from .lab import Lab, Notebook
 from .test_page import check_room, contrast
 
 STILL = """
+import dataclasses
 import random
 import traitlets
 from mint_lab.recipes.record import Edit
@@ -26,7 +27,8 @@ from tests.ui.scripted import ScriptedRun, record
 
 rng = random.Random(0)
 run = ScriptedRun(400)
-run.append(*(record(step, 400, rng) for step in range(1, 401)))
+losses = {step: "pairwise_preference" if step < 101 else "hinge" for step in range(1, 401)}
+run.append(*(dataclasses.replace(record(step, 400, rng), loss_name=losses[step]) for step in losses))
 run.records[-1].histograms["margin"][-1] += 3
 run.edits.extend([Edit(101, "loss", "hinge v1"), Edit(250, "setting", "beta 2")])
 run.status = "finished"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import re
 import struct
 import threading
 import time
@@ -29,7 +28,6 @@ from tests.ui.scripted import record
 
 __all__ = ["comms"]
 
-SOURCES = Path(__file__).parents[2] / "widgets" / "src"
 OPTIONS: dict[str, Any] = {"data": letter_pairs(40), "held_out": letter_pairs(8), "batch_size": 4, "eval_every": 5}
 MATRIX = CosineMatrix(
     **{"labels": ["a", "<b>"], "values": [[1.0, -0.5], [-0.5, None]], "norms": [1.0, 0.0]},
@@ -247,13 +245,6 @@ def test_the_picture_has_every_run_in_its_colour_and_the_matrix() -> None:
     for colour, _ in STYLES[:2]:
         wanted = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
         assert any(max(abs(a - b) for a, b in zip(wanted, found, strict=True)) < 14 for found in seen), colour
-
-
-def test_both_sides_draw_a_run_in_the_same_line() -> None:
-    twin = (SOURCES / "overlay" / "styles.ts").read_text()
-    lists = {name: re.findall(r'"([^"]+)"', body) for name, body in re.findall(r"const (\w+) = \[(.*?)\]", twin)}
-    assert list(zip(lists["LIGHT"], lists["DASHES"], strict=True)) == list(STYLES)
-    assert len(set(lists["DARK"])) == len(STYLES)
 
 
 def test_what_a_comparison_refuses_is_refused_at_once(comms: list[Comm]) -> None:

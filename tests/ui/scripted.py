@@ -17,8 +17,9 @@ import torch
 from mint_lab.data import to_datum
 from mint_lab.data.rewards import Reward
 from mint_lab.errors import ConfigError, RunError
-from mint_lab.losses import LOSSES, LossSpec, Param
+from mint_lab.losses import LOSSES, DataKind, LossSpec, Param
 from mint_lab.recipes.record import Edit, Status, StepRecord, histogram
+from mint_lab.recipes.registry import recipe_named
 from mint_lab.runs.token_inspection import HeldOutTokens
 
 __all__ = ["Failed", "ScriptedRun", "record"]
@@ -112,6 +113,10 @@ class ScriptedRun:
         self._lock = threading.RLock()
         self._rng = random.Random(0)
         self.calls: list[str] = []
+
+    @property
+    def data_kind(self) -> DataKind:
+        return recipe_named(self.recipe).data_kind
 
     @property
     def steps_done(self) -> int:

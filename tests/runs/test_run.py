@@ -22,7 +22,7 @@ HELD = ("pair_accuracy", "mean_margin", "logps/chosen", "logps/rejected", "displ
 # -- a whole run --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_learns_and_leaves_a_record_a_step(make_run: Any) -> None:
+def test_run_learns_and_records_every_step(make_run: Any) -> None:
     run = finish(make_run(steps=30))
     assert run.status == "finished"
     assert [r.step for r in run.records] == list(range(1, 31))
@@ -73,7 +73,7 @@ def test_the_loss_on_held_out_data_is_a_mean_over_batches(make_run: Any) -> None
     assert run.baseline["loss"] == pytest.approx(mean_nll * tokens / 2, rel=1e-5)
 
 
-def test_default_folder_is_made_at_the_start(make_run: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folder_is_created_at_the_start(make_run: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = make_run(folder=None, steps=1)
     assert run.folder is None
@@ -125,7 +125,7 @@ def characters(text: str) -> list[int]:
 # -- edits --------------------------------------------------------------------------------------------------------
 
 
-def test_an_edit_reaches_the_next_step_and_not_the_one_in_hand(make_run: Any) -> None:
+def test_edit_takes_effect_at_the_next_step(make_run: Any) -> None:
     run = in_state(make_run, "running")  # inside step 1
     run.set(learning_rate=0.01, beta=0.5)
     run.set_loss("hinge")
@@ -146,7 +146,7 @@ def test_an_edit_reaches_the_next_step_and_not_the_one_in_hand(make_run: Any) ->
     assert [(loss.step, loss.name) for loss in run.losses] == [(1, "pairwise_preference"), (2, "hinge")]
 
 
-def test_a_slider_that_comes_back_leaves_no_mark(make_run: Any) -> None:
+def test_setting_that_returns_to_its_value_is_no_edit(make_run: Any) -> None:
     run = in_state(make_run, "paused")
     for value in (0.3, 0.7, 1.0):
         run.set(beta=value)
@@ -157,7 +157,7 @@ def test_a_slider_that_comes_back_leaves_no_mark(make_run: Any) -> None:
     assert [(e.step, e.label) for e in run.edits] == [(3, "beta 0.7")]
 
 
-def test_another_batch_size_goes_on_where_the_data_were(make_run: Any) -> None:
+def test_another_batch_size_continues_the_epoch(make_run: Any) -> None:
     run = make_run(steps=10, batch_size=4)
     assert run.step(5).wait(TIMEOUT)
     run.set(batch_size=10)
@@ -208,8 +208,8 @@ def test_set_loss_takes_a_name_a_spec_or_a_function(make_run: Any) -> None:
     assert [p.name for p in run.setting_params] == ["learning_rate", "gamma"]
 
 
-def test_functions_of_one_name_stay_with_their_runs(make_run: Any) -> None:
-    """A factory makes functions that all have one name, and lambdas have none: each run trains with its own."""
+def test_functions_of_one_name_are_different_losses(make_run: Any) -> None:
+    """Functions of a factory have one name, and lambdas have none; each run still trains with its own function."""
 
     def scaled(factor: float) -> Any:
         def mine(data: Any, logprobs_list: Any) -> Any:
@@ -218,7 +218,8 @@ def test_functions_of_one_name_stay_with_their_runs(make_run: Any) -> None:
 
         return mine
 
-    losses = [scaled(1.0), scaled(2.0), lambda data, lp: (lp[0].sum(), {}), lambda data, lp: (-lp[0].sum(), {})]
+    up, down = lambda data, lp: (torch.cat(lp).sum(), {}), lambda data, lp: (-torch.cat(lp).sum(), {})
+    losses = [scaled(1.0), scaled(2.0), up, down]
     runs = [make_run(loss=losses[0], steps=2)]
     assert runs[0].step().wait(TIMEOUT)
     runs += [make_run(loss=loss, steps=2) for loss in losses[1:]]
@@ -234,7 +235,7 @@ def test_functions_of_one_name_stay_with_their_runs(make_run: Any) -> None:
     assert [run.loss.version for run in runs] == [2, 1, 1, 1]
 
 
-def test_a_function_may_be_called_like_a_loss_that_is_there(make_run: Any) -> None:
+def test_function_may_have_the_name_of_a_registered_loss(make_run: Any) -> None:
     def hinge(data: Any, logprobs_list: Any) -> Any:
         return pairwise_preference_loss(data, logprobs_list)
 
@@ -257,14 +258,14 @@ def test_a_function_may_be_called_like_a_loss_that_is_there(make_run: Any) -> No
         (lambda run: run.set(steps=float("inf")), "steps"),
         (lambda run: run.set_loss("nope"), "unknown loss"),
         (lambda run: run.set_loss("hinge", gamma=1), "unknown setting"),
-        (lambda run: run.set_loss("ppo"), "policy loss"),
+        (lambda run: run.set_loss("ppo"), "needs logprobs and advantages"),
         (lambda run: run.set_loss("cross_entropy"), "recipe='sft'"),
         (lambda run: run.set_loss(lambda data: 0), "logprobs_list"),
         (lambda run: run.set_loss(lambda data, lp, steps=1: 0), "steps"),
         (lambda run: run.set_loss(3), "expected a name"),
     ],
 )
-def test_a_refused_edit_changes_nothing(make_run: Any, change: Any, message: str) -> None:
+def test_refused_edit_changes_nothing(make_run: Any, change: Any, message: str) -> None:
     run = make_run()
     before = (run.loss, run.settings, run.steps_total)
     with pytest.raises(ConfigError, match=message):
@@ -292,7 +293,7 @@ def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str) 
 # -- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_on_the_way_takes_some_items_and_the_last_all(make_run: Any) -> None:
+def test_last_evaluation_uses_all_held_out_items(make_run: Any) -> None:
     sizes: list[int] = []
 
     class Client(BigramClient):

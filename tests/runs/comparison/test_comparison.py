@@ -1,10 +1,9 @@
-"""Runs side by side: the same as each alone, the same data for all, and where their gradients point."""
+"""Runs side by side: the same as each alone, the same data for all, and the cosines of their gradients."""
 
 from __future__ import annotations
 
 import gc
 import json
-import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,8 +20,6 @@ from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
 from mint_lab.recipes import registry as recipes
 from mint_lab.runs import Comparison, Run, load_run
-from mint_lab.runs.comparison.gradient_cosines import cosines_of
-from mint_lab.runs.comparison.variants import entrants_of, file_name
 
 from ..bigram import BigramClient, letter_pairs
 from ..conftest import TIMEOUT, finish, timeless
@@ -62,60 +59,24 @@ def against(data: Any, logprobs_list: Any) -> Any:
 # -- what is compared --------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_names_with_the_settings_that_were_given() -> None:
-    entrants = entrants_of(["dpo", ("dpo", {"beta": 0.5}), double])
-    assert [(e.label, e.config) for e in entrants] == [("dpo", {}), ("dpo beta=0.5", {"beta": 0.5}), ("double", {})]
-    named = entrants_of({"soft": ("dpo", {"beta": 0.05}), "<b>": "simpo"})
-    assert [e.label for e in named] == ["soft", "<b>"]
-
-
-@pytest.mark.parametrize(
-    ("losses", "message"),
-    [
-        ("dpo", 'expected a list such as \\["dpo", "simpo"\\]'),
-        (7, "expected a list"),
-        (["dpo"], "found 1 loss, expected two or more"),
-        ([], "found 0 loss"),
-        (["dpo", "dpo"], "two runs would be called 'dpo'"),
-        (["dpo", "no_such"], "unknown loss 'no_such'"),
-        (["dpo", ("simpo", 3)], "the settings of simpo are 3"),
-        ({"": "dpo", "b": "simpo"}, "a label is ''"),
-        (["dpo", 7], "a loss is 7"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(losses: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        entrants_of(losses)
-
-
-def test_functions_of_one_name_are_told_apart_by_their_labels(make: Make) -> None:
+def test_functions_of_one_name_have_different_labels(make: Make) -> None:
     def hinge(data: Any, logprobs_list: Any) -> Any:
         return simpo_loss(data, logprobs_list)
 
     compared = make({"a": "hinge", "b": hinge, "c": double})
     assert [run.loss.fn for run in compared.runs.values()] == [LOSSES["hinge"].fn, hinge, double]
-    with pytest.raises(ConfigError, match="two runs would be called 'hinge'"):
-        entrants_of(["hinge", hinge])
-    assert len(entrants_of({"a": double, "b": double})) == 2
 
 
 @pytest.mark.parametrize("name", ["client", "loss", "loss_config", "name"])
-def test_what_belongs_to_one_run_is_refused(make: Make, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' is given to no run alone"):
+def test_argument_of_a_single_run_is_refused(make: Make, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be the same for all runs"):
         make(["hinge", "simpo"], **{name: None})
-
-
-@pytest.mark.parametrize(
-    ("label", "name"), [("dpo beta=0.5", "dpo-beta=0.5"), ("../x", "x"), ("<b>\u202e", "b"), ("..", "run")]
-)
-def test_a_label_makes_a_harmless_folder_name(label: str, name: str) -> None:
-    assert file_name(label) == name
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_run_is_what_it_would_be_alone(make: Make, tmp_path: Path) -> None:
+def test_each_run_gives_the_numbers_of_that_run_alone(make: Make, tmp_path: Path) -> None:
     both = make({"h": "hinge", "s": "simpo", "sharp": ("hinge", {"beta": 2.0})})
     assert both.status == "ready"
     assert both.start().wait(TIMEOUT, check=True)
@@ -133,7 +94,7 @@ def test_each_run_is_what_it_would_be_alone(make: Make, tmp_path: Path) -> None:
     assert both["h"].records[-1].metrics != both["sharp"].records[-1].metrics
 
 
-def test_all_see_the_same_batches_of_data_that_were_loaded_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_are_loaded_once_and_batches_are_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
     inner = recipes.load_pairs
     monkeypatch.setattr(recipes, "load_pairs", lambda source: loaded.append(source) or inner(source))
@@ -162,11 +123,11 @@ def test_pause_and_resume_change_nothing(make: Make) -> None:
         assert [timeless(r) for r in hasty[label].records] == [timeless(r) for r in calm[label].records]
     with pytest.raises(RunError, match="every run of this comparison has ended"):
         calm.start()
-    with pytest.raises(ConfigError, match=r"no run is called 'hing'.*did you mean 'hinge'"):
+    with pytest.raises(ConfigError, match=r"no run has the label 'hing'.*did you mean 'hinge'"):
         calm["hing"]
 
 
-def test_a_loss_that_fails_pauses_its_run_and_no_other(make: Make) -> None:
+def test_failing_loss_pauses_its_run_only(make: Make) -> None:
     calls = iter(range(1000))
 
     def brittle(data: Any, logprobs_list: Any) -> Any:
@@ -186,7 +147,7 @@ def test_a_loss_that_fails_pauses_its_run_and_no_other(make: Make) -> None:
     assert both["brittle"].steps_done == 12
 
 
-def test_every_run_has_a_folder_of_its_own(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_has_a_different_folder(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = make({"a b": "hinge", "a/b": "simpo"}, steps=2)
     assert both.start().wait(TIMEOUT, check=True)
     assert sorted(path.name for path in (tmp_path / "c0").iterdir()) == ["a-b", "a-b-2"]
@@ -201,7 +162,7 @@ def test_every_run_has_a_folder_of_its_own(make: Make, tmp_path: Path, monkeypat
     assert all(run.folder.parent == tmp_path / "runs" for run in plain.runs.values())  # type: ignore[union-attr]
 
 
-def test_a_forgotten_comparison_leaves_nothing_behind(make: Make, tmp_path: Path) -> None:
+def test_forgotten_comparison_is_collected(make: Make, tmp_path: Path) -> None:
     options: dict[str, Any] = {"clients": BigramClient, "data": letter_pairs(10), "held_out": letter_pairs(4)}
     before = threading.active_count()
     both = Comparison(["hinge", "simpo"], steps=2, batch_size=4, folder=tmp_path / "f", **options)
@@ -217,10 +178,10 @@ def test_a_forgotten_comparison_leaves_nothing_behind(make: Make, tmp_path: Path
     assert threading.active_count() <= before
 
 
-# -- what came out -----------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_has_a_row_a_run_and_margins_that_compare(make: Make) -> None:
+def test_table_has_a_row_per_run_and_comparable_margins(make: Make) -> None:
     both = make({"h": ("hinge", {"beta": 3.0}), "s": "simpo"}, steps=7, held_out=letter_pairs(8))
     empty = both.table()
     assert list(empty.index) == ["h", "s"]
@@ -238,7 +199,7 @@ def test_the_table_has_a_row_a_run_and_margins_that_compare(make: Make) -> None:
     assert list(table.columns[3:5]) == ["before/pair_accuracy", "final/pair_accuracy"]
 
 
-def test_the_figure_overlays_every_run_in_its_own_line(make: Make) -> None:
+def test_figure_draws_every_run_in_a_different_line(make: Make) -> None:
     both = make({"<b>h</b>": "hinge", "s": "simpo"})
     assert both.figure().layout.annotations[0].text == "no steps yet"
     assert both.start().wait(TIMEOUT, check=True)
@@ -259,18 +220,6 @@ def test_the_figure_overlays_every_run_in_its_own_line(make: Make) -> None:
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 
-def test_cosines_by_hand() -> None:
-    """(3, 4) . (4, 3) = 24 of 25; (3, 4) . (-6, -8) = -50 of 50; a gradient of 0 points nowhere."""
-    vectors = {"a": [3.0, 4.0], "b": [4.0, 3.0], "c": [-6.0, -8.0], "0": [0.0, 0.0]}
-    found = cosines_of({k: np.array(v, np.float32) for k, v in vectors.items()})
-    frame = found.to_frame()
-    assert frame.loc["a", "b"] == pytest.approx(24 / 25, rel=1e-12)
-    assert frame.loc["a", "c"] == -1
-    assert frame.loc["a", "a"] == 1
-    assert math.isnan(frame.loc["a", "0"])
-    assert frame.attrs["norms"] == {"a": 5.0, "b": 5.0, "c": 10.0, "0": 0.0}
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
     """The bundled model, after six steps with each of four losses."""
@@ -286,7 +235,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
     LOSSES._entries.update(before)
 
 
-def test_a_loss_against_itself_its_double_and_its_negative(real: Comparison) -> None:
+def test_cosines_of_a_loss_with_its_double_and_its_negative(real: Comparison) -> None:
     for at in (None, "simpo"):
         frame = real.gradient_cosines(at)
         assert list(frame.index) == list(frame.columns) == ["hinge", "double", "against", "simpo"]
@@ -300,8 +249,8 @@ def test_a_loss_against_itself_its_double_and_its_negative(real: Comparison) -> 
         assert (frame.attrs["at"], frame.attrs["step"], frame.attrs["datums"]) == (at, 0 if at is None else 6, 16)
 
 
-def test_the_weights_are_the_ones_that_were_said(real: Comparison, tmp_path: Path) -> None:
-    """Before training: a fresh adapter's, on the first batch of training. Of a run: its own, as they are now."""
+def test_gradients_are_those_at_the_given_weights(real: Comparison, tmp_path: Path) -> None:
+    """Before training: those of a new adapter, on the first batch. Of a run: its current weights."""
     fresh = Run(
         loss="hinge", data=arithmetic_pairs(64), held_out=arithmetic_pairs(16, split="held_out"), seed=5, batch_size=8
     ).prepare()
@@ -317,8 +266,8 @@ def test_the_weights_are_the_ones_that_were_said(real: Comparison, tmp_path: Pat
     assert abs(float(now.double().norm()) / float(wanted.double().norm()) - 1) > 0.01
 
 
-def test_runs_that_share_a_model_are_what_they_would_be_alone(real: Comparison, tmp_path: Path) -> None:
-    """Bit for bit, on the bundled model: the others, their evaluations and their gradients left no trace."""
+def test_runs_that_share_a_model_do_not_affect_each_other(real: Comparison, tmp_path: Path) -> None:
+    """Bit for bit, on the bundled model, with the evaluations and gradients of the others in between."""
     options: dict[str, Any] = {"data": arithmetic_pairs(64), "held_out": arithmetic_pairs(16, split="held_out")}
     for loss in ("simpo", double):
         alone = Run(loss=loss, steps=6, batch_size=8, eval_every=3, seed=5, folder=tmp_path / str(loss)[:5], **options)
@@ -330,7 +279,7 @@ def test_runs_that_share_a_model_are_what_they_would_be_alone(real: Comparison, 
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_looking_at_gradients_changes_no_step(tmp_path: Path) -> None:
+def test_measuring_gradients_changes_no_step(tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": arithmetic_pairs(64), "held_out": arithmetic_pairs(16, split="held_out")}
     options |= {"steps": 30, "batch_size": 4, "eval_every": 30}
     watched = Comparison(["hinge", "simpo"], folder=tmp_path / "a", **options).start()
@@ -345,7 +294,7 @@ def test_looking_at_gradients_changes_no_step(tmp_path: Path) -> None:
         assert [timeless(r) for r in watched[label].records] == [timeless(r) for r in calm[label].records]
 
 
-def test_a_batch_of_ones_own_and_a_reference(real: Comparison, tmp_path: Path) -> None:
+def test_cosines_on_given_data_and_with_a_reference(real: Comparison, tmp_path: Path) -> None:
     assert real["hinge"].trainer is not None
     data = real["hinge"].trainer.sample(2, LOSSES["hinge"])
     assert real.gradient_cosines(data=data).attrs["datums"] == 4
@@ -361,12 +310,12 @@ def test_a_batch_of_ones_own_and_a_reference(real: Comparison, tmp_path: Path) -
     assert frame.loc["soft", "pp"] < 0.999
 
 
-def test_what_gives_no_gradients_says_so(make: Make) -> None:
-    with pytest.raises(ConfigError, match="BigramClient gives no gradients by its weights"):
+def test_client_without_gradients_is_refused(make: Make) -> None:
+    with pytest.raises(ConfigError, match="BigramClient returns no gradients of its weights"):
         make(["hinge", "simpo"]).gradient_cosines()
 
 
-def test_a_loss_that_cannot_take_the_batch_says_so_and_the_runs_go_on(tmp_path: Path) -> None:
+def test_loss_that_fails_on_the_batch_does_not_disturb_the_runs(tmp_path: Path) -> None:
     def broken(data: Any, logprobs_list: Any) -> Any:
         chosen, rejected, _ = sequence_scores(data, logprobs_list)
         return (chosen - rejected).sum() / 0, {}

@@ -1,4 +1,4 @@
-r"""Policy losses on sampled tokens: importance sampling, PPO, CISPO and DRO.
+r"""The built-in losses of the API: cross entropy, importance sampling, PPO, CISPO and DRO.
 
 Notation, per token of a sampled completion:
 
@@ -10,9 +10,9 @@ Notation, per token of a sampled completion:
 :math:`r`             the probability ratio :math:`\exp(\log p - \log q)`
 ====================  =====================================================================================
 
-Every function returns the per-token loss ``(tokens,)``, multiplied by its weight and to be summed, never averaged. A
-weight of 0 is a strong mask: that token adds exactly 0 to loss and gradient, even where its ratio is inf or nan. The
-functions check nothing: shapes and finiteness are checked once, where a batch enters the engine.
+Every function returns the per-token loss ``(tokens,)``, multiplied by its weight; a batch's loss is the sum, never a
+mean. A weight of 0 is a strong mask: that token adds exactly 0 to loss and gradient, even if its ratio is inf or nan.
+The functions check nothing: shapes and finiteness are checked once, when a batch enters the engine.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def cross_entropy(target_logprobs: torch.Tensor, *, weights: torch.Tensor) -> to
     r"""Weighted negative log-likelihood, :math:`-w_t \log p_t`, in nats.
 
     Args:
-        target_logprobs: ``(tokens,)``, log-probability of each target token.
-        weights: ``(tokens,)``, 0 on the prompt and usually 1 on the completion. A weight of 0 is a strong mask: that
-            token adds exactly 0 to loss and gradient, even where its log-probability is not finite.
+        target_logprobs: Log-probability of each target token, ``(tokens,)``, nats.
+        weights: 0 on the prompt and usually 1 on the completion, ``(tokens,)``. A weight of 0 is a strong mask: that
+            token adds exactly 0 to loss and gradient, even if its log-probability is not finite.
 
     Returns:
-        ``(tokens,)``, to be summed (never averaged).
+        The loss of each token, ``(tokens,)``, nats; a batch's loss is the sum.
     """
     masked = weights == 0
     return -(weights * target_logprobs.masked_fill(masked, 0.0))
@@ -62,9 +62,9 @@ def importance_sampling(
 
     At :math:`r = 1` its gradient is REINFORCE's, :math:`-A \nabla \log p`.
     """
-    live = (weights != 0) & (advantages != 0)
-    ratio = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, live))
-    return _weighted(-(ratio * advantages), weights, live)
+    counted = (weights != 0) & (advantages != 0)
+    ratio = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, counted))
+    return _weighted(-(ratio * advantages), weights, counted)
 
 
 def ppo(
@@ -78,19 +78,19 @@ def ppo(
 ) -> torch.Tensor:
     r"""Clipped surrogate, :math:`-\min(r A, \mathrm{clamp}(r, lo, hi) A)` (Schulman et al. 2017, arXiv:1707.06347).
 
-    The thresholds bound the ratio itself: PPO's :math:`1-\epsilon` and :math:`1+\epsilon`. Where the clip is active
-    (:math:`A>0, r>hi` or :math:`A<0, r<lo`) the token has no gradient.
+    The thresholds bound the ratio itself: PPO's :math:`1-\epsilon` and :math:`1+\epsilon`. A token whose clip is
+    active (:math:`A>0, r>hi` or :math:`A<0, r<lo`) has no gradient.
     """
-    live = (weights != 0) & (advantages != 0)
+    counted = (weights != 0) & (advantages != 0)
     with torch.no_grad():
-        ratio = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, live))
+        ratio = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, counted))
         clipped = ratio.clamp(clip_low_threshold, clip_high_threshold) * advantages
         clip_active = clipped < ratio * advantages
-    # The ratio is computed again with clipped tokens left out, not selected afterwards: the gradient of an infinite
-    # ratio is nan even when it is multiplied by 0.
-    moving = live & ~clip_active
-    surrogate = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, moving)) * advantages
-    return _weighted(-torch.where(clip_active, clipped, surrogate), weights, live)
+    # The ratio is computed a second time without the clipped tokens instead of masking the result: the gradient of an
+    # infinite ratio is nan even if it is multiplied by 0.
+    unclipped = counted & ~clip_active
+    surrogate = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, unclipped)) * advantages
+    return _weighted(-torch.where(clip_active, clipped, surrogate), weights, counted)
 
 
 def cispo(
@@ -104,13 +104,14 @@ def cispo(
 ) -> torch.Tensor:
     r"""Clipped importance weights, :math:`-\mathrm{sg}[\mathrm{clamp}(r, lo, hi)] \log p \, A` (arXiv:2506.13585).
 
-    :math:`\mathrm{sg}` stops the gradient: every token keeps one, scaled by a bounded ratio, where PPO would drop it.
+    :math:`\mathrm{sg}` stops the gradient. Every token keeps a gradient, scaled by a bounded ratio; PPO would drop
+    some.
     """
-    live = (weights != 0) & (advantages != 0)
+    counted = (weights != 0) & (advantages != 0)
     with torch.no_grad():
-        ratio = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, live))
+        ratio = torch.exp(_log_ratio(target_logprobs, sampling_logprobs, counted))
         scale = ratio.clamp(clip_low_threshold, clip_high_threshold) * advantages
-    return _weighted(-(scale * target_logprobs.masked_fill(~live, 0.0)), weights, live)
+    return _weighted(-(scale * target_logprobs.masked_fill(~counted, 0.0)), weights, counted)
 
 
 def dro(
@@ -123,28 +124,28 @@ def dro(
 ) -> torch.Tensor:
     r"""Direct reward optimisation, :math:`-(\log p\,A - \frac{\beta}{2}(\log p - \log q)^2)` (arXiv:2405.19107).
 
-    The quadratic term pulls towards the sampler and does not vanish where the advantage is 0, so here the mask on the
-    prompt matters most.
+    The quadratic term pulls towards the sampler and does not vanish if the advantage is 0, so the mask on the prompt
+    matters most for this loss.
     """
-    live = weights != 0
-    gap = _log_ratio(target_logprobs, sampling_logprobs, live)
-    value = target_logprobs.masked_fill(~live, 0.0) * advantages.masked_fill(~live, 0.0) - 0.5 * beta * gap**2
-    return _weighted(-value, weights, live)
+    counted = weights != 0
+    gap = _log_ratio(target_logprobs, sampling_logprobs, counted)
+    value = target_logprobs.masked_fill(~counted, 0.0) * advantages.masked_fill(~counted, 0.0) - 0.5 * beta * gap**2
+    return _weighted(-value, weights, counted)
 
 
-def _log_ratio(target_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
-    """The log-ratio, and 0 (a constant) where a token is not live."""
-    return target_logprobs.masked_fill(~live, 0.0) - sampling_logprobs.masked_fill(~live, 0.0)
+def _log_ratio(target_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Return the log-ratio ``(tokens,)``, and a constant 0 for tokens that are not counted."""
+    return target_logprobs.masked_fill(~counted, 0.0) - sampling_logprobs.masked_fill(~counted, 0.0)
 
 
-def _weighted(loss: torch.Tensor, weights: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
-    return loss.masked_fill(~live, 0.0) * weights.masked_fill(~live, 0.0)
+def _weighted(loss: torch.Tensor, weights: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    return loss.masked_fill(~counted, 0.0) * weights.masked_fill(~counted, 0.0)
 
 
 _SAMPLED = ("logprobs", "advantages")
 _CLIP = (
-    Param("clip_low_threshold", 0.8, 0.0, 1.0, "smallest ratio r that still counts"),
-    Param("clip_high_threshold", 1.2, 1.0, 10.0, "largest ratio r that still counts"),
+    Param("clip_low_threshold", 0.8, 0.0, 1.0, "smallest ratio r that is not clipped"),
+    Param("clip_high_threshold", 1.2, 1.0, 10.0, "largest ratio r that is not clipped"),
 )
 
 CROSS_ENTROPY = LossSpec(

@@ -1,8 +1,9 @@
-r"""Preference losses against a reference model: DPO and its kin, on consecutive (chosen, rejected) pairs.
+r"""Preference losses with a reference model: DPO and related losses, on consecutive (chosen, rejected) pairs.
 
 Custom-contract functions, as in :mod:`mint_lab.losses.preference`, that also read
 ``loss_fn_inputs["reference_logprobs"]``, ``(N,)``: the log-probabilities of the targets under the model before
-training. ``mint_lab.data.with_reference(data, client)`` fills it; a :class:`~mint_lab.runs.run.Run` does so by itself.
+training. ``mint_lab.data.with_reference(data, client)`` fills it; a :class:`~mint_lab.runs.run.Run` does so
+automatically.
 
 ====================  ===============================================================================
 :math:`s(y)`          sequence score :math:`\sum_t w_t \log p(y_t \mid x, y_{<t})`, nats
@@ -10,8 +11,8 @@ training. ``mint_lab.data.with_reference(data, client)`` fills it; a :class:`~mi
 :math:`\beta h`       the reward that the loss implies
 ====================  ===============================================================================
 
-All report ``pair_accuracy``, ``mean_margin``, ``logps/chosen`` and ``logps/rejected`` of the scores themselves, which
-compare with any other loss, and ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` and
+All report ``pair_accuracy``, ``mean_margin``, ``logps/chosen`` and ``logps/rejected`` of the scores, which compare with
+any other loss, and ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` and
 ``rewards/accuracies`` of :math:`\beta h`, as TRL does (but for ties). Losses are means over pairs.
 """
 
@@ -53,18 +54,18 @@ __all__ = [
 
 
 def log_ratios(data: list[Datum], chosen: torch.Tensor, rejected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Log-ratios :math:`h` to the reference model of scores that :func:`sequence_scores` gave.
+    r"""Return the log-ratios :math:`h` to the reference model of scores from :func:`sequence_scores`.
 
     Args:
         data: ``2 n`` datums with ``weights`` and ``reference_logprobs``.
-        chosen, rejected: their scores, nats, each ``(n,)``.
+        chosen, rejected: Their scores, nats, each ``(n,)``.
 
     Returns:
         ``(h_chosen, h_rejected)``, nats, each ``(n,)``.
 
     Raises:
-        DataError: a datum without ``reference_logprobs``, of another length than its weights, or not finite where a
-            token counts.
+        DataError: If a datum's ``reference_logprobs`` are missing, have another length than its weights, or are not
+            finite at a weighted token.
     """
     rows: list[torch.Tensor] = []
     for i, datum in enumerate(data):
@@ -82,7 +83,7 @@ def log_ratios(data: list[Datum], chosen: torch.Tensor, rejected: torch.Tensor) 
     finite = torch.stack([chosen_reference, rejected_reference], dim=1).flatten().isfinite()
     if not bool(finite.all()):
         raise DataError(
-            "not finite where a token counts, expected log-probabilities; compute them anew with with_reference",
+            "not finite at a weighted token, expected log-probabilities; compute them again with with_reference",
             index=int((~finite).nonzero()[0]),
             field=REFERENCE,
         )
@@ -98,16 +99,16 @@ def dpo_loss(
     DPO with noisy preferences"), which stops widening a margin at :math:`\log\frac{1-\epsilon}{\epsilon} / \beta`.
 
     Args:
-        data: consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
-        logprobs_list: one ``(N_i,)`` tensor a datum.
-        beta: how strongly the model is held to the reference, 1 / nats.
-        label_smoothing: share of pairs presumed to be the wrong way round, 0 to 0.5.
+        data: Consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
+        logprobs_list: One ``(N_i,)`` tensor per datum.
+        beta: Strength of the pull towards the reference, 1 / nats.
+        label_smoothing: Assumed share of pairs with swapped labels, 0 to 0.5.
 
     Returns:
         The scalar loss, nats, and the metrics of :func:`reward_metrics`.
 
     Raises:
-        DataError: as :func:`~mint_lab.losses.preference.sequence_scores` and :func:`log_ratios`.
+        DataError: As :func:`~mint_lab.losses.preference.sequence_scores` and :func:`log_ratios`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
@@ -122,8 +123,8 @@ def robust_dpo_loss(
     r"""Robust DPO, the mean of :math:`\frac{-(1-\epsilon)\log\sigma(d) + \epsilon\log\sigma(-d)}{1 - 2\epsilon}`.
 
     :math:`d = \beta(h_+ - h_-)`. In expectation over labels of which a share :math:`\epsilon` is flipped, this is DPO
-    on clean ones; a single value may lie below 0. Chowdhury et al. 2024, arXiv:2403.00409. Arguments, result and errors
-    as :func:`dpo_loss`, and :class:`ConfigError` for a ``label_smoothing`` that is not below 0.5.
+    on clean labels; a single value may be negative. Chowdhury et al. 2024, arXiv:2403.00409. Arguments, result and
+    errors as :func:`dpo_loss`, and :class:`ConfigError` for a ``label_smoothing`` that is not below 0.5.
     """
     if not 0 <= label_smoothing < 0.5:
         raise ConfigError(f"label_smoothing is {label_smoothing:g}, expected a share from 0 to below 0.5")
@@ -141,7 +142,7 @@ def dpo_hinge_loss(
     r"""Hinge on the reward margin, :math:`\frac1n\sum \max(0, 1 - \beta(h_+ - h_-))`.
 
     SLiC's hinge with DPO's rewards: "hinge-norm" of RSO (Liu et al. 2023, arXiv:2309.06657). A pair whose log-ratios
-    are :math:`1/\beta` nats apart is left alone. Arguments, result and errors as :func:`dpo_loss`.
+    are :math:`1/\beta` nats apart has no gradient. Arguments, result and errors as :func:`dpo_loss`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
@@ -154,10 +155,10 @@ def ipo_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     r"""IPO, :math:`\frac1n\sum \left(\bar h_+ - \bar h_- - \frac{1}{2\beta}\right)^2`, nats squared.
 
-    A target for the margin in place of a slope without end: it cannot overfit to certain preferences.
+    The margin has a target instead of growing without bound, so the loss cannot overfit to deterministic preferences.
     :math:`\bar h = h / \sum_t w_t` is the log-ratio per weighted token, as TRL takes it after asking the authors; the
     paper writes the sum. Azar et al. 2023, arXiv:2310.12036, equation 17 (``beta`` is its tau). Arguments, result and
-    errors as :func:`dpo_loss`, and :class:`DataError` for a side without weighted tokens.
+    errors as :func:`dpo_loss`, and :class:`DataError` for a completion without weighted tokens.
     """
     chosen, rejected, lengths = sequence_scores(data, logprobs_list)
     check_lengths(lengths)
@@ -176,26 +177,26 @@ def kto_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     r"""KTO, :math:`\frac{1}{2n}\sum \lambda_+(1-\sigma(\beta(h_+ - z))) + \lambda_-(1-\sigma(\beta(z - h_-)))`.
 
-    Each completion is judged by itself, against a reference point :math:`z`; the chosen side of a pair counts as
+    Each completion is compared with a reference point :math:`z` on its own; the chosen completion of a pair counts as
     desirable and the rejected one as undesirable. Ethayarajh et al. 2024, arXiv:2402.01306.
 
-    :math:`z` stands for the KL divergence from the reference. The paper and TRL estimate it on further passes, over
-    prompts with the completions of other prompts. A loss sees the log-probabilities of its own batch only, so here
+    :math:`z` stands for the KL divergence from the reference. The paper and TRL estimate it with further passes, over
+    prompts with the completions of other prompts. A loss sees only the log-probabilities of its batch, so here
     :math:`z` is :math:`\max(0, \text{mean of } h)` over all completions of the batch, chosen and rejected, without
-    gradient. Where it is 0 the loss is half of :func:`apo_zero_loss`.
+    gradient. If it is 0, the loss is half of :func:`apo_zero_loss`.
 
     Args:
-        data: consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
-        logprobs_list: one ``(N_i,)`` tensor a datum.
-        beta: how quickly value saturates away from the reference point, 1 / nats.
-        desirable_weight, undesirable_weight: the paper's lambdas.
+        data: Consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
+        logprobs_list: One ``(N_i,)`` tensor per datum.
+        beta: How quickly the value saturates away from the reference point, 1 / nats.
+        desirable_weight, undesirable_weight: The paper's lambdas.
 
     Returns:
-        The scalar loss, the metrics of :func:`reward_metrics`, and ``kl/reference`` (the estimate of z, nats a
+        The scalar loss, the metrics of :func:`reward_metrics`, and ``kl/reference`` (the estimate of z, nats per
         completion).
 
     Raises:
-        DataError: as :func:`dpo_loss`.
+        DataError: As :func:`dpo_loss`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
@@ -212,7 +213,8 @@ def apo_zero_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     r"""APO-zero, :math:`\frac1n\sum (1 - \sigma(\beta h_+)) + \sigma(\beta h_-)`.
 
-    Chosen up, rejected down, each on its own: for pairs whose chosen side is better than what the model says.
+    The chosen completion rises and the rejected one falls, independently: for pairs whose chosen completion is better
+    than the model's own.
     D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 7. Arguments, result and errors as :func:`dpo_loss`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
@@ -226,9 +228,9 @@ def apo_down_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     r"""APO-down, :math:`\frac1n\sum \sigma(\beta h_+) + (1 - \sigma(\beta(h_+ - h_-)))`.
 
-    Both sides down, the rejected one further: for pairs whose chosen side is worse than what the model says, where it
-    is right that ``logps/chosen`` falls. D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 8. The default ``beta``
-    is larger than the others' 0.1, at which the chosen side falls by tens of nats before the first term lets go of it.
+    Both completions fall, the rejected one further: for pairs whose chosen completion is worse than the model's own, so
+    that ``logps/chosen`` should fall. D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 8. The default ``beta`` is
+    larger than the others' 0.1, at which the chosen completion falls by tens of nats before the first term saturates.
     Arguments, result and errors as :func:`dpo_loss`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
@@ -242,9 +244,9 @@ def nca_pair_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     r"""NCA, :math:`-\frac1n\sum \log\sigma(\beta h_+) + \frac12\log\sigma(-\beta h_+) + \frac12\log\sigma(-\beta h_-)`.
 
-    Noise contrast of each side with the reference: it fits the reward itself and not only the difference of two, which
-    keeps the chosen log-probability from falling. Chen et al. 2024, arXiv:2402.05369. Arguments, result and errors as
-    :func:`dpo_loss`.
+    Noise contrast of each completion with the reference: it fits the reward itself and not only a difference of two,
+    which keeps the chosen log-probability from falling. Chen et al. 2024, arXiv:2402.05369. Arguments, result and
+    errors as :func:`dpo_loss`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
@@ -262,9 +264,9 @@ def reward_metrics(
     *,
     beta: float,
 ) -> dict[str, float]:
-    r"""What this module's losses report, as floats.
+    r"""Return the metrics that this module's losses report, as floats.
 
-    Before training the rewards are 0, and what a pair's two sums of float32 log-probabilities leave of that is
+    Before training the rewards are 0, and any difference between a pair's two sums of float32 log-probabilities is
     rounding, not preference. In ``rewards/accuracies`` a pair counts one half where :math:`|h_+ - h_-|` is at most a
     millionth of :math:`|s_+| + |s_-|`, or :math:`10^{-5}` nats, so that a run against a reference begins at 0.5. TRL
     counts ties as lost.
@@ -288,7 +290,7 @@ def reward_metrics(
 
 
 _INPUTS = ("weights", REFERENCE)
-_BETA = Param("beta", 0.1, 0.01, 10.0, "how strongly the model is held to the reference, 1 / nats")
+_BETA = Param("beta", 0.1, 0.01, 10.0, "strength of the pull towards the reference, 1 / nats")
 
 DPO = LossSpec(
     name="dpo",
@@ -299,7 +301,7 @@ DPO = LossSpec(
     inputs=_INPUTS,
     params=(
         _BETA,
-        Param("label_smoothing", 0.0, 0.0, 0.5, "share of pairs presumed the wrong way round", maximum=0.5),
+        Param("label_smoothing", 0.0, 0.0, 0.5, "assumed share of pairs with swapped labels", maximum=0.5),
     ),
     unit="pair",
     reduction="mean",
@@ -311,11 +313,11 @@ ROBUST_DPO = LossSpec(
     fn=robust_dpo_loss,
     formula=r"\tfrac1n \sum \tfrac{-(1-\epsilon) \log \sigma(d) + \epsilon \log \sigma(-d)}{1 - 2\epsilon}"
     r",\quad d = \beta\,(h_\text{chosen} - h_\text{rejected})",
-    summary="DPO that is unbiased where a known share of the pairs is the wrong way round.",
+    summary="DPO that is unbiased if a known share of the pairs has swapped labels.",
     inputs=_INPUTS,
     params=(
         _BETA,
-        Param("label_smoothing", 0.1, 0.0, 0.45, "share of pairs that are the wrong way round", maximum=0.49),
+        Param("label_smoothing", 0.1, 0.0, 0.45, "share of pairs with swapped labels", maximum=0.49),
     ),
     unit="pair",
     reduction="mean",
@@ -326,7 +328,7 @@ DPO_HINGE = LossSpec(
     family="preference",
     fn=dpo_hinge_loss,
     formula=r"\tfrac1n \sum \max\left(0,\ 1 - \beta\,(h_\text{chosen} - h_\text{rejected})\right)",
-    summary="Hinge on the reward margin: a pair that is far enough ahead of the reference is left alone.",
+    summary="Hinge on the reward margin: a pair with a large enough margin has no gradient.",
     inputs=_INPUTS,
     params=(_BETA,),
     unit="pair",
@@ -338,7 +340,7 @@ IPO = LossSpec(
     family="preference",
     fn=ipo_loss,
     formula=r"\tfrac1n \sum \left(\bar h_\text{chosen} - \bar h_\text{rejected} - \tfrac{1}{2\beta}\right)^2",
-    summary="A target for the margin per token, which certain preferences cannot push without end.",
+    summary="A target for the margin per token, so that deterministic preferences cannot push it without bound.",
     inputs=_INPUTS,
     params=(Param("beta", 0.1, 0.01, 10.0, "half the inverse of the target margin, tokens / nat", minimum=1e-6),),
     unit="pair",
@@ -351,7 +353,7 @@ KTO = LossSpec(
     fn=kto_loss,
     formula=r"\tfrac{1}{2n} \sum \lambda_+\left(1 - \sigma(\beta (h_\text{chosen} - z))\right)"
     r" + \lambda_-\left(1 - \sigma(\beta (z - h_\text{rejected}))\right),\quad z = \max(0, \bar h)",
-    summary="Each completion by itself, desirable or not, against how far the batch has moved.",
+    summary="Each completion on its own, desirable or not, compared with how far the batch has moved.",
     inputs=_INPUTS,
     params=(
         _BETA,
@@ -366,7 +368,7 @@ APO_ZERO = LossSpec(
     family="preference",
     fn=apo_zero_loss,
     formula=r"\tfrac1n \sum 1 - \sigma(\beta h_\text{chosen}) + \sigma(\beta h_\text{rejected})",
-    summary="Chosen up and rejected down: where the chosen completions are better than the model's own.",
+    summary="Raises chosen, lowers rejected: for chosen completions better than the model's own.",
     inputs=_INPUTS,
     params=(_BETA,),
     unit="pair",
@@ -378,7 +380,7 @@ APO_DOWN = LossSpec(
     family="preference",
     fn=apo_down_loss,
     formula=r"\tfrac1n \sum \sigma(\beta h_\text{chosen}) + 1 - \sigma(\beta\,(h_\text{chosen} - h_\text{rejected}))",
-    summary="Both down, the rejected one further: where the chosen completions are worse than the model's own.",
+    summary="Lowers both, rejected further: for chosen completions worse than the model's own.",
     inputs=_INPUTS,
     params=(replace(_BETA, default=0.5),),
     unit="pair",
@@ -391,7 +393,7 @@ NCA_PAIR = LossSpec(
     fn=nca_pair_loss,
     formula=r"-\tfrac1n \sum \log\sigma(\beta h_\text{chosen}) + \tfrac12 \log\sigma(-\beta h_\text{chosen})"
     r" + \tfrac12 \log\sigma(-\beta h_\text{rejected})",
-    summary="Noise contrast of each side with the reference, which keeps the chosen completion likely.",
+    summary="Noise contrast of each completion with the reference, which keeps the chosen one likely.",
     inputs=_INPUTS,
     params=(_BETA,),
     unit="pair",

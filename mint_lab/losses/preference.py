@@ -1,16 +1,16 @@
 r"""Preference losses without a reference model: custom-contract functions on consecutive (chosen, rejected) pairs.
 
-Those that measure against a reference model are in :mod:`mint_lab.losses.dpo`. Each takes
-``(data, logprobs_list)`` and returns ``(loss, metrics)`` as MinT's ``forward_backward_custom`` expects, and each reads
-on its own, so that it can be opened as a cell and changed. Notation for a pair with prompt :math:`x`:
+Losses that compare with a reference model are in :mod:`mint_lab.losses.dpo`. Each function takes
+``(data, logprobs_list)`` and returns ``(loss, metrics)``, as MinT's ``forward_backward_custom`` expects, and uses few
+helpers, so that it can be opened as a cell and changed. Notation for a pair with prompt :math:`x`:
 
 ====================  ===============================================================================
 :math:`s(y)`          sequence score :math:`\sum_t w_t \log p(y_t \mid x, y_{<t})`, nats
-:math:`\bar s(y)`     the same over :math:`\sum_t w_t`: mean log-probability, nats a token
+:math:`\bar s(y)`     the same over :math:`\sum_t w_t`: mean log-probability, nats per token
 :math:`m`             margin :math:`s(y_{chosen}) - s(y_{rejected})`, nats
 ====================  ===============================================================================
 
-Losses are means over pairs, as in MinT's example and in the papers: they couple the batch through that mean only.
+Losses are means over pairs, as in MinT's example and in the papers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 def sequence_scores(
     data: list[Datum], logprobs_list: list[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    r"""Weighted sequence log-probabilities of consecutive pairs.
+    r"""Return the weighted sequence log-probabilities of consecutive pairs.
 
     Args:
         data: ``2 n`` datums, (chosen, rejected, chosen, rejected, ...), each with ``weights`` of shape ``(N_i,)``.
@@ -55,15 +55,15 @@ def sequence_scores(
 
     Returns:
         ``(chosen, rejected, lengths)``: scores in nats, each ``(n,)``, and the sum of the weights of each sequence,
-        ``(n, 2)`` with the chosen one first. A position of weight 0 adds exactly 0, even where it is not finite.
+        ``(n, 2)`` with the chosen one first. A position of weight 0 adds exactly 0, even if it is not finite.
 
     Raises:
-        DataError: an odd number of datums, a datum without ``weights``, or weights of another length.
+        DataError: If the number of datums is odd, or a datum has no ``weights`` or weights of another length.
     """
     if len(data) % 2 or not data:
         raise DataError(
             f"got {len(data)} datums, expected consecutive (chosen, rejected) pairs; "
-            "check that no side of a pair was dropped"
+            "check that no completion of a pair is missing"
         )
     for i, (datum, logprobs) in enumerate(zip(data, logprobs_list, strict=True)):
         found = datum.loss_fn_inputs.get("weights")
@@ -75,8 +75,9 @@ def sequence_scores(
                 index=i,
                 field="weights",
             )
-    # One pass over the batch laid end to end: a Python loop of small dots costs more than the tiny model's own step.
-    flat = torch.cat(logprobs_list)
+    # One operation over the concatenated batch: a Python loop of small dot products takes longer than the bundled
+    # model's step.
+    flat = torch.cat(logprobs_list)  # (tokens,)
     weights = torch.cat([d.loss_fn_inputs["weights"].to_torch() for d in data]).to(flat)
     owner = torch.repeat_interleave(torch.arange(len(data)), torch.tensor([len(lp) for lp in logprobs_list])).to(
         flat.device
@@ -90,10 +91,10 @@ def sequence_scores(
 def mean_scores(
     data: list[Datum], logprobs_list: list[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As :func:`sequence_scores`, with scores divided by the sum of the weights: nats a token.
+    """Return what :func:`sequence_scores` does, with scores divided by the sum of the weights: nats per token.
 
     Raises:
-        DataError: as :func:`sequence_scores`, or a side without weighted tokens.
+        DataError: If a completion has no weighted token; also as :func:`sequence_scores`.
     """
     chosen, rejected, lengths = sequence_scores(data, logprobs_list)
     check_lengths(lengths)
@@ -101,10 +102,10 @@ def mean_scores(
 
 
 def check_lengths(lengths: torch.Tensor) -> None:
-    """Raise :class:`DataError` where a sequence has no weighted token, so that there is no mean to take of it."""
+    """Raise :class:`DataError` if a sequence has no weighted token, and thus no mean."""
     if not bool((lengths > 0).all()):
         empty = int((lengths.flatten() <= 0).nonzero()[0])
-        raise DataError("no token counts, so there is no mean to take", index=empty, field="weights")
+        raise DataError("every weight is 0, so there is no mean to take", index=empty, field="weights")
 
 
 def pairwise_preference_loss(
@@ -116,15 +117,15 @@ def pairwise_preference_loss(
     Bradley and Terry 1952, "Rank analysis of incomplete block designs", Biometrika 39.
 
     Args:
-        data: consecutive (chosen, rejected) pairs with ``weights``.
-        logprobs_list: one ``(N_i,)`` tensor a datum.
-        beta: inverse temperature of the preference, 1 / nats.
+        data: Consecutive (chosen, rejected) pairs with ``weights``.
+        logprobs_list: One ``(N_i,)`` tensor per datum.
+        beta: Inverse temperature of the preference, 1 / nats.
 
     Returns:
         The scalar loss, and ``loss``, ``pair_accuracy`` (share of margins above 0) and ``mean_margin`` (times beta).
 
     Raises:
-        DataError: an odd number of datums, or weights that are missing or of another length.
+        DataError: As :func:`sequence_scores`.
     """
     chosen, rejected, _ = sequence_scores(data, logprobs_list)
     margins = beta * (chosen - rejected)
@@ -135,7 +136,7 @@ def pairwise_preference_loss(
 def hinge_loss(
     data: list[Datum], logprobs_list: list[torch.Tensor], beta: float = 1.0
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    r"""Margin ranking, :math:`\frac1n\sum \max(0, 1 - \beta m)`: a pair ahead by :math:`1/\beta` nats is left alone.
+    r"""Margin ranking, :math:`\frac1n\sum \max(0, 1 - \beta m)`: no gradient from :math:`1/\beta` nats on.
 
     The calibration term of SLiC-HF (Zhao et al. 2023, arXiv:2305.10425). Arguments, result and errors as
     :func:`pairwise_preference_loss`.
@@ -151,9 +152,10 @@ def simpo_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     r"""SimPO, :math:`-\frac1n\sum \log\sigma(\beta (\bar s_{chosen} - \bar s_{rejected}) - \gamma)`.
 
-    :math:`\bar s` is the mean log-probability per weighted token, nats: no reference model, no reward for length. Meng
-    et al. 2024, arXiv:2405.14734. ``mean_margin`` is of :math:`\beta(\bar s_{chosen} - \bar s_{rejected})`, as TRL
-    reports it. Raises as :func:`pairwise_preference_loss`, and :class:`DataError` for a side without weighted tokens.
+    :math:`\bar s` is the mean log-probability per weighted token, nats: there is no reference model and no reward for
+    length. Meng et al. 2024, arXiv:2405.14734. ``mean_margin`` is of
+    :math:`\beta(\bar s_{chosen} - \bar s_{rejected})`, as TRL reports it. Raises as :func:`pairwise_preference_loss`,
+    and :class:`DataError` for a side without weighted tokens.
     """
     chosen, rejected, _ = mean_scores(data, logprobs_list)
     margins = beta * (chosen - rejected)
@@ -167,24 +169,24 @@ def cpo_loss(
     r"""CPO, :math:`-\frac1n\sum \log\sigma(\beta m) - \alpha\,\overline{\log p}(y_{chosen})`.
 
     Bradley-Terry, with DPO's reference taken to be uniform, and the likelihood of the chosen side held up: the second
-    term is the mean over all weighted tokens of the chosen sides, nats a token, which is how TRL takes it (the paper
+    term is the mean over all weighted tokens of the chosen sides, nats per token, which is how TRL takes it (the paper
     sums each sequence). Xu et al. 2024, arXiv:2401.08417.
 
     Args:
-        data: consecutive (chosen, rejected) pairs with ``weights``.
-        logprobs_list: one ``(N_i,)`` tensor a datum.
-        beta: inverse temperature of the preference, 1 / nats.
-        alpha: weight of the second term; 0 leaves :func:`pairwise_preference_loss`.
+        data: Consecutive (chosen, rejected) pairs with ``weights``.
+        logprobs_list: One ``(N_i,)`` tensor per datum.
+        beta: Inverse temperature of the preference, 1 / nats.
+        alpha: Weight of the second term; with 0 the loss is :func:`pairwise_preference_loss`.
 
     Returns:
-        The scalar loss, and ``loss``, ``pair_accuracy``, ``mean_margin`` (times beta) and ``nll`` (nats a token).
+        The scalar loss, and ``loss``, ``pair_accuracy``, ``mean_margin`` (times beta) and ``nll`` (nats per token).
 
     Raises:
-        DataError: as :func:`sequence_scores`, or no token of the chosen sides counts.
+        DataError: If no token of the chosen completions has a weight; also as :func:`sequence_scores`.
     """
     chosen, rejected, lengths = sequence_scores(data, logprobs_list)
     if not bool(lengths[:, 0].sum() > 0):
-        raise DataError("no token of the chosen sides counts, so there is no mean to take", field="weights")
+        raise DataError("every weight of the chosen completions is 0, so there is no mean to take", field="weights")
     margins = beta * (chosen - rejected)
     nll = -chosen.sum() / lengths[:, 0].sum()
     loss = -F.logsigmoid(margins).mean() + alpha * nll
@@ -197,13 +199,13 @@ def orpo_loss(
     r"""ORPO, :math:`-\overline{\log p}(y_{chosen}) - \frac{\beta}{n}\sum \log\sigma(o_{chosen} - o_{rejected})`.
 
     :math:`o = \bar s - \log(1 - e^{\bar s})` is the log-odds of the mean log-probability per token. The first term is
-    supervised fine-tuning on the chosen sides: the mean over all their weighted tokens, nats a token. TRL's counts the
-    prompt's tokens in it as well; here a weight of 0 masks them. Hong et al. 2024, arXiv:2403.07691.
+    supervised fine-tuning on the chosen sides: the mean over all their weighted tokens, nats per token. TRL's counts
+    the prompt's tokens in it as well; here a weight of 0 masks them. Hong et al. 2024, arXiv:2403.07691.
 
     Args:
-        data: consecutive (chosen, rejected) pairs with ``weights``.
-        logprobs_list: one ``(N_i,)`` tensor a datum.
-        beta: weight of the odds-ratio term (the paper's lambda).
+        data: Consecutive (chosen, rejected) pairs with ``weights``.
+        logprobs_list: One ``(N_i,)`` tensor per datum.
+        beta: Weight of the odds-ratio term (the paper's lambda).
 
     Returns:
         The scalar loss, and ``loss``, ``pair_accuracy``, ``mean_margin`` (of the log-odds, nats) and ``nll`` (nats a
@@ -214,7 +216,7 @@ def orpo_loss(
     """
     chosen, rejected, lengths = mean_scores(data, logprobs_list)
     nll = -(chosen * lengths[:, 0]).sum() / lengths[:, 0].sum()
-    # Held a millionth of a nat away from certainty, where the odds are infinite.
+    # Clamped a millionth of a nat below certainty, where the odds are infinite.
     chosen_odds, rejected_odds = (s - torch.log(-torch.expm1(s.clamp(max=-1e-6))) for s in (chosen, rejected))
     margins = chosen_odds - rejected_odds
     loss = nll - beta * F.logsigmoid(margins).mean()
@@ -222,7 +224,7 @@ def orpo_loss(
 
 
 def margin_metrics(loss: torch.Tensor, margins: torch.Tensor) -> dict[str, float]:
-    """``loss``, ``pair_accuracy`` and ``mean_margin`` of a loss and its margins ``(n,)``, as floats."""
+    """Return ``loss``, ``pair_accuracy`` and ``mean_margin`` of a loss and its margins ``(n,)``, as floats."""
     margins = margins.detach()
     return {
         "loss": float(loss.detach()),
@@ -250,7 +252,7 @@ HINGE = LossSpec(
     family="preference",
     fn=hinge_loss,
     formula=r"\tfrac1n \sum \max\left(0,\ 1 - \beta\,(s_\text{chosen} - s_\text{rejected})\right)",
-    summary="Margin ranking: a pair that is far enough ahead is left alone.",
+    summary="Margin ranking: a pair with a large enough margin has no gradient.",
     inputs=("weights",),
     params=(_BETA,),
     unit="pair",
@@ -278,7 +280,7 @@ CPO = LossSpec(
     fn=cpo_loss,
     formula=r"-\tfrac1n \sum \log \sigma\left(\beta\,(s_\text{chosen} - s_\text{rejected})\right)"
     r" - \alpha\,\overline{\log p}_\text{chosen}",
-    summary="Bradley-Terry that also keeps the chosen completion likely; no reference model.",
+    summary="Bradley-Terry plus the likelihood of the chosen completion; no reference model.",
     inputs=("weights",),
     params=(
         Param("beta", 0.1, 0.01, 10.0, "inverse temperature, 1 / nats"),

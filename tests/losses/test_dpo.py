@@ -236,8 +236,8 @@ def test_the_loss_is_the_mean_over_pairs(name: str) -> None:
     [
         (None, r"missing; fill it with data = mint_lab.data.with_reference\(data, client\)"),
         ([-1.0], r"shape \(1,\), expected \(2,\) as the weights"),
-        ([-1.0, math.nan], "not finite where a token counts"),
-        ([-1.0, -math.inf], "not finite where a token counts"),
+        ([-1.0, math.nan], "not finite at a weighted token"),
+        ([-1.0, -math.inf], "not finite at a weighted token"),
     ],
 )
 def test_references_that_do_not_fit(name: str, reference: list[float] | None, words: str) -> None:
@@ -254,7 +254,7 @@ def test_pairs_that_are_none(name: str) -> None:
 
 
 def test_ipo_needs_something_to_take_a_mean_of() -> None:
-    with pytest.raises(DataError, match="no token counts") as caught:
+    with pytest.raises(DataError, match="every weight is 0") as caught:
         LOSSES["ipo"].fn([datum([1], [-1]), datum([0], [-1])], [leaf(-1), leaf(-1)])
     assert caught.value.index == 1
     with pytest.raises(ConfigError, match="ipo: beta is 0, expected"):

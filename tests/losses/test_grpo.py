@@ -256,10 +256,10 @@ def test_bad_input(name: str) -> None:
     assert (caught.value.index, caught.value.field) == (1, "logprobs")
     with pytest.raises(DataError, match=r"shape \(2,\), expected \(1,\) as the log-probabilities"):
         LOSSES[name].fn([data[0], datum(**fields | {"logprobs": [-1.0, -1.0]})], lists)
-    with pytest.raises(DataError, match="not finite where a token counts") as caught:
+    with pytest.raises(DataError, match="not finite at a weighted token") as caught:
         LOSSES[name].fn([data[0], datum(**fields | {"logprobs": [math.nan]})], lists)
     assert caught.value.index == 1
-    with pytest.raises(DataError, match="no token of the batch counts"):
+    with pytest.raises(DataError, match="every weight of the batch is 0"):
         LOSSES[name].fn([datum(**fields | {"weights": [0.0]})], lists[1:])
 
 

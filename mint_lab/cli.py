@@ -22,6 +22,7 @@ from .errors import ConfigError, MintLabError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .charts.spec import ChartSpec
     from .runs.run import Run
 
 __all__ = ["app", "demo_report", "notebooks_dir"]
@@ -104,15 +105,14 @@ def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def demo_report(run: Run) -> dict[str, Any]:
-    """What ``demo --json`` writes: ``before`` and ``after`` are held-out metrics, ``seconds`` without loading."""
+    """Return what ``demo --json`` writes; ``before`` and ``after`` are held-out metrics, ``seconds`` has no loading."""
+    from .charts.overlay import ordered_metrics
     from .runs.versions import versions
 
     records = run.records
     evaluation = {"evaluation": run.evaluation} if run.evaluation else {}
     after = next((r.held_out for r in reversed(records) if r.held_out), {})
-    names = [
-        n for n in ("reward", "pair_accuracy", "mean_margin", "nll", "loss", "displacement_frac") if n in run.baseline
-    ]
+    names = ordered_metrics({**run.baseline, **after}, _charts(run))
     return {
         "recipe": run.recipe,
         "loss": run.loss.name,
@@ -122,12 +122,19 @@ def demo_report(run: Run) -> dict[str, Any]:
         "seconds": round(run.seconds, 3),
         "steps_per_s": round(run.steps_done / max(run.seconds, 1e-9), 2),
         "tokens_per_s": round(sum(r.tokens for r in records) / max(run.seconds, 1e-9), 1),
-        "before": {n: run.baseline[n] for n in names},
+        "before": {n: run.baseline[n] for n in names if n in run.baseline},
         "after": {n: after[n] for n in names if n in after},
         **evaluation,
         "settings": run.settings,
         "versions": versions(),
     }
+
+
+def _charts(run: Run) -> tuple[ChartSpec, ...]:
+    from .charts.spec import charts_of
+    from .recipes.registry import recipe_of
+
+    return charts_of(recipe_of(run.recipe).charts)
 
 
 def _train(run: Run, console: Console) -> None:
@@ -159,8 +166,9 @@ def _progress(run: Run, console: Console) -> Generator[Callable[[], None]]:
     if not console.is_terminal:
         yield lambda: None
         return
-    # 80 columns are enough for all of it.
     bar = BarColumn(bar_width=20)
+    room = console.width - 20 - len(f" {run.steps_total}/{run.steps_total}  0:00:00 ")
+    charts = _charts(run)
     with Progress(
         bar, MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), console=console
     ) as progress:
@@ -168,27 +176,39 @@ def _progress(run: Run, console: Console) -> Generator[Callable[[], None]]:
 
         def show() -> None:
             records = run.records
-            progress.update(task, completed=len(records), numbers=_numbers(records[-1].metrics) if records else "")
+            numbers = _numbers(records[-1].metrics, charts, room) if records else ""
+            progress.update(task, completed=len(records), numbers=numbers)
 
         yield show
 
 
-def _numbers(metrics: dict[str, float]) -> str:
-    shown = {"reward": "reward", "loss": "loss", "pair_accuracy": "accuracy", "mean_margin": "margin", "nll": "nll"}
-    return "  ".join(f"{word} {metrics[name]:.2f}" for name, word in shown.items() if name in metrics)
+def _numbers(metrics: dict[str, float], charts: Sequence[ChartSpec], room: int) -> str:
+    """Return as many numbers of a training batch, in the order of the charts, as fit into ``room`` columns."""
+    text = ""
+    for name in (name for chart in charts for name in chart.metrics if name in metrics):
+        longer = f"{text}  {name} {metrics[name]:.3g}".lstrip()
+        if len(longer) > room:
+            break
+        text = longer
+    return text
 
 
 def _print_report(report: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
+
+    from .metrics.registry import metric
 
     answers = f", {report['evaluation']} answers" if "evaluation" in report else ""
     table = Table(title=f"{report['loss']}, held-out data{answers}", title_justify="left")
     table.add_column("")
     for column in ("before", "after"):
         table.add_column(column, justify="right")
-    for name, before in report["before"].items():
-        after = report["after"].get(name)
-        table.add_row(name, f"{before:.3f}", "" if after is None else f"{after:.3f}")
+    table.add_column("unit")
+    for name in {**report["before"], **report["after"]}:
+        numbers = [f"{report[when][name]:.3f}" if name in report[when] else "" for when in ("before", "after")]
+        spec = metric(name)
+        table.add_row(escape(name), *numbers, spec.unit if spec is not None else "")
     console.print(table)
     console.print(
         f"{report['steps']} steps in {report['seconds']:.1f} s "

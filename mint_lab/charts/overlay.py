@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .run_data import Points, RunData
 from .spec import CHARTS, ChartSpec, stray_charts
 
-__all__ = ["OverlayChart", "compared_metrics", "overlay_charts", "stray_overlays"]
+__all__ = ["OverlayChart", "compared_metrics", "ordered_metrics", "overlay_charts", "stray_overlays"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,12 @@ def stray_overlays(runs: Sequence[RunData], charts: Iterable[ChartSpec]) -> list
     """Return a chart each for metrics of the runs that no chart shows."""
     names = [name for run in runs for name in (*run.training, *run.held_out)]
     return overlay_charts(stray_charts(names, charts))
+
+
+def ordered_metrics(names: Iterable[str], charts: Iterable[ChartSpec]) -> list[str]:
+    """Return metrics in the order in which ``charts`` show them, and those that no chart shows by name at the end."""
+    places = {chart.name: place for place, chart in enumerate(overlay_charts(charts))}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def compared_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -106,7 +106,7 @@ class Panel:
                 break
             sheet.box(Box(left, top + 27, 9, 9), entry.colour)
             label = sheet.text(left + 14, top + 25, entry.label, colour=MUTED, limit=max(right - left - 60, 12))
-            left += 14 + sheet.width_of(label) + 6
+            left += 14 + (sheet.width_of(label) + 6 if label else 0)
             left += sheet.width_of(sheet.text(left, top + 25, entry.value)) + 14
 
     def grid(self, across: Sequence[tuple[float, str]], up: Sequence[tuple[float, str]]) -> None:

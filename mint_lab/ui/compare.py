@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from ..charts.overlay import compared_metrics
 from ..errors import ConfigError
 from ..recipes.registry import recipe_of
 from ..runs.comparison.comparison import Comparison
 from ..runs.comparison.gradient_cosines import Cosines
-from ..runs.comparison.overlay import compared_metrics, curves_of
-from .compare_fallback import picture
 from .display import Outputs
+from .pictures import picture_of_runs
 from .protocol import Message, Reply
 from .protocol_runs import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .publisher import Publisher
@@ -176,8 +176,7 @@ class Compare(anywidget.AnyWidget):
             WIDGET_MIME: {"version_major": 2, "version_minor": 1, "model_id": self.model_id},
         }
         if any(run.records for run in self.runs.values()):
-            curves = [curves_of(label, list(run.records), run.baseline) for label, run in self.runs.items()]
-            bundle["image/png"] = picture(curves, self.cosines)
+            bundle["image/png"] = picture_of_runs(self._comparison, self.cosines)
         return bundle, {}
 
     def _ipython_display_(self, **_: Any) -> None:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ..recipes.record import StepRecord
 from .heat import HeatHistory
 from .history import History
-from .layout import charts_for
 from .loss_catalogue import loss_catalogue
 from .protocol import PROTOCOL, Buffers, Histogram, Message, Samples, Snapshot, State, StateChange, Tokens, Update
 from .samples import samples_of
 from .state import RunLike, columns_of, histograms_of, state_of
 from .tokens import tokens_of
+from .wire_charts import charts_for, metric_entries
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -212,7 +212,7 @@ class Publisher:
             seen=self._seen,
             state=state,
             charts=charts_for(self.run.recipe),
-            metrics={},
+            metrics=metric_entries(),
             losses=loss_catalogue(self.run.data_kind),
             series=self._history.to_data(),
             heats=self._heats.to_data(),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from ..charts.overlay import compared_metrics
 from ..errors import ConfigError, RunError
-from ..runs.comparison.overlay import compared_metrics
 from ..runs.folder import RunFolder, RunSummary
 from .protocol_runs import Listing, RunRow, ShownRun
 from .requests import reply_to

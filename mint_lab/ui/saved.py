@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 from ..recipes.registry import recipe_of
 from .heat import HeatHistory
 from .history import History
-from .layout import charts_for
 from .protocol import PROTOCOL, Histogram, Snapshot, State
 from .state import columns_of, histograms_of, marks_of
 from .wire import travels
+from .wire_charts import charts_for, metric_entries
 
 if TYPE_CHECKING:
     from ..runs.store import SavedRun
@@ -40,7 +40,7 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
         seen=len(run.records),
         state=_state(run, recipe, list(histograms.values())),
         charts=charts_for(recipe),
-        metrics={},
+        metrics=metric_entries(),
         losses=[],
         series=history.to_data(),
         heats=heats.to_data(),

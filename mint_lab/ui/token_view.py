@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anywidget
 import traitlets
 
+from ..charts.token_strips import strips_html, strips_picture
 from ..errors import ConfigError
+from .pictures import strips_of
 from .protocol import Tokens
-from .token_fallback import html_of, picture_of
 from .tokens import tokens_message
 from .widget import WIDGET_MIME, bundle
 
@@ -43,11 +44,11 @@ class TokenView(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, a fixed text, and for readers without a kernel HTML without a script and a picture."""
-        tokens: Any = self.tokens
+        strips = strips_of(cast(Tokens, self.tokens))
         return {
             "text/plain": repr(self),
-            "text/html": html_of(tokens),
-            "image/png": picture_of(tokens),
+            "text/html": strips_html(strips),
+            "image/png": strips_picture(strips),
             WIDGET_MIME: {"version_major": 2, "version_minor": 1, "model_id": self.model_id},
         }, {}
 

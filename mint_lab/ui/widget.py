@@ -15,7 +15,7 @@ from ..errors import ConfigError, RunError
 from ..runs.store import SavedRun
 from .display import Outputs, after_each_cell, know_cells
 from .documents import DOCUMENTS, document
-from .fallback import picture
+from .pictures import picture_of_run
 from .protocol import Document, Message, Samples, Snapshot, Tokens
 from .publisher import Publisher
 from .requests import perform, reply_to
@@ -110,7 +110,7 @@ class RunWidget(anywidget.AnyWidget):
             WIDGET_MIME: {"version_major": 2, "version_minor": 1, "model_id": self.model_id},
         }
         if self._publisher is not None and len(self._run.records):
-            bundle["image/png"] = picture(self._publisher.snapshot(), self.samples)
+            bundle["image/png"] = picture_of_run(self._run, self.samples)
         return bundle, {}
 
     def _ipython_display_(self, **_: Any) -> None:

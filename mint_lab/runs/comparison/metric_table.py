@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...charts.overlay import compared_metrics, overlay_charts
+from ...charts.overlay import compared_metrics, ordered_metrics
 from ...charts.spec import CHARTS
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def metric_table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         for name in {**metrics["before"], **metrics["final"]}:
             names[name] = names.get(name, 0) + 1
         flat.append(plain | {f"{when}/{name}": value for when in metrics for name, value in metrics[when].items()})
-    known = {chart.name: place for place, chart in enumerate(overlay_charts(CHARTS.values()))}
-    order = sorted(names, key=lambda n: (names[n] < len(rows), known.get(n, len(known)), n))
+    order = sorted(ordered_metrics(names, CHARTS.values()), key=lambda name: names[name] < len(rows))
     plain_columns = [key for key in next(iter(rows.values()), {}) if key not in ("before", "final")]
     columns = [*plain_columns, *(f"{when}/{name}" for name in order for when in ("before", "final"))]
     return pd.DataFrame(flat, index=pd.Index(list(rows), name="run")).reindex(columns=columns)

@@ -1,4 +1,4 @@
-"""Which side of a pair a loss prefers, asked also of losses that couple the batch; and margins of long completions."""
+"""Which side of a pair a loss prefers, also if it couples the batch; and the margins of long completions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mint_lab.losses import LOSSES
 from mint_lab.preflight import preflight
 from mint_lab.preflight.report import Line
 from mint_lab.types import Datum
+
+from .four_pairs import four_pairs, verdicts
 
 
 def pairs(count: int, longest: int) -> list[Datum]:
@@ -60,7 +62,7 @@ def halves_with_a_reference(d: Any, lps: Any) -> Any:
     return -F.logsigmoid(0.1 * (s[: len(s) // 2] - s[len(s) // 2 :])).mean(), {}
 
 
-def asked(fn: Any, data: list[Datum], name: str) -> Line | None:
+def line_of(fn: Any, data: list[Datum], name: str) -> Line | None:
     report = preflight(fn, data)
     assert report.ok, report
     return next((line for line in report.lines if line.name == name), None)
@@ -69,7 +71,7 @@ def asked(fn: Any, data: list[Datum], name: str) -> Line | None:
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 @pytest.mark.parametrize("fn", [halves_of_sums, halves_of_means, halves_with_a_reference])
 def test_halves_are_no_pairs(fn: Any, data: list[Datum]) -> None:
-    line = asked(fn, data, "pairs")
+    line = line_of(fn, data, "pairs")
     assert line is not None
     half = len(data) // 2  # what such a loss takes as chosen
     wrong = [f"raising data[{i}] (rejected) lowers the loss" for i in range(1, half, 2)]
@@ -124,7 +126,7 @@ def by_tokens_with_nll(d: Any, lps: Any) -> Any:
     "fn", [hardest, standardized, sorted_sides, against_all_rejected, perceptron, by_tokens_with_nll]
 )
 def test_losses_that_couple_pairs_are_right(fn: Any, data: list[Datum]) -> None:
-    line = asked(fn, data, "pairs")
+    line = line_of(fn, data, "pairs")
     assert line is not None
     assert line.verdict == "ok"
 
@@ -143,9 +145,9 @@ def whitened(d: Any, lps: Any) -> Any:
 
 
 @pytest.mark.parametrize("fn", [nll_by_tokens, nll_by_place, whitened])
-def test_coupled_losses_that_are_not_on_pairs_are_not_asked(fn: Any) -> None:
+def test_coupled_losses_that_are_not_on_pairs_have_no_such_line(fn: Any) -> None:
     for data in DATA.values():
-        assert asked(fn, data, "pairs") is None
+        assert line_of(fn, data, "pairs") is None
 
 
 def test_a_coupled_loss_with_its_sides_swapped_is_said_to_be() -> None:
@@ -153,7 +155,7 @@ def test_a_coupled_loss_with_its_sides_swapped_is_said_to_be() -> None:
         return -F.logsigmoid(-margin(d, lps)).sum() / tokens(d), {}
 
     for data in DATA.values():
-        line = asked(swapped, data, "pairs")
+        line = line_of(swapped, data, "pairs")
         assert line is not None
         assert line.message.startswith("the pairs look swapped")
 
@@ -176,18 +178,46 @@ def ratio_of_exponentials(d: Any, lps: Any) -> Any:
 
 @pytest.mark.parametrize("fn", [log_of_sigmoid, ratio_of_exponentials])
 def test_large_margins(fn: Any) -> None:
-    line = asked(fn, DATA["few"], "large margins")
+    line = line_of(fn, DATA["few"], "large margins")
     assert line is not None
     assert line.message == "with chosen 1000 nats further behind, the loss is inf; long completions get there"
     assert "logsigmoid" in line.fix
     stable = lambda d, lps: (-F.logsigmoid(0.3 * margin(d, lps)).mean(), {})  # noqa: E731
-    assert asked(stable, DATA["few"], "large margins") is None
+    assert line_of(stable, DATA["few"], "large margins") is None
 
 
 def test_large_margins_whose_gradient_alone_is_not_finite() -> None:
     def root(d: Any, lps: Any) -> Any:  # exp(-1000) is 0, where the slope of the root is infinite
         return torch.sqrt(torch.exp(-margin(d, lps))).clamp(max=1e3).mean(), {}
 
-    line = asked(root, DATA["few"], "large margins")
+    line = line_of(root, DATA["few"], "large margins")
     assert line is not None
     assert "its gradient is" in line.message
+
+
+def test_only_losses_on_pairs_have_the_line() -> None:
+    for name in LOSSES:
+        found = verdicts(preflight(LOSSES[name].bind(), four_pairs()))
+        assert found.get("pairs") == ("ok" if LOSSES[name].unit == "pair" else None)
+
+
+def test_a_loss_that_wants_a_margin_of_a_certain_size_is_not_swapped() -> None:
+    """IPO: neither more nor less than the target, relative to a reference."""
+
+    def ipo(d: Any, lps: Any, tau: float = 0.5) -> Any:
+        if len(d) % 2:
+            raise ValueError("pairs")
+        base = [x.loss_fn_inputs["reference_logprobs"].to_torch() for x in d]
+        scores = torch.stack([(weights(x) * (lp - b)).sum() for x, lp, b in zip(d, lps, base, strict=True)])
+        return ((scores[0::2] - scores[1::2] - 1 / (2 * tau)) ** 2).mean(), {}
+
+    reference = [
+        to_datum(
+            [*x.model_input.to_ints(), 1],
+            3,
+            reference_logprobs=x.loss_fn_inputs["logprobs"].to_numpy() * (1 + i),
+        )
+        for i, x in enumerate(four_pairs())
+    ]
+    assert verdicts(preflight(ipo, reference))["pairs"] == "ok"
+    assert verdicts(preflight(lambda d, lps: ipo(d, lps, -0.5), reference))["pairs"] == "warn"

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, cast
 
 from ..errors import DataError
 from .pairs import Pair, load_pairs
-from .render import Message, Prompt
+from .render import Message, Prompt, text_or_messages
 from .sources import rows
 
 __all__ = ["Completion", "load_completions"]
@@ -60,7 +60,7 @@ def _completion(row: Any, index: int) -> Completion | Pair:
         )
     row = cast("Mapping[str, Any]", row)
     if "messages" in row:
-        return _chat(_side(row["messages"], index, "messages"), index, "messages")
+        return _chat(text_or_messages(row["messages"], index, "messages"), index, "messages")
     for before, after in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
         if before in row and after in row:
             prompt, completion = row[before], row[after]
@@ -73,7 +73,7 @@ def _completion(row: Any, index: int) -> Completion | Pair:
 
 def _joined(prompt: Any, completion: Any, index: int, prompt_field: str, completion_field: str) -> Completion:
     """Check a prompt and its completion; if the completion is messages, both become one chat."""
-    before, after = _side(prompt, index, prompt_field), _side(completion, index, completion_field)
+    before, after = text_or_messages(prompt, index, prompt_field), text_or_messages(completion, index, completion_field)
     if isinstance(after, str):
         if not after:
             raise DataError("empty, expected at least one character", index=index, field=completion_field)
@@ -95,22 +95,3 @@ def _chat(messages: str | Sequence[Message], index: int, field: str) -> Completi
             field=field,
         )
     return before, last["content"]
-
-
-def _side(value: Any, index: int, field: str) -> str | list[Message]:
-    """Return ``value`` if it is text, or a list if it is chat messages; raise :class:`DataError` otherwise."""
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "tolist"):  # a data frame holds a list as an array
-        value = value.tolist()
-    if isinstance(value, Sequence) and value and all(map(_is_message, cast("Sequence[Any]", value))):
-        return list(cast("Sequence[Message]", value))
-    found = "nothing (None)" if value is None else "an empty list" if value == [] else type(value).__name__
-    raise DataError(f"found {found}, expected text or chat messages", index=index, field=field)
-
-
-def _is_message(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    message = cast("Mapping[str, Any]", value)
-    return isinstance(message.get("role"), str) and isinstance(message.get("content"), str)

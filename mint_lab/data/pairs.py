@@ -12,7 +12,6 @@ sides begin with are the prompt.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import random
 import warnings
@@ -23,7 +22,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import DataError
 from .problems import addition_problems, mistake
-from .render import Message, Prompt, Rendered, describe_truncation, encode_completion, encode_prompt, to_datum, truncate
+from .render import (
+    Message,
+    Prompt,
+    Rendered,
+    describe_truncation,
+    encode_completion,
+    encode_prompt,
+    is_message,
+    kind_of,
+    text_or_messages,
+    to_datum,
+    truncate,
+)
 from .sources import rows
 
 if TYPE_CHECKING:
@@ -64,8 +75,10 @@ class Pair:
             _text(getattr(self, name), index, name)
         if isinstance(self.prompt, str):
             pass
-        elif not isinstance(self.prompt, Sequence) or not all(_is_message(m) for m in self.prompt):
-            raise DataError(f"found {_kind(self.prompt)}, expected text or chat messages", index=index, field="prompt")
+        elif not isinstance(self.prompt, Sequence) or not all(is_message(m) for m in self.prompt):
+            raise DataError(
+                f"found {kind_of(self.prompt)}, expected text or chat messages", index=index, field="prompt"
+            )
         if self.chosen == self.rejected:
             raise DataError("chosen and rejected are equal, expected two different completions", index=index)
         return self
@@ -153,7 +166,7 @@ def pairs_to_data(
 def _pair(row: Any, index: int) -> Pair:
     """Return the pair of a row in either format; raise :class:`DataError` with the row and the column."""
     if not isinstance(row, Mapping):
-        raise DataError(f"found {_kind(row)}, expected a row with named columns, or a Pair", index=index)
+        raise DataError(f"found {kind_of(row)}, expected a row with named columns, or a Pair", index=index)
     row = cast("Mapping[str, Any]", row)
     missing = [name for name in ("chosen", "rejected") if name not in row]
     if missing:
@@ -163,19 +176,21 @@ def _pair(row: Any, index: int) -> Pair:
             index=index,
             field=missing[0],
         )
-    chosen, rejected = (_side(row[name], index, name) for name in ("chosen", "rejected"))
+    chosen, rejected = (text_or_messages(row[name], index, name) for name in ("chosen", "rejected"))
     prompt = row.get("prompt")
     if isinstance(chosen, str) and isinstance(rejected, str):
         if "prompt" not in row:
             return _from_transcripts(chosen, rejected, index).check(index)
-        return Pair(_prompt(prompt, index), chosen, rejected).check(index)
+        return Pair(text_or_messages(prompt, index, "prompt"), chosen, rejected).check(index)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise DataError(
             "one of chosen and rejected is text and the other chat messages, expected both of one kind",
             index=index,
             field="rejected",
         )
-    return _from_messages(None if prompt is None else _prompt(prompt, index), chosen, rejected, index).check(index)
+    return _from_messages(
+        None if prompt is None else text_or_messages(prompt, index, "prompt"), chosen, rejected, index
+    ).check(index)
 
 
 def _from_transcripts(chosen: str, rejected: str, index: int) -> Pair:
@@ -232,37 +247,8 @@ def _answer(messages: list[Message], index: int, name: str) -> str:
     return messages[0]["content"]
 
 
-def _side(value: Any, index: int, name: str) -> str | list[Message]:
-    """Return ``value`` as text or as a list of messages; raise :class:`DataError` if it is neither."""
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "tolist"):  # Parquet returns a list as an array
-        value = value.tolist()
-    if isinstance(value, Sequence) and value and all(_is_message(m) for m in cast("Sequence[Any]", value)):
-        return list(cast("Sequence[Message]", value))
-    raise DataError(f"found {_kind(value)}, expected text or chat messages", index=index, field=name)
-
-
-def _prompt(value: Any, index: int) -> Prompt:
-    return _side(value, index, "prompt")
-
-
 def _text(value: Any, index: int | None, name: str) -> None:
     if not isinstance(value, str):
-        raise DataError(f"found {_kind(value)}, expected text", index=index, field=name)
+        raise DataError(f"found {kind_of(value)}, expected text", index=index, field=name)
     if not value:
         raise DataError("empty, expected at least one character", index=index, field=name)
-
-
-def _is_message(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    message = cast("Mapping[str, Any]", value)
-    return isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-
-
-def _kind(value: Any) -> str:
-    """Describe a value that is not what was expected, for a message. A data frame has nan for a missing value."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "nothing (None)"
-    return "an empty list" if isinstance(value, list) and not value else type(value).__name__

@@ -7,9 +7,10 @@ the sides of a pair can share one prompt, and training sees the same prompt toke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ..errors import ConfigError, DataError
 
@@ -24,6 +25,9 @@ __all__ = [
     "encode",
     "encode_completion",
     "encode_prompt",
+    "is_message",
+    "kind_of",
+    "text_or_messages",
     "to_datum",
     "truncate",
 ]
@@ -50,6 +54,41 @@ class Rendered:
     completions: list[list[int]]
     n_truncated: int = 0
     prompt_truncated: bool = False
+
+
+def text_or_messages(value: Any, index: int, field: str) -> str | list[Message]:
+    """Return ``value`` if it is text, or as a list if it is chat messages.
+
+    Args:
+        value: A cell of a row.
+        index: The row's index, for the error.
+        field: The cell's column, for the error.
+
+    Raises:
+        DataError: If ``value`` is neither text nor a non-empty sequence of messages.
+    """
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "tolist"):  # data frames and Parquet files hold a list as an array
+        value = value.tolist()
+    if isinstance(value, Sequence) and value and all(map(is_message, cast("Sequence[Any]", value))):
+        return list(cast("Sequence[Message]", value))
+    raise DataError(f"found {kind_of(value)}, expected text or chat messages", index=index, field=field)
+
+
+def is_message(value: Any) -> bool:
+    """Return True if ``value`` is a chat message: a mapping with the texts ``role`` and ``content``."""
+    if not isinstance(value, Mapping):
+        return False
+    message = cast("Mapping[str, Any]", value)
+    return isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+
+
+def kind_of(value: Any) -> str:
+    """Describe a value that is not what was expected, for a message. A data frame has nan for a missing value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "nothing (None)"
+    return "an empty list" if isinstance(value, list) and not value else type(value).__name__
 
 
 def describe_truncation(examples: Iterable[Rendered], max_length: int | None) -> str:

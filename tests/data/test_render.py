@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.data import encode, to_datum
-from mint_lab.data.render import truncate
+from mint_lab.data.render import describe_truncation, kind_of, text_or_messages, truncate
 from mint_lab.errors import DataError
 
 CHAT = [{"role": "user", "content": "the cat"}]
@@ -188,3 +188,28 @@ def test_tokenizers_without_a_required_part_are_refused(tokenizer: Any) -> None:
         encode(bare, "the", "cat")
     with pytest.raises(DataError, match="no chat template"):
         encode(bare, CHAT, "cat")
+
+
+@pytest.mark.parametrize("value", [CHAT, tuple(CHAT), np.array(CHAT, dtype=object)], ids=["list", "tuple", "array"])
+def test_chat_messages_of_every_sequence_type(value: Any) -> None:
+    assert text_or_messages(value, 0, "prompt") == CHAT
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(None, "nothing (None)"), (float("nan"), "nothing (None)"), ([], "an empty list"), (3, "int"), ([{}], "list")],
+)
+def test_other_values_are_refused(value: Any, kind: str) -> None:
+    assert text_or_messages("text", 0, "prompt") == "text"
+    assert kind_of(value) == kind
+    with pytest.raises(DataError, match=r"datum 2, field 'chosen': found .*, expected text or chat messages"):
+        text_or_messages(value, 2, "chosen")
+
+
+def test_describe_truncation_by_hand() -> None:
+    """Of two examples with two completions each, one prompt loses its beginning and three completions their end."""
+    examples = [truncate([1, 2, 3], [[4], [5] * 9], 4), truncate([1], [[4] * 5, [5] * 6], 4)]
+    assert describe_truncation(examples, 4) == (
+        "truncated to 4 tokens: 3 of 4 completions lost their end and 1 of 2 prompts lost their beginning"
+    )
+    assert describe_truncation([truncate([1], [[2]], None)], None) == ""

@@ -1,4 +1,4 @@
-"""Metrics beside TRL's own: its trainer's loss code, run on the same tensors, and what it logs there.
+"""Our metrics equal those that TRL's trainer logs when its loss code runs on the same tensors.
 
 ``GRPOTrainer._compute_loss`` is TRL's, unchanged; the object it runs on is a stand-in that hands it per-token
 log-probabilities instead of running a model.
@@ -63,7 +63,7 @@ def logged_by_trl(logp: Any, logq: Any, base: Any, advantages: Any, mask: Any) -
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_clips_divergence_and_entropy(seed: int) -> None:
+def test_clip_fractions_divergence_and_entropy(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     logq = -torch.rand(ROWS, TOKENS, generator=g, dtype=torch.float64) * 3
     logp, base = (logq + 0.4 * torch.randn(ROWS, TOKENS, generator=g, dtype=torch.float64) for _ in range(2))
@@ -76,16 +76,18 @@ def test_clips_divergence_and_entropy(seed: int) -> None:
     assert ours["clip_frac/low"] == pytest.approx(theirs["clip_ratio/low_mean"], rel=1e-6)
     assert ours["clip_frac/high"] == pytest.approx(theirs["clip_ratio/high_mean"], rel=1e-6)
     assert ours["clip_frac/low"] + ours["clip_frac/high"] == pytest.approx(theirs["clip_ratio/region_mean"], rel=1e-6)
-    assert 0 < ours["clip_frac/low"] < ours["out_of_range_frac"], "there is something to compare"
-    found = kl_base_metrics(flat[0], base.flatten(), flat[3])
-    assert found["kl_base/k3"] == pytest.approx(theirs["kl"], rel=1e-9)
-    # TRL's "entropy" is the exact one; given -log q in its place, its mean is our estimate.
+    assert 0 < ours["clip_frac/low"] < ours["out_of_range_frac"], (
+        "both shares are positive, so the comparison is not trivial"
+    )
+    divergence = kl_base_metrics(flat[0], base.flatten(), flat[3])
+    assert divergence["kl_base/k3"] == pytest.approx(theirs["kl"], rel=1e-9)
+    # TRL logs the mean of the exact entropy; the stand-in returns -log q in its place, whose mean is our estimate.
     assert ratio_metrics(flat[0], flat[1], flat[3])["entropy_est"] == pytest.approx(theirs["entropy"], rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_rewards_and_advantages(seed: int) -> None:
-    """TRL computes these in the middle of its sampling; its formulas are written out here, ``nanstd`` is its own."""
+    """TRL computes these inside its sampling code, so its formulas are repeated here; ``nanstd`` is TRL's."""
     from trl.trainer.utils import nanstd
 
     rewards = torch.randint(0, 3, (8, 4), generator=torch.Generator().manual_seed(seed)).double()
@@ -103,5 +105,5 @@ def test_rewards_and_advantages(seed: int) -> None:
     centred = rewards - rewards.mean(1, keepdim=True)
     expected = {"centred": centred, "normalised": centred / (within[:, None] + 1e-4), "leave_one_out": 4 / 3 * centred}
     for kind in ADVANTAGES:
-        found = [group_advantages(row, kind) for row in rewards.tolist()]
-        torch.testing.assert_close(torch.tensor(found).double(), expected[kind], rtol=1e-6, atol=1e-9)
+        advantages = [group_advantages(row, kind) for row in rewards.tolist()]
+        torch.testing.assert_close(torch.tensor(advantages).double(), expected[kind], rtol=1e-6, atol=1e-9)

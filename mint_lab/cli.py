@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 FIRST = "01_first_run.ipynb"
+CHECKOUT_NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def _one_line_errors(command: F) -> F:
@@ -235,7 +237,7 @@ def lab(context: typer.Context) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise ConfigError("JupyterLab is not installed; install it with: pip install 'mint_lab[notebook]'")
     where = notebooks_dir()
-    if where.name == "_notebooks":  # inside the installed package, which is not a place to work in
+    if where != CHECKOUT_NOTEBOOKS:  # the installed lessons stay as they are, so the person works on copies
         where = _copy_notebooks(where, Path("mint-lab-notebooks"), replace=False, missing_only=True)
     command = [sys.executable, "-m", "jupyterlab", str(where / FIRST), *context.args]
     raise typer.Exit(subprocess.call(command))
@@ -254,16 +256,21 @@ def notebooks(
 
 
 def notebooks_dir() -> Path:
-    """The lessons: in the installed package, or beside it in a checkout.
+    """Return the folder of the lessons: ``notebooks/`` of a checkout, otherwise the installed JupyterLab extension.
+
+    The wheel contains the lessons once, in the extension, whose launcher also copies them. The extension is installed
+    outside the package; the list of installed files gives its place.
 
     Raises:
-        ConfigError: neither is there.
+        ConfigError: If this installation contains no lessons.
     """
-    package = Path(__file__).parent
-    for folder in (package / "_notebooks", package.parent / "notebooks"):
-        if any(folder.glob("*.ipynb")):
-            return folder
-    raise ConfigError("this installation came without its notebooks; clone the repository to have them")
+    if (CHECKOUT_NOTEBOOKS / FIRST).is_file():
+        return CHECKOUT_NOTEBOOKS
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("mint_lab") or []:
+            if file.name == FIRST and (path := Path(str(file.locate())).resolve()).is_file():
+                return path.parent
+    raise ConfigError("this installation has no lessons; install mint_lab from its wheel or clone its repository")
 
 
 def _copy_notebooks(source: Path, folder: Path, *, replace: bool, missing_only: bool) -> Path:

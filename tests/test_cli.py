@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mint_lab import cli
+from mint_lab.errors import ConfigError
 from mint_lab.runs import load_run
 
 from .runs.bigram import BigramClient, letter_pairs
@@ -151,7 +152,7 @@ def test_notebooks_are_copied_and_not_overwritten(monkeypatch: pytest.MonkeyPatc
 
 
 def test_lab_opens_the_first_lesson_and_passes_arguments_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = lessons(tmp_path / "_notebooks")
+    source = lessons(tmp_path / "installed")
     calls: list[list[str]] = []
     monkeypatch.setattr(cli, "notebooks_dir", lambda: source)
     monkeypatch.setattr("subprocess.call", lambda command: calls.append(command) or 7)
@@ -165,6 +166,25 @@ def test_lab_opens_the_first_lesson_and_passes_arguments_on(monkeypatch: pytest.
     (tmp_path / "mint-lab-notebooks" / "02_losses.ipynb").write_text("edited")
     run("lab")
     assert (tmp_path / "mint-lab-notebooks" / "02_losses.ipynb").read_text() == "edited"
+
+
+def test_installed_lessons_are_found_outside_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The list of installed files leads from site-packages to the shared data of the JupyterLab extension."""
+    monkeypatch.setattr(cli, "CHECKOUT_NOTEBOOKS", tmp_path / "notebooks")
+    site = tmp_path / "lib" / "site-packages"
+    metadata = site / "mint_lab-9.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.4\nName: mint_lab\nVersion: 9\n")
+    (metadata / "RECORD").write_text("mint_lab/cli.py,,\n../../share/lessons/01_first_run.ipynb,,\n")
+    monkeypatch.syspath_prepend(str(site))
+    with pytest.raises(ConfigError, match=r"no lessons; install mint_lab from its wheel"):
+        cli.notebooks_dir()  # the list names a file that was deleted
+    (tmp_path / "share").mkdir()
+    expected = lessons(tmp_path / "share" / "lessons")
+    assert cli.notebooks_dir() == expected
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_first_run.ipynb").write_text("a checkout")
+    assert cli.notebooks_dir() == tmp_path / "notebooks"
 
 
 def test_lab_without_jupyterlab_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mint_lab import ServiceClient
+from mint_lab.data import arithmetic_pairs, pairs_to_data
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
 from mint_lab.metrics import (
@@ -32,6 +34,7 @@ from mint_lab.metrics import registry as metric_registry
 from mint_lab.metrics.registry import metric
 from mint_lab.runs import Run
 from mint_lab.runs.sample_batch import made_up_data
+from mint_lab.types import AdamParams
 
 from ..runs.bigram import letter_pairs
 from ..runs.conftest import finish, make_run
@@ -171,6 +174,19 @@ def test_runs_report_described_metrics(
         assert_described(metrics)
     columns = set(run.history.columns) - {"loss_name", "loss_version"}
     assert [c for c in columns if not c.startswith("settings/") and metric(c) is None] == []
+
+
+def test_training_client_reports_described_metrics() -> None:
+    client = ServiceClient().create_lora_training_client("mint-tiny", rank=2, seed=0)
+    data = pairs_to_data(arithmetic_pairs(2), client.get_tokenizer())
+    passes = [client.forward(data, "cross_entropy"), client.forward_backward(data, "cross_entropy")]
+    passes += [client.forward_backward_custom(data, LOSSES.first("simpo").bind())]
+    reported = [future.result().metrics for future in passes]
+    reported.append(client.optim_step(AdamParams(learning_rate=1e-3)).result().metrics)
+    assert {"loss:sum", "time:sum", "passes:max", "micro_batches:max"} <= set(reported[0])
+    assert set(reported[-1]) == {"grad_norm"}
+    for metrics in reported:
+        assert_described(metrics)
 
 
 def _low(response_text: str, example: Any) -> float:

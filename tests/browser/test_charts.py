@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
+from mint_lab.metrics.registry import METRICS
+
 from .conftest import Open, opener
 from .lab import Lab, Notebook
 from .test_page import check_room, contrast
@@ -152,6 +154,16 @@ def test_the_latest_numbers_are_those_at_the_last_step(
     notebook.page.keyboard.press("PageDown")
     expect(notebook.chart("loss").locator(".ml-unit")).to_have_text("step 400")
     assert {name: values(notebook, name) for name in STEPS} == latest
+
+
+def test_the_title_of_a_chart_defines_its_metric(notebook: Notebook) -> None:
+    title = notebook.chart("pair_accuracy").locator(".ml-title")
+    expect(title).to_have_attribute("title", METRICS["pair_accuracy"].definition)
+    notebook.widget.get_by_text("More metrics").click()
+    title = notebook.chart("displacement_frac").locator(".ml-title")
+    expect(title).to_have_attribute("title", METRICS["displacement_frac"].definition)
+    notebook.widget.get_by_text("More metrics").click()
+    expect(title).to_be_hidden()
 
 
 def test_the_ends_of_the_margins_say_that_they_are_open(
@@ -350,7 +362,7 @@ def test_the_charts_can_be_taken_away(notebook: Notebook) -> None:
     name, data = download(notebook, "plotly")
     assert name.endswith("step400.plotly.json")
     figure: Any = plotly.io.from_json(data.decode())
-    held_out = next(trace for trace in figure.data if trace.name == "held out")
+    held_out = next(trace for trace in figure.data if trace.name == "held-out")
     assert list(held_out.x) == list(range(10, 401, 10))
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "Mark",
     "Message",
     "MetricEntry",
+    "OptionEntry",
     "Overlay",
     "ParamEntry",
     "Reply",
@@ -252,6 +253,14 @@ class Failure(TypedDict):
     reward: str | None
 
 
+class OptionEntry(TypedDict):
+    """An option of the recipe, fixed for the whole run; ``value`` is its text."""
+
+    name: str
+    value: str
+    doc: str
+
+
 class State(TypedDict):
     """All of a run that is not a curve. Its size does not depend on the length of the run.
 
@@ -272,6 +281,7 @@ class State(TypedDict):
     steps_total: int
     steps_per_s: float
     recipe: str
+    options: list[OptionEntry]
     headlines: list[str]
     tokens_about: str
     keeps_samples: bool

@@ -9,7 +9,7 @@ from ..recipes.registry import recipe_of
 from .heat import HeatHistory
 from .history import History
 from .protocol import PROTOCOL, Histogram, Snapshot, State
-from .state import columns_of, histograms_of, marks_of
+from .state import columns_of, histograms_of, marks_of, option_entries
 from .wire import travels
 from .wire_charts import charts_for, metric_entries
 
@@ -57,6 +57,7 @@ def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
         steps_total=max(run.info.steps, last.step if last else 0),
         steps_per_s=0.0,
         recipe=recipe,
+        options=option_entries(recipe, run.info.options),
         headlines=list(facts.headlines),
         tokens_about=facts.examples,
         keeps_samples=facts.keeps_samples,

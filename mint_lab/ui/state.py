@@ -12,7 +12,7 @@ from ..losses.clip import ClipBound
 from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
 from ..recipes.registry import recipe_of
 from .loss_catalogue import param_entry
-from .protocol import Bound, Clip, Failure, Histogram, Mark, State
+from .protocol import Bound, Clip, Failure, Histogram, Mark, OptionEntry, State
 from .wire import travels
 
 __all__ = [
@@ -82,6 +82,12 @@ def marks_of(edits: Sequence[Edit]) -> list[Mark]:
     return [Mark(step=edit.step, kind=edit.kind, label=edit.label[:200]) for edit in edits[-MARKS:]]
 
 
+def option_entries(name: str, values: Mapping[str, Any]) -> list[OptionEntry]:
+    """Return the options of the recipe called ``name``, with their one-line descriptions."""
+    docs = recipe_of(name).option_docs()
+    return [OptionEntry(name=key, value=str(value)[:200], doc=docs.get(key, "")) for key, value in values.items()]
+
+
 def columns_of(record: StepRecord) -> dict[str, float]:
     """A record as curves: its metrics by name, held-out ones with the prefix ``held_out/``."""
     held_out = {f"held_out/{name}": float(value) for name, value in record.held_out.items()}
@@ -102,6 +108,7 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
         steps_total=run.steps_total or 0,
         steps_per_s=_rate(run),
         recipe=run.recipe,
+        options=option_entries(run.recipe, run.options),
         headlines=list(recipe.headlines),
         tokens_about=recipe.examples,
         keeps_samples=recipe.keeps_samples,

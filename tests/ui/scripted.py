@@ -119,6 +119,10 @@ class ScriptedRun:
         return recipe_named(self.recipe).data_kind
 
     @property
+    def options(self) -> dict[str, Any]:
+        return recipe_named(self.recipe).option_values()
+
+    @property
     def steps_done(self) -> int:
         return len(self.records)
 

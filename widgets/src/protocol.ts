@@ -153,6 +153,13 @@ export interface Failure {
   reward: string | null;
 }
 
+/** An option of the recipe, fixed for the whole run; `value` is its text. */
+export interface OptionEntry {
+  name: string;
+  value: string;
+  doc: string;
+}
+
 /** All of a run that is not a curve. Its size does not depend on the length of the run. */
 export interface State {
   status: "ready" | "running" | "paused" | "stopped" | "finished";
@@ -161,6 +168,7 @@ export interface State {
   steps_total: number;
   steps_per_s: number;
   recipe: string;
+  options: OptionEntry[];
   /** Names of the metrics that summarise the run, the most important first; the run may lack any of them. */
   headlines: string[];
   /** The examples that a "tokens" request shows, in words. */

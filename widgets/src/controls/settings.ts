@@ -1,24 +1,28 @@
-/** A slider with a text field for each setting of the run and its loss. */
+/** A slider with a text field for each setting of the run and its loss, and the fixed options of its recipe. */
 
 import { type Dispose, h, setAttributes, setText } from "../lib/dom";
 import { setting } from "../lib/format";
 import { type SliderScale, sliderScale } from "../lib/scale";
-import type { ParamEntry } from "../protocol";
+import type { OptionEntry, ParamEntry } from "../protocol";
 import type { RunStore } from "../run_store";
 
 /** Positions of a slider. */
 const POSITIONS = 200;
 /** A moved slider sends its value after this time without another move. */
 const SEND_AFTER_MS = 250;
+/** More options than this are folded. */
+const MAX_OPEN_OPTIONS = 4;
 let counter = 0;
 
 export class Settings {
   readonly element = h("section", { class: "ml-card ml-settings" }, h("div", { class: "ml-label" }, "Settings"));
   private readonly controls = new Map<string, SettingControl>();
+  private readonly options = new RecipeOptions();
   private readonly unsubscribe: Dispose;
   private drawnKey = "";
 
   constructor(private readonly store: RunStore) {
+    this.element.append(this.options.element);
     this.unsubscribe = store.subscribe(() => this.draw());
     this.draw();
   }
@@ -44,10 +48,33 @@ export class Settings {
       for (const param of state.controls) {
         const control = new SettingControl(param, this.store);
         this.controls.set(param.name, control);
-        this.element.append(control.element);
+        this.options.element.before(control.element);
       }
     }
+    this.options.draw(state.recipe, state.options);
     for (const [name, control] of this.controls) control.draw(state.settings[name]);
+  }
+}
+
+/** The options that a run was made with, which nothing changes afterwards. */
+class RecipeOptions {
+  private readonly title = h("summary", {});
+  private readonly list = h("dl");
+  readonly element = h("details", { class: "ml-options", hidden: true }, this.title, this.list);
+  private drawnKey = "";
+
+  draw(recipe: string, options: readonly OptionEntry[]): void {
+    const key = JSON.stringify([recipe, options]);
+    if (key === this.drawnKey) return;
+    this.drawnKey = key;
+    this.element.hidden = options.length === 0;
+    this.element.open = options.length <= MAX_OPEN_OPTIONS;
+    setText(this.title, `Options of ${recipe}`);
+    this.list.replaceChildren(
+      ...options.map(({ name, value, doc }) =>
+        h("div", { title: doc, "data-option": name }, h("dt", {}, name), h("dd", {}, value)),
+      ),
+    );
   }
 }
 

@@ -50,3 +50,26 @@ describe("a setting", () => {
     expect(element.querySelector(".ml-note")?.textContent).toBe("expected a number");
   });
 });
+
+describe("the options of a recipe", () => {
+  const shown = (count: number) => {
+    const options = Array.from({ length: count }, (_, i) => ({ name: `o${i}`, value: `<b>${i}</b>`, doc: "per step" }));
+    const state = { ...STATE, recipe: "spell", options };
+    const { element } = new Settings(new RunStore(new FakeKernel({ snapshot: { ...SNAPSHOT, state } })));
+    return element.querySelector("details") as HTMLDetailsElement;
+  };
+
+  it("are listed with their values and descriptions, as text", () => {
+    const details = shown(2);
+    const rows = [...details.querySelectorAll<HTMLElement>("[data-option]")];
+    expect(rows.map((row) => row.textContent)).toEqual(["o0<b>0</b>", "o1<b>1</b>"]);
+    expect(rows.map(({ title }) => title)).toEqual(["per step", "per step"]);
+    expect(details.querySelector("summary")?.textContent).toBe("Options of spell");
+    expect([details.hidden, details.open]).toEqual([false, true]);
+  });
+
+  it("are folded if there are many, and hidden if there are none", () => {
+    expect(shown(5).open).toBe(false);
+    expect(shown(0).hidden).toBe(true);
+  });
+});

@@ -21,8 +21,9 @@ def round_up(value: float) -> float:
 def round_range(low: float, high: float) -> tuple[float, float, float]:
     """Return a range with round ends around ``low..high``, and the distance of its ticks.
 
-    It spans at least a thousandth of the values and at least a millionth: smaller variation is rounding error. The
-    range around a single value reaches from half of it to one and a half of it. If all values are 0, it is 0 to 1.
+    Its ticks are those of a span of at least a thousandth of the values and at least a millionth: smaller variation is
+    rounding error. The range around a single value reaches from half of it to one and a half of it, or from 0 to 1
+    around 0.
     """
     half = 0.5 * abs(low) if low == high else 0.0
     low, high = low - half, high + half
@@ -45,7 +46,8 @@ def ticks_between(low: float, high: float, distance: float) -> list[float]:
 
 def step_ticks(last: int) -> list[float]:
     """Return ticks of an axis of steps from 0 to ``last``."""
-    return ticks_between(0, last, max(1.0, round_up(last / 5)))
+    distance = max(1.0, round_up(last / 5))
+    return ticks_between(0, last, distance if distance.is_integer() else 2 * distance)
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:

@@ -6,6 +6,8 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..charts.palette import VERDICT_GROUNDS, VERDICTS
+
 if TYPE_CHECKING:
     from ..losses.spec import Reduction, Unit
 
@@ -14,9 +16,6 @@ __all__ = ["Line", "Report", "Verdict"]
 Verdict = Literal["ok", "info", "warn", "fail"]
 MARKS: dict[Verdict, str] = {"ok": "ok  ", "info": "    ", "warn": "warn", "fail": "FAIL"}
 SIGNS: dict[Verdict, str] = {"ok": "✓", "info": "i", "warn": "!", "fail": "✗"}
-# White signs stand on these colours, which are readable on a dark page and on a light one.
-COLOURS: dict[Verdict, str] = {"ok": "#2e7d32", "info": "#66707a", "warn": "#9a5b00", "fail": "#c62828"}
-TINTS: dict[Verdict, str] = {"warn": "rgba(230,145,0,.13)", "fail": "rgba(222,50,50,.13)"}
 BLOCK = "margin:6px 0;padding:2px 10px;font-size:12px;border-left:3px solid rgba(128,128,128,.45)"
 MAX_PRINTED_LINES = 10  # that the report shows of what the loss printed
 
@@ -115,10 +114,10 @@ def _row(line: Line) -> str:
     """Return a row of the table. Every style is inline, because a page may drop the style sheets of outputs."""
     cell = "text-align:left;vertical-align:top;padding:4px 10px 4px 6px"
     disc = "display:inline-block;width:17px;line-height:17px;border-radius:50%;text-align:center"
-    sign = f"{disc};background:{COLOURS[line.verdict]};color:#fff;font-size:11px;font-weight:bold"
+    sign = f"{disc};background:{VERDICTS[line.verdict]};color:#fff;font-size:11px;font-weight:bold"
     fix = f"<br><b>→ {html.escape(line.fix)}</b>" if line.fix else ""
     return (
-        f'<tr style="background:{TINTS.get(line.verdict, "none")}"><td style="{cell}">'
+        f'<tr style="background:{VERDICT_GROUNDS.get(line.verdict, "none")}"><td style="{cell}">'
         f'<span style="{sign}" role="img" aria-label="{line.verdict}">{SIGNS[line.verdict]}</span></td>'
         f'<td style="{cell};white-space:nowrap">{html.escape(line.name)}</td>'
         f'<td style="{cell};max-width:72em;overflow-wrap:anywhere">{html.escape(line.message)}{fix}</td></tr>'

@@ -1,44 +1,76 @@
-"""Bins cut at the limits of a clip, held to the page's own code by one table of cases."""
+"""Bins divided at the bounds of a clip, held to the page's own code by one table of cases."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mint_lab.ui.protocol import Bound, Clip, Histogram
-from mint_lab.ui.ratios import clipped_share, limits_of, pieces, root_ticks
+from mint_lab.charts.ratio_bins import clipped_share, halves_of, pieces, root_ticks
+from mint_lab.charts.run_data import RatioLimits, RunData, run_data
+from mint_lab.charts.spec import CHARTS
+
+from .runs import Record
 
 CASES = json.loads((Path(__file__).parents[2] / "widgets" / "tests" / "ratios_twin.json").read_text())
-
-
-def histogram(counts: list[int]) -> Histogram:
-    return Histogram(
-        name="log_ratio/positive", step=3, source="training", start=-1.025, width=0.05, counts=counts, clip=None
-    )
+CHART = CHARTS["log_ratio"]
+BOUNDS = (-1.025, 1.025)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_page_and_picture_cut_the_same_bins(case: dict[str, Any]) -> None:
-    cut = pieces(histogram(case["counts"]), case["total"], case["below"], case["above"])
-    assert clipped_share(cut) == pytest.approx(case["clipped"], abs=1e-6)
-    assert len(cut) == case["pieces"]
-    assert sum(piece.part for piece in cut) == pytest.approx(100 * sum(case["counts"]) / case["total"])
+def test_page_and_picture_divide_the_same_bins(case: dict[str, Any]) -> None:
+    divided = pieces(case["counts"], BOUNDS, case["total"], case["below"], case["above"])
+    assert clipped_share(divided) == pytest.approx(case["clipped"], abs=1e-6)
+    assert len(divided) == case["pieces"]
+    assert sum(piece.part for piece in divided) == pytest.approx(100 * sum(case["counts"]) / case["total"])
 
 
-def test_nothing_to_cut() -> None:
-    assert pieces(None, 10, 0.8, 1.2) == []
-    assert pieces(histogram([0] * 41), 0, 0.8, 1.2) == []
+def test_nothing_to_divide() -> None:
+    assert pieces([], BOUNDS, 10, 0.8, 1.2) == []
+    assert pieces([0] * 41, BOUNDS, 0, 0.8, 1.2) == []
 
 
-def test_limits_under_settings() -> None:
-    low, high = Bound(setting="epsilon_low", base=1.0, slope=-1.0), Bound(setting="epsilon", base=1.0, slope=1.0)
-    clip = Clip(low=low, high=high, both=False)
-    assert limits_of(clip, {"epsilon_low": 0.25, "epsilon": 0.5, "beta": 1.0}) == (0.75, 1.5)
-    assert limits_of(clip, {"epsilon": 0.5}) is None
-    assert limits_of(None, {"epsilon": 0.5}) is None
+def run(up: list[int], down: list[int], limits: RatioLimits | None = None) -> RunData:
+    record = Record(3, histograms={"log_ratio/positive": up, "log_ratio/negative": down})
+    return run_data("", [record], {}, (), limits)
+
+
+def test_each_sign_is_clipped_on_its_own_side() -> None:
+    """One token with A > 0 and r = 1, three with A < 0 and r about e, beyond 1.2."""
+    up, down = [0] * 41, [0] * 41
+    up[20], down[40] = 1, 3
+    positive, negative = halves_of(CHART, run(up, down, RatioLimits(0.8, 1.2)))
+    assert (positive.below, positive.above) == (None, 1.2)
+    assert (negative.below, negative.above) == (0.8, None)
+    assert positive.summary == ("A > 0, clipped", "≈ 0 %")
+    assert negative.summary == ("A < 0, clipped", "≈ 0 %")  # above the upper bound, which acts on A > 0 only
+    positive, negative = halves_of(CHART, run(up, down, RatioLimits(0.8, 1.2, both=True)))
+    assert (negative.below, negative.above) == (0.8, 1.2)
+    assert negative.summary == ("A < 0, clipped", "≈ 75 %")
+
+
+def test_without_a_clip_the_legend_counts_the_tokens() -> None:
+    up, down = [0] * 41, [0] * 41
+    up[20], down[20] = 1, 3
+    assert [half.summary for half in halves_of(CHART, run(up, down))] == [("A > 0", "25 %"), ("A < 0", "75 %")]
+
+
+def test_a_sign_without_tokens_does_not_keep_those_of_an_earlier_step() -> None:
+    some, none = [1] * 41, [0] * 41
+    earlier = Record(2, histograms={"log_ratio/positive": some, "log_ratio/negative": some})
+    later = Record(3, histograms={"log_ratio/positive": some, "log_ratio/negative": none})
+    positive, negative = halves_of(CHART, run_data("", [earlier, later], {}))
+    assert sum(piece.part for piece in positive.pieces) == pytest.approx(100)
+    assert sum(piece.part for piece in negative.pieces) == 0
+
+
+def test_no_tokens_no_halves() -> None:
+    assert halves_of(CHART, run([0] * 41, [0] * 41)) == []
+    assert halves_of(CHART, run_data("", [], {})) == []
+    assert halves_of(replace(CHART, name="another"), run([], [])) == []
 
 
 @pytest.mark.parametrize(("top", "wanted"), [(100, [5, 20, 50, 100]), (50, [5, 20, 50]), (20, [1, 5, 20]), (5, [1, 5])])

@@ -1,0 +1,45 @@
+"""Records become curves and histograms."""
+
+from __future__ import annotations
+
+from mint_lab.charts.run_data import run_data
+from mint_lab.charts.spec import CHARTS, charts_of
+
+from .runs import Record
+
+BARS, RATIOS = CHARTS["margin"], CHARTS["log_ratio"]
+
+
+def test_curves_begin_with_the_values_before_training() -> None:
+    records = [Record(1, {"loss": 2.0}), Record(2, {"loss": 1.0, "late": 3.0}, {"loss": 1.5})]
+    data = run_data("mine", records, {"loss": 2.5})
+    assert data.steps == 2
+    assert data.training == {"loss": ([1, 2], [2.0, 1.0]), "late": ([2], [3.0])}
+    assert data.held_out == {"loss": ([0, 2], [2.5, 1.5])}
+    training, held_out = CHARTS["loss"].lines
+    assert data.points(training) == ([1, 2], [2.0, 1.0])
+    assert data.points(held_out) == ([0, 2], [2.5, 1.5])
+    assert data.points(CHARTS["nll"].lines[0]) is None
+
+
+def test_margins_are_those_of_held_out_data_as_soon_as_there_are_any() -> None:
+    batch, evaluated = [1, 2], [5, 5]
+    records = [Record(1, histograms={"margin": batch}), Record(2, {}, {"loss": 1.0}, {"margin": evaluated})]
+    assert [c.counts for c in run_data("", records[:1], {}).counts(BARS, "margin")] == [batch]
+    assert [c.counts for c in run_data("", records, {}).counts(BARS, "margin")] == [evaluated]
+
+
+def test_log_ratios_are_those_of_every_batch() -> None:
+    name = RATIOS.histograms[0]
+    later = [Record(2, histograms={name: [2]}), Record(3, histograms={name: [0]})]
+    records = [Record(1, {}, {"reward": 1.0}, {name: [1]}), *later]
+    found = run_data("", records, {}).counts(RATIOS, name)
+    assert [(c.step, c.counts) for c in found] == [(1, [1]), (2, [2])]  # an empty one says nothing
+
+
+def test_a_run_draws_what_it_has_numbers_of() -> None:
+    data = run_data("", [Record(1, {"loss": 1.0}, histograms={"margin": [0, 1]})], {"nll": 2.0})
+    drawn = {chart.name for chart in CHARTS.values() if data.draws(chart)}
+    assert drawn == {"loss", "margin", "nll"}
+    assert [chart.name for chart in data.stray(charts_of(["loss"]))] == ["margin", "nll"]
+    assert not any(run_data("", [], {}).draws(chart) for chart in CHARTS.values())

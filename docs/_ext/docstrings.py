@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 
 ENTRY = re.compile(r"^( +)(\w+(?:, \w+)+):( .*|$)")
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Note|Example):$")
@@ -21,7 +22,10 @@ _plain: dict[str, list[str]] = {}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Take part before napoleon, whose priority is 500, and after it."""
+    """Take part before napoleon, whose priority is 500, and after it; call attributes by the section's own name."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("autodoc-process-docstring", _before, priority=400)
     app.connect("autodoc-process-docstring", _after, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

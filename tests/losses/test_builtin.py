@@ -68,6 +68,8 @@ BY_HAND = [
 ]
 
 
+@pytest.mark.loss_reference("importance_sampling", "ppo", "dro")
+@pytest.mark.loss_reference("cispo", stops_gradient=True)
 @pytest.mark.parametrize("case", BY_HAND)
 @pytest.mark.parametrize("weight", [1.0, 0.25])
 def test_by_hand(case: tuple[str, float, float, float, float], weight: float) -> None:

@@ -15,6 +15,7 @@ numbers = st.floats(-20, 0, width=32)
 values = st.lists(st.tuples(numbers, st.floats(0, 5, width=32)), min_size=1, max_size=9)
 
 
+@pytest.mark.loss_reference("cross_entropy")
 def test_by_hand() -> None:
     """-(1 * ln 1/2 + 0.5 * ln 1/4) = ln 2 + ln 2 = 2 ln 2; gradient -w."""
     logp = torch.tensor([math.log(0.5), math.log(0.25)], requires_grad=True)

@@ -87,6 +87,8 @@ BY_HAND: dict[str, Callable[[float], tuple[float, float, float]]] = {
 }
 
 
+@pytest.mark.loss_reference("dpo", "robust_dpo", "dpo_hinge", "ipo", "apo_zero", "apo_down", "nca_pair")
+@pytest.mark.loss_reference("kto", stops_gradient=True)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("beta", [0.1, 0.5])
 def test_by_hand(name: str, beta: float) -> None:

@@ -58,6 +58,7 @@ def two_samples(**odd: float) -> tuple[list[Datum], list[torch.Tensor]]:
     return [datum(**first), datum(**second)], [leaf(odd.get("own", -3), LN2 - 1, -1), leaf(-1 - LN2)]
 
 
+@pytest.mark.loss_reference("grpo")
 def test_grpo_by_hand() -> None:
     """First sample: clipped at 1.2 -> 2.4, and 2; k3 of 1/2: 1/2 + ln 2 - 1. Second: max(1/2, 0.8) -> -0.8, flat."""
     data, lists = two_samples()
@@ -79,6 +80,7 @@ def test_grpo_by_hand() -> None:
     )
 
 
+@pytest.mark.loss_reference("dr_grpo")
 def test_dr_grpo_by_hand() -> None:
     """The sums 4.4 and -0.8 over two samples of at most 8 tokens."""
     data, lists = two_samples()
@@ -89,6 +91,7 @@ def test_dr_grpo_by_hand() -> None:
     assert set(metrics) == {"loss", "ratio/mean", "clip_frac/low", "clip_frac/high"}
 
 
+@pytest.mark.loss_reference("gspo")
 def test_gspo_by_hand() -> None:
     """Ratios sqrt(2) and 1/2. Wide bounds: -(2 sqrt 2 - 1/2) / 2; the paper's: both clipped, no gradient."""
     data, lists = two_samples()
@@ -107,6 +110,7 @@ def test_gspo_by_hand() -> None:
     assert (metrics["clip_frac/low"], metrics["clip_frac/high"]) == pytest.approx((1 / 3, 2 / 3))
 
 
+@pytest.mark.loss_reference("reverse_kl", stops_gradient=True)
 def test_reverse_kl_by_hand() -> None:
     """Advantages 1, 0 and -ln 2 at ratios 2, 1 and 1/2."""
     data, lists = two_samples()

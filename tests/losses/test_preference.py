@@ -86,6 +86,7 @@ def test_scores_by_hand() -> None:
     assert (chosen.tolist(), rejected.tolist(), lengths.tolist()) == ([-1.0], [-3.0], [[1.0, 1.5]])
 
 
+@pytest.mark.loss_reference("pairwise_preference")
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 def test_bradley_terry_by_hand(beta: float) -> None:
     """Loss ln(1 + e^-2b); d/ds = -b sigma(-2b) on the chosen side, times each token's weight."""
@@ -101,6 +102,7 @@ def test_bradley_terry_by_hand(beta: float) -> None:
     assert lists[1].grad.tolist() == pytest.approx([0.5 * slope, slope])
 
 
+@pytest.mark.loss_reference("hinge")
 def test_hinge_by_hand() -> None:
     """Margin 2: at beta 1 it is satisfied (0, gradient 0); at beta 0.25 the loss is 1 - 0.5 and the slope beta."""
     data, lists = one_pair()
@@ -115,6 +117,7 @@ def test_hinge_by_hand() -> None:
     assert [lp.grad.tolist() for lp in lists if lp.grad is not None] == [[0, -0.25], [0.125, 0.25]]
 
 
+@pytest.mark.loss_reference("simpo")
 def test_simpo_by_hand() -> None:
     """Means -1 and -3/1.5 = -2: margin 2 (-1 + 2) = 2, loss -ln sigma(2 - 1) = ln(1 + e^-1)."""
     data, lists = one_pair()
@@ -133,6 +136,7 @@ def gradients(lists: list[torch.Tensor]) -> list[list[float]]:
     return [lp.grad.tolist() for lp in lists if lp.grad is not None]
 
 
+@pytest.mark.loss_reference("cpo")
 def test_cpo_by_hand() -> None:
     """Bradley-Terry at beta 0.5 on a margin of 2, and 3 times the chosen side's nll of 1 over one token."""
     data, lists = one_pair()
@@ -153,6 +157,7 @@ def test_the_nll_of_cpo_is_a_mean_over_tokens_and_not_over_pairs() -> None:
     assert orpo_loss(data, lists)[1]["nll"] == pytest.approx(2)
 
 
+@pytest.mark.loss_reference("orpo")
 def test_orpo_by_hand() -> None:
     """Means -1 and -2: log-odds -1 - ln(1 - 1/e) and -2 - ln(1 - 1/e^2), slopes 1 / (1 - p); nll 1."""
     data, lists = one_pair()

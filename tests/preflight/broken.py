@@ -74,7 +74,7 @@ REFUSED: dict[str, Broken] = {
         "return total(logprobs_list).item(), {}", "loss", "a float", "without float()", "is a float"
     ),
     "not a scalar": Broken(
-        "return logprobs_list[0] * 2, {}", "loss", "has shape (", ".sum() or .mean()", "reduce it with .sum()"
+        "return logprobs_list[0] * 2, {}", "loss", "has shape (", ".sum() or .mean()", "reduce it to a scalar"
     ),
     "an integer": Broken(
         "return total(logprobs_list).long(), {}", "loss", "torch.int64", "floating point", "torch.int64"

@@ -32,11 +32,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..charts.palette import VERDICT_GROUNDS
 from ..errors import ConfigError, LossError, one_of
 from ..losses import LOSSES, LossSpec
 from ..losses.decorator import spec_of
 from ..preflight import Report, preflight
-from ..preflight.report import TINTS
 from ..runs.sample_batch import losses_in_use, made_up_data, sample_data, sample_pace
 from ..usercode.cell_source import FUTURE, imports_for, source_from
 from .cell_status import cell_status, not_registered, publish_refusal
@@ -68,7 +68,8 @@ class LossCell:
         return "\n".join([self._head(), found, *(["", self.cell.rstrip()] if self.cell else [])])
 
     def _repr_html_(self) -> str:
-        warning = f'<div style="background:{TINTS["fail"]};padding:4px 10px"><b>{html.escape(UNCHECKED)}</b></div>'
+        style = f"background:{VERDICT_GROUNDS['fail']};padding:4px 10px"
+        warning = f'<div style="{style}"><b>{html.escape(UNCHECKED)}</b></div>'
         found = warning if self.report is None else self.report.to_html()
         return (
             f"<div><b>{html.escape(self._head())}</b>{found}"

@@ -149,12 +149,12 @@ UNUSABLE: dict[str, tuple[Callable[[TrainingClient], Any], type[Exception], str]
     "loss that is no tuple": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: lp[0].sum()),
         LossError,
-        "returned a Tensor, expected a tuple",
+        "returned a Tensor; return loss, metrics",
     ),
     "loss that is no scalar": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: (lp[0], {})),
         LossError,
-        r"shape \(4,\), expected a scalar",
+        r"shape \(4,\); reduce it to a scalar",
     ),
     "loss that is a float": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: (1.0, {})),
@@ -174,7 +174,7 @@ UNUSABLE: dict[str, tuple[Callable[[TrainingClient], Any], type[Exception], str]
     "a datum without gradient": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: (torch.cat(lp[:3]).sum(), {})),
         LossError,
-        "no gradient reaches datum 3",
+        "the gradient does not reach datum 3 of 4",
     ),
     "nan gradient": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: (torch.sqrt(torch.cat(lp) * 0).sum(), {})),
@@ -184,12 +184,12 @@ UNUSABLE: dict[str, tuple[Callable[[TrainingClient], Any], type[Exception], str]
     "metrics that are no dict": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: (torch.cat(lp).sum(), 3)),
         LossError,
-        "the metrics are a int",
+        "metrics: a int instead of a dict",
     ),
     "a metric of several numbers": (
         lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: (torch.cat(lp).sum(), {"m": lp[0].detach()})),
         LossError,
-        "metric 'm' is a Tensor",
+        "metrics: 'm' is a Tensor",
     ),
     "loss that raises": (lambda c: c.forward_backward_custom(PAIRS, lambda d, lp: {}["gone"]), KeyError, "gone"),
     "odd pairs": (

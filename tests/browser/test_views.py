@@ -192,7 +192,7 @@ for i, text in enumerate(texts):
                              params=(Param("beta", 1.0, 0.0, 2.0, doc=text),)))
 run = ScriptedRun(400, **{text: 1.0 for text in texts})
 run.append(*(record(step, 400, **{text: step / 9 for text in texts}) for step in range(1, 9)))
-run.append(replace(record(9), warnings=texts[:4]))
+run.append(replace(record(9), warnings=texts[:4], loss_name=texts[0]))
 run.loss, run._config = LOSSES[texts[0]], {"beta": 1.0}
 run.edits.extend(Edit(4, "loss", text) for text in texts)
 run.error = Failed("\\n".join(texts), line=2, index=3, loss=texts[0],

@@ -65,6 +65,19 @@ def test_alias_is_used_by_name_and_may_be_part_of_a_union() -> None:
     assert generator.type_name(list[protocol.Message], {protocol.Message: "Message"}) == "Message[]"
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["a", 'b"'], '["a", "b\\""]'),
+        ((1, 2.5), "[1, 2.5]"),
+        ({"light": "#fff"}, '{ light: "#fff" }'),
+        ({"light": {"inks": [(0, 1)]}}, "{\n  light: {\n    inks: [\n      [0, 1],\n    ],\n  },\n}"),
+    ],
+)
+def test_constant_becomes_a_typescript_literal(value: Any, expected: str) -> None:
+    assert generator.literal(value) == expected
+
+
 class _Fruit(TypedDict):
     """A fruit; see :class:`~mint_lab.Basket`.
 

@@ -1,6 +1,6 @@
 /**
- * Bins of the ratio of trainer to sampler, split where the loss clips. `mint_lab/ui/ratios.py` computes the same for the
- * static picture.
+ * Bins of the ratio of trainer to sampler, split where the loss clips. `mint_lab/charts/ratio_bins.py` computes the same
+ * for the static picture.
  */
 
 import type { Bound, Clip, Histogram } from "./protocol";

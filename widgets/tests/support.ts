@@ -71,7 +71,7 @@ export function chart(name: string, lines: Line[], change: Partial<Chart> = {}):
 export const metricChart = (name: string, change: Partial<Chart> = {}) =>
   chart(name, [line(name, "train", "training"), line(`held_out/${name}`, "held_out", "held-out")], change);
 
-/** A kernel that records what it was asked, and answers when it is told to. */
+/** A kernel that records what it was asked, and answers on request. */
 export class FakeKernel implements Model {
   asked: Record<string, unknown>[] = [];
   handlers = new Map<string, (content: unknown, buffers: DataView[]) => void>();

@@ -1,6 +1,6 @@
 /**
- * Colours of numbers, on a light and on a dark page. `mint_lab/ui/colours.py` computes those of a light page for the
- * static picture.
+ * Colours of numbers, on a light and on a dark page. `mint_lab/charts/colour_scale.py` computes those of a light page for
+ * the static picture.
  *
  * A diverging scale runs from blue through the background to orange, a sequential one from the background to purple.
  * People with any common kind of colour blindness can tell them apart. Text on them has a contrast of at least 4.5.

@@ -4,7 +4,7 @@ import { Settings } from "../../src/controls/settings";
 import { RunStore } from "../../src/run_store";
 import { FakeKernel, SNAPSHOT, STATE, settled } from "../support";
 
-/** A slider of a run whose kernel answers when it is told to. */
+/** A slider of a run whose kernel answers on request. */
 function scene() {
   const control = { name: "beta", low: 0, high: 2, default: 1, minimum: 0, scale: "linear" as const, doc: "" };
   const state = { ...STATE, settings: { beta: 1 }, controls: [control] };

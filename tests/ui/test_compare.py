@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import struct
 import threading
 import time
@@ -13,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 import mint_lab as ml
 from mint_lab.errors import ConfigError
 from mint_lab.runs import Comparison
-from mint_lab.runs.comparison.overlay import STYLES, curves_of
 from mint_lab.ui.compare import Compare
-from mint_lab.ui.compare_fallback import picture
 from mint_lab.ui.protocol_runs import CosineMatrix
 from tests.runs.bigram import BigramClient, letter_pairs
 from tests.ui.pages import Comm, comms
@@ -113,7 +109,7 @@ def test_requests_are_answered(comms: list[Comm], show: Callable[..., Compare]) 
     widget = show(steps=2)
     comm = comms[0]
     assert comm.ask(type="nonsense", request=2)[0]["error"] == "unknown request 'nonsense'"
-    assert "no run is called 'x'" in comm.ask(type="cosines", at="x", request=3)[0]["error"]
+    assert "no run has the label 'x'" in comm.ask(type="cosines", at="x", request=3)[0]["error"]
     assert comm.ask(type="stop", request=4)[-1]["error"] == ""
     assert widget.comparison.status == "stopped"
     assert "every run of this comparison has ended" in comm.ask(type="start", request=5)[-1]["error"]
@@ -125,7 +121,7 @@ def test_why_cosines_cannot_be_had_is_shown_and_costs_nothing(comms: list[Comm],
     comms[0].ask(type="start", request=1)
     assert widget.wait(30, check=True)
     until(lambda: widget.cosines is not None and not widget.cosines["busy"])
-    assert "BigramClient gives no gradients" in widget.cosines["problem"]
+    assert "BigramClient returns no gradients" in widget.cosines["problem"]
     assert widget.cosines["values"] == []
 
 
@@ -235,19 +231,7 @@ def test_static_readers_get_a_fixed_text_and_a_picture_once_there_is_one(
     assert widget._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
 
 
-def test_the_picture_has_every_run_in_its_colour_and_the_matrix() -> None:
-    records = [record(step, 60) for step in range(1, 61)]
-    runs = [curves_of(label, records, {"pair_accuracy": 0.5}) for label in ("a", "<b>")]
-    runs[1].held_out["pair_accuracy"][1][:] = [value / 2 for value in runs[1].held_out["pair_accuracy"][1]]
-    bare, full = (Image.open(io.BytesIO(picture(runs, cosines))).convert("RGB") for cosines in (None, MATRIX))
-    assert full.height > bare.height
-    seen = {colour for count, colour in bare.getcolors(1 << 24) or [] if count > 20}
-    for colour, _ in STYLES[:2]:
-        wanted = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
-        assert any(max(abs(a - b) for a, b in zip(wanted, found, strict=True)) < 14 for found in seen), colour
-
-
 def test_what_a_comparison_refuses_is_refused_at_once(comms: list[Comm]) -> None:
-    with pytest.raises(ConfigError, match="two runs would be called 'dpo'"):
+    with pytest.raises(ConfigError, match="two runs would have the label 'dpo'"):
         ml.compare(["dpo", "dpo"])
     assert comms == []

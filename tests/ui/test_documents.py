@@ -33,7 +33,7 @@ def registered() -> Iterator[list[str]]:
 def test_a_loss_is_a_cell_that_defines_a_loss_of_ones_own(run: ScriptedRun) -> None:
     cell = document(run, {"type": "cell", "name": "simpo"})
     magic, _, body = cell.partition("\n")
-    assert magic == "%%loss my_simpo"
+    assert magic == "%%loss my_simpo --from simpo"
     scope: dict[str, object] = {}
     exec(compile(body, "cell", "exec"), scope)
     assert callable(scope["my_simpo"])
@@ -49,7 +49,7 @@ def test_the_history_is_a_table_of_every_step(run: ScriptedRun) -> None:
 
 def test_the_figure_is_plotlys_own_json(run: ScriptedRun) -> None:
     figure = plotly.io.from_json(document(run, {"type": "figure"}))
-    losses = next(trace for trace in figure.data if trace.name == "training batch")
+    losses = next(trace for trace in figure.data if trace.name == "training")
     assert list(losses.x) == list(range(1, 21))
     assert list(losses.y) == pytest.approx([r.metrics["loss"] for r in run.records], rel=1e-12)
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mint_lab.charts.token_strips import strips_html
 from mint_lab.recipes.record import StepRecord
+from mint_lab.ui.pictures import strips_of
 from mint_lab.ui.samples import ROWS, samples_of
-from mint_lab.ui.token_fallback import html_of
 
 
 def record(*samples: dict[str, Any]) -> StepRecord:
@@ -79,5 +80,6 @@ def test_hostile_text_is_kept_as_it_is_and_escaped_in_html() -> None:
     tokens = made["tokens"]
     assert tokens is not None
     assert tokens["texts"] == [hostile, "\\ud800"]  # half a pair cannot travel
-    assert "<img" not in html_of(tokens)
-    assert "reward 1, advantage -0.25" in html_of(tokens)
+    text = strips_html(strips_of(tokens))
+    assert "<img" not in text
+    assert "reward 1, advantage -0.25" in text

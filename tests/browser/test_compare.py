@@ -31,13 +31,14 @@ CHARTS = ["pair_accuracy", "mean_margin", "logps/chosen", "logps/rejected", "gra
 WRITE = """
 import pathlib
 from mint_lab.recipes.record import Edit
+from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.store import RunStore
 from tests.ui.scripted import record
 TEXT = "<img src=x onerror=window.hacked=1>\u202egnp.exe \U0001f642"
 for name in ("first", "second", "<b>third<img src=x onerror=window.hacked=1>"):
     store = RunStore(pathlib.Path("runs") / name)
-    store.write_settings({"name": TEXT, "recipe": "preference", "steps": 60, "status": "finished", "baseline":
-                          {"pair_accuracy": 0.5}, "seed": 0})
+    store.write_info(RunInfo(name=TEXT, recipe="preference", steps=60, status="finished",
+                             baseline={"pair_accuracy": 0.5}, seed=0))
     for step in range(1, 61):
         store.append(record(step, 60, **{TEXT: 1.0}), edits=[Edit(30, "setting", TEXT)] if step == 30 else [])
     store.close()

@@ -1,7 +1,7 @@
-"""A real, very small trainer behind the client protocol: one table of next-token logits, learned with autograd.
+"""A real but tiny training client: one table of next-token logits, trained with autograd and AdamW.
 
-It is honest (values and gradients come from torch, AdamW moves the table) and takes under a millisecond a call, so the
-rules of a run can be tested without a language model. ``gate`` lets a test stand inside a step without sleeping.
+A call takes less than a millisecond, so that runs can be tested without a language model. With ``gate``, a test can
+hold a run inside a step without sleeping.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CharTokenizer:
 
 
 class Gate:
-    """Stops whoever passes until the test opens it: ``arrived`` tells the test, ``open`` tells the worker."""
+    """Holds the worker until the test calls ``open``; ``wait`` returns once the worker has arrived."""
 
     def __init__(self) -> None:
         self.arrived = threading.Semaphore(0)
@@ -140,7 +140,7 @@ class BigramClient:
 
 
 class BigramSampler:
-    """Draws from a table; the log-probabilities are those of the distribution drawn from."""
+    """Samples from a table; the log-probabilities are those of the distribution that was sampled from."""
 
     def __init__(self, table: torch.Tensor, calls: list[str]) -> None:
         self.table = table

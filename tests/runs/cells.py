@@ -25,7 +25,7 @@ def cell(body: str, options: str = "--no-preflight") -> Any:
 
 
 def training_only(body: str) -> str:
-    """A cell that is the good loss but for gradient calls, which run ``body`` first; ``kept`` counts them."""
+    """A cell with the good loss, whose gradient calls run ``body`` first; ``kept`` counts these calls."""
     lines = "\n".join(f"        {line}" for line in body.splitlines())
     return (
         f"def mine(data, logprobs_list):\n    if logprobs_list[0].requires_grad:\n        kept.append(1)\n{lines}\n"
@@ -35,7 +35,7 @@ def training_only(body: str) -> str:
 
 @pytest.fixture
 def patient(make_run: Callable[..., Run]) -> Callable[..., Run]:
-    """A run on the loss ``mine`` that counts a call as one that does not return after a tenth of a second."""
+    """A run on the loss ``mine`` in which a call can be cancelled after a tenth of a second."""
     LOSSES._entries.pop("mine", None)  # version 1 for every test
 
     def make(body: str, **options: Any) -> Run:

@@ -46,7 +46,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def finish(run: Run) -> Run:
-    """Run to the end, which must succeed."""
+    """Run to the end; the run must not fail."""
     assert run.start().wait(TIMEOUT)
     return run
 
@@ -58,7 +58,7 @@ def timeless(record: StepRecord) -> StepRecord:
 
 
 def in_state(make_run: Callable[..., Run], state: str) -> Run:
-    """A run of four steps with that status; "running" stands inside step 1, behind a gate."""
+    """A run of four steps with that status; a running one waits inside step 1, behind a gate."""
     run = make_run(steps=4, client=BigramClient(gate=Gate() if state == "running" else None))
     if state == "running":
         run.start()

@@ -1,4 +1,4 @@
-"""What a run has learnt leaves it as a folder that transformers and peft load as it is."""
+"""The adapter of a run is saved as a folder that transformers and peft load."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def logprobs_by_peft(folder: Path, data: list[Any]) -> list[torch.Tensor]:
     return rows
 
 
-def test_plain_peft_gives_the_same_log_probabilities(run: Run, tmp_path: Path) -> None:
+def test_peft_gives_the_same_log_probabilities(run: Run, tmp_path: Path) -> None:
     folder = run.save(tmp_path / "new" / "adapter")
     assert folder == tmp_path / "new" / "adapter"
     data = pairs_to_data(arithmetic_pairs(3, seed=5), run.client.get_tokenizer())
@@ -52,21 +52,21 @@ def test_plain_peft_gives_the_same_log_probabilities(run: Run, tmp_path: Path) -
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
     untrained = mint_lab.ServiceClient().create_lora_training_client("mint-tiny", rank=4)
     moved = torch.cat(token_logprobs(untrained, data)) - torch.cat(ours)
-    assert float(moved.abs().max()) > 0.1, "training has changed what is compared"
+    assert float(moved.abs().max()) > 0.1, "training has changed the log-probabilities that are compared"
     prompt = mint_lab.types.ModelInput.from_ints(data[0].model_input.to_ints())
     sampler = mint_lab.ServiceClient().create_sampling_client(model_path=str(folder))
     found = sampler.compute_logprobs(prompt).result()[1:]
     torch.testing.assert_close(torch.tensor(found), ours[0][: len(found)], rtol=0, atol=1e-4)
 
 
-def test_an_adapter_is_replaced_and_nothing_else_is(run: Run, tmp_path: Path) -> None:
+def test_only_a_folder_of_an_adapter_is_replaced(run: Run, tmp_path: Path) -> None:
     first = run.save(tmp_path / "adapter")
     weights = (first / "adapter_model.safetensors").read_bytes()
     assert run.step().wait(TIMEOUT)
     assert run.save(first) == first
     assert (first / "adapter_model.safetensors").read_bytes() != weights
     (first / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"no adapter's folder: it holds 'notes.txt'"):
+    with pytest.raises(ConfigError, match=r"is not an adapter's folder: it holds 'notes.txt'"):
         run.save(first)
     with pytest.raises(ConfigError, match="is a file"):
         run.save(first / "notes.txt")
@@ -77,7 +77,7 @@ def test_an_adapter_is_replaced_and_nothing_else_is(run: Run, tmp_path: Path) ->
     assert (run.save(tmp_path / "empty") / "adapter_config.json").is_file()
 
 
-def test_while_it_runs_it_is_saved_between_two_steps(run: Run, tmp_path: Path) -> None:
+def test_running_run_is_saved_between_two_steps(run: Run, tmp_path: Path) -> None:
     run.set(steps=run.steps_done + 30).start()
     folder = run.save(tmp_path / "adapter")
     assert (folder / "adapter_config.json").is_file()
@@ -86,8 +86,8 @@ def test_while_it_runs_it_is_saved_between_two_steps(run: Run, tmp_path: Path) -
     assert run.step().wait(TIMEOUT)
 
 
-def test_nothing_learnt_and_a_hosted_client(make_run: Any, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no step.*run\.start\(\)\.wait\(\)"):
+def test_untrained_run_and_hosted_client_are_refused(make_run: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"completed no step.*run\.start\(\)\.wait\(\)"):
         make_run().save(tmp_path / "adapter")
     with pytest.raises(ConfigError, match=r"BigramClient keeps its weights on a server: .*save_weights_for_sampler"):
         finish(make_run()).save(tmp_path / "adapter")

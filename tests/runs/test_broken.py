@@ -1,4 +1,4 @@
-"""Broken losses in a run: none changes a weight, the run survives all of them, and a mended one goes on by itself."""
+"""Broken losses in a run: none changes a weight, the run survives all of them, and a fixed loss resumes it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEEN = {name: case for name, case in REFUSED.items() if case.at_run is not None}
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run of the bundled model that has made a step with a good loss called ``mine``."""
+    """A run of the bundled model that has completed a step with a good loss called ``mine``."""
     before = dict(LOSSES._entries)
     cell(GOOD)
     run = Run(
@@ -60,7 +60,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", SEEN)
-def test_a_broken_loss_that_was_not_checked_changes_no_weight(tiny: Run, name: str) -> None:
+def test_broken_loss_without_preflight_changes_no_weight(tiny: Run, name: str) -> None:
     before, steps = state(tiny), tiny.steps_done
     cell(SEEN[name].cell.removeprefix(HEAD))
     assert tiny.step().wait(TIMEOUT, check=False)
@@ -69,7 +69,7 @@ def test_a_broken_loss_that_was_not_checked_changes_no_weight(tiny: Run, name: s
     assert SEEN[name].at_run in tiny.error.message
     assert tiny.error.loss == "mine"
     assert same(state(tiny), before)
-    # The next good one trains: registering it is enough.
+    # Registering a good version resumes the run.
     cell(GOOD)
     assert tiny.wait(TIMEOUT, check=True)
     assert (tiny.status, tiny.steps_done) == ("paused", steps + 1)
@@ -77,7 +77,7 @@ def test_a_broken_loss_that_was_not_checked_changes_no_weight(tiny: Run, name: s
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_broken_loss_is_refused_by_its_cell_and_the_run_keeps_the_good_one(tiny: Run, name: str) -> None:
+def test_cell_refuses_a_broken_loss_and_the_run_keeps_the_good_one(tiny: Run, name: str) -> None:
     cell(GOOD)
     good = LOSSES["mine"]
     before = state(tiny)
@@ -89,7 +89,7 @@ def test_a_broken_loss_is_refused_by_its_cell_and_the_run_keeps_the_good_one(tin
     assert same(state(tiny), before)
 
 
-def test_a_loss_to_look_at_is_registered_with_its_warning(tiny: Run) -> None:
+def test_doubtful_loss_is_registered_with_its_warning(tiny: Run) -> None:
     steps = tiny.steps_done
     shown = repr(cell(WARNED["ignores weights"].cell.removeprefix(HEAD), ""))
     assert "warn  weights" in shown
@@ -98,10 +98,10 @@ def test_a_loss_to_look_at_is_registered_with_its_warning(tiny: Run) -> None:
     cell(GOOD)
 
 
-# -- what goes wrong in the middle -----------------------------------------------------------------------------------
+# -- failures in the middle of a run ---------------------------------------------------------------------------------
 
 
-def test_raising_in_step_7_and_mending_it_is_as_if_it_had_never_raised(patient: Any, make_run: Any) -> None:
+def test_fixed_loss_continues_as_if_it_had_never_raised(patient: Any, make_run: Any) -> None:
     run = patient(training_only("if len(kept) == 7:\n    raise ValueError('a planted bug')"))
     run.start()
     assert run.wait(TIMEOUT, check=False)
@@ -119,7 +119,7 @@ def test_raising_in_step_7_and_mending_it_is_as_if_it_had_never_raised(patient: 
     assert [(e.step, e.label) for e in run.edits] == [(7, "mine v2")]
 
 
-def test_nan_in_the_middle_names_datum_and_values(patient: Any) -> None:
+def test_nan_names_the_datum_and_its_values(patient: Any) -> None:
     body = (
         "if len(kept) >= 3:\n"
         "    bad = data[5].model_input.to_ints() if len(data) > 5 else bad_one[0]\n"
@@ -140,12 +140,12 @@ def test_nan_in_the_middle_names_datum_and_values(patient: Any) -> None:
     assert "datum 5 alone gives nan (log-probabilities -" in run.error.message
 
 
-def test_a_run_that_its_person_paused_stays_paused(patient: Any) -> None:
+def test_run_that_a_person_paused_stays_paused(patient: Any) -> None:
     run = patient(GOOD)
     assert run.step(2).wait(TIMEOUT)
     cell(GOOD)
     assert run.status == "paused"
-    # Also after a failure, once it was paused by hand.
+    # Also after a failure, if a person then calls pause().
     cell("def mine(data, logprobs_list):\n    raise ValueError('no')\n")
     assert run.step(3).wait(TIMEOUT, check=False)
     assert run.error is not None
@@ -159,7 +159,7 @@ def test_a_run_that_its_person_paused_stays_paused(patient: Any) -> None:
     assert run.status == "finished"
 
 
-def test_a_mended_run_makes_the_steps_it_was_asked_for(patient: Any) -> None:
+def test_resumed_run_completes_the_requested_steps(patient: Any) -> None:
     run = patient(training_only("if len(kept) == 2:\n    raise ValueError('no')"))
     assert run.step(5).wait(TIMEOUT, check=False)
     assert (run.steps_done, run.status) == (1, "paused")
@@ -168,7 +168,7 @@ def test_a_mended_run_makes_the_steps_it_was_asked_for(patient: Any) -> None:
     assert (run.steps_done, run.status) == (5, "paused")
 
 
-def test_another_loss_does_not_resume_it(patient: Any) -> None:
+def test_another_loss_does_not_resume_the_run(patient: Any) -> None:
     run = patient("def mine(data, logprobs_list):\n    raise ValueError('no')\n")
     run.start()
     assert run.wait(TIMEOUT, check=False)
@@ -178,7 +178,7 @@ def test_another_loss_does_not_resume_it(patient: Any) -> None:
     assert run.error.loss == "mine"
 
 
-def test_a_failure_elsewhere_is_not_the_losss(make_run: Any) -> None:
+def test_failure_of_the_data_is_not_the_losss(make_run: Any) -> None:
     cell(GOOD)
     run = make_run(loss="mine", data="no/such/file.jsonl")
     run.start()
@@ -188,7 +188,7 @@ def test_a_failure_elsewhere_is_not_the_losss(make_run: Any) -> None:
     assert run.status == "paused"
 
 
-def test_registering_while_the_old_one_fails_goes_on_with_the_new(patient: Any) -> None:
+def test_version_registered_while_the_old_one_fails_is_used(patient: Any) -> None:
     run = patient(training_only("kept.append('in')\ntime.sleep(0.3)\nraise ValueError('the old one')"))
     run.start()
     until(lambda: in_the_loss(run))
@@ -197,7 +197,7 @@ def test_registering_while_the_old_one_fails_goes_on_with_the_new(patient: Any) 
     assert (run.status, {r.loss_version for r in run.records}) == ("finished", {2})
 
 
-def test_every_version_has_its_source(patient: Any) -> None:
+def test_every_loss_version_has_its_source(patient: Any) -> None:
     run = patient(GOOD)
     for version in (2, 3):
         assert run.step(2).wait(TIMEOUT)
@@ -208,11 +208,11 @@ def test_every_version_has_its_source(patient: Any) -> None:
     assert "# version" not in run.losses[0].source
     assert [(e.step, e.label) for e in run.edits] == [(3, "mine v2"), (5, "mine v3")]
     (moments,) = run.client.optimizer.state.values()
-    assert int(moments["step"]) == 12  # one optimizer all along
+    assert int(moments["step"]) == 12  # the same optimizer throughout
 
 
-def test_a_runaway_loss_in_the_engine_leaves_the_worker_usable(tiny: Run) -> None:
-    """The bundled model's own worker thread: weights and moments as they were, and the next call is served."""
+def test_client_is_usable_after_a_cancelled_loss(tiny: Run) -> None:
+    """On the bundled model: weights and moments are unchanged, and the next call is served."""
     tiny._trainer.cancel_after = 0.1
     before = state(tiny)
     cell(training_only(LOOP))
@@ -221,7 +221,7 @@ def test_a_runaway_loss_in_the_engine_leaves_the_worker_usable(tiny: Run) -> Non
     tiny.pause()
     assert tiny.wait(TIMEOUT, check=False)
     assert "had not returned" in tiny.error.message
-    assert tiny.error.loss is None  # it was paused on purpose: registering the loss anew does not start it
+    assert tiny.error.loss is None  # a person paused the run: registering the loss again does not resume it
     assert same(state(tiny), before)
     tokens = tiny.client.forward(tiny._trainer.job.batch([0]), "cross_entropy").result(TIMEOUT)
     assert len(tokens.loss_fn_outputs) == 2
@@ -229,10 +229,10 @@ def test_a_runaway_loss_in_the_engine_leaves_the_worker_usable(tiny: Run) -> Non
     assert tiny.step().wait(TIMEOUT, check=True)
 
 
-# -- a loss that asks a model for something ----------------------------------------------------------------------------
+# -- losses that call a model -----------------------------------------------------------------------------------------
 
 
-def test_a_loss_may_ask_the_client_and_its_worker_answers(tiny: Run) -> None:
+def test_loss_may_call_the_client(tiny: Run) -> None:
     threads: list[str] = []
     client: Any = tiny.client
 

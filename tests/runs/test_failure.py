@@ -1,4 +1,4 @@
-"""The line to show for an error: in the loss's own source, wherever it was wrapped on its way."""
+"""The line of a failure: in the loss's own source, however the error was wrapped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def source() -> str:
     return inspect.getsource(outer)
 
 
-def test_a_helper_outside_the_loss_points_at_the_call() -> None:
+def test_error_in_a_called_function_names_the_line_of_the_call() -> None:
     spec = spec_of(outer, source=source())
     failure = describe(caught(lambda: outer(None, None)), spec)
     assert failure.line == 3
@@ -41,7 +41,7 @@ def test_a_helper_outside_the_loss_points_at_the_call() -> None:
     assert failure.message == "outer v1, line 3: ZeroDivisionError: division by zero"
 
 
-def test_wrapped_errors_keep_index_and_own_words() -> None:
+def test_wrapped_error_keeps_its_index_and_message() -> None:
     def wrapped() -> None:
         try:
             outer(None, None)
@@ -55,18 +55,18 @@ def test_wrapped_errors_keep_index_and_own_words() -> None:
     assert str(failure) == failure.message
 
 
-def test_an_error_elsewhere_has_the_whole_traceback() -> None:
+def test_error_outside_the_loss_has_the_whole_traceback() -> None:
     failure = describe(DataError("too long", index=2, field="weights"), spec_of(outer, source=source()))
     assert (failure.line, failure.index) == (None, 2)
     assert failure.message == "datum 2, field 'weights': too long"
     assert "DataError" in failure.traceback
 
 
-def test_a_line_that_the_error_itself_knows() -> None:
+def test_line_that_the_error_has_is_used() -> None:
     assert describe(LossError("bad", line=9)).line == 9
 
 
-def test_errors_that_refer_to_each_other_end() -> None:
+def test_circular_causes_end() -> None:
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
     assert "ValueError: a" in describe(first).message
@@ -78,7 +78,7 @@ def test_without_source_there_is_no_line() -> None:
     assert "ZeroDivisionError" in failure.traceback
 
 
-def test_a_partial_is_looked_through() -> None:
+def test_line_inside_a_partial_is_found() -> None:
     import functools
     import inspect
 

@@ -222,7 +222,7 @@ def test_run_is_deleted_with_all_its_files(tmp_path: Path) -> None:
 
 
 def test_other_files_are_not_deleted(tmp_path: Path) -> None:
-    """Somebody may have told a run to record in the folder of a whole project."""
+    """A person may have given a run the folder of a whole project."""
     path = write(tmp_path / "a")
     (path / "thesis.tex").write_text("years of work")
     (path / "losses" / "plot.png").write_bytes(b"png")

@@ -1,4 +1,4 @@
-"""The same rules on the real thing: the bundled model behind the local engine."""
+"""Runs on the bundled model and the local engine."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ def test_the_bundled_model_learns(options: dict[str, Any]) -> None:
     assert load_run(run.folder).records == run.records
 
 
-def test_dpo_learns_and_its_reference_is_computed_once(options: dict[str, Any], monkeypatch: Any) -> None:
+def test_dpo_learns_and_computes_its_reference_once(options: dict[str, Any], monkeypatch: Any) -> None:
     run = Run(loss="dpo", steps=25, **options).prepare()
-    asked: list[int] = []
+    sizes: list[int] = []
     inner = run.client.reference_logprobs
-    monkeypatch.setattr(run.client, "reference_logprobs", lambda data: asked.append(len(data)) or inner(data))
+    monkeypatch.setattr(run.client, "reference_logprobs", lambda data: sizes.append(len(data)) or inner(data))
     monkeypatch.setattr(run.client, "reference_folder", lambda: options["folder"] / "reference")
     run.start()
     assert run.wait(TIMEOUT * 4, check=True)
-    assert asked == [80, 400]  # the held-out datums for the baseline, then all that the steps will need
+    assert sizes == [80, 400]  # the held-out datums for the baseline, then all that the steps will need
     last = run.records[-1]
     assert run.baseline["rewards/margins"] == pytest.approx(0, abs=1e-5)
-    assert run.baseline["rewards/accuracies"] == 0.5  # nothing has been learnt, whatever rounding says
+    assert run.baseline["rewards/accuracies"] == 0.5  # nothing is learned yet, so all margins are ties
     assert run.baseline["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert last.held_out["rewards/margins"] > 0.1
     assert last.held_out["loss"] < run.baseline["loss"] - 0.05
     assert last.held_out["pair_accuracy"] > run.baseline["pair_accuracy"]
-    # What a reward is made from, in the numbers of training and of the referee.
+    # An implicit reward is beta = 0.1 times the log-ratio to the reference, which is the model before training.
     rise = last.held_out["mean_margin"] - run.baseline["mean_margin"]
     assert last.held_out["rewards/margins"] == pytest.approx(0.1 * rise, rel=1e-3)
 
 
-def test_a_hot_swap_to_dpo_measures_against_the_model_before_training(options: dict[str, Any]) -> None:
+def test_dpo_set_during_a_run_uses_the_model_before_training(options: dict[str, Any]) -> None:
     run = Run(loss="pairwise_preference", steps=30, **options)
     run.step(20)
     assert run.wait(TIMEOUT * 4, check=True)
@@ -78,7 +78,7 @@ def test_a_hot_swap_to_dpo_measures_against_the_model_before_training(options: d
     assert last.held_out["mean_margin"] > run.records[19].held_out["mean_margin"]
 
 
-def test_a_failing_loss_leaves_weights_alone_and_names_the_line(options: dict[str, Any]) -> None:
+def test_failing_loss_changes_no_weight_and_names_its_line(options: dict[str, Any]) -> None:
     calls = iter(range(100))
 
     def planted(data: Any, logprobs_list: Any) -> Any:
@@ -100,7 +100,7 @@ def test_a_failing_loss_leaves_weights_alone_and_names_the_line(options: dict[st
     assert [r.step for r in run.records] == [1, 2, 3, 4]
 
 
-def test_a_batch_the_engine_refuses_names_the_datum(options: dict[str, Any]) -> None:
+def test_batch_that_the_engine_refuses_names_the_datum(options: dict[str, Any]) -> None:
     run = Run(loss="hinge", steps=2, **{**options, "data": arithmetic_pairs(16)}).prepare()
     first = run._trainer._sampler.items(0, 1)[0]  # the batch is all of the data; this pair comes first in it
     rejected = run._trainer.job.data[2 * first + 1]
@@ -114,7 +114,7 @@ def test_a_batch_the_engine_refuses_names_the_datum(options: dict[str, Any]) -> 
 
 
 def test_reinforcement_learning_on_the_bundled_model(tmp_path: Path) -> None:
-    """Sampler and trainer are two routes through the model: their ratios are 1 to 1e-5, and nothing is clipped."""
+    """Sampler and trainer run different code on the same weights: ratios are 1 within 1e-5, and nothing is clipped."""
     run = Run("rl", "ppo", steps=8, batch_size=16, kl_to_base=True, eval_every=100, folder=tmp_path / "run")
     run.start()
     assert run.wait(240, check=True)
@@ -142,11 +142,11 @@ def test_several_updates_clip_on_the_bundled_model(tmp_path: Path) -> None:
 
 def test_clipping_and_warmup_reach_the_optimizer(options: dict[str, Any], monkeypatch: Any) -> None:
     run = Run(steps=3, warmup_steps=2, grad_clip_norm=0.25, learning_rate=1e-3, **options).prepare()
-    asked: list[Any] = []
+    requests: list[Any] = []
     inner = run.client.optim_step
-    monkeypatch.setattr(run.client, "optim_step", lambda adam: asked.append(adam) or inner(adam))
+    monkeypatch.setattr(run.client, "optim_step", lambda adam: requests.append(adam) or inner(adam))
     assert run.step(2).wait(TIMEOUT * 4)
     assert run.set(grad_clip_norm=0.0).step().wait(TIMEOUT)
-    assert [(adam.learning_rate, adam.grad_clip_norm) for adam in asked] == [(5e-4, 0.25), (1e-3, 0.25), (1e-3, 0.0)]
+    assert [(adam.learning_rate, adam.grad_clip_norm) for adam in requests] == [(5e-4, 0.25), (1e-3, 0.25), (1e-3, 0.0)]
     assert [record.settings["grad_clip_norm"] for record in run.records] == [0.25, 0.25, 0.0]
     assert (run.edits[-1].step, run.edits[-1].label) == (3, "grad_clip_norm 0")

@@ -141,7 +141,7 @@ def test_wait_times_out_and_can_be_interrupted(make_run: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         run.wait(TIMEOUT)
     timer.join()
-    assert run.status == "running"  # the run goes on
+    assert run.status == "running"  # the interrupt does not reach the run
     run.client.gate.open(10)
     assert run.wait(TIMEOUT)
     assert run.status == "finished"

@@ -13,7 +13,7 @@ from mint_lab.runs import Run
 
 @pytest.mark.slow
 def test_1000_real_pairs_train(hh_rlhf: Path, tmp_path: Path) -> None:
-    """Dialogues of up to 1,900 tokens on the bundled model, cut to its context; it learns the batches it sees."""
+    """Dialogues of up to 1,900 tokens on the bundled model, truncated to its context; it learns the batches it sees."""
     pairs = load_pairs(hh_rlhf, limit=1000)
     run = Run(data=pairs[:960], held_out=pairs[960:], steps=3, batch_size=4, eval_every=100, folder=tmp_path / "run")
     run.start().wait(check=True)

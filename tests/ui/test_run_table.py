@@ -11,6 +11,7 @@ import pytest
 import mint_lab as ml
 from mint_lab.errors import RunError
 from mint_lab.recipes.record import Edit
+from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.store import RunStore
 from mint_lab.ui import run_table as module
 from mint_lab.ui.run_table import RunTable
@@ -25,8 +26,8 @@ HOSTILE = "<img src=x onerror=window.hacked=1>"
 
 def write(folder: Path, steps: int = 20, **extra: float) -> None:
     store = RunStore(folder)
-    settings = {"name": HOSTILE, "recipe": "preference", "steps": 40, "status": "finished"}
-    store.write_settings({**settings, "baseline": {"pair_accuracy": 0.5, "loss": float("nan")}})
+    baseline = {"pair_accuracy": 0.5, "loss": float("nan")}
+    store.write_info(RunInfo(name=HOSTILE, recipe="preference", steps=40, status="finished", baseline=baseline))
     for step in range(1, steps + 1):
         store.append(record(step, 40, **extra), edits=[Edit(5, "setting", HOSTILE)] if step == 5 else [])
     store.close()
@@ -91,9 +92,7 @@ def test_whatever_is_in_the_files_the_page_gets_a_reply(
     for number, request in enumerate(({"type": "open", "name": "a"}, {"type": "show", "names": ["a", "b"]})):
         reply = comms[0].ask(request=number, **request)[-1]
         assert (reply["type"], reply["request"]) == ("reply", number)
-        refused = HUGE in settings or "%s" in line
-        assert bool(reply["error"]) == refused
-        assert refused == ("a cannot be drawn: OverflowError" in reply["error"])
+        assert reply["error"] == ""  # numbers that the page cannot hold are left out, and the rest is drawn
 
 
 def test_ticked_runs_come_with_their_curves(comms: list[Comm], table: RunTable) -> None:

@@ -16,6 +16,7 @@ import traitlets
 
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.losses import LOSSES, LossSpec
+from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.run import Run
 from mint_lab.runs.store import SavedRun
 from mint_lab.ui import parts
@@ -160,7 +161,7 @@ def test_a_new_run_takes_over_the_loss_and_the_settings_shown(comms: list[Comm])
     ("run", "hint"),
     [
         ([ScriptedRun(), ScriptedRun()], r"shows one run, got list; ml\.compare"),
-        (SavedRun(Path("run"), {}, [], [], []), r"got SavedRun; .*run\.figure\(\)"),
+        (SavedRun(Path("run"), RunInfo(), [], [], []), r"got SavedRun; .*run\.figure\(\)"),
         (SimpleNamespace(run=1), r"got SimpleNamespace; show its run: \.run"),
         (SimpleNamespace(runs={}), r"\.runs\[label\]"),
         (None, r"got NoneType; make one with ml\.Run"),

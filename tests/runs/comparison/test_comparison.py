@@ -18,7 +18,7 @@ from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.errors import ConfigError, LossError, RunError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
-from mint_lab.recipes import registry as recipes
+from mint_lab.recipes import preference
 from mint_lab.runs import Comparison, Run, load_run
 
 from ..bigram import BigramClient, letter_pairs
@@ -96,8 +96,8 @@ def test_each_run_gives_the_numbers_of_that_run_alone(make: Make, tmp_path: Path
 
 def test_data_are_loaded_once_and_batches_are_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    inner = recipes.load_pairs
-    monkeypatch.setattr(recipes, "load_pairs", lambda source: loaded.append(source) or inner(source))
+    inner = preference.load_pairs
+    monkeypatch.setattr(preference, "load_pairs", lambda source: loaded.append(source) or inner(source))
     rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in letter_pairs(40)]
     both = make(["hinge", "simpo"], data=rows)
     both.start()
@@ -214,7 +214,7 @@ def test_figure_draws_every_run_in_a_different_line(make: Make) -> None:
     assert ends == (run.baseline["pair_accuracy"], run.records[-1].held_out["pair_accuracy"])
     titles = [annotation.text for annotation in figure.layout.annotations]
     assert titles[0] == "pair_accuracy"
-    assert titles[-1] == "loss, each its own"
+    assert "loss" in titles
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

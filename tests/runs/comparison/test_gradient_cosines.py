@@ -1,4 +1,4 @@
-"""Cosines between gradients: hand arithmetic, and what a client is asked for."""
+"""Cosines between gradients: hand arithmetic, and what is passed to a client."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from mint_lab.losses import LOSSES, LossSpec, Param
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.recipes import RECIPES
 from mint_lab.recipes.plan import StepPlan
+from mint_lab.runs.advice import RunAdvice
 from mint_lab.runs.hot_reload import follow_registries
 from mint_lab.runs.loop import Loop
 
@@ -26,7 +27,9 @@ class NotingLoop(Loop):
             raise AssertionError("nothing is loaded")
 
         plan = StepPlan.first(LOSSES["mine"], {}, learning_rate=0.1, batch_size=4, steps=5)
-        super().__init__("x", plan, load=unused, open_store=unused, describe_run=unused, eval_every=5)
+        super().__init__(
+            "x", plan, load=unused, open_store=unused, describe_run=unused, eval_every=5, advice=RunAdvice()
+        )
         self.resumed: list[tuple[str, str]] = []
 
     def resume_if_waiting_for(self, kind: Any, name: str) -> None:

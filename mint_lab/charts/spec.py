@@ -25,7 +25,7 @@ __all__ = [
     "MOST_STRAY",
     "ChartSpec",
     "LineSpec",
-    "Overlay",
+    "OverlayRule",
     "charts_of",
     "register_chart",
     "stray_charts",
@@ -58,7 +58,7 @@ class LineSpec:
 
 
 @dataclass(frozen=True)
-class Overlay:
+class OverlayRule:
     """How a chart differs when it shows several runs.
 
     Attributes:
@@ -113,7 +113,7 @@ class ChartSpec:
     definition: str = ""
     axis: str = ""
     counts: str = ""
-    overlay: Overlay | None = None
+    overlay: OverlayRule | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -250,8 +250,8 @@ def _two(first: LineSpec, second: LineSpec) -> tuple[LineSpec, LineSpec]:
     return replace(first, role="chosen"), replace(second, role="rejected")
 
 
-_SCALED = Overlay(("logps/chosen", "logps/rejected"), "unscaled, nats")  # a loss reports its margin times beta, say
-_OWN_UNIT = Overlay(unit="each in its own unit", last=True)
+_SCALED = OverlayRule(("logps/chosen", "logps/rejected"), "unscaled, nats")  # a loss reports its margin times beta, say
+_OWN_UNIT = OverlayRule(unit="each in its own unit", last=True)
 
 for _spec in (
     ChartSpec(

@@ -12,7 +12,7 @@ from .overlay import OverlayChart, overlay_charts, stray_overlays
 from .palette import DASHES, ROLES, RUNS
 from .run_data import Points, RunData
 from .spec import ChartSpec
-from .static_panel import Entry, Panel, Stroke, draw_tile, placed, range_of, tiles
+from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
 
 __all__ = ["CosineTable", "comparison_picture"]
 
@@ -94,10 +94,10 @@ def _dashes(number: int) -> Sequence[float]:
     return STROKES_AND_GAPS[DASHES[number % len(DASHES)]]
 
 
-def _numbers(chart: OverlayChart, runs: Sequence[RunData]) -> list[Entry]:
+def _numbers(chart: OverlayChart, runs: Sequence[RunData]) -> list[LegendEntry]:
     """The last number of each run in its colour, held-out if it has one."""
     curves = [(number, chart.held_out(run) or chart.training(run)) for number, run in enumerate(runs)]
-    return [Entry("", short(points[1][-1]), _colour(number)) for number, points in curves if points]
+    return [LegendEntry("", short(points[1][-1]), _colour(number)) for number, points in curves if points]
 
 
 def _strokes(chart: OverlayChart, runs: Sequence[RunData]) -> list[Stroke]:

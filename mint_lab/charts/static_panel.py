@@ -9,14 +9,14 @@ from typing import Protocol
 from .axes import extent, round_range, step_ticks, tick_labels, ticks_between
 from .canvas import GRID, MUTED, WIDTH, Box, Sheet
 
-__all__ = ["Entry", "Panel", "Stroke", "draw_tile", "placed", "range_of", "tiles"]
+__all__ = ["LegendEntry", "Panel", "Stroke", "draw_tile", "placed", "range_of", "tiles"]
 
 COLUMNS, ROW = 3, 230
 TILES, TILE_ROW = 6, 92
 
 
 @dataclass(frozen=True)
-class Entry:
+class LegendEntry:
     """An entry of a legend: label, latest number, colour."""
 
     label: str
@@ -36,7 +36,7 @@ class Stroke:
     marker: float = 0
 
 
-class Chart(Protocol):
+class _Captioned(Protocol):
     """What a caption says of a chart."""
 
     @property
@@ -93,7 +93,7 @@ class Panel:
         # A line along an edge is drawn whole.
         self._visible = Box(self._plot.left - 4, self._plot.top - 4, self._plot.width + 8, self._plot.height + 8)
 
-    def caption(self, chart: Chart, entries: Sequence[Entry], *, note: str = "") -> None:
+    def caption(self, chart: _Captioned, entries: Sequence[LegendEntry], *, note: str = "") -> None:
         """Write title, unit and legend; ``note`` stands at the right of the legend."""
         sheet, top = self._sheet, self._frame.top
         left, right = self._frame.left + 12, self._frame.left + self._frame.width - 14
@@ -171,7 +171,7 @@ def draw_tile(
     last: int,
     *,
     title: str,
-    entries: Sequence[Entry],
+    entries: Sequence[LegendEntry],
     strokes: Sequence[Stroke],
 ) -> None:
     """Draw a small chart over the steps 0 to ``last``: the latest numbers in their colours, and curves without axes."""

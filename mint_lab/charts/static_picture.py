@@ -13,7 +13,7 @@ from .palette import ROLES
 from .ratio_bins import RATIO_TICKS, Half, halves_of, root_ticks
 from .run_data import Change, RunData
 from .spec import ChartSpec, LineSpec
-from .static_panel import Entry, Panel, Stroke, draw_tile, placed, range_of, tiles
+from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
 
 __all__ = ["run_picture"]
 
@@ -127,7 +127,7 @@ def _draw_lines(sheet: Sheet, frame: Box, chart: ChartSpec, run: RunData) -> Non
     last = max(run.steps, 1)
     y, ticks = range_of([side for c in curves for side in (c.values, *c.band)], chart.bounds)
     panel = Panel(sheet, frame, (0, last), y)
-    panel.caption(chart, [Entry(c.line.label, short(c.last), c.colour) for c in curves])
+    panel.caption(chart, [LegendEntry(c.line.label, short(c.last), c.colour) for c in curves])
     for curve in curves:
         if curve.band:
             lower, upper = curve.band
@@ -182,7 +182,7 @@ def _draw_bars(sheet: Sheet, frame: Box, chart: ChartSpec, run: RunData) -> None
     centres = [start + (i + 0.5) * width for i in range(len(counts))]
     above = sum(share for centre, share in zip(centres, shares, strict=True) if centre > 0)
     entries = [
-        Entry(spec.label, f"{share:.0f} %", COLOURS[spec.role])
+        LegendEntry(spec.label, f"{share:.0f} %", COLOURS[spec.role])
         for spec, share in zip(chart.lines, (above, 100 - above), strict=True)
     ]
     where = f"step {found[-1].step}" if found else ""
@@ -211,7 +211,7 @@ def _draw_ratios(sheet: Sheet, frame: Box, chart: ChartSpec, run: RunData) -> No
         return
     step = max(found[-1].step for name in chart.histograms if (found := run.counts(chart, name)))
     panel.caption(
-        chart, [Entry(*half.summary, COLOURS[half.role]) for half in halves], note=f"{chart.axis}, step {step}"
+        chart, [LegendEntry(*half.summary, COLOURS[half.role]) for half in halves], note=f"{chart.axis}, step {step}"
     )
     shares = root_ticks(top)
     up = [(sign * math.sqrt(share), f"{share:g} %") for share in shares for sign in (1, -1)]
@@ -254,5 +254,5 @@ def _draw_half(panel: Panel, half: Half, bounds: tuple[float, float], edge: floa
 def _draw_tile(sheet: Sheet, corner: tuple[float, float], chart: ChartSpec, run: RunData) -> None:
     curves = _curves(chart, run)
     strokes = [Stroke(curve.steps, curve.values, curve.colour) for curve in curves]
-    entries = [Entry(curve.line.label, short(curve.last), curve.colour) for curve in curves]
+    entries = [LegendEntry(curve.line.label, short(curve.last), curve.colour) for curve in curves]
     draw_tile(sheet, corner, max(run.steps, 1), title=chart.title, entries=entries, strokes=strokes)

@@ -9,7 +9,7 @@ from mint_lab.charts.spec import (
     MOST_STRAY,
     ChartSpec,
     LineSpec,
-    Overlay,
+    OverlayRule,
     charts_of,
     register_chart,
     stray_charts,
@@ -88,7 +88,7 @@ def test_a_metric_that_nobody_describes_has_a_chart_too() -> None:
         (lambda: ChartSpec("x", kind="ratios", lines=(LineSpec("a", "a"), LineSpec("b", "b"))), "bounds None"),
         (lambda: ChartSpec("x", lines=(LineSpec("a"), LineSpec("b"))), r"labels \['training', 'training'\]"),
         (lambda: ChartSpec("x", bounds=(1.0, 0.0)), r"bounds are \(1.0, 0.0\), expected \(low, high\)"),
-        (lambda: Overlay(difference=("a",)), "expected two metric names or none"),
+        (lambda: OverlayRule(difference=("a",)), "expected two metric names or none"),
     ],
 )
 def test_a_chart_that_cannot_be_drawn_is_refused(make: object, message: str) -> None:

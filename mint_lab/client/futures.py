@@ -1,8 +1,8 @@
 """One worker a base model, and the futures it hands out.
 
 Calls run in the order submitted, one at a time, on a thread of their own; the caller gets a future at once. Calls of
-one kind that stand directly behind each other may run as one (:class:`CallBatcher`). The futures are the SDK's own class:
-``.result(timeout)``, ``await``, ``.result_async()``.
+one kind that stand directly behind each other may run as one (:class:`CallBatcher`). The futures are the SDK's own
+class: ``.result(timeout)``, ``await``, ``.result_async()``.
 """
 
 from __future__ import annotations

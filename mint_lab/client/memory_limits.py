@@ -46,12 +46,12 @@ class MemoryLimits:
         Raises:
             ModelError: the family knows no gradient checkpointing.
         """
-        if self.gradient_checkpointing and not base.can_recompute:
+        if self.gradient_checkpointing and not base.supports_gradient_checkpointing:
             raise ModelError(
                 f"{base.name!r} ({base.config.model_type}) has no layers that can be computed again; use "
                 "gradient_checkpointing=False and a smaller max_batch_tokens"
             )
         if self.max_batch_tokens is not None:
             return self
-        budget = token_budget(base.cost, base.device, recompute=self.gradient_checkpointing)
+        budget = token_budget(base.cost, base.device, gradient_checkpointing=self.gradient_checkpointing)
         return MemoryLimits(budget, self.gradient_checkpointing)

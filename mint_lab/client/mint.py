@@ -167,7 +167,7 @@ def _reverse_kl(
     teacher: Adapter | None = None
     if reference is not None:
         teacher = base.attach(reference.shape, 0)
-        reference.into(teacher)
+        reference.load_into(teacher)
     total = [torch.zeros_like(p) for p in parameters]
     outputs: list[ReverseKLItemOutput] = []
     divergence = counted = 0.0
@@ -197,16 +197,16 @@ def _reverse_kl(
 def _log_softmax(base: BaseModel, tokens: list[int], places: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log-probabilities of the whole vocabulary at ``places``, ``(places, vocab)``, float32."""
     layout = base.layout([tokens])
-    hidden = base.trunk(layout).flatten(0, 1)
-    rows = torch.from_numpy(layout.places[0])[places].to(hidden.device)
+    hidden = base.backbone(layout).flatten(0, 1)
+    rows = torch.from_numpy(layout.token_index[0])[places].to(hidden.device)
     return torch.log_softmax(_logits(base.head(), hidden[rows])[:, : base.vocab_size] / temperature, dim=-1)
 
 
 def _logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
     """``Head.logits`` with a graph; ``(places, vocab)``, float32, all of the vocabulary at once."""
     z = F.linear(hidden, head.weight, head.bias).float()
-    if head.a is not None and head.b is not None:
-        z = z + head.scaling * (hidden.float() @ head.a.T) @ head.b.T
+    if head.lora_a is not None and head.lora_b is not None:
+        z = z + head.scaling * (hidden.float() @ head.lora_a.T) @ head.lora_b.T
     z = z * head.factor
     return torch.tanh(z / head.cap) * head.cap if head.cap else z
 
@@ -258,7 +258,7 @@ def interpolate_checkpoints(
 
     def save() -> None:
         adapter = base.attach(merged.shape, 0)
-        merged.into(adapter)
+        merged.load_into(adapter)
         save_checkpoint(paths.folder(target), adapter, None)
 
     worker_of(base).run(save)

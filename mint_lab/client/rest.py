@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.checkpoints import ABOUT, delete_checkpoint, describe, recover, recover_all
+from ..engine.checkpoints import METADATA_FILE, delete_checkpoint, read_metadata, recover, recover_all
 from ..errors import CheckpointError
 from ..types import Checkpoint, CheckpointsListResponse, Cursor, TrainingRun, TrainingRunsResponse
 from .futures import run_now
@@ -105,7 +105,7 @@ class RestClient:
             (path, folder)
             for kind in _KINDS
             for folder in self._paths.run(run).glob(f"{kind}/*")
-            if (path := self._paths.path_of(run, kind, folder.name)) and (folder / ABOUT).is_file()
+            if (path := self._paths.path_of(run, kind, folder.name)) and (folder / METADATA_FILE).is_file()
         ]
         return sorted(found, key=lambda item: _saved(item[1]), reverse=True)
 
@@ -116,7 +116,7 @@ class RestClient:
         folders = self._folders(run)
         if not folders:
             raise CheckpointError(f"run {run!r} has saved no checkpoint under {self._paths.home}")
-        base_model, shape = describe(folders[0][1])
+        base_model, shape = read_metadata(folders[0][1])
         checkpoints = [_checkpoint(path, folder) for path, folder in folders]
         latest = {kind: next((c for c in checkpoints if c.checkpoint_type == kind), None) for kind in _KINDS.values()}
         return TrainingRun(
@@ -143,7 +143,7 @@ class RestClient:
         self._paths.parts(tinker_path)  # refuses plain directories
         folder = self._paths.folder(tinker_path)
         recover(folder)
-        if not (folder / ABOUT).is_file():
+        if not (folder / METADATA_FILE).is_file():
             raise CheckpointError(f"no checkpoint at {tinker_path}")
         delete_checkpoint(folder)
 
@@ -162,4 +162,4 @@ def _checkpoint(path: str, folder: Path) -> Checkpoint:
 
 
 def _saved(folder: Path) -> datetime:
-    return datetime.fromtimestamp((folder / ABOUT).stat().st_mtime, UTC)
+    return datetime.fromtimestamp((folder / METADATA_FILE).stat().st_mtime, UTC)

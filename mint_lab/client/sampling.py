@@ -18,9 +18,9 @@ from ..engine.generation import (
     Sample,
     check_request,
     generate,
+    generation_token_budget,
     prompt_logprobs,
     prompt_topk,
-    token_budget,
 )
 from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse
@@ -72,7 +72,7 @@ class SamplingClient(SelfFuture):
         self._adapter = adapter
         self._snapshot = snapshot
         self._worker = worker_of(base)
-        self._together = CallBatcher(self._run, token_budget(base))
+        self._together = CallBatcher(self._run, generation_token_budget(base))
         self._warned = False
 
     def __repr__(self) -> str:

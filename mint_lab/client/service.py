@@ -163,7 +163,7 @@ class ServiceClient:
         base = self._base(checkpoint.base_model)
         worker = worker_of(base)
         adapter = worker.run(lambda: base.attach(checkpoint.shape, 0))
-        worker.run(lambda: checkpoint.into(adapter))
+        worker.run(lambda: checkpoint.load_into(adapter))
         return SamplingClient(base, adapter, done(None))
 
     def create_rest_client(self) -> RestClient:

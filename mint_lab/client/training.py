@@ -241,7 +241,7 @@ class TrainingClient(SelfFuture):
         """
         checkpoint = load_checkpoint(self._paths.folder(model_path))
         adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.shape, 0))
-        self._worker.run(lambda: checkpoint.into(adapter))
+        self._worker.run(lambda: checkpoint.load_into(adapter))
         return SamplingClient(self._adapter.base, adapter, done(None))
 
     def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
@@ -354,8 +354,10 @@ class TrainingClient(SelfFuture):
         spec = objective.spec if isinstance(objective, Builtin) else None
         batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
         tokens, again = self.max_batch_tokens, self.gradient_checkpointing
-        result = run_pass(self._adapter, batch, objective, backward=backward, max_tokens=tokens, checkpointing=again)
-        if result.max_tokens is not None:
+        result = run_pass(
+            self._adapter, batch, objective, backward=backward, max_tokens=tokens, gradient_checkpointing=again
+        )
+        if result.oom_retries:  # otherwise this budget is no less than before, or that of a built-in loss only
             self.max_batch_tokens = result.max_tokens
         return result
 
@@ -365,7 +367,7 @@ class TrainingClient(SelfFuture):
             checkpoint = load_checkpoint(folder)
             if with_optimizer and checkpoint.optimizer is None:
                 raise CheckpointError(f"{folder} holds weights for a sampler, no optimizer; use load_state")
-            checkpoint.into(self._adapter, self._optimizer if with_optimizer else None)
+            checkpoint.load_into(self._adapter, self._optimizer if with_optimizer else None)
             if not with_optimizer:
                 self._optimizer.load({})
             self._adapter.gradients = None

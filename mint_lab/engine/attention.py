@@ -1,13 +1,24 @@
-r"""Attention over a packed batch: each sequence's own tokens look along its path, and at nothing else.
+r"""Attention over a packed row: each token attends to the tokens before it in its own sequence, prefix included.
 
-The linear layers see one long row of tokens without padding. Attention cannot: who sees whom differs. So it runs over
-:class:`Block`s. The queries of a sequence are its own tokens, :math:`o` of them; its keys are its whole path of
-:math:`N` tokens, a shared prefix included; the mask is causal, aligned at the end. That is :math:`o \cdot N` products
-where one row for all would take the square of the batch. Long sequences are blocks of one, which are slices and need no
-mask; short ones are gathered and padded into blocks of many, because a call costs as much as a few thousand products.
+The linear layers process one long row of tokens without padding. Attention cannot, because what a token may attend to
+depends on its sequence. Without the optimizations below, packed attention is::
 
-It is plugged into a family through transformers' own registry of attention functions, for the length of a pass. A
-family that does not go through the registry is found out when it is loaded (:mod:`mint_lab.engine.family_probes`).
+    for index, shared in zip(layout.token_index, layout.shared_lengths):  # index: (N_i,), all tokens of one sequence
+        own = index[shared:]  # the tokens that this sequence stores, after the shared prefix
+        output[own] = attend(q[own], k[index], v[index])  # causal, aligned at the end
+
+With :math:`o` own tokens that is :math:`o N` query-key products a sequence. One masked call for the whole row would
+take the square of the batch.
+
+Two optimizations reduce the number of calls and of copies. Attention runs over :class:`Block`\ s. A long sequence is a
+block by itself: its queries are a slice, and so are its keys unless it shares a prefix. Short sequences are gathered
+and padded into one block of many, because a call costs as much as a few thousand products. A block needs no mask only
+if it is one sequence that shares no prefix and does not exceed the layer's sliding window: then attention is plainly
+causal.
+
+The function is plugged into a model family through transformers' registry of attention functions, for the duration of
+a pass. A family that bypasses the registry is detected when its model is loaded
+(:mod:`mint_lab.engine.family_probes`).
 """
 
 from __future__ import annotations
@@ -26,59 +37,70 @@ from transformers import AttentionInterface
 
 from .packing import Layout
 
-__all__ = ["AttentionPlan", "Block", "attending", "plan"]
+__all__ = ["AttentionPlan", "Block", "plan_attention", "use_packed_attention"]
 
-NAME = "mint_lab_packed"
-# What a call costs beside the products of queries and keys that it makes, in such products times features, by device:
-# a block takes in another sequence where the padding costs less than a call of its own.
-CALL = {"cpu": 1 << 20}
-ELSEWHERE = 1 << 25
-# A sequence with the work of so many calls is long.
-LONG = 8
+ATTENTION_NAME = "mint_lab_packed"
+# Fixed cost of one attention call by device, in multiply-adds (query-key products times features). A sequence joins a
+# block if the additional padding costs less than a separate call.
+CALL_COST = {"cpu": 1 << 20}
+DEFAULT_CALL_COST = 1 << 25
+# A sequence whose own work exceeds that of this many calls is long.
+LONG_SEQUENCE_CALLS = 8
 
-_plan: ContextVar[AttentionPlan] = ContextVar("plan")
+_current_plan: ContextVar[AttentionPlan] = ContextVar("current_plan")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sequences whose attention is computed together.
+    """Sequences whose attention is computed in one call.
 
     Attributes:
-        queries: indices of their own tokens, ``(sequences, queries)``, padded at the end; a slice for a single one.
-        keys: indices of their paths, ``(sequences, keys)``, likewise; for a single one a slice where it shares nothing,
-            and where it does the slices that its path runs through.
-        own, shared: for each sequence its own tokens, and how many of its path come before them.
-        real: where ``queries``, flattened, is not padding; None for a slice.
+        queries: Indices of the tokens that the sequences store themselves, ``(sequences, queries)``, padded at the
+            end. For a single sequence a slice.
+        keys: Indices of all tokens of the sequences, ``(sequences, keys)``, padded at the end. For a single sequence a
+            slice if it shares no prefix, otherwise the contiguous runs of its token indices.
+        suffix_lengths: For each sequence, the number of its queries, ``(sequences,)``.
+        shared_lengths: For each sequence, the number of its keys before its first query, ``(sequences,)``.
+        real: Indices into the flattened ``queries`` that are not padding; None for a single sequence.
     """
 
     queries: slice | torch.Tensor
     keys: slice | tuple[slice, ...] | torch.Tensor
-    own: torch.Tensor
-    shared: torch.Tensor
+    suffix_lengths: torch.Tensor
+    shared_lengths: torch.Tensor
     real: torch.Tensor | None
 
     def mask(self, window: int | None) -> torch.Tensor | None:
-        """``(sequences, 1, queries, keys)``, bool, True where a query may see a key; None for plain causal attention.
+        """Return which keys each query may attend to.
 
-        ``window``: how many tokens a query looks back, itself included.
+        Args:
+            window: The number of tokens that a query may attend to, itself included; None for no limit.
+
+        Returns:
+            ``(sequences, 1, queries, keys)``, bool; None if plain causal attention does the same: for one sequence
+            that shares no prefix and does not exceed the window.
         """
-        longest = int((self.own + self.shared).max())
+        lengths = self.shared_lengths + self.suffix_lengths  # (sequences,)
+        longest = int(lengths.max())
         if isinstance(self.keys, slice) and (window is None or longest <= window):
             return None
-        query = torch.arange(int(self.own.max())) + self.shared[:, None]
-        # A padded query sees what the last real one sees: one that saw nothing would have no softmax.
-        query = torch.minimum(query, (self.own + self.shared - 1)[:, None])[:, :, None]
+        # Position of each query in its sequence, (sequences, queries). A padding query gets the position of the last
+        # real one: if it could attend to nothing, its softmax would be nan.
+        query = torch.arange(int(self.suffix_lengths.max())) + self.shared_lengths[:, None]
+        query = torch.minimum(query, (lengths - 1)[:, None])[:, :, None]
         key = torch.arange(longest)
-        seen = key <= query
-        return (seen if window is None else seen & (key > query - window))[:, None]
+        allowed = key <= query  # excludes padding keys too: they lie after the last real position
+        return (allowed if window is None else allowed & (key > query - window))[:, None]
 
 
 @dataclass
 class AttentionPlan:
-    """The blocks of a layout on a device, and what is made from them once for all layers of a pass.
+    """The blocks of a layout on a device, and the masks that all layers of a pass share.
 
     Attributes:
-        windows: the sliding windows that the family's layers asked for, None among them for a layer without.
+        blocks: The blocks; each stored token is a query in exactly one of them.
+        device: The device that the masks are moved to.
+        windows: The sliding windows that layers have passed so far; None stands for a layer without a window.
     """
 
     blocks: list[Block]
@@ -87,87 +109,98 @@ class AttentionPlan:
     _masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
 
     def mask(self, block: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """The block's mask, to be added to the scores: 0 or -inf."""
+        """Return the mask of block number ``block`` as a summand of the scores: 0 if allowed, -inf if not."""
         key = (block, window, dtype)
         if key not in self._masks:
-            seen = self.blocks[block].mask(window)
+            allowed = self.blocks[block].mask(window)
             self._masks[key] = (
                 None
-                if seen is None
-                else torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf")).to(self.device)
+                if allowed is None
+                else torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, float("-inf")).to(self.device)
             )
         return self._masks[key]
 
 
 @contextlib.contextmanager
-def attending(config: Any, plan: AttentionPlan) -> Generator[None]:
-    """In here models of ``config`` attend by ``plan``."""
+def use_packed_attention(config: Any, plan: AttentionPlan) -> Generator[None]:
+    """Within this context, models of ``config`` compute attention by ``plan``; may be nested."""
     before = config._attn_implementation
-    token = _plan.set(plan)
-    config._attn_implementation = NAME
+    token = _current_plan.set(plan)
+    config._attn_implementation = ATTENTION_NAME
     try:
         yield
     finally:
         config._attn_implementation = before
-        _plan.reset(token)
+        _current_plan.reset(token)
 
 
-def plan(layout: Layout, features: int, device: torch.device) -> AttentionPlan:
-    """Blocks for a packed layout.
+def plan_attention(layout: Layout, features: int, device: torch.device) -> AttentionPlan:
+    """Divide a packed layout into blocks.
 
     Args:
-        features: of all heads together; with them a product of a query and a key costs more.
+        layout: A packed layout.
+        features: Size of all query heads together; each query-key product costs this many multiply-adds.
+        device: The device that attention runs on.
     """
-    wanted = [
-        (len(p) - shared, len(p), i) for i, (p, shared) in enumerate(zip(layout.places, layout.shared, strict=True))
-    ]
-    call = CALL.get(device.type, ELSEWHERE) // max(features, 1)
-    groups = _grouped(sorted((w for w in wanted if w[0]), reverse=True), call)
-    return AttentionPlan(
-        [_block([(layout.places[i], layout.shared[i]) for i in group], device) for group in groups], device
-    )
+    sequences = list(zip(layout.token_index, layout.shared_lengths, strict=True))
+    # (own tokens, all tokens, index). A duplicate of an earlier sequence stores no token, so it has no query.
+    sizes = [(len(index) - shared, len(index), i) for i, (index, shared) in enumerate(sequences)]
+    call_cost = CALL_COST.get(device.type, DEFAULT_CALL_COST) // max(features, 1)  # in query-key products
+    groups = _group(sorted((size for size in sizes if size[0]), reverse=True), call_cost)
+    return AttentionPlan([_block([sequences[i] for i in group], device) for group in groups], device)
 
 
-def _grouped(wanted: list[tuple[int, int, int]], call: int) -> list[list[int]]:
-    """Indices of (own, path, index), long ones first, put together where padding costs less than another call.
+def _group(sizes: list[tuple[int, int, int]], call_cost: int) -> list[list[int]]:
+    """Put sequences into one block if the padding costs less than another call.
 
-    A long one stays alone even where another is as long: it would be copied, and need a mask, to save one call in many.
+    A long sequence stays alone even if the next is as long: a block of two would need copies and a mask to save one
+    call in many.
+
+    Args:
+        sizes: (own tokens, all tokens, index) of each sequence, the longest first.
+        call_cost: Cost of a call in query-key products.
+
+    Returns:
+        The indices of the sequences in each block.
     """
     groups: list[list[int]] = []
-    queries = keys = 0
-    for own, path, index in wanted:
-        if groups and queries * keys <= LONG * call:
-            count, wider = len(groups[-1]), max(keys, path)
-            if (count + 1) * queries * wider <= count * queries * keys + own * path + call:
+    queries = keys = 0  # of the last group; its first sequence has the most queries
+    for n_own, n_all, index in sizes:
+        if groups and queries * keys <= LONG_SEQUENCE_CALLS * call_cost:
+            count, wider = len(groups[-1]), max(keys, n_all)
+            together, apart = (count + 1) * queries * wider, count * queries * keys + n_own * n_all
+            if together <= apart + call_cost:
                 groups[-1].append(index)
                 keys = wider
                 continue
         groups.append([index])
-        queries, keys = own, path
+        queries, keys = n_own, n_all
     return groups
 
 
 def _block(members: list[tuple[NDArray[np.int64], int]], device: torch.device) -> Block:
-    own = torch.tensor([len(place) - shared for place, shared in members])
-    shared = torch.tensor([shared for _, shared in members])
+    """Build the block of some sequences, given as (token index, length of the shared prefix)."""
+    suffix_lengths = torch.tensor([len(index) - shared for index, shared in members])
+    shared_lengths = torch.tensor([shared for _, shared in members])
     if len(members) == 1:
-        place, before = members[0]
-        queries = slice(int(place[before]), int(place[-1]) + 1)
-        return Block(queries, _runs(place) if before else queries, own, shared, None)
-    queries = _padded([place[before:] for place, before in members])
-    keys = _padded([place for place, _ in members])
-    real = (torch.arange(queries.shape[1]) < own[:, None]).flatten().nonzero().flatten()
-    return Block(queries.to(device), keys.to(device), own, shared, real.to(device))
+        index, shared = members[0]
+        queries = slice(int(index[shared]), int(index[-1]) + 1)  # own tokens are stored contiguously
+        return Block(queries, _runs(index) if shared else queries, suffix_lengths, shared_lengths, None)
+    queries = _padded([index[shared:] for index, shared in members])
+    keys = _padded([index for index, _ in members])
+    real = (torch.arange(queries.shape[1]) < suffix_lengths[:, None]).flatten().nonzero().flatten()
+    return Block(queries.to(device), keys.to(device), suffix_lengths, shared_lengths, real.to(device))
 
 
-def _runs(place: NDArray[np.int64]) -> tuple[slice, ...]:
-    """``place`` as slices, in order: adding into slices is many times as fast as into scattered rows."""
-    starts = np.flatnonzero(np.diff(place, prepend=-2) != 1)
-    ends = [*starts[1:], len(place)]
-    return tuple(slice(int(place[a]), int(place[b - 1]) + 1) for a, b in zip(starts, ends, strict=True))
+def _runs(index: NDArray[np.int64]) -> tuple[slice, ...]:
+    """Return ``index`` as contiguous slices, in order: adding into slices is much faster than into scattered rows."""
+    starts = np.flatnonzero(np.diff(index, prepend=-2) != 1)
+    ends = [*starts[1:], len(index)]
+    return tuple(slice(int(index[a]), int(index[b - 1]) + 1) for a, b in zip(starts, ends, strict=True))
 
 
 def _padded(rows: list[NDArray[np.int64]]) -> torch.Tensor:
+    """Stack index rows into ``(rows, longest)``, padded with 0: any valid index, since masks exclude it."""
     table = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
@@ -187,21 +220,38 @@ def _packed_attention(
     s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention interface of transformers: ``(1, heads, tokens, dim)`` each, to ``(1, tokens, heads, dim)``."""
+    """Implement transformers' attention interface with the current plan.
+
+    Args:
+        module: The attention layer; not used.
+        query: ``(1, heads, tokens, dim)``; key, value: ``(1, kv_heads, tokens, dim)``.
+        attention_mask: Not used: the plan has the masks.
+        scaling: Factor of the scores; None for ``dim ** -0.5``.
+        softcap: Scores are squashed to ``softcap * tanh(scores / softcap)``; None for no cap.
+        sliding_window: Tokens that a query may attend to, itself included; None for no limit.
+        s_aux: Attention sinks.
+
+    Returns:
+        ``(1, tokens, heads, dim)``, and None for the attention weights.
+
+    Raises:
+        NotImplementedError: If the family uses attention sinks.
+    """
     if s_aux is not None:
         raise NotImplementedError("attention sinks")
-    present = _plan.get()
-    present.windows.add(sliding_window)
+    plan = _current_plan.get()
+    plan.windows.add(sliding_window)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (tokens, heads, dim)
-    return _Blocks.apply(q, k, v, _How(present, scaling, softcap, sliding_window))[None], None  # pyright: ignore[reportOptionalSubscript]
+    options = _LayerOptions(plan, scaling, softcap, sliding_window)
+    return _BlockAttention.apply(q, k, v, options)[None], None  # pyright: ignore[reportOptionalSubscript]
 
 
-AttentionInterface.register(NAME, _packed_attention)
+AttentionInterface.register(ATTENTION_NAME, _packed_attention)
 
 
 @dataclass(frozen=True)
-class _How:
-    """What a layer asks for besides its queries, keys and values."""
+class _LayerOptions:
+    """A layer's arguments besides its queries, keys and values."""
 
     plan: AttentionPlan
     scaling: float | None
@@ -209,93 +259,109 @@ class _How:
     window: int | None
 
 
-class _Blocks(torch.autograd.Function):
-    """All blocks of a layer, ``(tokens, heads, dim)`` each.
+class _BlockAttention(torch.autograd.Function):
+    """Attention of all blocks of a layer, ``(tokens, heads, dim)`` to ``(tokens, heads, v_dim)``.
 
-    Each block has a graph of its own, from copies or views of its queries, keys and values: left to one graph, every
-    slice and every gather would cost a tensor of the whole batch on the way back.
+    The plain equivalent is the loop in the module's docstring, differentiated by autograd. Here each block has a
+    separate graph, built on copies or views of its queries, keys and values. In one common graph, the backward pass of
+    every slice and every gather would allocate a gradient of the size of the whole batch.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: _How) -> torch.Tensor:
-        plan = how.plan
-        output = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: _LayerOptions) -> torch.Tensor:
+        plan = options.plan
+        output = v.new_empty(q.shape[0], q.shape[1], v.shape[2])  # (tokens, heads, v_dim)
         graphs: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
-        learns = any(ctx.needs_input_grad[:3])
+        needs_grad = any(ctx.needs_input_grad[:3])
         for i, block in enumerate(plan.blocks):
-            leaves = [_taken(q, block.queries), _taken(k, block.keys), _taken(v, block.keys)]
-            with torch.set_grad_enabled(learns):
-                leaves = [leaf.detach().requires_grad_(learns) for leaf in leaves]
-                found = _attend(*leaves, plan.mask(i, how.window, q.dtype), how)
-            _put(output, block.queries, block.real, found.detach())
-            graphs.append((found, leaves))
-        if learns:
+            # (sequences, heads or kv_heads, length, dim)
+            block_inputs = [_gather(q, block.queries), _gather(k, block.keys), _gather(v, block.keys)]
+            with torch.set_grad_enabled(needs_grad):  # autograd is off within forward()
+                block_inputs = [x.detach().requires_grad_(needs_grad) for x in block_inputs]
+                block_output = _attend(*block_inputs, plan.mask(i, options.window, q.dtype), options)
+            _put(output, block.queries, block.real, block_output.detach())
+            graphs.append((block_output, block_inputs))
+        if needs_grad:
             ctx.graphs, ctx.plan, ctx.shapes = graphs, plan, (q.shape, k.shape, v.shape)
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        of_query, of_key, of_value = ctx.shapes
-        # Every token is the query of one block, and of one alone.
-        into = [gradient.new_empty(of_query), gradient.new_zeros(of_key), gradient.new_zeros(of_value)]
-        for block, (found, leaves) in zip(ctx.plan.blocks, ctx.graphs, strict=True):
-            if block.real is None:
-                rows = gradient[block.queries]
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q_shape, k_shape, v_shape = ctx.shapes  # (tokens, heads, dim); k and v: (tokens, kv_heads, dim)
+        # Each token is a query in exactly one block, so grad_q is written once; keys can be shared, so they accumulate.
+        grad_q = grad_output.new_empty(q_shape)
+        grad_k, grad_v = grad_output.new_zeros(k_shape), grad_output.new_zeros(v_shape)
+        for block, (block_output, block_inputs) in zip(ctx.plan.blocks, ctx.graphs, strict=True):
+            if block.real is None:  # a single sequence, no padding
+                grad_block = grad_output[block.queries]
             else:
-                rows = gradient.new_zeros(found.shape)
-                rows[block.real] = gradient[block.queries.flatten()[block.real]]
-            of_q, of_k, of_v = torch.autograd.grad(found, leaves, rows)
-            _put(into[0], block.queries, block.real, of_q.transpose(1, 2).flatten(0, 1))
-            _add(into[1], block.keys, of_k.transpose(1, 2))
-            _add(into[2], block.keys, of_v.transpose(1, 2))
-        del ctx.graphs
-        return *into, None
+                query_index = block.queries.flatten()[block.real]
+                grad_block = grad_output.new_zeros(block_output.shape)  # (sequences * queries, heads, v_dim)
+                grad_block[block.real] = grad_output[query_index]
+            dq, dk, dv = torch.autograd.grad(block_output, block_inputs, grad_block)  # (sequences, heads, length, dim)
+            _put(grad_q, block.queries, block.real, dq.transpose(1, 2).flatten(0, 1))  # writes (tokens, heads, dim)
+            _add(grad_k, block.keys, dk.transpose(1, 2))
+            _add(grad_v, block.keys, dv.transpose(1, 2))
+        del ctx.graphs  # free the per-block graphs
+        return grad_q, grad_k, grad_v, None
 
 
-def _taken(x: torch.Tensor, where: slice | tuple[slice, ...] | torch.Tensor) -> torch.Tensor:
-    """``(tokens, heads, dim)`` to ``(sequences, heads, columns, dim)``."""
-    if isinstance(where, slice):
-        return x[where].transpose(0, 1)[None]
-    if isinstance(where, tuple):
-        return torch.cat([x[run] for run in where]).transpose(0, 1)[None]
-    return x.index_select(0, where.flatten()).view(*where.shape, *x.shape[1:]).transpose(1, 2)
+def _gather(x: torch.Tensor, index: slice | tuple[slice, ...] | torch.Tensor) -> torch.Tensor:
+    """Select the rows of ``x`` that a block uses: ``(tokens, heads, dim)`` to ``(sequences, heads, length, dim)``."""
+    if isinstance(index, slice):
+        return x[index].transpose(0, 1)[None]
+    if isinstance(index, tuple):
+        return torch.cat([x[run] for run in index]).transpose(0, 1)[None]
+    return x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
 
 
-def _put(x: torch.Tensor, where: slice | torch.Tensor, real: torch.Tensor | None, rows: torch.Tensor) -> None:
-    """Write ``rows``, ``(sequences * columns, heads, dim)``, where :func:`_taken` took them, padding left out."""
-    if isinstance(where, slice):
-        x[where] = rows
+def _put(x: torch.Tensor, index: slice | torch.Tensor, real: torch.Tensor | None, rows: torch.Tensor) -> None:
+    """Write ``rows``, ``(sequences * length, heads, dim)``, to ``x[index]``, padding left out."""
+    if isinstance(index, slice):
+        x[index] = rows
     else:
-        x[where.flatten()[real]] = rows[real]
+        x[index.flatten()[real]] = rows[real]
 
 
-def _add(x: torch.Tensor, where: slice | tuple[slice, ...] | torch.Tensor, rows: torch.Tensor) -> None:
-    """Add ``rows``, ``(sequences, columns, heads, dim)``, where :func:`_taken` took them; that of padding is 0."""
-    if isinstance(where, slice):
-        x[where] += rows[0]
-    elif isinstance(where, tuple):
-        for run, piece in zip(where, rows[0].split([run.stop - run.start for run in where]), strict=True):
+def _add(x: torch.Tensor, index: slice | tuple[slice, ...] | torch.Tensor, rows: torch.Tensor) -> None:
+    """Add ``rows``, ``(sequences, length, heads, dim)``, to ``x[index]``; the rows of padding must be 0."""
+    if isinstance(index, slice):
+        x[index] += rows[0]
+    elif isinstance(index, tuple):
+        for run, piece in zip(index, rows[0].split([run.stop - run.start for run in index]), strict=True):
             x[run] += piece
     else:
-        flat = rows.reshape(where.numel(), -1)
-        x.view(len(x), -1).scatter_add_(0, where.reshape(-1, 1).expand_as(flat), flat)
+        flat = rows.reshape(index.numel(), -1)  # (sequences * length, heads * dim)
+        x.view(len(x), -1).scatter_add_(0, index.reshape(-1, 1).expand_as(flat), flat)
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, how: _How) -> torch.Tensor:
-    """Attention of one block, ``(sequences * queries, heads, dim)``."""
-    repeats = q.shape[1] // k.shape[1]
-    # PyTorch's kernel for the CPU takes fewer keys than queries as they are; those that take masks on CUDA do not.
-    grouped = repeats > 1 and q.device.type == "cpu" and how.softcap is None
+def _attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, options: _LayerOptions
+) -> torch.Tensor:
+    """Compute the attention of one block.
+
+    Args:
+        q: ``(sequences, heads, queries, dim)``; k, v: ``(sequences, kv_heads, keys, dim)``.
+        mask: Added to the scores, ``(sequences, 1, queries, keys)``; None for plain causal attention.
+        options: The layer's scaling and cap.
+
+    Returns:
+        ``(sequences * queries, heads, v_dim)``.
+    """
+    repeats = q.shape[1] // k.shape[1]  # query heads for each key and value head (grouped-query attention)
+    # PyTorch's CPU kernel accepts fewer key heads than query heads. The CUDA kernels that accept masks do not, so keys
+    # and values are repeated there.
+    grouped = repeats > 1 and q.device.type == "cpu" and options.softcap is None
     if repeats > 1 and not grouped:
-        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-    if how.softcap is None:
+        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)  # (sequences, heads, keys, dim)
+    if options.softcap is None:
         output = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=how.scaling, enable_gqa=grouped
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=options.scaling, enable_gqa=grouped
         )
-    else:
-        scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if how.scaling is None else how.scaling)
-        scores = how.softcap * torch.tanh(scores / how.softcap)
+    else:  # PyTorch's kernels have no cap
+        scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if options.scaling is None else options.scaling)
+        scores = options.softcap * torch.tanh(scores / options.softcap)  # (sequences, heads, queries, keys)
         if mask is None:
             mask = torch.full(scores.shape[-2:], float("-inf"), device=q.device, dtype=q.dtype).triu(1)
         output = (scores + mask).softmax(-1, dtype=torch.float32).to(v.dtype) @ v

@@ -1,6 +1,6 @@
-"""The base model as reference: its log-probabilities with every adapter off, and a name for its weights.
+"""Reference log-probabilities from the base model, and a fingerprint of its weights.
 
-There is no second copy of the model: the adapters are switched off for the pass, which keeps no graph.
+The reference is no second copy of the model: a forward pass without a graph runs with all adapters disabled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .step import parts_of, target_logprobs
+from .step import forward_batch, split_into_micro_batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,24 +24,31 @@ __all__ = ["fingerprint", "reference_logprobs"]
 
 
 def reference_logprobs(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[NDArray[np.float32]]:
-    """Log-probability of each datum's targets under the base model alone, ``(N_i,)`` each, nats.
+    """Compute the log-probability of each target under the base model without an adapter.
 
-    Packed and chunked as in training; ``max_tokens`` as in :func:`~mint_lab.engine.step.run_pass`.
+    Args:
+        base: The base model.
+        batch: A checked batch.
+        max_tokens: Token budget of a micro-batch, as in :func:`~mint_lab.engine.step.run_pass`.
+
+    Returns:
+        ``(N_i,)`` for each datum, nats.
     """
-    found: list[NDArray[np.float32]] = []
+    rows: list[NDArray[np.float32]] = []
     with base.using(None):
-        for part in parts_of(base, batch, max_tokens):
-            _, logprobs, _ = target_logprobs(base, part, graph=False)
-            found += [piece.numpy() for piece in logprobs.values.cpu().split(part.lengths)]
-    return found
+        for micro_batch in split_into_micro_batches(base, batch, max_tokens):
+            _, logprobs, _ = forward_batch(base, micro_batch, needs_graph=False)
+            rows += [piece.numpy() for piece in logprobs.values.cpu().split(micro_batch.lengths)]
+    return rows
 
 
 def fingerprint(base: BaseModel) -> str:
-    """Hexadecimal hash of the base model: its name, its configuration, and its weights without any adapter's.
+    """Return a hexadecimal hash of the base model: its name, its configuration, and its weights without any adapter.
 
-    Reads every weight once: seconds for a model of some billions of parameters.
+    Every weight is read once, which takes seconds for a model of a few billion parameters.
     """
     digest = hashlib.sha256()
+    # "_name_or_path" is where the model was loaded from: for the bundled one, another path in every installation.
     config = {key: value for key, value in base.config.to_dict().items() if key != "_name_or_path"}
     digest.update(json.dumps([base.name, config], sort_keys=True, default=str).encode())
     for name, weight in sorted(base.weights.items()):

@@ -1,6 +1,6 @@
-"""Datums checked and laid end to end: what can be wrong with a batch is found here, before any weight is used.
+"""Checked batches: datums laid end to end. Errors in a batch are found here, before any weight is used.
 
-A message names the datum's index, the field, what was found and what was expected.
+A message names the datum's index and the field, what was found and what was expected.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "check_tokens", "read_batch"]
 
-# Every per-token field that the API's built-in losses know.
-_FIELDS = ("target_tokens", "weights", "logprobs", "advantages")
+# Every per-token field of the API's built-in losses.
+_BUILTIN_FIELDS = ("target_tokens", "weights", "logprobs", "advantages")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A checked batch.
+    """A checked batch, or a micro-batch of one.
 
     Attributes:
-        data: the datums as given.
-        tokens: input tokens of each datum, ``(N_i,)`` each.
-        targets: target tokens of all datums end to end, ``(sum N_i,)``, int64.
-        fields: per-token float fields end to end, ``(sum N_i,)``, float32; ``weights`` is always there for a built-in
-            loss. Empty for a custom loss, which reads its fields from the datums.
-        origin: index of each datum in the batch as it was submitted.
+        data: The datums.
+        tokens: Input tokens of each datum, ``(N_i,)`` each.
+        targets: Target tokens of all datums end to end, ``(sum N_i,)``, int64.
+        fields: Per-token float fields end to end, ``(sum N_i,)``, float32. For a built-in loss ``weights`` is always
+            present. Empty for a custom loss, which reads its fields from the datums.
+        origin: Index of each datum in the batch that was submitted.
     """
 
     data: list[Datum]
@@ -47,26 +47,29 @@ class Batch:
 
     @property
     def lengths(self) -> list[int]:
-        """``N_i`` of each datum."""
+        """The number of tokens of each datum, ``N_i``."""
         return [len(t) for t in self.tokens]
 
     @property
-    def live(self) -> NDArray[np.bool_]:
-        """``(sum N_i,)``: where a gradient is to be expected, that is, where a weight is not 0; else everywhere."""
+    def loss_mask(self) -> NDArray[np.bool_]:
+        """Where the loss is expected to have a gradient, ``(sum N_i,)``: where weights are not 0.
+
+        A datum of a custom loss without weights, or with weights of another shape, counts everywhere.
+        """
         if "weights" in self.fields:
             return self.fields["weights"].numpy() != 0
-        rows = [_weights(datum, length) for datum, length in zip(self.data, self.lengths, strict=True)]
+        rows = [_weights_or_ones(datum, length) for datum, length in zip(self.data, self.lengths, strict=True)]
         return np.concatenate(rows) != 0
 
-    def where(self, flat: int) -> tuple[int, int]:
-        """Datum index (as submitted) and position of an index into the batch laid end to end."""
+    def locate(self, flat: int) -> tuple[int, int]:
+        """Return the datum (its index in the submitted batch) and position of an index into the end-to-end fields."""
         index, position = _locate(flat, self.lengths)
         return self.origin[index], position
 
     def select(self, indices: Sequence[int]) -> Batch:
-        """The sub-batch of these datums, in this order."""
+        """Return a micro-batch of the datums at ``indices``, in this order."""
         starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        flat = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in indices])
+        flat = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in indices])  # (sum N_i,) of the selected ones
         index = torch.from_numpy(flat)
         return Batch(
             [self.data[i] for i in indices],
@@ -78,17 +81,18 @@ class Batch:
 
 
 def read_batch(data: Any, spec: LossSpec | None, *, vocab_size: int, context: int) -> Batch:
-    """Check ``data`` for a built-in loss (``spec``) or for a custom one (``None``) and lay it end to end.
+    """Check ``data`` and lay it end to end.
 
     Args:
-        data: a non-empty list of ``Datum``.
-        vocab_size: token ids run from 0 to this, exclusive.
-        context: longest sequence that the model takes, tokens.
+        data: A non-empty list of ``Datum``.
+        spec: The built-in loss, which decides the required fields; None for a custom loss.
+        vocab_size: Number of token ids of the model.
+        context: Longest sequence that the model accepts, in tokens.
 
     Raises:
-        DataError: an empty batch, something that is no text ``Datum``, a sequence that is empty or too long, a token
-            outside the vocabulary, fields that are missing, unknown, of the wrong length or not finite where they
-            count.
+        DataError: If the batch is empty or an item is not a text ``Datum``; if a sequence is empty or too long, or has
+            a token outside the vocabulary; if a field is missing, unknown, of the wrong type or length, or not finite
+            at a position whose weight is not 0.
     """
     if isinstance(data, (str, bytes)) or not isinstance(data, Sequence):
         raise DataError(f"got {type(data).__name__}, expected a list of Datum")
@@ -98,14 +102,14 @@ def read_batch(data: Any, spec: LossSpec | None, *, vocab_size: int, context: in
     for i, row in enumerate(tokens):
         check_tokens(row, vocab_size, context, i)
     lengths = [len(row) for row in tokens]
-    targets = _flat_field(data, "target_tokens", lengths, kinds="iu")
+    targets = _concatenate_field(data, "target_tokens", lengths, kinds="iu")
     _check_vocabulary(targets, lengths, vocab_size)
     fields = {} if spec is None else _builtin_fields(data, spec, lengths)
     return Batch(list(data), tokens, targets.astype(np.int64, copy=False), fields, range(len(data)))
 
 
 def check_tokens(tokens: Sequence[int], vocab_size: int, context: int, index: int | None = None) -> None:
-    """Raise :class:`DataError` unless ``tokens`` is a sequence that the model can take."""
+    """Raise DataError, which names datum ``index``, unless the model accepts ``tokens`` as a sequence."""
     if len(tokens) == 0:
         raise DataError("is empty, expected at least one token", index=index, field="model_input")
     if len(tokens) > context:
@@ -117,9 +121,9 @@ def check_tokens(tokens: Sequence[int], vocab_size: int, context: int, index: in
         )
     low, high = min(tokens), max(tokens)
     if low < 0 or high >= vocab_size:
-        bad = low if low < 0 else high
+        invalid = low if low < 0 else high
         raise DataError(
-            f"token id {bad} at position {list(tokens).index(bad)}, expected 0 to {vocab_size - 1}; "
+            f"token id {invalid} at position {list(tokens).index(invalid)}, expected 0 to {vocab_size - 1}; "
             "was it encoded with another model's tokenizer?",
             index=index,
             field="model_input",
@@ -127,6 +131,7 @@ def check_tokens(tokens: Sequence[int], vocab_size: int, context: int, index: in
 
 
 def _input_tokens(datum: Any, index: int) -> list[int]:
+    """Return the input tokens of a datum, all chunks joined."""
     try:
         model_input, fields = datum.model_input, datum.loss_fn_inputs
         chunks = model_input.chunks
@@ -138,7 +143,7 @@ def _input_tokens(datum: Any, index: int) -> list[int]:
     for chunk in chunks:
         if not hasattr(chunk, "tokens"):
             raise DataError(
-                f"holds a {type(chunk).__name__}; the local engine trains on text tokens only",
+                f"has a {type(chunk).__name__}, expected text tokens: the local engine trains on nothing else",
                 index=index,
                 field="model_input",
             )
@@ -146,8 +151,8 @@ def _input_tokens(datum: Any, index: int) -> list[int]:
     return tokens
 
 
-def _flat_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str = "iuf") -> NDArray[Any]:
-    """One field of every datum, end to end; ``kinds`` are numpy's letters for what it may hold."""
+def _concatenate_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str = "iuf") -> NDArray[Any]:
+    """Return one field of all datums end to end, ``(sum N_i,)``; ``kinds`` are the numpy type letters it may have."""
     rows: list[NDArray[Any]] = []
     for i, (datum, length) in enumerate(zip(data, lengths, strict=True)):
         value = datum.loss_fn_inputs.get(name)
@@ -159,7 +164,7 @@ def _flat_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str
         row = value.to_numpy()
         if row.dtype.kind not in kinds:
             expected = "numbers" if "f" in kinds else "integer token ids"
-            raise DataError(f"holds {row.dtype}, expected {expected}", index=i, field=name)
+            raise DataError(f"has type {row.dtype}, expected {expected}", index=i, field=name)
         if row.ndim != 1:
             raise DataError(f"shape {row.shape}, expected ({length},): one value per token", index=i, field=name)
         if len(row) != length:
@@ -168,54 +173,60 @@ def _flat_field(data: Sequence[Datum], name: str, lengths: list[int], kinds: str
     return np.concatenate(rows)
 
 
-def _weights(datum: Datum, length: int) -> NDArray[Any]:
-    """What a custom loss's datum says about it, which may be nothing."""
+def _weights_or_ones(datum: Datum, length: int) -> NDArray[Any]:
+    """Return the weights of a custom loss's datum if they fit its tokens, otherwise ones: the field is unchecked."""
     value = datum.loss_fn_inputs.get("weights")
-    found = None if value is None else value.to_numpy()
-    return found if found is not None and found.shape == (length,) else np.ones(length)
+    weights = None if value is None else value.to_numpy()
+    return weights if weights is not None and weights.shape == (length,) else np.ones(length)
 
 
 def _check_vocabulary(targets: NDArray[Any], lengths: list[int], vocab_size: int) -> None:
-    bad = np.flatnonzero((targets < 0) | (targets >= vocab_size))
-    if len(bad):
-        index, position = _locate(int(bad[0]), lengths)
+    invalid = np.flatnonzero((targets < 0) | (targets >= vocab_size))
+    if len(invalid):
+        index, position = _locate(int(invalid[0]), lengths)
         raise DataError(
-            f"token id {int(targets[bad[0]])} at position {position}, expected 0 to {vocab_size - 1}",
+            f"token id {int(targets[invalid[0]])} at position {position}, expected 0 to {vocab_size - 1}; "
+            "was it encoded with another model's tokenizer?",
             index=index,
             field="target_tokens",
         )
 
 
 def _builtin_fields(data: Sequence[Datum], spec: LossSpec, lengths: list[int]) -> dict[str, torch.Tensor]:
-    wanted = [*spec.inputs, *(name for name in spec.optional if any(name in d.loss_fn_inputs for d in data))]
+    """Return the fields that a built-in loss reads, end to end, ``(sum N_i,)`` float32 each."""
+    # An optional field is read if any datum has it, and is then required of all.
+    names = [*spec.inputs, *(name for name in spec.optional if any(name in d.loss_fn_inputs for d in data))]
     for i, datum in enumerate(data):
-        unknown = [key for key in datum.loss_fn_inputs if key not in _FIELDS]
+        unknown = [key for key in datum.loss_fn_inputs if key not in _BUILTIN_FIELDS]
         if unknown:
             raise DataError(
-                f"not a field of the built-in losses; {one_of(_FIELDS, unknown[0])} "
+                f"not a field of the built-in losses; {one_of(_BUILTIN_FIELDS, unknown[0])} "
                 "(extra fields are for custom losses)",
                 index=i,
                 field=unknown[0],
             )
-    flat = {name: _flat_field(data, name, lengths).astype(np.float32, copy=False) for name in wanted}
+    flat = {name: _concatenate_field(data, name, lengths).astype(np.float32, copy=False) for name in names}
     if "weights" not in flat:
         flat["weights"] = np.ones(sum(lengths), dtype=np.float32)
     _check_finite("weights", flat["weights"], lengths)
     counted = flat["weights"] != 0
     for name, values in flat.items():
-        # What stands at a position of weight 0 is never read, so it may be anything: samplers put nan on prompts.
+        # Values at a weight of 0 are never read, so they may be anything: samplers put nan on prompts.
         _check_finite(name, np.where(counted, values, 0), lengths)
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in flat.items()}
 
 
 def _check_finite(name: str, values: NDArray[Any], lengths: list[int]) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        index, position = _locate(int(bad[0]), lengths)
-        raise DataError(f"{values[bad[0]]} at position {position}, expected a finite number", index=index, field=name)
+    nonfinite = np.flatnonzero(~np.isfinite(values))
+    if len(nonfinite):
+        index, position = _locate(int(nonfinite[0]), lengths)
+        raise DataError(
+            f"{values[nonfinite[0]]} at position {position}, expected a finite number", index=index, field=name
+        )
 
 
 def _locate(flat: int, lengths: list[int]) -> tuple[int, int]:
+    """Return datum index and position of an index into datums of these lengths laid end to end."""
     ends = np.cumsum(lengths)
     index = int(np.searchsorted(ends, flat, side="right"))
     return index, flat - (int(ends[index - 1]) if index else 0)

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder in PEFT's own layout, so that transformers, peft and vLLM load it as it is. safetensors only.
+"""Checkpoints: folders in PEFT's layout, which transformers, peft and vLLM load as they are. Only safetensors files.
 
 ::
 
@@ -6,9 +6,9 @@
     NAME/optimizer.safetensors                             moments of AdamW (training checkpoints)
     NAME/mint_lab.json                                     base model, adapter shape, format version
 
-A checkpoint is written beside its place and renamed, so a name leads to a whole one. No portable call puts one folder
-in the place of another: the old one is moved aside first, to ``.NAME.old``. Where a save was killed right then, whoever
-next reads, lists, saves or deletes NAME puts the old one back.
+A checkpoint is written to a draft folder beside its final place and then renamed, so that a name always leads to a
+complete one. No portable call replaces one folder by another: the old folder is first renamed to ``.NAME.old``. If a
+save was killed between the two renames, the next read, list, save or delete of NAME restores the old folder.
 """
 
 from __future__ import annotations
@@ -29,42 +29,49 @@ from .models import Adapter, LoraShape, Weights
 from .optimizer import Optimizer
 
 __all__ = [
-    "ABOUT",
+    "METADATA_FILE",
     "Checkpoint",
     "delete_checkpoint",
-    "describe",
     "load_checkpoint",
+    "read_metadata",
     "recover",
     "recover_all",
     "save_checkpoint",
 ]
 
-FORMAT = 1
-ABOUT = "mint_lab.json"
+FORMAT_VERSION = 1
+METADATA_FILE = "mint_lab.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds; ``optimizer`` is None for sampler weights."""
+    """The contents of a checkpoint folder.
+
+    Attributes:
+        base_model: Name of the base model.
+        shape: Shape of the adapter.
+        weights: The adapter's weights by PEFT's names.
+        optimizer: State of the optimizer; None for sampler weights.
+    """
 
     base_model: str
     shape: LoraShape
     weights: Weights
     optimizer: dict[str, torch.Tensor] | None
 
-    def into(self, adapter: Adapter, optimizer: Optimizer | None = None) -> None:
-        """Load the weights into ``adapter``, and the moments into ``optimizer`` where one is given.
+    def load_into(self, adapter: Adapter, optimizer: Optimizer | None = None) -> None:
+        """Load the weights into ``adapter`` and, if given, the moments into ``optimizer``.
 
         Raises:
-            CheckpointError: it belongs to another base model or another adapter shape; nothing has been changed then.
+            CheckpointError: If the checkpoint is of another base model or adapter shape. Nothing is changed then.
         """
         if self.base_model != adapter.base.name:
             raise CheckpointError(
-                f"the checkpoint was made on base model {self.base_model!r}, this client trains {adapter.base.name!r}"
+                f"the checkpoint is of base model {self.base_model!r}, but this client trains {adapter.base.name!r}"
             )
         try:
             if optimizer is not None:
-                optimizer.check(self.optimizer or {})
+                optimizer.check(self.optimizer or {})  # before the weights are changed
             adapter.load(self.weights)
             if optimizer is not None:
                 optimizer.load(self.optimizer or {})
@@ -73,10 +80,15 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None) -> None:
-    """Write ``adapter`` (and the optimizer's state) to ``folder``, replacing what was there.
+    """Write a checkpoint to ``folder``, and replace what was there.
+
+    Args:
+        folder: Its final place.
+        adapter: The adapter to save.
+        optimizer: The optimizer to save; None for sampler weights.
 
     Raises:
-        CheckpointError: the folder cannot be written; what was there before is there still.
+        CheckpointError: If it cannot be written. What was at ``folder`` before is still there.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +104,8 @@ def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None)
                 save_file(
                     {k: v.cpu().contiguous() for k, v in optimizer.state().items()}, draft / "optimizer.safetensors"
                 )
-            about = {"format": FORMAT, "base_model": adapter.base.name, "lora": asdict(adapter.shape)}
-            (draft / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            metadata = {"format": FORMAT_VERSION, "base_model": adapter.base.name, "lora": asdict(adapter.shape)}
+            (draft / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
             _replace(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -103,9 +115,9 @@ def save_checkpoint(folder: Path, adapter: Adapter, optimizer: Optimizer | None)
 
 
 def _replace(draft: Path, folder: Path) -> None:
-    """Put ``draft`` in the place of ``folder``; where that fails, the old one is put back."""
-    draft.chmod(0o755)  # mkdtemp's is private
-    old = _aside(folder)
+    """Rename ``draft`` to ``folder``; if that fails, restore the old folder."""
+    draft.chmod(0o755)  # mkdtemp creates folders that only their owner can read
+    old = _old_folder(folder)
     recover(folder)
     while True:
         if folder.exists():
@@ -118,39 +130,40 @@ def _replace(draft: Path, folder: Path) -> None:
             if not folder.exists() or old.exists():
                 recover(folder)
                 raise
-            # else a reader came between the two renames and has put the old one back: once more
+            # Otherwise a reader came between the two renames and restored the old folder: try again.
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _aside(folder: Path) -> Path:
+def _old_folder(folder: Path) -> Path:
+    """Return where the old folder is between the two renames."""
     return folder.with_name(f".{folder.name}.old")
 
 
 def recover(folder: Path) -> None:
-    """Where a save was killed between its two renames, put back what was at ``folder`` before."""
+    """Restore the old folder at ``folder`` if a save was killed between its two renames."""
     with contextlib.suppress(OSError):
         if not folder.exists():
-            _aside(folder).replace(folder)
+            _old_folder(folder).replace(folder)
 
 
 def recover_all(parent: Path) -> None:
-    """:func:`recover` for every name in ``parent``."""
+    """Call :func:`recover` for every name in ``parent``."""
     for old in parent.glob(".?*.old"):
         recover(old.with_name(old.name[1 : -len(".old")]))
 
 
 def delete_checkpoint(folder: Path) -> None:
-    """Delete ``folder``, and with it what a killed save has left aside, which must not come back in its place.
+    """Delete ``folder``, and the old folder that a killed save may have left, which must not be restored in its place.
 
     Raises:
-        CheckpointError: it cannot be deleted.
+        CheckpointError: If it cannot be deleted.
     """
     try:
-        if _aside(folder).exists():
-            shutil.rmtree(_aside(folder))
-        gone = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        folder.replace(gone / folder.name)  # first out of sight, in one step: nobody reads a half-deleted one
-        shutil.rmtree(gone)
+        if _old_folder(folder).exists():
+            shutil.rmtree(_old_folder(folder))
+        trash = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        folder.replace(trash / folder.name)  # renamed first, so that nothing reads a half-deleted checkpoint
+        shutil.rmtree(trash)
     except OSError as error:
         raise CheckpointError(f"cannot delete checkpoint {folder}: {error}") from error
 
@@ -159,9 +172,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of a newer format.
+        CheckpointError: If it is missing, damaged, or of a newer format.
     """
-    base_model, shape = describe(folder)
+    base_model, shape = read_metadata(folder)
     moments = folder / "optimizer.safetensors"
     try:
         return Checkpoint(
@@ -174,18 +187,22 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error
 
 
-def describe(folder: Path) -> tuple[str, LoraShape]:
-    """Base model and adapter shape of a checkpoint, without reading its weights. Raises as :func:`load_checkpoint`."""
+def read_metadata(folder: Path) -> tuple[str, LoraShape]:
+    """Return base model and adapter shape of a checkpoint without reading its weights.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing, damaged, or of a newer format.
+    """
     recover(folder)
-    about = folder / ABOUT
-    if not about.is_file():
-        raise CheckpointError(f"no checkpoint at {folder}: expected a folder with {ABOUT} in it")
+    file = folder / METADATA_FILE
+    if not file.is_file():
+        raise CheckpointError(f"no checkpoint at {folder}: expected a folder with {METADATA_FILE} in it")
     try:
-        facts = json.loads(about.read_text(encoding="utf-8"))
-        if facts["format"] > FORMAT:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        if metadata["format"] > FORMAT_VERSION:
             raise CheckpointError(
-                f"{folder} has format {facts['format']}, this version reads up to {FORMAT}; upgrade mint_lab"
+                f"{folder} has format {metadata['format']}, this version reads up to {FORMAT_VERSION}; upgrade mint_lab"
             )
-        return str(facts["base_model"]), LoraShape(**facts["lora"])
+        return str(metadata["base_model"]), LoraShape(**metadata["lora"])
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error

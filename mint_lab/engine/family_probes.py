@@ -1,4 +1,4 @@
-"""What a base model's attention really does, found out on a small random batch when the model is loaded."""
+"""Probes of what a base model's attention and head compute, run on a small random batch when the model is loaded."""
 
 from __future__ import annotations
 
@@ -11,37 +11,49 @@ from .packing import Layout, pack
 
 __all__ = ["check_causal", "check_head", "packs_exactly"]
 
-# Hidden states ``(N, hidden)`` of one sequence run by itself, as transformers would.
-Alone = Callable[[list[int]], torch.Tensor]
+# Hidden states ``(N, hidden)`` of one sequence that runs by itself in transformers' own way.
+RunAlone = Callable[[list[int]], torch.Tensor]
 
 
-def packs_exactly(alone: Alone, trunk: Callable[[Layout], torch.Tensor], vocab_size: int, tolerance: float) -> bool:
-    """Whether packed hidden states are those of each sequence alone, within ``tolerance`` of the largest.
+def packs_exactly(
+    run_alone: RunAlone, backbone: Callable[[Layout], torch.Tensor], vocab_size: int, tolerance: float
+) -> bool:
+    """Return True if packed hidden states are those of each sequence alone.
 
-    A family whose attention does not go through transformers' registry, or adds something to the scores (ALiBi), fails.
+    A family fails if its attention bypasses transformers' registry, or adds something to the scores (ALiBi).
+
+    Args:
+        run_alone: Hidden states ``(N, hidden)`` of one sequence by itself.
+        backbone: Hidden states ``(1, tokens, hidden)`` of a packed layout.
+        vocab_size: Number of token ids.
+        tolerance: Largest difference, relative to the largest hidden state.
     """
-    draw = _draw(vocab_size)
-    sequences = [draw[0][:9] + draw[1], draw[0][:9] + draw[2][:5], draw[3]]
+    tokens = _random_sequences(vocab_size)
+    sequences = [tokens[0][:9] + tokens[1], tokens[0][:9] + tokens[2][:5], tokens[3]]  # two share a prefix, one none
     try:
-        packed = pack(sequences)
-        together = trunk(packed).flatten(0, 1)
+        layout = pack(sequences)
+        packed = backbone(layout).flatten(0, 1)
         return all(
-            _near(together[torch.from_numpy(place)], alone(sequence), tolerance)
-            for place, sequence in zip(packed.places, sequences, strict=True)
+            _is_close(packed[torch.from_numpy(index)], run_alone(sequence), tolerance)
+            for index, sequence in zip(layout.token_index, sequences, strict=True)
         )
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError):
         return False
 
 
-def check_causal(alone: Alone, vocab_size: int, tolerance: float) -> None:
-    """Raise :class:`ModelError` where hidden states depend on later tokens: there is no next-token distribution then.
+def check_causal(run_alone: RunAlone, vocab_size: int, tolerance: float) -> None:
+    """Check that hidden states do not depend on later tokens.
 
-    BERT and its kin load as causal language models and are none, unless their configuration says ``is_decoder``.
+    BERT and related families load as causal language models, but are bidirectional unless their configuration says
+    ``is_decoder``.
+
+    Raises:
+        ModelError: If they do, so that the model has no next-token distribution.
     """
-    draw = _draw(vocab_size)
-    same = draw[0][:9]
-    first, second = (alone(same + later)[: len(same)] for later in draw[1:3])
-    if not _near(first, second, tolerance):
+    tokens = _random_sequences(vocab_size)
+    prefix = tokens[0][:9]
+    first, second = (run_alone(prefix + continuation)[: len(prefix)] for continuation in tokens[1:3])
+    if not _is_close(first, second, tolerance):
         raise ModelError(
             "its hidden states depend on later tokens: it is a bidirectional model, which has no next-token "
             "distribution; expected a causal language model"
@@ -49,20 +61,36 @@ def check_causal(alone: Alone, vocab_size: int, tolerance: float) -> None:
 
 
 def check_head(
-    alone: Alone, logits: Alone, head: Callable[[torch.Tensor], torch.Tensor], vocab_size: int, tolerance: float
+    run_alone: RunAlone,
+    model_logits: RunAlone,
+    head_logits: Callable[[torch.Tensor], torch.Tensor],
+    vocab_size: int,
+    tolerance: float,
 ) -> None:
-    """Raise :class:`ModelError` where ``head`` does not make the logits that the model itself makes."""
-    sequence = _draw(vocab_size)[0]
-    if not _near(head(alone(sequence)), logits(sequence).float(), tolerance):
+    """Check that the engine's LM head computes the model's own logits.
+
+    Args:
+        run_alone: Hidden states ``(N, hidden)`` of one sequence by itself.
+        model_logits: Logits ``(N, vocab)`` of one sequence, as the model computes them.
+        head_logits: Logits of hidden states, as the engine computes them.
+        vocab_size: Number of token ids.
+        tolerance: Largest difference, relative to the largest logit.
+
+    Raises:
+        ModelError: If the logits differ.
+    """
+    sequence = _random_sequences(vocab_size)[0]
+    if not _is_close(head_logits(run_alone(sequence)), model_logits(sequence).float(), tolerance):
         raise ModelError(
             "its output layer does more than multiply, scale and cap (tanh), and its log-probabilities would be wrong "
             "here; please report this family"
         )
 
 
-def _draw(vocab_size: int) -> list[list[int]]:
+def _random_sequences(vocab_size: int) -> list[list[int]]:
+    """Return four sequences of 12 random tokens, the same ones every time."""
     return torch.randint(0, vocab_size, (4, 12), generator=torch.Generator().manual_seed(0)).tolist()
 
 
-def _near(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
+def _is_close(a: torch.Tensor, b: torch.Tensor, tolerance: float) -> bool:
     return float((a - b).abs().max()) <= tolerance * float(b.abs().max())

@@ -1,14 +1,14 @@
-r"""LoRA layers and gated MLPs with their arithmetic written out: the same numbers in less time and memory.
+r"""LoRA layers, gated MLPs and RMS normalization with their arithmetic written out, to save time and memory.
 
-PEFT makes the layers, their parameters and the files. What it computes, :math:`y = W x + b + s B A x`, autograd takes
-apart into products, a scaling and a sum, each of which crosses memory once more, forward and backward. Here the sum is
-part of the product (``addmm``): on a CPU three quarters of the time of a layer.
+PEFT creates the LoRA layers, their parameters and the files. It computes :math:`y = W x + b + s B A x` as products, a
+scaling and a sum, and autograd crosses memory once more for each of them, forward and backward. Here the sum is part of
+the product (``addmm``), which takes three quarters of the layer's time on a CPU.
 
-RMS normalization (Zhang and Sennrich 2019), :math:`w \odot x / \mathrm{rms}(x)`, is five operations to autograd and ten
-on the way back; here it is one, which keeps :math:`x` and a number a row.
+RMS normalization (Zhang and Sennrich 2019), :math:`w \odot x / \mathrm{rms}(x)`, is five operations in autograd and ten
+in its backward pass. Here it is one operation, which keeps :math:`x` and one number a row.
 
-A gated MLP, :math:`W_d\,(\phi(g) \odot u)` with :math:`g = W_g x` and :math:`u = W_u x`, would keep :math:`g`,
-:math:`u`, :math:`\phi(g)` and the product for the way back, which are its largest tensors. Here it keeps the first two.
+A gated MLP, :math:`W_d\,(\phi(g) \odot u)` with :math:`g = W_g x` and :math:`u = W_u x`, keeps :math:`g`, :math:`u`,
+:math:`\phi(g)` and the product for the backward pass; these are its largest tensors. Here it keeps the first two.
 """
 
 from __future__ import annotations
@@ -25,126 +25,144 @@ from torch import nn
 
 __all__ = ["fuse", "merged"]
 
-# The names that the parts of a gated MLP have in Llama, Qwen, Mistral, Gemma and most others.
-_GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
+# Attributes of a gated MLP in Llama, Qwen, Mistral, Gemma and most other families.
+_GATED_MLP_ATTRIBUTES = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
 def fuse(model: Any) -> None:
-    """Let the LoRA layers that PEFT has put into ``model``, and the gated MLPs round them, compute as this module does.
+    """Let PEFT's LoRA layers, gated MLPs and RMS normalizations in ``model`` compute as this module does.
 
-    Their state stays as it is. An MLP that has these parts but does something else with them is left alone.
+    Their parameters and state dicts stay as they are. An MLP or a normalization is replaced only if a test input gives
+    the same output, and a normalization only if its weight is frozen. Calling this again, after another adapter was
+    attached, is safe.
     """
     for module in model.modules():
         if type(module) is Linear:
-            module.__class__ = _Fused
+            module.__class__ = _FusedLoraLinear
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm") and "forward" not in vars(module):
+        if "forward" in vars(module):  # replaced before
+            continue
+        if type(module).__name__.endswith("RMSNorm"):
             _fuse_norm(module)
-        elif all(hasattr(module, part) for part in _GATED) and "forward" not in vars(module) and _is_gated(module):
+        elif all(hasattr(module, name) for name in _GATED_MLP_ATTRIBUTES) and _is_gated_mlp(module):
             module.forward = functools.partial(_gated_mlp, module)
 
 
 class _Operands(NamedTuple):
-    """Frozen ``W`` (out, in) and ``b`` (out,) or None; LoRA's ``A`` (rank, in) and ``B`` (out, rank), float32."""
+    """What a LoRA layer computes with.
+
+    Attributes:
+        weight: Frozen, ``(out, in)``.
+        bias: Frozen, ``(out,)``, or None.
+        lora_a: ``(rank, in)``, float32.
+        lora_b: ``(out, rank)``, float32.
+        scaling: Factor of LoRA's product.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
-    a: torch.Tensor
-    b: torch.Tensor
+    lora_a: torch.Tensor
+    lora_b: torch.Tensor
     scaling: float
 
 
 @contextlib.contextmanager
-def merged(model: Any, limit: int) -> Generator[None]:
-    """In here the active adapter is part of copies of the weights: for generation, whose products are so small that
-    LoRA's own take half as long again.
+def merged(model: Any, max_bytes: int) -> Generator[None]:
+    """Within this context, the active adapter is merged into copies of the weights it is on.
 
-    Nothing is merged where the copies would take more than ``limit`` bytes, or would round (weights in bfloat16).
+    This is for generation: its products are so small that LoRA's additional ones take half as long again. Nothing is
+    merged if the copies would take more than ``max_bytes``, or if merging would round (weights in bfloat16).
     """
-    layers = [m for m in model.modules() if isinstance(m, _Fused) and m.alone is not None]
+    layers = [m for m in model.modules() if isinstance(m, _FusedLoraLinear) and m.single_adapter is not None]
     weights: list[Any] = [layer.get_base_layer().weight for layer in layers]
     exact = all(weight.dtype == torch.float32 for weight in weights)
-    if not exact or sum(weight.nbytes for weight in weights) > limit:
+    if not exact or sum(weight.nbytes for weight in weights) > max_bytes:
         yield
         return
     try:
         for layer in layers:
-            # Another parameter in its place, not other data in it: an output layer may share it with the embedding.
+            # Replace the parameter, not its data: a head may share its parameter with the embedding.
             layer.get_base_layer().weight = nn.Parameter(layer.merged_weight(), requires_grad=False)
-            layer.bypassed = True
+            layer.is_merged_copy = True
         yield
     finally:
         for layer, weight in zip(layers, weights, strict=True):
             layer.get_base_layer().weight = weight
-            layer.bypassed = False
+            layer.is_merged_copy = False
 
 
-class _Fused(Linear):
-    """PEFT's layer with one adapter active; whatever else it can do, it does as ever.
+class _FusedLoraLinear(Linear):
+    """PEFT's LoRA layer, fused if exactly one plain adapter is active; otherwise PEFT's own code runs.
+
+    The plain equivalent, and PEFT's own forward pass, is::
+
+        y = F.linear(x, weight, bias) + scaling * F.linear(F.linear(x, lora_a), lora_b)
 
     Attributes:
-        bypassed: the adapter is part of the weight for now.
+        is_merged_copy: True while the base layer's weight is a copy with the adapter merged into it.
     """
 
-    bypassed = False
+    is_merged_copy = False
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        name = self.alone
-        if self.bypassed:
+        name = self.single_adapter
+        if self.is_merged_copy:
             return self.base_layer(x, *args, **kwargs)
         if args or kwargs or name is None:
             return super().forward(x, *args, **kwargs)
-        return _Linear.apply(x, *self.operands(name))  # pyright: ignore[reportReturnType]
+        return _LoraLinear.apply(x, *self.operands(name))  # pyright: ignore[reportReturnType]
 
     @property
-    def alone(self) -> str | None:
-        """The adapter in use, if it is a plain one and the only one."""
+    def single_adapter(self) -> str | None:
+        """The name of the active adapter if it is the only one and plain LoRA; otherwise None."""
         names = [name for name in self.active_adapters if name in self.lora_A]
         plain = (
-            not (self.bypassed or self.disable_adapters or self.merged)
+            not (self.is_merged_copy or self.disable_adapters or self.merged)
             and len(names) == 1
             and names[0] not in self.lora_variant
         )
         return names[0] if plain else None
 
     def operands(self, name: str) -> _Operands:
-        """What the layer computes with."""
+        """Return the tensors that the layer computes with if adapter ``name`` is active."""
         layer: Any = self.get_base_layer()
-        weight = layer.weight.T if self.fan_in_fan_out else layer.weight
-        a: Any = self.lora_A[name].weight
-        b: Any = self.lora_B[name].weight
-        return _Operands(weight, layer.bias, a, b, self.scaling[name])
+        weight = layer.weight.T if self.fan_in_fan_out else layer.weight  # GPT-2's Conv1D stores (in, out)
+        lora_a: Any = self.lora_A[name].weight
+        lora_b: Any = self.lora_B[name].weight
+        return _Operands(weight, layer.bias, lora_a, lora_b, self.scaling[name])
 
     @torch.no_grad()
     def merged_weight(self) -> torch.Tensor:
-        """:math:`W + s B A`, as the layer below holds it."""
-        assert self.alone is not None
-        of = self.operands(self.alone)
-        found = torch.addmm(of.weight, of.b, of.a, alpha=of.scaling)
-        return found.T.contiguous() if self.fan_in_fan_out else found
+        """Return :math:`W + s B A` in the layout of the base layer's weight."""
+        assert self.single_adapter is not None
+        weight, _, lora_a, lora_b, scaling = self.operands(self.single_adapter)
+        merged = torch.addmm(weight, lora_b, lora_a, alpha=scaling)  # (out, in)
+        return merged.T.contiguous() if self.fan_in_fan_out else merged
 
 
 def _gated_mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """Compute ``down_proj(act_fn(gate_proj(x)) * up_proj(x))``, fused if ``down_proj`` has a LoRA layer."""
     down = module.down_proj
-    name = down.alone if isinstance(down, _Fused) else None
+    name = down.single_adapter if isinstance(down, _FusedLoraLinear) else None
     if name is None:
         return down(module.act_fn(module.gate_proj(x)) * module.up_proj(x))
-    return _Gated.apply(module.gate_proj(x), module.up_proj(x), module.act_fn, *down.operands(name))  # pyright: ignore[reportReturnType]
+    return _GatedLoraLinear.apply(module.gate_proj(x), module.up_proj(x), module.act_fn, *down.operands(name))  # pyright: ignore[reportReturnType]
 
 
 @torch.no_grad()
-def _is_gated(module: Any) -> bool:
+def _is_gated_mlp(module: Any) -> bool:
+    """Return True if ``module`` computes what :func:`_gated_mlp` does, tested on one random input."""
     generator = torch.Generator().manual_seed(0)
     try:
         weight = module.gate_proj.weight
         x = torch.randn(1, 3, weight.shape[-1], generator=generator).to(weight)
         return torch.allclose(module(x), _gated_mlp(module, x), rtol=1e-3, atol=1e-5)
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):  # other parts, other inputs
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):  # other attributes, other inputs
         return False
 
 
 def _fuse_norm(module: Any) -> None:
-    """Let ``module`` compute by :class:`_RmsNorm`, if that is what it computes: with its weight, or with 1 + weight."""
+    """Replace the forward method of an RMS normalization if it scales by its weight, or by 1 + weight (Gemma)."""
     plain, weight = module.forward, getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, nn.Parameter) or weight.requires_grad or weight.dim() != 1 or not isinstance(eps, float):
@@ -154,100 +172,148 @@ def _fuse_norm(module: Any) -> None:
         for shift in (0, 1):
             scale = weight.detach() + shift if shift else weight
             if torch.allclose(plain(x), _RmsNorm.apply(x, scale, eps), rtol=1e-5, atol=1e-6):  # pyright: ignore[reportArgumentType]
-                module.forward = functools.partial(_normed, plain, scale, eps)
+                module.forward = functools.partial(_rms_norm, plain, scale, eps)
                 return
 
 
-def _normed(plain: Any, scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
+def _rms_norm(plain: Any, scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
+    """Normalize ``x`` in float32; other types keep the family's own order of rounding."""
     return _RmsNorm.apply(x, scale, eps) if x.dtype == scale.dtype == torch.float32 else plain(x)  # pyright: ignore[reportReturnType]
 
 
 class _RmsNorm(torch.autograd.Function):
-    """``x / sqrt(mean(x ** 2) + eps) * weight`` over the last axis, with ``weight`` frozen."""
+    r"""RMS normalization over the last axis with a frozen weight.
+
+    The plain equivalent, differentiated by autograd, is::
+
+        y = x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+    With :math:`r = (\mathrm{mean}(x^2) + \epsilon)^{-1/2}`, :math:`n` features and :math:`s = w \odot dL/dy`,
+
+    .. math:: \frac{dL}{dx} = r \left( s - x \, \frac{r^2}{n} \sum_j s_j x_j \right)
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # r, (..., 1)
         ctx.save_for_backward(x, inverse, weight)
         return (x * inverse).mul_(weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, inverse, weight = ctx.saved_tensors
-        scaled = gradient * weight
-        along = (scaled * x).sum(-1, keepdim=True).mul_(inverse.square().div_(-x.shape[-1]))
-        return scaled.addcmul_(x, along).mul_(inverse), None, None
+        scaled = grad_y * weight  # s, (..., features)
+        along_x = (scaled * x).sum(-1, keepdim=True).mul_(inverse.square().div_(-x.shape[-1]))  # (..., 1)
+        return scaled.addcmul_(x, along_x).mul_(inverse), None, None
 
 
-def _forward(x: torch.Tensor, of: _Operands) -> tuple[torch.Tensor, torch.Tensor]:
-    """:math:`W x + b + s B A x` for ``x`` of ``(tokens, in)``, and :math:`A x`."""
-    low = x.to(of.a.dtype) @ of.a.T
-    y = F.linear(x, of.weight, of.bias)
-    # A model in bfloat16 gets LoRA's part rounded once, at the end.
-    exact = y.dtype == of.b.dtype
-    return y.addmm_(low, of.b.T, alpha=of.scaling) if exact else y + (low @ of.b.T * of.scaling).to(y.dtype), low
+def _lora_forward(x: torch.Tensor, operands: _Operands) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute a LoRA layer.
+
+    Args:
+        x: ``(tokens, in)``.
+        operands: The layer's tensors.
+
+    Returns:
+        :math:`W x + b + s B A x`, ``(tokens, out)``, and :math:`A x`, ``(tokens, rank)``.
+    """
+    weight, bias, lora_a, lora_b, scaling = operands
+    low = x.to(lora_a.dtype) @ lora_a.T  # (tokens, rank)
+    y = F.linear(x, weight, bias)  # (tokens, out)
+    if y.dtype == lora_b.dtype:
+        return y.addmm_(low, lora_b.T, alpha=scaling), low
+    return y + (low @ lora_b.T * scaling).to(y.dtype), low  # bfloat16: LoRA's part is rounded once, at the end
 
 
-def _backward(
-    rows: torch.Tensor, x: torch.Tensor, low: torch.Tensor, of: _Operands, *, down: bool
+def _lora_backward(
+    grad_y: torch.Tensor, x: torch.Tensor, low: torch.Tensor, operands: _Operands, *, needs_grad_x: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-    """From dL/dy, ``(tokens, out)``, to those of ``x`` (where ``down``), ``A`` and ``B``."""
-    exact = rows.to(of.b.dtype)
-    scaled = (exact @ of.b).mul_(of.scaling)
-    into_a, into_b = scaled.T @ x.to(of.a.dtype), (exact.T @ low).mul_(of.scaling)
-    if not down:
-        return None, into_a, into_b
-    into_x = rows @ of.weight
-    same = into_x.dtype == of.a.dtype
-    return into_x.addmm_(scaled, of.a) if same else into_x + (scaled @ of.a).to(into_x.dtype), into_a, into_b
+    """Compute the gradients of a LoRA layer.
+
+    Args:
+        grad_y: dL/dy, ``(tokens, out)``.
+        x: The layer's input, ``(tokens, in)``.
+        low: :math:`A x`, ``(tokens, rank)``.
+        operands: The layer's tensors.
+        needs_grad_x: Whether dL/dx is needed; a model's first layer does not need it.
+
+    Returns:
+        dL/dx, ``(tokens, in)``, or None; dL/dA, ``(rank, in)``; dL/dB, ``(out, rank)``.
+    """
+    weight, _, lora_a, lora_b, scaling = operands
+    grad_y_fp32 = grad_y.to(lora_b.dtype)
+    grad_low = (grad_y_fp32 @ lora_b).mul_(scaling)  # (tokens, rank); dL/d(A x), from dL/dy cast to LoRA's float32
+    grad_a = grad_low.T @ x.to(lora_a.dtype)  # (rank, in)
+    grad_b = (grad_y_fp32.T @ low).mul_(scaling)  # (out, rank); low = A x, (tokens, rank)
+    if not needs_grad_x:
+        return None, grad_a, grad_b
+    grad_x = grad_y @ weight  # (tokens, in)
+    if grad_x.dtype == lora_a.dtype:
+        return grad_x.addmm_(grad_low, lora_a), grad_a, grad_b
+    return grad_x + (grad_low @ lora_a).to(grad_x.dtype), grad_a, grad_b
 
 
-class _Linear(torch.autograd.Function):
-    """A linear layer with LoRA; ``W`` and ``b`` are frozen."""
+class _LoraLinear(torch.autograd.Function):
+    """A linear layer with LoRA; ``weight`` and ``bias`` are frozen. ``x`` is ``(..., in)``, the output ``(..., out)``.
+
+    The plain equivalent is in the docstring of :class:`_FusedLoraLinear`.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *operands: Any) -> torch.Tensor:
-        of = _Operands(*operands)
-        y, low = _forward(x.flatten(0, -2), of)
-        ctx.save_for_backward(x, low, *of[:-1])
-        ctx.scaling = of.scaling
+        layer = _Operands(*operands)
+        y, low = _lora_forward(x.flatten(0, -2), layer)
+        ctx.save_for_backward(x, low, *layer[:-1])
+        ctx.scaling = layer.scaling
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, low, weight, bias, a, b = ctx.saved_tensors
-        rows, down = gradient.flatten(0, -2), ctx.needs_input_grad[0]
-        of = _Operands(weight, bias, a, b, ctx.scaling)
-        into_x, into_a, into_b = _backward(rows, x.flatten(0, -2), low, of, down=down)
-        return None if into_x is None else into_x.view_as(x), None, None, into_a, into_b, None
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, low, weight, bias, lora_a, lora_b = ctx.saved_tensors
+        operands = _Operands(weight, bias, lora_a, lora_b, ctx.scaling)
+        grad_x, grad_a, grad_b = _lora_backward(
+            grad_y.flatten(0, -2), x.flatten(0, -2), low, operands, needs_grad_x=ctx.needs_input_grad[0]
+        )
+        # In the order of forward's arguments: x, weight, bias, lora_a, lora_b, scaling.
+        return None if grad_x is None else grad_x.view_as(x), None, None, grad_a, grad_b, None
 
 
-class _Gated(torch.autograd.Function):
-    """The same of ``act(gate) * up``."""
+class _GatedLoraLinear(torch.autograd.Function):
+    """A linear layer with LoRA on the product of a gated MLP: ``gate`` and ``up`` are ``(..., in)``.
+
+    The plain equivalent keeps the activation and the product for the backward pass; here they are recomputed::
+
+        x = act(gate) * up
+        y = F.linear(x, weight, bias) + scaling * F.linear(F.linear(x, lora_a), lora_b)
+    """
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Any, *operands: Any) -> torch.Tensor:
-        of = _Operands(*operands)
-        y, low = _forward((act(gate) * up).flatten(0, -2), of)
-        ctx.save_for_backward(gate, up, low, *of[:-1])
-        ctx.act, ctx.scaling = act, of.scaling
+        layer = _Operands(*operands)
+        y, low = _lora_forward((act(gate) * up).flatten(0, -2), layer)
+        ctx.save_for_backward(gate, up, low, *layer[:-1])
+        ctx.act, ctx.scaling = act, layer.scaling
         return y.view(*gate.shape[:-1], -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gate, up, low, weight, bias, a, b = ctx.saved_tensors
+    def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gate, up, low, weight, bias, lora_a, lora_b = ctx.saved_tensors
+        operands = _Operands(weight, bias, lora_a, lora_b, ctx.scaling)
+        # 1. Recompute the activation, with a graph of its own for its derivative.
         with torch.enable_grad():
-            leaf = gate.detach().requires_grad_()
-            activated = ctx.act(leaf)
-        x = (activated.detach() * up).flatten(0, -2)
-        of = _Operands(weight, bias, a, b, ctx.scaling)
-        into_x, into_a, into_b = _backward(gradient.flatten(0, -2), x, low, of, down=True)
-        assert into_x is not None
-        into_x = into_x.view_as(gate)
-        into_up = into_x * activated.detach()
-        (into_gate,) = torch.autograd.grad(activated, leaf, into_x.mul_(up))
-        return into_gate, into_up, None, None, None, into_a, into_b, None
+            gate_leaf = gate.detach().requires_grad_()
+            activated = ctx.act(gate_leaf)  # (..., in)
+        x = (activated.detach() * up).flatten(0, -2)  # (tokens, in)
+        # 2. Through the linear layer.
+        grad_x, grad_a, grad_b = _lora_backward(grad_y.flatten(0, -2), x, low, operands, needs_grad_x=True)
+        assert grad_x is not None
+        grad_x = grad_x.view_as(gate)
+        # 3. Through the product, x = activated * up. The second product overwrites grad_x.
+        grad_up = grad_x * activated.detach()
+        (grad_gate,) = torch.autograd.grad(activated, gate_leaf, grad_x.mul_(up))
+        # In the order of forward's arguments: gate, up, act, weight, bias, lora_a, lora_b, scaling.
+        return grad_gate, grad_up, None, None, None, grad_a, grad_b, None

@@ -1,10 +1,12 @@
 r"""Generation with a key-value cache, many requests as one batch.
 
-Each prompt is run once, whatever the number of samples drawn from it and of requests that share it. Every sequence has
-random numbers of its own, drawn from its request's seed, and picks its token by inverting the cumulative distribution:
-the same seed gives the same tokens whatever else is in the batch. The log-probabilities returned are those of the
-distribution sampled from (after temperature, top_k and top_p), which is what an importance ratio has to be taken
-against.
+Each distinct prompt runs through the model once, whatever the number of samples and of requests that share it. Every
+sample has a separate stream of random numbers from its request's seed, and finds its tokens by inverting the cumulative
+distribution: the same seed gives the same tokens whatever else is in the batch.
+
+The log-probabilities returned are those of the distribution sampled from, after temperature, top_k and top_p, because
+importance ratios must be computed against these. At temperature 0 nothing is sampled, and the log-probabilities are
+those at temperature 1 without truncation.
 """
 
 from __future__ import annotations
@@ -23,36 +25,53 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from .batch import check_tokens
-from .kv_cache import cache_bytes, new_cache
+from .kv_cache import cache_bytes_per_token, new_cache
 from .logprobs import TargetLogprobs, chunk_positions
 from .memory import free_memory
 from .models import BaseModel
 from .shared_prompt_cache import SharedPromptCache
-from .token_sampling import SamplingSettings, draw
+from .token_sampling import SamplingSettings, sample_tokens
 
-__all__ = ["GenerationRequest", "Sample", "check_request", "generate", "prompt_logprobs", "prompt_topk", "token_budget"]
+__all__ = [
+    "GenerationRequest",
+    "Sample",
+    "check_request",
+    "generate",
+    "generation_token_budget",
+    "prompt_logprobs",
+    "prompt_topk",
+]
 
-# Keys, values and logits of the rows generated together take no more than this, bytes, or half of what is free.
-MEMORY = 1 << 30
-# Random numbers are drawn for so many tokens at a time.
-AHEAD = 64
-# Rows that ended are dropped when so much of the batch has: dropping copies the cache of the others.
-DROP = 0.25
-# Samples of so many tokens are drawn with LoRA merged into the weights, where memory allows.
-MERGE = 16
-# Tokens before a stop string that may matter to its text: parts of a character, a space that a decoder strips.
-MARGIN = 8
+# Keys and values of the rows that are generated together take at most this, or half of the free memory if that is less.
+MAX_CACHE_BYTES = 1 << 30
+# Random numbers are drawn for this many tokens at a time.
+RANDOM_TOKENS_AHEAD = 64
+# Finished rows are dropped when they are at least this fraction of the batch: dropping copies the cache of the others.
+DROP_FRACTION = 0.25
+# If a sample can have at least this many tokens, LoRA is merged into copies of the weights for the whole batch.
+MERGE_FROM_TOKENS = 16
+# Tokens before a stop string that can affect its text: parts of a character, a space that the decoder strips.
+STOP_STRING_MARGIN_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One prompt and how to continue it.
+    """One prompt, and how to continue it.
 
     Attributes:
-        stop_tokens: a sample ends with the first of these; ``stop_strings``: or when its text contains one.
-        temperature: 0 takes the most likely token, whatever top_k and top_p; the log-probabilities are then those at
-            temperature 1 without truncation.
-        top_k: -1 for no limit; ``top_p``: 1 for no limit.
+        prompt: Token ids.
+        num_samples: Number of samples.
+        max_tokens: Largest number of tokens of a sample.
+        temperature: 0 selects the most likely token, whatever ``top_k`` and ``top_p`` are; the log-probabilities are
+            then those at temperature 1 without truncation.
+        top_k: Only this many most likely tokens can be sampled; -1 for no limit.
+        top_p: Only the most likely tokens that together reach this probability can be sampled; 1 for no limit.
+        seed: Seed of the random numbers; None for a random one.
+        stop_tokens: A sample ends with the first of these tokens.
+        stop_strings: A sample ends when its text contains one of these.
+
+    Raises:
+        ConfigError: If a setting is out of range.
     """
 
     prompt: list[int]
@@ -74,15 +93,21 @@ class GenerationRequest:
             ("top_p", Real, lambda v: 0 < v <= 1, "above 0 and up to 1"),
             ("stop_strings", tuple, lambda v: "" not in v, "no empty string: every text contains it"),
         )
-        for name, kind, fits, expected in checks:
+        for name, kind, is_in_range, expected in checks:
             value = getattr(self, name)
-            if not isinstance(value, kind) or not fits(value):
+            if not isinstance(value, kind) or not is_in_range(value):
                 raise ConfigError(f"{name} is {value!r}, expected {expected}")
 
 
 @dataclass
 class Sample:
-    """One continuation: its tokens, the log-probability of each, and why it ended."""
+    """One continuation of a prompt.
+
+    Attributes:
+        tokens: Its token ids; the one that ended it is included.
+        logprobs: The log-probability of each token, nats.
+        stop_reason: "stop" if a stop token or stop string ended it; "length" if it reached its largest length.
+    """
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -90,7 +115,7 @@ class Sample:
 
 
 def check_request(base: BaseModel, request: GenerationRequest, index: int | None = None) -> None:
-    """Raise :class:`DataError` unless the prompt is one that the model can continue; ``index`` names it there."""
+    """Raise DataError unless the model can continue the prompt; ``index`` is the request that the error names."""
     check_tokens(request.prompt, base.vocab_size, base.context, index)
     if len(request.prompt) == base.context:
         raise DataError(
@@ -100,31 +125,34 @@ def check_request(base: BaseModel, request: GenerationRequest, index: int | None
         )
 
 
-def token_budget(base: BaseModel) -> int:
-    """Tokens, rows times length, that are generated together at most: what fits into ``MEMORY``."""
-    spare = min(MEMORY, free_memory(base.device) // 2)
-    tokens = spare // cache_bytes(base.config, next(iter(base.weights.values())).element_size())
-    return 1 << max(tokens, 1).bit_length() - 1  # rounded down, so that two runs cut their batches alike
+def generation_token_budget(base: BaseModel) -> int:
+    """Return the largest number of tokens, rows times length, that are generated together."""
+    spare = min(MAX_CACHE_BYTES, free_memory(base.device) // 2)
+    tokens = spare // cache_bytes_per_token(base.config, next(iter(base.weights.values())).element_size())
+    return 1 << max(tokens, 1).bit_length() - 1  # a power of two, so that two runs divide their rows alike
 
 
 def generate(base: BaseModel, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
-    """Continue every request's prompt ``num_samples`` times; the caller has made the wanted adapter active.
+    """Continue each request's prompt ``num_samples`` times, with the adapter that the caller has made active.
 
-    Rows that would need more memory together than :func:`token_budget` allows are generated one part after another.
+    Rows that together exceed :func:`generation_token_budget` are generated one batch after another.
+
+    Returns:
+        The samples of each request.
 
     Raises:
-        DataError: a prompt is empty, too long, or has tokens outside the vocabulary.
+        DataError: If a prompt is empty or too long, or has tokens outside the vocabulary.
     """
     for index, request in enumerate(requests):
         check_request(base, request, index if len(requests) > 1 else None)
     groups = [_rows(base, request) for request in requests]
-    # Copies of the weights are not worth making for a few tokens.
-    longest = max((row.room for group in groups for row in group), default=0)
-    merge = min(MEMORY, free_memory(base.device) // 4) if longest >= MERGE else 0
-    with torch.no_grad(), base.merged(merge):
-        shares = _shares_prompts(base)
-        for rows in _parts([row for group in groups for row in group], token_budget(base)):
-            batch = _Batch(base, rows, shares=shares)
+    longest = max((row.max_tokens for group in groups for row in group), default=0)
+    merge_bytes = min(MAX_CACHE_BYTES, free_memory(base.device) // 4) if longest >= MERGE_FROM_TOKENS else 0
+    with torch.no_grad(), base.merged(merge_bytes):
+        shares_prompts = _shares_prompts(base)
+        all_rows = [row for group in groups for row in group]
+        for rows in _row_batches(all_rows, generation_token_budget(base)):
+            batch = _Batch(base, rows, shares_prompts=shares_prompts)
             while batch.advance():
                 pass
     return [[row.sample for row in group] for group in groups]
@@ -132,69 +160,92 @@ def generate(base: BaseModel, requests: Sequence[GenerationRequest]) -> list[lis
 
 @dataclass
 class _Row:
-    """A sequence that is being generated.
+    """A sample that is being generated.
 
     Attributes:
-        room: tokens that may come at most.
-        tail: the last tokens, as many as any stop string can span.
+        request: The request it belongs to.
+        random: Its random numbers; each token uses one.
+        max_tokens: The largest number of tokens it can have: the request's, or what the context leaves.
+        tail: Its last tokens, as many as a stop string can span.
+        sample: What has been generated.
+        is_finished: Whether it has ended.
     """
 
     request: GenerationRequest
     random: np.random.Generator
-    room: int
+    max_tokens: int
     tail: deque[int]
     sample: Sample = field(default_factory=Sample)
-    going: bool = True
+    is_finished: bool = False
 
-    def take(self, token: int, logprob: float, tokenizer: Any) -> None:
-        """Add a token, and see whether it is the last."""
+    def append(self, token: int, logprob: float, tokenizer: Any) -> None:
+        """Append a token, and determine whether it ends the sample."""
         self.sample.tokens.append(token)
         self.sample.logprobs.append(logprob)
-        if token in self.request.stop_tokens or (self.request.stop_strings and self._stopped(token, tokenizer)):
+        has_stop_strings = bool(self.request.stop_strings)
+        if token in self.request.stop_tokens or (has_stop_strings and self._hit_stop_string(token, tokenizer)):
             self.sample.stop_reason = "stop"
-            self.going = False
-        elif len(self.sample.tokens) == self.room:
-            self.going = False
+            self.is_finished = True
+        elif len(self.sample.tokens) == self.max_tokens:
+            self.is_finished = True
 
-    def _stopped(self, token: int, tokenizer: Any) -> bool:
-        """Whether the text has a stop string now: one that it had before would have ended it, so it is in the tail."""
+    def _hit_stop_string(self, token: int, tokenizer: Any) -> bool:
+        """Return True if ``token`` completes a stop string. Decoding ``self.tail`` suffices: a hit ends the sample."""
         if tokenizer.convert_ids_to_tokens(token) is None:
-            return False  # a model's vocabulary may be larger than its tokenizer's; such a token has no text
+            return False  # a model's vocabulary may exceed its tokenizer's; such a token has no text
         self.tail.append(token)
         text = tokenizer.decode(list(self.tail))
         return any(stop in text for stop in self.request.stop_strings)
 
 
 def _rows(base: BaseModel, request: GenerationRequest) -> list[_Row]:
-    """A row for every sample of a request, each with a stream of random numbers of which each token takes one."""
+    """Create a row for each sample of a request, each with a separate stream of random numbers."""
     seed = secrets.randbits(63) if request.seed is None else request.seed
-    room = min(request.max_tokens, base.context - len(request.prompt))
-    # A token that has text has a byte of it at least, so a string of n bytes is in the last n tokens.
-    window = max((len(stop.encode("utf-8", "replace")) for stop in request.stop_strings), default=0) + MARGIN
+    max_tokens = min(request.max_tokens, base.context - len(request.prompt))
+    # Every token with text decodes to at least one byte, so an n-byte stop string spans at most n tokens.
+    longest_stop = max((len(stop.encode("utf-8", "replace")) for stop in request.stop_strings), default=0)
     return [
-        _Row(request, np.random.default_rng(child), room, deque(maxlen=window))
+        _Row(request, np.random.default_rng(child), max_tokens, deque(maxlen=longest_stop + STOP_STRING_MARGIN_TOKENS))
         for child in np.random.SeedSequence(abs(int(seed))).spawn(request.num_samples)
     ]
 
 
-def _parts(rows: list[_Row], budget: int) -> Iterator[list[_Row]]:
-    """Consecutive rows, so many at a time that rows times length is within the budget; at least one."""
-    part: list[_Row] = []
-    prompt = room = 0
+def _row_batches(rows: list[_Row], budget: int) -> Iterator[list[_Row]]:
+    """Yield consecutive rows, at least one, as many as rows times longest possible length is within ``budget``."""
+    batch: list[_Row] = []
+    prompt = new = 0  # the longest prompt, and the most new tokens, of the batch
     for row in rows:
-        prompt, room = max(prompt, len(row.request.prompt)), max(room, row.room)
-        if part and (len(part) + 1) * (prompt + room) > budget:
-            yield part
-            part, prompt, room = [], len(row.request.prompt), row.room
-        part.append(row)
-    if part:
-        yield part
+        prompt, new = max(prompt, len(row.request.prompt)), max(new, row.max_tokens)
+        if batch and (len(batch) + 1) * (prompt + new) > budget:
+            yield batch
+            batch, prompt, new = [], len(row.request.prompt), row.max_tokens
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 class _Batch:
-    """Rows that are generated together, their cache, and the logits of their next token."""
+    """Rows that are generated together, their cache, and the logits of their next tokens.
 
-    def __init__(self, base: BaseModel, rows: list[_Row], *, shares: bool) -> None:
+    The plain equivalent, without a cache and for each sample by itself, is::
+
+        while not row.is_finished:
+            logits = model(prompt + row.sample.tokens).logits[-1:]
+            row.append(*sample_tokens(logits, settings, row.random.random(1)))
+
+    Attributes:
+        base: The model.
+        rows: The rows that are left, finished ones included until they are dropped.
+        settings: Temperature and truncation of each row.
+        logits: Logits of each row's next token, ``(rows, vocab)``, on the CPU.
+        lengths: The number of tokens of each row so far, ``(rows,)``, which is the position of its next token.
+        pads: The number of padding columns before each row's prompt, ``(rows,)``.
+        width: The number of columns in the cache.
+        cache: The cache to pass to the model.
+        shared: The cache in which rows share prompts; None if each row has a copy, and while the prompts run.
+    """
+
+    def __init__(self, base: BaseModel, rows: list[_Row], *, shares_prompts: bool) -> None:
         self.base = base
         self.rows = rows
         self.settings = SamplingSettings(
@@ -203,59 +254,68 @@ class _Batch:
             torch.tensor([row.request.top_p for row in rows], dtype=torch.float64),
         )
         self.step = 0
-        self._prefill(shares)
+        self._run_prompts(shares_prompts)
 
     def advance(self) -> bool:
-        """Draw a token for each row and run the model on those that go on; False when all have ended."""
-        if self.step % AHEAD == 0:
-            self.random = torch.from_numpy(np.stack([row.random.random(AHEAD) for row in self.rows]))
-        tokens, logprobs = draw(self.logits, self.settings, self.random[:, self.step % AHEAD])
+        """Sample a token for each row, and run the model on them; return False if all rows have finished."""
+        # 1. Sample. Finished rows take part until they are dropped, and their tokens are ignored.
+        column = self.step % RANDOM_TOKENS_AHEAD
+        if column == 0:
+            numbers = [row.random.random(RANDOM_TOKENS_AHEAD) for row in self.rows]
+            self.random = torch.from_numpy(np.stack(numbers))  # (rows, RANDOM_TOKENS_AHEAD)
+        tokens, logprobs = sample_tokens(self.logits, self.settings, self.random[:, column])  # (rows,) each
         self.step += 1
         for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            if row.going:
-                row.take(token, logprob, self.base.tokenizer)
-        going = [i for i, row in enumerate(self.rows) if row.going]
-        if not going:
+            if not row.is_finished:
+                row.append(token, logprob, self.base.tokenizer)
+        # 2. Drop finished rows, if they are many.
+        unfinished = [i for i, row in enumerate(self.rows) if not row.is_finished]
+        if not unfinished:
             return False
-        if len(going) <= (1 - DROP) * len(self.rows):
-            keep = torch.tensor(going)
+        if len(unfinished) <= (1 - DROP_FRACTION) * len(self.rows):
+            keep = torch.tensor(unfinished)
             self._select(keep)
             tokens = tokens[keep]
+        # 3. Run the model.
         self.logits = self.logits_after(tokens)
         return True
 
     def logits_after(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits ``(rows, vocab)`` after one more token a row, on the CPU."""
-        # A row that has ended runs along until it is dropped, and must not leave the context while it does.
+        """Run the model on one more token of each row, ``(rows,)``, and return ``(rows, vocab)`` logits on the CPU."""
+        # A finished row keeps growing until it is dropped, and must not exceed the context.
         positions = self.lengths.clamp(max=self.base.context - 1)
         self.lengths += 1
         self.width += 1
         return self._last_logits(tokens[:, None], positions[:, None])
 
-    def _prefill(self, shares: bool) -> None:
-        """Run each different prompt once; its cache is shared by its rows, or copied for each of them."""
-        unique: dict[tuple[int, ...], int] = {}
-        owner = torch.tensor([unique.setdefault(tuple(row.request.prompt), len(unique)) for row in self.rows])
-        prompts = list(unique)
+    def _run_prompts(self, shares_prompts: bool) -> None:
+        """Run each distinct prompt once. Its rows share its cache, or get a copy each."""
+        # 1. Distinct prompts, padded on the left, so that the next token of every row is in the same column.
+        numbers: dict[tuple[int, ...], int] = {}
+        owner = torch.tensor([numbers.setdefault(tuple(row.request.prompt), len(numbers)) for row in self.rows])
+        prompts = list(numbers)
         self.lengths = torch.tensor([len(prompt) for prompt in prompts])
         self.width = int(self.lengths.max())
         tokens = torch.zeros(len(prompts), self.width, dtype=torch.int64)
-        for i, prompt in enumerate(prompts):  # on the right, so that all next tokens stand in one column
+        for i, prompt in enumerate(prompts):
             tokens[i, self.width - len(prompt) :] = torch.tensor(prompt)
         self.pads = self.width - self.lengths
+        positions = (torch.arange(self.width) - self.pads[:, None]).clamp(min=0)  # (prompts, width)
+        # 2. One forward pass with ordinary attention; `shared` is for the tokens after it.
         device = self.base.device
-        shared = SharedPromptCache(self.base.config, owner, self.pads, self.width, device) if shares else None
-        self.shared: SharedPromptCache | None = None  # not for the prompts themselves
+        shared = SharedPromptCache(self.base.config, owner, self.pads, self.width, device) if shares_prompts else None
+        self.shared: SharedPromptCache | None = None
         self.cache = new_cache(self.base.config) if shared is None else shared.cache
-        positions = (torch.arange(self.width) - self.pads[:, None]).clamp(min=0)
-        logits = self._last_logits(tokens, positions)
+        logits = self._last_logits(tokens, positions)  # (prompts, vocab)
         self.shared = shared
+        # 3. From prompts to rows.
         if shared is None and len(owner) > len(prompts):
             self.cache.reorder_cache(owner.to(device))  # pyright: ignore[reportArgumentType]
-        self.logits = logits[owner]
+        self.logits = logits[owner]  # (rows, vocab)
         self.lengths, self.pads = self.lengths[owner], self.pads[owner]
 
     def _select(self, keep: torch.Tensor) -> None:
+        """Keep the rows at these indices."""
         self.rows = [self.rows[i] for i in keep.tolist()]
         if self.shared is None:
             self.cache.reorder_cache(keep.to(self.base.device))  # pyright: ignore[reportArgumentType]
@@ -265,11 +325,19 @@ class _Batch:
         self.random, self.lengths, self.pads = self.random[keep], self.lengths[keep], self.pads[keep]
 
     def _last_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Logits ``(rows, vocab)`` after the last column, on the CPU; the cache grows by the columns given."""
+        """Run the model on new columns, and append them to the cache.
+
+        Args:
+            tokens: ``(rows, columns)``.
+            positions: Position of each token in its sequence, ``(rows, columns)``.
+
+        Returns:
+            The logits after the last column, ``(rows, vocab)``, float32 on the CPU.
+        """
         device = self.base.device
-        masked = self.shared is None and bool(self.pads.any())
-        mask = (torch.arange(self.width) >= self.pads[:, None]).long().to(device) if masked else None
-        with contextlib.nullcontext() if self.shared is None else self.shared.attending():
+        needs_mask = self.shared is None and bool(self.pads.any())  # the shared cache masks padding itself
+        mask = (torch.arange(self.width) >= self.pads[:, None]).long().to(device) if needs_mask else None
+        with contextlib.nullcontext() if self.shared is None else self.shared.use():
             output = self.base(
                 cache=self.cache,
                 input_ids=tokens.to(device),
@@ -281,60 +349,63 @@ class _Batch:
 
 
 def _shares_prompts(base: BaseModel) -> bool:
-    """Whether samples can read their prompt's cache in common: tried once a model, on two small prompts."""
+    """Return whether samples can share their prompt's cache; each model is tested once."""
     if base.shares_prompts is None:
         base.shares_prompts = base.packs and base.window is None and _shares_exactly(base)
     return base.shares_prompts
 
 
 def _shares_exactly(base: BaseModel) -> bool:
+    """Compare the logits of two tokens after two small prompts with shared and with copied caches."""
     prompts = [[1 % base.vocab_size] * 3, [2 % base.vocab_size] * 5]
-    found: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
     try:
-        for shares in (False, True):
+        for shares_prompts in (False, True):
             rows = [row for prompt in prompts for row in _rows(base, GenerationRequest(prompt, num_samples=2, seed=0))]
-            batch = _Batch(base, rows, shares=shares)
-            found += [batch.logits_after(torch.arange(token, token + 4) % base.vocab_size) for token in range(2)]
+            batch = _Batch(base, rows, shares_prompts=shares_prompts)
+            logits += [batch.logits_after(torch.arange(token, token + 4) % base.vocab_size) for token in range(2)]
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
         return False
-    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(found[:2], found[2:], strict=True))
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(logits[:2], logits[2:], strict=True))
 
 
 def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
-    """Log-probability of each token given those before it; None for the first. One pass, no cache.
+    """Compute the log-probability of each token given those before it, in nats; None for the first token.
+
+    This takes one forward pass without a cache, with the adapter that the caller has made active.
 
     Raises:
-        DataError: the prompt is empty, too long, or has tokens outside the vocabulary.
+        DataError: If ``tokens`` is empty or too long, or has tokens outside the vocabulary.
     """
     check_tokens(tokens, base.vocab_size, base.context)
     if len(tokens) == 1:
         return [None]
     with torch.no_grad():
         layout = base.layout([tokens[:-1]])
-        hidden = base.trunk(layout).flatten(0, 1)
+        hidden = base.backbone(layout).flatten(0, 1)
         targets = np.asarray(tokens[1:], dtype=np.int64)
-        found = TargetLogprobs(base.head(), hidden, layout.places, targets, live=None)
-    return [None, *found.values.tolist()]
+        logprobs = TargetLogprobs(base.head(), hidden, layout.token_index, targets, loss_mask=None)
+    return [None, *logprobs.values.tolist()]
 
 
 def prompt_topk(base: BaseModel, tokens: list[int], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The ``k`` most likely tokens at each position but the first, most likely first, and their log-probabilities.
+    """Find the ``k`` most likely tokens at each position but the first.
 
     Returns:
-        Token ids and log-probabilities, both ``(len(tokens) - 1, k)``.
+        Token ids and their log-probabilities in nats, both ``(len(tokens) - 1, k)``, the most likely first.
 
     Raises:
-        DataError: as :func:`prompt_logprobs`.
+        DataError: If ``tokens`` is empty or too long, or has tokens outside the vocabulary.
     """
     check_tokens(tokens, base.vocab_size, base.context)
     if len(tokens) == 1:
         return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
     with torch.no_grad():
         layout = base.layout([tokens[:-1]])
-        hidden = base.trunk(layout).flatten(0, 1)[torch.from_numpy(layout.places[0]).to(base.device)]
-        found = [
-            torch.log_softmax(base.head().logits(piece), dim=-1).topk(k, dim=-1)
-            for piece in hidden.split(chunk_positions(base.vocab_size))
+        hidden = base.backbone(layout).flatten(0, 1)[torch.from_numpy(layout.token_index[0]).to(base.device)]
+        top = [
+            torch.log_softmax(base.head().logits(chunk), dim=-1).topk(k, dim=-1)
+            for chunk in hidden.split(chunk_positions(base.vocab_size))
         ]
-    ids = torch.cat([f.indices for f in found]).to(torch.int32).cpu()
-    return ids.numpy(), torch.cat([f.values for f in found]).cpu().numpy()
+    ids = torch.cat([t.indices for t in top]).to(torch.int32).cpu()
+    return ids.numpy(), torch.cat([t.values for t in top]).cpu().numpy()

@@ -1,9 +1,9 @@
-"""Gradient checkpointing: the backward pass computes each decoder layer again instead of keeping what it saw.
+"""Gradient checkpointing: recompute each decoder layer in the backward pass instead of keeping its activations.
 
-Memory of a training pass then grows with layers x hidden size instead of with every activation, for about a third more
-arithmetic. It is transformers' own machinery (``GradientCheckpointingLayer``), switched on for the length of a pass.
-The public switch is not used: what it switches on works in training mode only, where dropout is on as well, and it
-sends gradients to the embeddings for the sake of the older, reentrant form.
+The memory of a training pass then grows with layers x hidden size instead of with all activations, for about a third
+more arithmetic. This module switches on transformers' ``GradientCheckpointingLayer`` for the duration of a pass.
+Transformers' public switch is not used, for two reasons: it takes effect in training mode only, which also enables
+dropout, and it enables gradients of the embeddings, for the older, reentrant form of checkpointing.
 """
 
 from __future__ import annotations
@@ -16,28 +16,32 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-__all__ = ["layers_of", "recomputed"]
+__all__ = ["checkpoint_layers", "checkpointable_layers"]
 
 
-def layers_of(model: Any) -> list[GradientCheckpointingLayer]:
-    """The layers that can be computed again; empty for a family that has none."""
+def checkpointable_layers(model: Any) -> list[GradientCheckpointingLayer]:
+    """Return the layers that can be recomputed; empty if the family supports no gradient checkpointing."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 @contextlib.contextmanager
-def recomputed(
-    layers: list[GradientCheckpointingLayer], around: Callable[[], contextlib.AbstractContextManager[None]]
+def checkpoint_layers(
+    layers: list[GradientCheckpointingLayer], context: Callable[[], contextlib.AbstractContextManager[None]]
 ) -> Generator[None]:
-    """Forward passes in here keep the inputs of ``layers`` only; each layer is entered once a pass.
+    """Within this context, forward passes keep only the inputs of ``layers``, each of which is called once a pass.
 
     Args:
-        around: makes what a layer is to be computed in, for the second time comes when the pass is over.
+        layers: The layers to recompute.
+        context: Creates the context that a layer must be computed in. It is entered again in the backward pass, when
+            the context of the forward pass has ended.
     """
     try:
         for layer in layers:
             layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = _leaving_training(layer, around)  # pyright: ignore[reportArgumentType]
-            layer.training = True  # of the layer alone: what is in it, dropout above all, stays as it is
+            layer._gradient_checkpointing_func = _checkpoint_function(layer, context)  # pyright: ignore[reportArgumentType]
+            # Transformers checkpoints a layer only if its flag says training. Its submodules' flags are unchanged, so
+            # their dropout stays off.
+            layer.training = True
         yield
     finally:
         for layer in layers:
@@ -45,18 +49,18 @@ def recomputed(
             layer.training = False
 
 
-def _leaving_training(
-    layer: GradientCheckpointingLayer, around: Callable[[], contextlib.AbstractContextManager[None]]
+def _checkpoint_function(
+    layer: GradientCheckpointingLayer, context: Callable[[], contextlib.AbstractContextManager[None]]
 ) -> Callable[..., Any]:
-    """A ``checkpoint`` as torch's for ``layer``, which is back in inference mode before its first line runs."""
+    """Return a replacement for ``torch.utils.checkpoint`` that computes ``layer`` in inference mode and ``context``."""
 
     def run(function: Callable[..., torch.Tensor], *args: Any) -> Any:
-        layer.training = False
+        layer.training = False  # before the layer's code runs, which may call dropout with this flag
 
-        def within(*args: Any) -> torch.Tensor:
-            with around():
+        def forward_in_context(*args: Any) -> torch.Tensor:
+            with context():
                 return function(*args)
 
-        return checkpoint(within, *args, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(forward_in_context, *args, use_reentrant=False, preserve_rng_state=False)
 
     return run

@@ -1,12 +1,12 @@
-r"""The output layer: from hidden states to logits, and what a log-probability's gradient is with respect to both.
+r"""The LM head: from hidden states to logits, and gradients of log-probabilities with respect to its inputs.
 
-Written out instead of left to autograd, because everything about it is known. With logits
+Gradients are written out instead of left to autograd, because they have a closed form. With logits
 :math:`z = f(c\,(W h + b))`, :math:`p = \mathrm{softmax}(z)` and target :math:`y`,
 
 .. math:: \frac{\partial \log p_y}{\partial h} = c\, W^\top \left[ f' \odot (e_y - p) \right]
 
-which depends on no loss. So it can be made together with :math:`\log p_y` while the logits are there, and a loss's
-gradient merely scales it.
+which does not depend on the loss. It can therefore be computed together with :math:`\log p_y`, while the logits are in
+memory, and later be scaled by the loss gradient.
 """
 
 from __future__ import annotations
@@ -22,86 +22,109 @@ __all__ = ["Head", "head_of"]
 
 @dataclass(frozen=True)
 class Head:
-    """The output layer as it is now, LoRA and what the family does to its logits included.
+    """The LM head at its current weights, with its LoRA adapter and the family's operations on its logits.
+
+    Logits are ``factor * (hidden @ W.T + bias)`` with ``W = weight + scaling * lora_b @ lora_a``, then, if ``cap`` is
+    not 0, ``cap * tanh(logits / cap)``.
 
     Attributes:
-        weight: ``(vocab, hidden)``; ``bias``: ``(vocab,)`` or None.
-        a, b: LoRA's parameters, ``(rank, hidden)`` and ``(vocab, rank)``, or None; ``scaling``: of their product.
-        factor: logits are multiplied by it. ``cap``: then squashed by ``cap * tanh(logits / cap)``; 0 for not.
+        weight: ``(vocab, hidden)``.
+        bias: ``(vocab,)`` or None.
+        lora_a: LoRA's A, ``(rank, hidden)``, or None.
+        lora_b: LoRA's B, ``(vocab, rank)``, or None.
+        scaling: Factor of LoRA's product.
+        factor: Factor of the logits.
+        cap: Bound of the logits; 0 for no cap.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
-    a: torch.nn.Parameter | None = None
-    b: torch.nn.Parameter | None = None
+    lora_a: torch.nn.Parameter | None = None
+    lora_b: torch.nn.Parameter | None = None
     scaling: float = 1.0
     factor: float = 1.0
     cap: float = 0.0
 
     @property
     def vocab_size(self) -> int:
+        """The number of logits a position."""
         return self.weight.shape[0]
 
     @property
     def hidden_size(self) -> int:
+        """The size of a hidden state."""
         return self.weight.shape[1]
 
     @torch.no_grad()
     def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """``(tokens, vocab)``, float32, no graph; of hidden states ``(tokens, hidden)``.
+        """Compute logits without a graph.
 
-        They are put into ``out`` where that is given: fresh memory costs a quarter of the product's time again.
+        Args:
+            hidden: ``(tokens, hidden)``.
+            out: ``(tokens, vocab)`` float32, overwritten with the logits if ``hidden`` is float32 too; a new
+                allocation would take a quarter of the product's time in addition.
+
+        Returns:
+            ``(tokens, vocab)``, float32.
         """
         if out is not None and hidden.dtype == out.dtype:
             z = torch.mm(hidden, self.weight.T, out=out)
             z = z if self.bias is None else z.add_(self.bias)
         else:
             z = F.linear(hidden, self.weight, self.bias).float()
-        if self.a is not None and self.b is not None:
-            z.addmm_(hidden.float() @ self.a.T, self.b.T, alpha=self.scaling)
+        if self.lora_a is not None and self.lora_b is not None:
+            z.addmm_(hidden.float() @ self.lora_a.T, self.lora_b.T, alpha=self.scaling)
         if self.factor != 1:
             z *= self.factor
         return z.div_(self.cap).tanh_().mul_(self.cap) if self.cap else z
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """:math:`f'` at these logits, of their shape; None where it is 1 everywhere."""
+        """Return :math:`f'` at ``logits``, of their shape; None if there is no cap and it is 1 everywhere."""
+        # d/du cap * tanh(u / cap) = 1 - tanh(u / cap) ** 2, and tanh(u / cap) = logits / cap
         return 1 - (logits / self.cap) ** 2 if self.cap else None
 
-    def rows(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Rows of :math:`W`, LoRA included, for these token ids: ``(tokens, hidden)``, float32."""
+    def weight_rows(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the rows of :math:`W`, LoRA included, for token ids ``(tokens,)``: ``(tokens, hidden)``, float32."""
         rows = self.weight[tokens].float()
-        if self.a is not None and self.b is not None:
-            rows.addmm_(self.b.detach()[tokens], self.a.detach(), alpha=self.scaling)
+        if self.lora_a is not None and self.lora_b is not None:
+            rows.addmm_(self.lora_b.detach()[tokens], self.lora_a.detach(), alpha=self.scaling)
         return rows
 
     @torch.no_grad()
-    def into_hidden(self, rows: torch.Tensor) -> torch.Tensor:
-        """From a gradient with respect to :math:`Wh + b`, ``(tokens, vocab)``, to that of the hidden states."""
-        into = (rows.to(self.weight.dtype) @ self.weight).float()
-        if self.a is not None and self.b is not None:
-            into.addmm_(rows @ self.b, self.a, alpha=self.scaling)
-        return into
+    def grad_hidden(self, grad_z: torch.Tensor) -> torch.Tensor:
+        """Return dL/dhidden, ``(tokens, hidden)``, from ``grad_z`` = dL/d(W h + b), ``(tokens, vocab)``."""
+        grad = (grad_z.to(self.weight.dtype) @ self.weight).float()
+        if self.lora_a is not None and self.lora_b is not None:
+            grad.addmm_(grad_z @ self.lora_b, self.lora_a, alpha=self.scaling)
+        return grad
 
     @torch.no_grad()
-    def into_lora(self, rows: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Likewise to those of ``a`` and ``b``; ``hidden`` is what the layer was given."""
-        assert self.a is not None
-        assert self.b is not None
+    def grad_lora(self, grad_z: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return dL/dA, ``(rank, hidden)``, and dL/dB, ``(vocab, rank)``, from ``grad_z`` = dL/d(W h + b).
+
+        Args:
+            grad_z: ``(tokens, vocab)``.
+            hidden: The head's input, ``(tokens, hidden)``.
+        """
+        assert self.lora_a is not None
+        assert self.lora_b is not None
         hidden = hidden.float()
-        return (rows @ self.b).T @ (hidden * self.scaling), rows.T @ (hidden @ self.a.T * self.scaling)
+        grad_a = (grad_z @ self.lora_b).T @ (hidden * self.scaling)
+        return grad_a, grad_z.T @ (hidden @ self.lora_a.T * self.scaling)
 
 
 def head_of(model: Any, config: Any) -> Head:
-    """The output layer of a causal language model of transformers, with the adapter that is active on it, if any."""
+    """Return the LM head of a transformers causal language model, with the adapter that is active on it, if any."""
     layer = model.get_output_embeddings()
     divisor = getattr(config, "logits_scaling", None)  # Granite
     factor = (getattr(config, "logit_scale", None) or 1.0) / (divisor or 1.0)  # Cohere
     cap = getattr(config, "final_logit_softcapping", None) or 0.0  # Gemma
+    # PEFT replaces a layer with LoRA by a wrapper; a plain layer has none of these attributes.
     active = [] if getattr(layer, "disable_adapters", True) else [n for n in layer.active_adapters if n in layer.lora_A]
-    layer_itself = getattr(layer, "base_layer", layer)
-    weight, bias = layer_itself.weight.detach(), getattr(layer_itself, "bias", None)
+    base_layer = getattr(layer, "base_layer", layer)
+    weight, bias = base_layer.weight.detach(), getattr(base_layer, "bias", None)
     if not active:
         return Head(weight, bias, factor=factor, cap=cap)
     (name,) = active
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return Head(weight, bias, a, b, layer.scaling[name], factor, cap)
+    lora_a, lora_b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return Head(weight, bias, lora_a, lora_b, layer.scaling[name], factor, cap)

@@ -1,11 +1,12 @@
-r"""Hidden states to target log-probabilities and back, without the ``(tokens, vocabulary)`` matrix.
+r"""Target log-probabilities from hidden states, and their backward pass, without the ``(tokens, vocab)`` matrix.
 
-Forward: logits are made for a chunk of positions at a time and reduced at once to
-:math:`\log p_y = z_y - \log\sum_v e^{z_v}` and, where the loss may want a gradient, to
-:math:`\partial \log p_y / \partial h`, which needs no loss to be known (see :mod:`mint_lab.engine.head`). Backward:
-that is scaled by :math:`dL/d\log p_y`. So the vocabulary is crossed twice a position instead of three times, once
-where nothing is learned. LoRA on the output layer itself wants the probabilities again: they are kept where one chunk
-holds them all, and made again where not.
+Forward: the logits of one chunk of positions at a time are reduced to
+:math:`\log p_y = z_y - \log\sum_v e^{z_v}` and, for positions that are expected to need a gradient, to
+:math:`\partial \log p_y / \partial h`, which does not depend on the loss (see :mod:`mint_lab.engine.head`). Backward:
+that gradient is scaled by :math:`dL/d\log p_y`. A position that needs a gradient thus takes two products with the
+``(vocab, hidden)`` matrix instead of three (logits, logits again, gradient), and a position that needs none takes one.
+LoRA on the head needs the probabilities in the backward pass too: they are kept if one chunk holds them all, and
+recomputed otherwise.
 """
 
 from __future__ import annotations
@@ -20,136 +21,167 @@ from .head import Head
 
 __all__ = ["TargetLogprobs", "chunk_positions"]
 
-# Logits held at a time: 2^23 floats are 32 MB.
+# Logits in memory at a time: 2^23 floats are 32 MB.
 CHUNK_LOGITS = 1 << 23
 
 
 def chunk_positions(vocab_size: int) -> int:
-    """Positions whose logits are held at a time."""
+    """Return the number of positions whose logits are in memory at a time."""
     return max(1, CHUNK_LOGITS // vocab_size)
 
 
 class TargetLogprobs:
-    """Log-probabilities of given targets at given places of the hidden states, and the way back.
+    """Log-probabilities of given targets at given tokens of the packed row, and their backward pass.
 
-    Where sequences share a prefix, the same (place, target) occurs in each; it is computed once.
+    The plain equivalent, differentiated by autograd, is::
+
+        index = np.concatenate(token_index)  # (sum N_i,)
+        values = torch.log_softmax(logits(hidden[index]), dim=-1)[range(len(index)), targets]
+
+    Sequences that share a prefix have the same (token, target) pairs there; each distinct pair is computed once.
 
     Attributes:
-        values: ``(sum N_i,)``, float32, no graph: log-probability of each target, sequences end to end.
+        values: ``(sum N_i,)``, float32, without a graph: the log-probability of each target, sequences end to end.
     """
 
     def __init__(
         self,
         head: Head,
         hidden: torch.Tensor,
-        places: Sequence[NDArray[np.int64]],
+        token_index: Sequence[NDArray[np.int64]],
         targets: NDArray[np.int64],
         *,
-        live: NDArray[np.bool_] | None,
+        loss_mask: NDArray[np.bool_] | None,
     ) -> None:
         """Compute ``values``.
 
         Args:
-            hidden: ``(places, hidden)``; its graph is not used.
-            live: ``(sum N_i,)``: where the loss is expected to want a gradient; None: there will be no backward. A
-                gradient elsewhere is right as well, and costs more.
+            head: The LM head.
+            hidden: Hidden states of the packed row, ``(tokens, hidden)``; their graph is not used.
+            token_index: For each sequence, ``(N_i,)`` indices of its tokens in the packed row.
+            targets: Target token ids of all sequences end to end, ``(sum N_i,)``.
+            loss_mask: Where the loss is expected to have a gradient, ``(sum N_i,)``; None if :meth:`backward` will not
+                be called. A gradient elsewhere is computed correctly too, at the cost of another product.
         """
-        key = np.concatenate(places) * head.vocab_size + targets
-        unique, inverse = np.unique(key, return_inverse=True)
+        # 1. Find the distinct (token, target) pairs. All tensors below are ordered by pair.
+        pair = np.concatenate(token_index) * head.vocab_size + targets  # (sum N_i,)
+        unique, inverse = np.unique(pair, return_inverse=True)
         device = hidden.device
         self._head = head
         self._hidden = hidden.detach()
-        self._place = torch.from_numpy(unique // head.vocab_size).to(device)
-        self._target = torch.from_numpy(unique % head.vocab_size).to(device)
-        self._inverse = torch.from_numpy(inverse).to(device)
-        self._values = torch.empty(len(unique), device=device)
-        # For each unique (place, target): its row in `_towards`, dlogp/dhidden, or -1.
-        self._row = torch.full((len(unique),), -1, device=device)
-        self._towards = torch.empty(0, head.hidden_size, device=device)
-        # Positions, probabilities and slopes, where LoRA on the output layer will want them and one chunk has them all.
+        self._token = torch.from_numpy(unique // head.vocab_size).to(device)  # (pairs,)
+        self._target = torch.from_numpy(unique % head.vocab_size).to(device)  # (pairs,)
+        self._inverse = torch.from_numpy(inverse).to(device)  # (sum N_i,), the pair of each position
+        self._values = torch.empty(len(unique), device=device)  # (pairs,)
+        # The row of each pair in `_dlogp_dhidden`; -1 if that gradient has not been computed.
+        self._row = torch.full((len(unique),), -1, device=device)  # (pairs,)
+        self._dlogp_dhidden = torch.empty(0, head.hidden_size, device=device)  # (pairs with a gradient, hidden)
+        # (pairs, probabilities, slopes) from the forward pass, if LoRA on the head needs them and one chunk has all.
         self._kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._buffer: torch.Tensor | None = None
-        wanted = torch.zeros(len(unique), dtype=torch.bool)
-        if live is not None:
-            wanted[torch.from_numpy(inverse[live])] = True
-        others = (~wanted).nonzero().flatten().to(device)
-        for piece in others.split(chunk_positions(head.vocab_size)) if len(others) else ():
-            self._probabilities(piece)
-        self._learn(wanted.nonzero().flatten().to(device), keep=head.a is not None)
+        # 2. Pairs without a gradient: log-probabilities only.
+        needs_grad = torch.zeros(len(unique), dtype=torch.bool)
+        if loss_mask is not None:
+            needs_grad[torch.from_numpy(inverse[loss_mask])] = True
+        others = (~needs_grad).nonzero().flatten().to(device)
+        for chunk in others.split(chunk_positions(head.vocab_size)) if len(others) else ():
+            self._probabilities(chunk)
+        # 3. Pairs with a gradient: log-probabilities and dlogp/dhidden.
+        self._compute_gradients(needs_grad.nonzero().flatten().to(device), keep=head.lora_a is not None)
         self._buffer = None
         self.values = self._values[self._inverse]
 
     def backward(
-        self, gradient: torch.Tensor, parameters: Sequence[torch.Tensor]
+        self, grad_logprobs: torch.Tensor, parameters: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        """From ``dL/dlogprobs``, ``(sum N_i,)``, to ``dL/dhidden``, ``(places, hidden)``, and ``dL/dparameters``.
+        """Compute dL/dhidden and dL/dparameters.
 
-        ``parameters`` may hold those of the head itself (LoRA on the output layer); None stands for no gradient.
+        Args:
+            grad_logprobs: dL/dlogprobs, ``(sum N_i,)``.
+            parameters: Parameters to compute gradients for; those of the head's LoRA may be among them.
+
+        Returns:
+            dL/dhidden, ``(tokens, hidden)``, and for each parameter its gradient through the head, or None if it is not
+            the head's.
         """
-        unique = torch.zeros(len(self._place), device=gradient.device).index_add(0, self._inverse, gradient)
-        missing = ((self._row < 0) & (unique != 0)).nonzero().flatten()
-        if len(missing):
+        # A pair's gradient is the sum over all positions that have it.
+        grad_pairs = torch.zeros(len(self._token), device=grad_logprobs.device)
+        grad_pairs = grad_pairs.index_add(0, self._inverse, grad_logprobs)  # (pairs,)
+        missing = ((self._row < 0) & (grad_pairs != 0)).nonzero().flatten()
+        if len(missing):  # the loss has a gradient outside its mask
             self._kept = None
-            self._learn(missing)
+            self._compute_gradients(missing)
         known = (self._row >= 0).nonzero().flatten()
-        into = torch.zeros(self._hidden.shape, device=self._hidden.device)
-        into.index_add_(0, self._place[known], self._towards[self._row[known]] * unique[known, None])
-        found: list[torch.Tensor | None] = [None] * len(parameters)
+        grad_hidden = torch.zeros(self._hidden.shape, device=self._hidden.device)
+        grad_hidden.index_add_(
+            0, self._token[known], self._dlogp_dhidden[self._row[known]] * grad_pairs[known, None]
+        )  # (tokens, hidden)
+        grads: list[torch.Tensor | None] = [None] * len(parameters)
         head = self._head
-        if head.a is not None and head.b is not None:
-            a, b = self._into_lora(unique)
+        if head.lora_a is not None and head.lora_b is not None:
+            grad_a, grad_b = self._grad_lora(grad_pairs)
             for i, parameter in enumerate(parameters):
-                found[i] = a if parameter is head.a else b if parameter is head.b else None
+                grads[i] = grad_a if parameter is head.lora_a else grad_b if parameter is head.lora_b else None
         self._buffer = self._kept = None
-        return into, found
+        return grad_hidden, grads
 
-    def _learn(self, indices: torch.Tensor, *, keep: bool = False) -> None:
-        """Fill ``_values`` and ``_towards`` for these (place, target)."""
-        if not len(indices):
-            return
-        start, head = len(self._towards), self._head
-        self._row[indices] = torch.arange(start, start + len(indices), device=indices.device)
-        made = [self._towards] if start else []
-        for piece in indices.split(chunk_positions(head.vocab_size)):
-            probabilities, slope = self._probabilities(piece)
-            towards = head.rows(self._target[piece]).mul_(slope).sub_(head.into_hidden(probabilities))
-            made.append(towards.mul_(head.factor) if head.factor != 1 else towards)
-            if keep and len(piece) == len(indices):
-                self._kept = (piece, probabilities, slope)
-        self._towards = torch.cat(made) if len(made) > 1 else made[0]
+    def _compute_gradients(self, pairs: torch.Tensor, *, keep: bool = False) -> None:
+        """Fill ``_values`` and append to ``_dlogp_dhidden`` for these pairs.
 
-    def _probabilities(self, piece: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Softmax times :math:`f'`, ``(positions, vocab)``, and :math:`f'` at the targets, ``(positions, 1)``.
-
-        Their ``_values`` are filled on the way.
+        Args:
+            pairs: Indices of pairs, ``(n,)``.
+            keep: Whether to keep the probabilities for LoRA's gradient, if one chunk has them all.
         """
-        if self._buffer is None or len(self._buffer) < len(piece):
-            self._buffer = torch.empty(len(piece), self._head.vocab_size, device=piece.device)
-        logits = self._head.logits(self._hidden[self._place[piece]], self._buffer[: len(piece)])
-        picked = logits.gather(-1, self._target[piece, None]).squeeze(-1)
-        most, at = logits.max(-1, keepdim=True)
-        slope = self._head.slope(logits)
-        probabilities = torch.softmax(logits, dim=-1, out=logits)
-        # The largest probability is at least 1 / vocabulary, so its logarithm is exact where the target's may not be.
-        self._values[piece] = picked - most.squeeze(-1) + probabilities.gather(-1, at).squeeze(-1).log()
-        if slope is None:
-            return probabilities, torch.ones_like(most)
-        return probabilities.mul_(slope), slope.gather(-1, self._target[piece, None])
+        if not len(pairs):
+            return
+        start, head = len(self._dlogp_dhidden), self._head
+        self._row[pairs] = torch.arange(start, start + len(pairs), device=pairs.device)
+        gradients = [self._dlogp_dhidden] if start else []
+        for chunk in pairs.split(chunk_positions(head.vocab_size)):
+            probabilities, slope = self._probabilities(chunk)
+            # c * (f'_y W_y - W^T (f' * p)), (chunk, hidden)
+            gradient = head.weight_rows(self._target[chunk]).mul_(slope).sub_(head.grad_hidden(probabilities))
+            gradients.append(gradient.mul_(head.factor) if head.factor != 1 else gradient)
+            if keep and len(chunk) == len(pairs):
+                self._kept = (chunk, probabilities, slope)
+        self._dlogp_dhidden = torch.cat(gradients) if len(gradients) > 1 else gradients[0]
 
-    def _into_lora(self, unique: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of LoRA's ``a`` and ``b`` on the output layer."""
+    def _probabilities(self, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the softmax at these pairs, and fill their ``_values``.
+
+        Returns:
+            Softmax times :math:`f'`, ``(n, vocab)``, and :math:`f'` at the targets, ``(n, 1)``. The former is a view
+            of the buffer and is overwritten by the next call.
+        """
+        if self._buffer is None or len(self._buffer) < len(pairs):
+            self._buffer = torch.empty(len(pairs), self._head.vocab_size, device=pairs.device)
+        logits = self._head.logits(self._hidden[self._token[pairs]], self._buffer[: len(pairs)])  # (n, vocab)
+        at_target = logits.gather(-1, self._target[pairs, None]).squeeze(-1)  # (n,)
+        largest, argmax = logits.max(-1, keepdim=True)  # (n, 1) each
+        slope = self._head.slope(logits)
+        probabilities = torch.softmax(logits, dim=-1, out=logits)  # in place: the logits are no longer needed
+        # log p_y = z_y - z_max + log p_max. p_max is at least 1 / vocab, so its logarithm is accurate; that of p_y is
+        # -inf if p_y underflows.
+        self._values[pairs] = at_target - largest.squeeze(-1) + probabilities.gather(-1, argmax).squeeze(-1).log()
+        if slope is None:
+            return probabilities, torch.ones_like(largest)
+        return probabilities.mul_(slope), slope.gather(-1, self._target[pairs, None])
+
+    def _grad_lora(self, grad_pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the gradients of LoRA's A, ``(rank, hidden)``, and B, ``(vocab, rank)``, on the head."""
         head = self._head
-        assert head.a is not None
-        assert head.b is not None
-        a, b = torch.zeros_like(head.a), torch.zeros_like(head.b)
-        live = unique.nonzero().flatten()
-        pieces = live.split(chunk_positions(head.vocab_size)) if self._kept is None else [self._kept[0]]
-        for piece in pieces:
-            probabilities, slope = self._probabilities(piece) if self._kept is None else self._kept[1:]
-            rows = probabilities.neg_()
-            rows.scatter_add_(-1, self._target[piece, None], slope)
-            rows *= unique[piece, None] * head.factor
-            more = head.into_lora(rows, self._hidden[self._place[piece]])
-            a += more[0]
-            b += more[1]
-        return a, b
+        assert head.lora_a is not None
+        assert head.lora_b is not None
+        grad_a, grad_b = torch.zeros_like(head.lora_a), torch.zeros_like(head.lora_b)
+        nonzero = grad_pairs.nonzero().flatten()
+        chunks = nonzero.split(chunk_positions(head.vocab_size)) if self._kept is None else [self._kept[0]]
+        for chunk in chunks:
+            probabilities, slope = self._probabilities(chunk) if self._kept is None else self._kept[1:]
+            # dL/d(W h + b) = dL/dlogp * c * f' * (e_y - p), (n, vocab), in the memory of the probabilities
+            grad_z = probabilities.neg_()
+            grad_z.scatter_add_(-1, self._target[chunk, None], slope)
+            grad_z *= grad_pairs[chunk, None] * head.factor
+            chunk_a, chunk_b = head.grad_lora(grad_z, self._hidden[self._token[chunk]])
+            grad_a += chunk_a
+            grad_b += chunk_b
+        return grad_a, grad_b

@@ -1,4 +1,4 @@
-"""Which layers carry LoRA, and under which names: shapes of adapters, apart from any model."""
+"""Shapes of LoRA adapters: which layers carry one, and under which names."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 
-__all__ = ["LORA_ALPHA", "LoraShape", "linear_layers", "peft_quiet", "targets"]
+__all__ = ["LORA_ALPHA", "LoraShape", "linear_layers", "suppress_peft_warnings", "target_modules"]
 
-# alpha as on the hosted service: the update is scaled by alpha / rank, so the learning rate need not follow the rank.
+# The hosted service's alpha. The update is scaled by alpha / rank, so the learning rate need not follow the rank.
 LORA_ALPHA = 32
 
 
 @dataclass(frozen=True)
 class LoraShape:
-    """Which adapter: rank, and which kinds of layers carry it."""
+    """The shape of an adapter.
+
+    Attributes:
+        rank: Rank of the update of each layer.
+        train_mlp: Whether the MLP's layers carry LoRA: every linear layer that is neither attention nor the head.
+        train_attn: Whether the attention's layers carry LoRA.
+        train_unembed: Whether the LM head carries LoRA.
+
+    Raises:
+        ModelError: If the rank is not a positive whole number, or no kind of layer carries LoRA.
+    """
 
     rank: int = 32
     train_mlp: bool = True
@@ -30,44 +40,53 @@ class LoraShape:
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ModelError(f"rank is {self.rank!r}, expected a whole number from 1 up")
+            raise ModelError(f"rank is {self.rank!r}, expected a whole number of at least 1")
         if not (self.train_mlp or self.train_attn or self.train_unembed):
-            raise ModelError("nothing to train: train_mlp, train_attn and train_unembed are all False")
+            raise ModelError("nothing to train: train_mlp, train_attn and train_unembed are all False; set one to True")
 
 
 def linear_layers(model: Any) -> dict[str, str]:
-    """Path of every linear layer -> "attn", "mlp" or "unembed"."""
-    output = model.get_output_embeddings()
+    """Return the path of every linear layer with its kind: "attn", "mlp" or "unembed" (the LM head)."""
+    head = model.get_output_embeddings()
     kinds: dict[str, str] = {}
     for path, module in model.named_modules():
-        if module is output:
+        if module is head:
             kinds[path] = "unembed"
         elif isinstance(module, (nn.Linear, Conv1D)):
             kinds[path] = "attn" if "attn" in path.lower() or "attention" in path.lower() else "mlp"
     return kinds
 
 
-def targets(kinds: dict[str, str], shape: LoraShape) -> list[str]:
-    """Names of the layers that carry LoRA, as short as they are unambiguous, so that other loaders know them."""
-    wanted = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
-    chosen = [path for path, kind in kinds.items() if wanted[kind]]
-    others = [path for path, kind in kinds.items() if not wanted[kind]]
+def target_modules(kinds: dict[str, str], shape: LoraShape) -> list[str]:
+    """Return PEFT's ``target_modules``: the shortest path endings that match the requested layers and no others.
+
+    Short names are what other programs that load the adapter expect.
+
+    Raises:
+        ModelError: If the model has no layer of a requested kind.
+    """
+    requested = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
+    chosen = [path for path, kind in kinds.items() if requested[kind]]
+    others = [path for path, kind in kinds.items() if not requested[kind]]
     names: set[str] = set()
     for path in chosen:
         parts = path.split(".")
-        tails = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        names.add(next(t for t in tails if not any(o == t or o.endswith(f".{t}") for o in others)))
+        endings = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        names.add(next(e for e in endings if not any(o == e or o.endswith(f".{e}") for o in others)))
     if not names:
-        raise ModelError("this model has no linear layer of the kinds asked for; LoRA has nothing to attach to")
+        raise ModelError("this model has no linear layer of the requested kinds, so LoRA cannot be attached to it")
     return sorted(names)
 
 
 @contextlib.contextmanager
-def peft_quiet() -> Generator[None]:
-    """What peft warns of while it attaches: its own use of transformers; that it has set fan_in_fan_out for GPT-2's
-    layers itself; and that LoRA on a tied output layer must not be merged into the embedding. In here it is merged into
-    copies alone (:func:`mint_lab.engine.fused_layers.merged`); who merges a saved adapter is warned by peft again, and finds
-    how to do it in the README. peft's ``ensure_weight_tying`` is no help: it puts LoRA on the embedding, another model.
+def suppress_peft_warnings() -> Generator[None]:
+    """Within this context, ignore what peft warns of while it attaches an adapter.
+
+    Three warnings are ignored: a deprecated use of transformers by peft itself; that peft has set ``fan_in_fan_out``
+    for GPT-2's layers; and that LoRA on a tied LM head must not be merged into the embedding. The engine merges into
+    copies only (:func:`mint_lab.engine.fused_layers.merged`). Whoever merges a saved adapter gets peft's warning again,
+    and the documentation says how to do it. peft's ``ensure_weight_tying`` is not an alternative: it puts LoRA on the
+    embedding, which is another model.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="peft|transformers")

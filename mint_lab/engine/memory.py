@@ -1,14 +1,14 @@
-r"""How many tokens fit into memory at a time, and what to do when they did not.
+r"""Estimate how many tokens fit into memory at a time, and recognize when memory ran out.
 
-Estimate of a training pass, bytes a token, from the shapes of the model's linear layers (in x out; attention and MLP
-alike, so from hidden size, head count, intermediate size and layers):
+The estimate of a training pass, in bytes a token, follows from the shapes of the linear layers in attention and MLP
+(and so from hidden size, number of heads, intermediate size and number of layers):
 
 .. math:: 2\,b \sum_{\text{layers}} (\text{in} + \text{out})
 
-with :math:`b` the bytes of an element. What autograd keeps was measured at 1.2 to 2.0 times :math:`b` times the sum
-on nine families. The head adds 8 bytes a vocabulary entry (logits, and what is made of them) for as many positions as
-one of its chunks holds. Half of the free memory may be used, and the budget is rounded down to a power of two: two runs
-on one machine cut their batches alike.
+with :math:`b` the bytes of an element. Measured on nine families, autograd keeps 1.2 to 2.0 times :math:`b` times the
+sum. The head adds 8 bytes a vocabulary entry (logits, and what is computed from them) for as many positions as one of
+its chunks has. Half of the free memory is used. The budget is rounded down to a power of two, so that two runs on one
+machine split their batches alike.
 """
 
 from __future__ import annotations
@@ -24,108 +24,115 @@ import torch
 
 from ..errors import MintLabError
 
-__all__ = ["MemoryCost", "enough", "free_memory", "is_out_of_memory", "release", "token_budget"]
+__all__ = ["MemoryCost", "free_memory", "is_out_of_memory", "max_useful_tokens", "release_memory", "token_budget"]
 
-SHARE = 0.5
-# Where nothing can be found out: what a small Binder machine has to spare.
-UNKNOWN = 1 << 30
-# No budget is smaller: a batch this small fits or nothing does.
-LEAST = 64
+FREE_MEMORY_SHARE = 0.5
+# Assumed free memory if the system does not report any, in bytes: what a small Binder machine has to spare.
+FALLBACK_FREE_BYTES = 1 << 30
+# The smallest budget: if a batch of this size does not fit, nothing does.
+MIN_BUDGET_TOKENS = 64
+# On a CPU, a product of 2,048 rows takes as long a row as one of 8,192.
+MAX_USEFUL_CPU_TOKENS = 2048
 
-# Words of the allocators: torch on CUDA, MPS and CPU, cuBLAS, numpy, and the operating system's own.
-_WORDS = ("out of memory", "allocate memory", "unable to allocate", "alloc_failed", "bad_alloc")
+# Text in the errors of the allocators: torch on CUDA, MPS and CPU, cuBLAS, numpy, and the operating system.
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "allocate memory", "unable to allocate", "alloc_failed", "bad_alloc")
 
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """What a token costs in a training pass, bytes.
+    """Memory that a training pass takes.
 
     Attributes:
-        trunk: a token, forward and backward; ``recomputed``: the same with gradient checkpointing.
-        head: a position in the head; ``chunk``: positions that the head holds at most.
+        backbone: Bytes a token, forward and backward.
+        backbone_checkpointed: The same with gradient checkpointing.
+        head: Bytes a position in the head.
+        chunk: The largest number of positions that are in the head at a time.
     """
 
-    trunk: int
-    recomputed: int
+    backbone: int
+    backbone_checkpointed: int
     head: int
     chunk: int
 
-    def tokens(self, spare: int, *, recompute: bool) -> int:
-        """The most tokens whose cost is within ``spare`` bytes."""
-        each = self.recomputed if recompute else self.trunk
-        together = spare // (each + self.head)
-        return together if together < self.chunk else (spare - self.chunk * self.head) // each
+    def tokens(self, spare: int, *, gradient_checkpointing: bool) -> int:
+        """Return the largest number of tokens that a pass of at most ``spare`` bytes can have."""
+        each = self.backbone_checkpointed if gradient_checkpointing else self.backbone
+        # Up to `chunk` tokens, all positions are in the head at a time; above, the head's memory no longer grows.
+        tokens = spare // (each + self.head)
+        return tokens if tokens < self.chunk else (spare - self.chunk * self.head) // each
 
 
-def token_budget(cost: MemoryCost, device: torch.device, *, recompute: bool) -> int:
-    """Tokens a micro-batch may hold by default: a power of two, at least ``LEAST``."""
-    tokens = cost.tokens(int(SHARE * free_memory(device)), recompute=recompute)
-    return max(LEAST, 1 << max(tokens, 1).bit_length() - 1)
+def token_budget(cost: MemoryCost, device: torch.device, *, gradient_checkpointing: bool) -> int:
+    """Return the default token budget of a micro-batch: a power of two, at least ``MIN_BUDGET_TOKENS``."""
+    spare = int(FREE_MEMORY_SHARE * free_memory(device))
+    tokens = cost.tokens(spare, gradient_checkpointing=gradient_checkpointing)
+    return max(MIN_BUDGET_TOKENS, 1 << max(tokens, 1).bit_length() - 1)
 
 
-def enough(device: torch.device) -> int | None:
-    """Tokens beyond which a larger micro-batch is no faster, only larger; None where the memory may as well be used.
-
-    A CPU multiplies 2,048 rows as fast as 8,192; of a GPU one cannot say.
-    """
-    return 2048 if device.type == "cpu" else None
+def max_useful_tokens(device: torch.device) -> int | None:
+    """Return the tokens above which a larger micro-batch takes more memory but no less time; None if not known."""
+    return MAX_USEFUL_CPU_TOKENS if device.type == "cpu" else None
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on ``device``; a cautious guess where the system does not tell."""
+    """Return the bytes that can still be allocated on ``device``; ``FALLBACK_FREE_BYTES`` if they are unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        # Memory that torch has reserved but not allocated counts as used to CUDA, and is free to torch.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
-    found = [value for ask in (_available, _cgroup_room) if (value := _try(ask)) is not None]
-    return min(found, default=UNKNOWN)
+    sizes = [size for source in (_system_memory, _container_memory) if (size := _or_none(source)) is not None]
+    return min(sizes, default=FALLBACK_FREE_BYTES)
 
 
-def _try(ask: Callable[[], int | None]) -> int | None:
+def _or_none(source: Callable[[], int | None]) -> int | None:
     try:
-        return ask()
+        return source()
     except (OSError, ValueError, AttributeError, KeyError):
         return None
 
 
-def _available() -> int:
-    """Linux says what programs can have, caches given up; elsewhere half of what the machine has is taken for free."""
+def _system_memory() -> int:
+    """Return the memory that programs can allocate: on Linux as reported, elsewhere half of the machine's memory."""
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines() if ":" in line)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines["MemAvailable"].split()[0]) * 1024  # reported in KiB; includes caches that can be dropped
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _cgroup_room(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's limit leaves (Binder gives one of 2 GB on a far larger machine); None without a limit."""
-    names = (
+def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the memory left below a container's limit, or None if there is no limit.
+
+    Binder, for example, has a limit of 2 GB on a much larger machine. The files are those of cgroups 2, then 1.
+    """
+    versions = (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
     )
-    for limit, used, statistics, cached in names:
+    for limit, used, statistics, cached in versions:
         if (root / limit).is_file():
             text = (root / limit).read_text(encoding="ascii").strip()
             if text == "max":
                 return None
-            facts = dict(line.split() for line in (root / statistics).read_text(encoding="ascii").splitlines())
-            # files that were read long ago count as used, and are given up when a program asks
-            return max(int(text) - int((root / used).read_text(encoding="ascii")) + int(facts.get(cached, 0)), 0)
+            counts = dict(line.split() for line in (root / statistics).read_text(encoding="ascii").splitlines())
+            # Cached pages of files that were read long ago count as used, and are dropped when a program needs memory.
+            return max(int(text) - int((root / used).read_text(encoding="ascii")) + int(counts.get(cached, 0)), 0)
     return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator, and not this package or a bug, raised ``error``."""
+    """Return True if an allocator raised ``error``, and False for this package's errors and for other failures."""
     if isinstance(error, MintLabError):
         return False
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
 
 
-def release(device: torch.device) -> None:
-    """Give back what a failed pass held, as far as nobody refers to it any more."""
+def release_memory(device: torch.device) -> None:
+    """Free the memory of a failed pass, as far as nothing refers to it any more."""
     gc.collect()
     backend: Any = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
     if backend is not None:

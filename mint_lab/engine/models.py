@@ -1,7 +1,8 @@
-"""Loading a base model and attaching LoRA adapters to it.
+"""Base models, and the LoRA adapters attached to them.
 
-Several training clients share one copy of a base model: each owns one adapter (``peft``), and exactly one adapter, or
-none, is active at a time. Snapshots for sampling are copies of an adapter's tensors, swapped in for a call.
+Several training clients share one copy of a base model. Each client owns one adapter (``peft``), and at most one
+adapter is active at a time. A snapshot for sampling is a copy of an adapter's tensors, which replaces them for the
+duration of a call.
 """
 
 from __future__ import annotations
@@ -19,28 +20,36 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
-from . import gradient_checkpointing
-from .attention import attending, plan
+from .attention import plan_attention, use_packed_attention
 from .family_probes import check_causal, check_head, packs_exactly
 from .fused_layers import fuse, merged
+from .gradient_checkpointing import checkpoint_layers, checkpointable_layers
 from .head import Head, head_of
 from .kv_cache import cache_argument
 from .logprobs import chunk_positions
-from .lora import LORA_ALPHA, LoraShape, linear_layers, peft_quiet, targets
+from .lora import LORA_ALPHA, LoraShape, linear_layers, suppress_peft_warnings, target_modules
 from .memory import MemoryCost
 from .packing import Layout, pack, pad, stored_tokens
-from .pretrained import find, name_of, read
+from .pretrained import canonical_name, load_pretrained, resolve_source
 
 __all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device", "pick_dtype"]
 
-# Hidden size up to which one CPU thread is faster than two.
-SMALL = 256
+# Largest hidden size with which one CPU thread is faster than two.
+SINGLE_THREAD_HIDDEN_SIZE = 256
 
 Weights = dict[str, torch.Tensor]
 
 
 class Adapter:
-    """One LoRA adapter on a base model: its parameters, the gradient accumulated so far, and a copy on demand."""
+    """One LoRA adapter on a base model.
+
+    Attributes:
+        base: The base model.
+        name: PEFT's name of the adapter on that model.
+        shape: Its rank and the kinds of layers it is on.
+        parameters: Its parameters by the names in PEFT's files, float32, in a fixed order.
+        gradients: The accumulated gradient of each parameter, in that order; None if there is none.
+    """
 
     def __init__(self, base: BaseModel, name: str, shape: LoraShape, parameters: dict[str, nn.Parameter]) -> None:
         self.base = base
@@ -50,29 +59,29 @@ class Adapter:
         self.gradients: list[torch.Tensor] | None = None
 
     def add_gradients(self, gradients: list[torch.Tensor]) -> None:
-        """Accumulate; ``gradients`` in the order of ``parameters``."""
+        """Add ``gradients``, in the order of ``parameters``, to the accumulated ones."""
         if self.gradients is None:
             self.gradients = gradients
         else:
             self.gradients = [a + b for a, b in zip(self.gradients, gradients, strict=True)]
 
     def copy(self) -> Weights:
-        """A copy of the present weights, by PEFT's names."""
+        """Return a copy of the current weights by PEFT's names."""
         return {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def load(self, weights: Weights) -> None:
         """Overwrite the weights.
 
         Raises:
-            ModelError: names or shapes differ; nothing has been changed then.
+            ModelError: If names or shapes differ. Nothing is changed then.
         """
-        here = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        there = {name: tuple(w.shape) for name, w in weights.items()}
-        if here != there:
-            odd = sorted(set(here.items()) ^ set(there.items()))[0]
+        expected = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        given = {name: tuple(w.shape) for name, w in weights.items()}
+        if expected != given:
+            name = sorted(set(expected.items()) ^ set(given.items()))[0][0]  # the first that differs
             raise ModelError(
-                f"the weights do not fit this adapter (rank {self.shape.rank}): {odd[0]} has shape "
-                f"{there.get(odd[0], 'none')}, expected {here.get(odd[0], 'none')}"
+                f"the weights do not fit this adapter (rank {self.shape.rank}): {name} has shape "
+                f"{given.get(name, 'none')}, expected {expected.get(name, 'none')}"
             )
         with torch.no_grad():
             for name, p in self.parameters.items():
@@ -80,23 +89,29 @@ class Adapter:
 
 
 class BaseModel:
-    """A base causal language model with its tokenizer, shared by every adapter on it.
+    """A base causal language model with its tokenizer, shared by all adapters on it.
 
-    Not safe for several threads at once: the client gives each base model one worker.
+    It must not be used by several threads at once; the client gives each base model one worker.
 
     Attributes:
-        name: "mint-tiny", a directory's full path, or a hub name; ``source``: where it was loaded from.
-        context: longest sequence, tokens.
-        threads: CPU threads its passes take at most.
-        packs: whether its attention runs over packed sequences exactly; otherwise each has a row of its own.
-        window: tokens that some layer looks back at most; None: there is no limit. Where the family does not tell
-            its attention function so, longer sequences have rows of their own too.
-        weights: the base model's own parameters by name, without any adapter's.
-        fingerprint: a hash of name and weights, once somebody has asked for it.
-        shares_prompts: whether samples of a prompt can share its cache, once somebody has sampled.
+        name: "mint-tiny", the full path of a directory, or a hub name.
+        source: What the model was loaded from.
+        tokenizer: Its transformers tokenizer.
+        device: The device it runs on.
+        config: The configuration of its text model.
+        vocab_size: Number of rows of its embedding, which may exceed the tokenizer's vocabulary.
+        context: Longest sequence in tokens.
+        hidden_size: Size of a hidden state.
+        window: The smallest sliding window of its layers in tokens; None if there is none.
+        weights: The base model's own parameters by name, without those of adapters.
+        fingerprint: A hash of name, configuration and weights; None until it is computed.
+        shares_prompts: Whether samples of one prompt can share its key-value cache; None until sampling has tried it.
+        threads: The largest number of CPU threads that it uses.
+        cost: Memory that a training pass takes.
+        packs: Whether it computes packed sequences exactly; if not, each sequence gets a separate padded row.
 
     Raises:
-        ModelError: the model is not causal, or cannot run at all.
+        ModelError: If the model is not causal, or cannot run.
     """
 
     def __init__(self, name: str, source: str, model: Any, tokenizer: Any, device: torch.device) -> None:
@@ -108,52 +123,63 @@ class BaseModel:
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
         self.hidden_size = int(self.config.hidden_size)
-        self.window = _window(self.config)
-        self._windows: set[int | None] = set()
+        self.window = _smallest_window(self.config)
+        self._packed_windows: set[int | None] = set()  # windows that layers have passed to packed attention
         self.weights: dict[str, torch.Tensor] = dict(model.named_parameters())
         self.fingerprint: str | None = None
         self.shares_prompts: bool | None = None
         self._model = model
         self._cache_argument = cache_argument(model)
-        fuse(model)  # now, and not with the first adapter: the base model's numbers stay the same to the last bit
+        fuse(model)  # now, not with the first adapter: the base model's outputs must not change by a bit later
         self._linear = linear_layers(model)
-        self._layers = gradient_checkpointing.layers_of(model)
+        self._checkpointable = checkpointable_layers(model)
         self._peft: Any = None
         self._names = itertools.count()
-        self._active: str | None = None
-        self._in_use: str | None = None
-        self._retired: list[str] = []
-        # A second thread costs a very small model more in waiting than it saves in work (see tests/benchmarks/LOG.md).
-        self.threads = 1 if device.type == "cpu" and self.hidden_size <= SMALL else torch.get_num_threads()
-        self.cost = self._cost()
-        self.packs = self._probe()
+        self._active: str | None = None  # the adapter that PEFT has active
+        self._in_use: str | None = None  # the adapter of the innermost `using`
+        self._retired: list[str] = []  # adapters whose owners were garbage collected
+        # Waiting for a second thread costs a very small model more than it saves (see tests/benchmarks/LOG.md).
+        small = device.type == "cpu" and self.hidden_size <= SINGLE_THREAD_HIDDEN_SIZE
+        self.threads = 1 if small else torch.get_num_threads()
+        self.cost = self._memory_cost()
+        self.packs = self._run_probes()
 
     @property
-    def can_recompute(self) -> bool:
-        """Whether gradient checkpointing is to be had with this family."""
-        return bool(self._layers)
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether the model family supports gradient checkpointing."""
+        return bool(self._checkpointable)
 
     def layout(self, sequences: Sequence[list[int]]) -> Layout:
-        """``sequences`` laid out for this model's trunk."""
-        return pack(sequences) if self._shares(sequences) else pad(sequences)
+        """Lay out ``sequences`` for this model's backbone: packed if it computes them exactly, otherwise padded."""
+        return pack(sequences) if self._can_pack(sequences) else pad(sequences)
 
-    def size(self, sequences: Sequence[list[int]]) -> int:
-        """Tokens that :meth:`layout` makes the trunk compute: shared prefixes once, padding counted."""
-        return stored_tokens(sequences) if self._shares(sequences) else len(sequences) * max(map(len, sequences))
+    def computed_tokens(self, sequences: Sequence[list[int]]) -> int:
+        """Return the tokens that the backbone computes for a :meth:`layout`: shared prefixes once, padding included."""
+        return stored_tokens(sequences) if self._can_pack(sequences) else len(sequences) * max(map(len, sequences))
 
     @property
     def packs_up_to(self) -> int | None:
-        """Longest sequence that is packed: the window, if layers do not tell attention of it; None: there is none."""
-        return None if self.window in self._windows else self.window
+        """The longest sequence that is packed, in tokens; None for no limit.
 
-    def _shares(self, sequences: Sequence[list[int]]) -> bool:
+        The limit is the sliding window, in a family whose layers do not pass it to the attention function. Packed
+        attention then sees no window, which is right only for sequences that do not exceed it.
+        """
+        return None if self.window in self._packed_windows else self.window
+
+    def _can_pack(self, sequences: Sequence[list[int]]) -> bool:
         limit = self.packs_up_to
         return self.packs and (limit is None or max(map(len, sequences)) <= limit)
 
-    def trunk(self, layout: Layout, *, checkpointing: bool = False) -> torch.Tensor:
-        """Hidden states before the output layer, shaped as ``layout.tokens``, with a graph where gradients are on.
+    def backbone(self, layout: Layout, *, gradient_checkpointing: bool = False) -> torch.Tensor:
+        """Compute the hidden states before the LM head, with a graph if gradients are enabled.
 
-        With ``checkpointing`` the graph keeps each layer's input only, and the backward pass computes the rest again.
+        Args:
+            layout: A batch.
+            gradient_checkpointing: Whether the graph keeps only the input of each layer, so that the backward pass
+                recomputes the rest.
+
+        Returns:
+            ``(*layout.tokens.shape, hidden)``.
         """
         body = getattr(self._model, self._model.base_model_prefix)
         inputs: dict[str, Any] = {
@@ -161,51 +187,62 @@ class BaseModel:
             "position_ids": layout.positions.to(self.device),
             "use_cache": False,
         }
-        blocks = None
-        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        if layout.padded:  # the family makes its own mask
-            inputs["attention_mask"] = layout.present.to(self.device)
+        plan = None
+        attention: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        if layout.padded:  # the family builds its own causal mask
+            inputs["attention_mask"] = layout.attention_mask.to(self.device)
         else:
-            blocks = plan(layout, self._attention_features, self.device)
-            around = functools.partial(attending, self.config, blocks)
-        with (
-            gradient_checkpointing.recomputed(self._layers, around) if checkpointing else contextlib.nullcontext(),
-            around(),
-        ):
+            plan = plan_attention(layout, self._attention_features, self.device)
+            attention = functools.partial(use_packed_attention, self.config, plan)
+        checkpointing = (
+            checkpoint_layers(self._checkpointable, attention) if gradient_checkpointing else contextlib.nullcontext()
+        )
+        with checkpointing, attention():
             hidden = body(**inputs).last_hidden_state
-        if blocks is not None:
-            self._windows |= blocks.windows
+        if plan is not None:
+            self._packed_windows |= plan.windows
         return hidden
 
     def head(self) -> Head:
-        """The output layer, with the adapter that is active now."""
+        """Return the LM head with the adapter that is active now."""
         return head_of(self._model, self.config)
 
     def __call__(self, *, cache: Any = None, **inputs: Any) -> Any:
-        """The whole model as transformers calls it; ``cache`` holds what came before, and grows by the tokens given."""
-        held = {} if cache is None else {self._cache_argument: cache, "use_cache": True}
-        return self._model(**held, **inputs)
+        """Call the whole transformers model.
 
-    def merged(self, limit: int) -> contextlib.AbstractContextManager[None]:
-        """In here the active adapter is part of copies of the weights, if they take ``limit`` bytes at most."""
-        return contextlib.nullcontext() if self._peft is None else merged(self._peft, limit)
+        Args:
+            cache: Keys and values of the tokens before; those of the given tokens are appended. None for no cache.
+            inputs: Arguments of the model's forward method.
+        """
+        cached = {} if cache is None else {self._cache_argument: cache, "use_cache": True}
+        return self._model(**cached, **inputs)
+
+    def merged(self, max_bytes: int) -> contextlib.AbstractContextManager[None]:
+        """Return a context with the active adapter merged into copies of the weights, if ``max_bytes`` allow it."""
+        return contextlib.nullcontext() if self._peft is None else merged(self._peft, max_bytes)
 
     def attach(self, shape: LoraShape, seed: int | None) -> Adapter:
-        """A new adapter. LoRA starts at B = 0, so the model starts as the base model, whatever the seed."""
+        """Attach a new adapter, and activate it.
+
+        Args:
+            shape: The adapter's shape.
+            seed: Seed of the initial A; None for a random one. B starts at 0, so that with any seed the model first
+                computes what the base model does.
+        """
         import peft
 
         config = peft.LoraConfig(
             r=shape.rank,
             lora_alpha=LORA_ALPHA,
-            target_modules=targets(self._linear, shape),
+            target_modules=target_modules(self._linear, shape),
             task_type="CAUSAL_LM",
             base_model_name_or_path=self.source,
         )
         name = f"adapter{next(self._names)}"
-        # peft draws from torch's one generator, which other base models' workers use too.
+        # PEFT draws from torch's global generator, which the workers of other base models use too.
         with _seeding, torch.random.fork_rng(devices=[]):
             torch.manual_seed(secrets.randbits(63) if seed is None else seed)
-            with peft_quiet():
+            with suppress_peft_warnings():
                 if self._peft is None:
                     self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
                 else:
@@ -213,38 +250,42 @@ class BaseModel:
             fuse(self._peft)
         self._peft.set_adapter(name)
         self._active = name
-        self._sweep()
+        self._delete_retired()
         adapter = Adapter(self, name, shape, self._parameters(name))
-        # The garbage collector may run on any thread, even while the model is at work: only note the name.
+        # The garbage collector may run on any thread, even while the model runs, so only the name is noted here.
         weakref.finalize(adapter, self._retired.append, name)
         return adapter
 
     def peft_config(self, adapter: Adapter) -> Any:
-        """The adapter's ``peft.LoraConfig``."""
+        """Return the adapter's ``peft.LoraConfig``."""
         return self._peft.peft_config[adapter.name]
 
     @contextlib.contextmanager
     def using(self, adapter: Adapter | None, weights: Weights | None = None) -> Generator[None]:
-        """Run the model with ``adapter`` (None: the base model alone), or with other ``weights`` in its place.
+        """Within this context, the model runs with an adapter, on no more than ``threads`` CPU threads.
 
-        May be nested: a custom loss, called in the middle of a pass, may ask the same model for a reference.
+        It may be nested: a custom loss, called during a pass, may request log-probabilities of the same model.
+
+        Args:
+            adapter: The adapter; None for the base model alone.
+            weights: Values that replace the adapter's; None for its own.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(min(threads, self.threads))
         try:
-            with self._switched(adapter, weights):
+            with self._with_adapter(adapter, weights):
                 yield
         finally:
             torch.set_num_threads(threads)
 
     @contextlib.contextmanager
-    def _switched(self, adapter: Adapter | None, weights: Weights | None) -> Generator[None]:
+    def _with_adapter(self, adapter: Adapter | None, weights: Weights | None) -> Generator[None]:
         if adapter is None:
             with self._peft.disable_adapter() if self._peft is not None else contextlib.nullcontext():
                 yield
             return
         outer, self._in_use = self._in_use, adapter.name
-        own = {name: p.data for name, p in adapter.parameters.items()}
+        original = {name: p.data for name, p in adapter.parameters.items()}
         try:
             self._activate(adapter.name)
             for name, weight in (weights or {}).items():
@@ -252,7 +293,7 @@ class BaseModel:
             yield
         finally:
             for name, p in adapter.parameters.items():
-                p.data = own[name]
+                p.data = original[name]
             self._in_use = outer
             if outer is not None:
                 self._activate(outer)
@@ -263,51 +304,62 @@ class BaseModel:
             self._active = name
 
     def _parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """PEFT's saved name -> parameter, in a fixed order."""
-        part = f".{name}."
-        found = {n.replace(part, "."): p for n, p in self._peft.named_parameters() if part in n}
-        for p in found.values():
+        """Return an adapter's parameters, made trainable and float32, by their names in PEFT's files."""
+        infix = f".{name}."  # part of the names in memory, and not of those in files
+        parameters = {n.replace(infix, "."): p for n, p in self._peft.named_parameters() if infix in n}
+        for p in parameters.values():
             p.data = p.data.float()
             p.requires_grad_(True)
-        return found
+        return parameters
 
-    def _probe(self) -> bool:
-        """Whether sequences may be packed; raises :class:`ModelError` where the model is not causal or does not run."""
+    def _run_probes(self) -> bool:
+        """Return whether sequences may be packed.
+
+        Raises:
+            ModelError: If the model is not causal, has another head than the engine's, or does not run.
+        """
         body = getattr(self._model, self._model.base_model_prefix)
         tolerance = 2e-2 if self._model.dtype == torch.bfloat16 else 1e-4
 
-        def alone(sequence: list[int]) -> torch.Tensor:
+        def hidden_alone(sequence: list[int]) -> torch.Tensor:
             return body(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).last_hidden_state[0]
 
-        def logits(sequence: list[int]) -> torch.Tensor:
+        def logits_alone(sequence: list[int]) -> torch.Tensor:
             return self._model(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).logits[0]
 
         try:
             with torch.no_grad():
-                check_causal(alone, self.vocab_size, tolerance)
-                check_head(alone, logits, self.head().logits, self.vocab_size, tolerance)
-                return packs_exactly(alone, self.trunk, self.vocab_size, tolerance)
+                check_causal(hidden_alone, self.vocab_size, tolerance)
+                check_head(hidden_alone, logits_alone, self.head().logits, self.vocab_size, tolerance)
+                return packs_exactly(hidden_alone, self.backbone, self.vocab_size, tolerance)
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise ModelError(f"cannot use base model {self.source!r}: {error}") from error
 
     @property
     def _attention_features(self) -> int:
+        """Size of all query heads together."""
         heads = int(getattr(self.config, "num_attention_heads", None) or 1)
         return heads * int(getattr(self.config, "head_dim", None) or self.hidden_size // heads)
 
-    def _cost(self) -> MemoryCost:
-        """Memory that a token takes in a training pass; see :mod:`mint_lab.engine.memory`."""
-        size = self._model.dtype.itemsize
+    def _memory_cost(self) -> MemoryCost:
+        """Estimate the memory that a token takes in a training pass, as described in :mod:`mint_lab.engine.memory`."""
+        itemsize = self._model.dtype.itemsize
         modules = dict(self._model.named_modules())
+        # The sum of in + out over all linear layers but the head.
         features = sum(sum(modules[path].weight.shape) for path, kind in self._linear.items() if kind != "unembed")
         layers = int(getattr(self.config, "num_hidden_layers", None) or 1)
-        layer = 2 * size * features // layers
-        kept = 2 * size * self.hidden_size * layers
-        chunk = chunk_positions(self.vocab_size)
-        return MemoryCost(trunk=layer * layers, recomputed=layer + kept, head=8 * self.vocab_size, chunk=chunk)
+        one_layer = 2 * itemsize * features // layers
+        # With gradient checkpointing: one layer at a time, and the input of every layer, counted twice as above.
+        layer_inputs = 2 * itemsize * self.hidden_size * layers
+        return MemoryCost(
+            backbone=one_layer * layers,
+            backbone_checkpointed=one_layer + layer_inputs,
+            head=8 * self.vocab_size,
+            chunk=chunk_positions(self.vocab_size),
+        )
 
-    def _sweep(self) -> None:
-        """Delete the adapters whose owners are gone; the active one must not be among them."""
+    def _delete_retired(self) -> None:
+        """Delete the adapters whose owners are gone; the active adapter must not be among them."""
         while self._retired:
             self._peft.delete_adapter(self._retired.pop())
 
@@ -318,50 +370,51 @@ _seeding = threading.Lock()
 
 
 def load_base(name: str, device: str | None = None, dtype: str | None = None) -> BaseModel:
-    """A base model by name: the bundled ``mint-tiny``, a local directory, or a hub name. Loaded once, then shared.
+    """Load a base model, or return the one in memory: equal arguments share one object while it is in use.
 
     Args:
-        device: "cuda", "mps" or "cpu"; None picks the best one there is.
-        dtype: of the frozen weights, "float32" or "bfloat16"; None picks bfloat16 on a GPU that multiplies it faster.
-            LoRA weights, log-probabilities and losses are float32 whatever it is.
+        name: The bundled ``mint-tiny``, a local directory, or a hub name.
+        device: "cuda", "mps" or "cpu"; None for the best device available.
+        dtype: Type of the frozen weights, "float32" or "bfloat16"; None for bfloat16 on a CUDA device that supports
+            it, otherwise float32. LoRA weights, log-probabilities and losses are always float32.
 
     Raises:
-        ModelError: it cannot be found or loaded.
-        ConfigError: torch knows no such device, or the type is another one.
+        ModelError: If the model cannot be found or loaded.
+        ConfigError: If torch has no such device, or ``dtype`` is another type.
     """
-    where = pick_device(device)
-    kind = pick_dtype(where, dtype)
-    source = find(name)
+    torch_device = pick_device(device)
+    torch_dtype = pick_dtype(torch_device, dtype)
+    source = resolve_source(name)
     with _loading:
-        base = _loaded.get((source, str(where), kind))
+        base = _loaded.get((source, str(torch_device), torch_dtype))
         if base is None:
-            tokenizer, model = read(source, where, kind)
-            base = BaseModel(name_of(source), source, model, tokenizer, where)
-            _loaded[(source, str(where), kind)] = base
+            tokenizer, model = load_pretrained(source, torch_device, torch_dtype)
+            base = BaseModel(canonical_name(source), source, model, tokenizer, torch_device)
+            _loaded[(source, str(torch_device), torch_dtype)] = base
         return base
 
 
 def pick_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
-    """The type asked for, or bfloat16 on CUDA where the hardware has it, or float32.
+    """Return the requested type, or by default bfloat16 on a CUDA device that supports it and float32 elsewhere.
 
-    Some CPUs multiply bfloat16 faster too; they keep float32 unless asked otherwise, for the same numbers everywhere.
+    Some CPUs multiply bfloat16 faster too. Float32 is their default nevertheless, for equal numbers on all of them.
 
     Raises:
-        ConfigError: neither "float32" nor "bfloat16".
+        ConfigError: If ``name`` is neither "float32" nor "bfloat16".
     """
     if name is not None:
-        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        if name not in kinds:
+        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if name not in dtypes:
             raise ConfigError(f"dtype is {name!r}, expected 'float32' or 'bfloat16'")
-        return kinds[name]
+        return dtypes[name]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device asked for, or CUDA, then MPS, then CPU.
+    """Return the requested device, or by default the first available of CUDA, MPS and CPU.
 
     Raises:
-        ConfigError: torch knows no such device.
+        ConfigError: If torch has no such device.
     """
     if name is not None:
         try:
@@ -373,7 +426,7 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _window(config: Any) -> int | None:
-    """Tokens that the attention of some layer looks back at most, under the names that families have for it."""
-    found = (getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
-    return min((w for w in found if isinstance(w, int) and w > 0), default=None)
+def _smallest_window(config: Any) -> int | None:
+    """Return the smallest attention window in a configuration, under any family's name for it, or None."""
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)

@@ -1,4 +1,4 @@
-"""The optimizer step: AdamW over one adapter, with settings that may change from step to step."""
+"""The optimizer step: AdamW on one adapter, with settings that may change from step to step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ __all__ = ["Optimizer"]
 
 
 class Optimizer:
-    """AdamW over one adapter's parameters, its settings given anew at each step (Loshchilov and Hutter 2019)."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) on one adapter's parameters.
+
+    Every step is given its settings; moments and step counts are kept from step to step.
+    """
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
@@ -27,11 +30,18 @@ class Optimizer:
         self._adam = torch.optim.AdamW(self._parameters, lr=0.0, fused=device.type in ("cpu", "cuda"))
 
     def step(self, settings: AdamParams) -> dict[str, float]:
-        """Apply the accumulated gradient and forget it. Returns ``grad_norm``, before clipping.
+        """Apply the accumulated gradient, and discard it.
+
+        Args:
+            settings: Learning rate, betas, eps, weight decay, and the norm to clip the gradient to (0 for none).
+
+        Returns:
+            ``grad_norm``, the norm of the gradient before clipping.
 
         Raises:
-            ConfigError: a setting is out of range.
-            ModelError: there is no gradient to apply, or it is not finite (it is dropped; nothing else changes).
+            ConfigError: If a setting is out of range.
+            ModelError: If there is no gradient to apply, or it is not finite. A nonfinite gradient is discarded, and
+                nothing else changes.
         """
         _check_adam(settings)
         gradients = self._adapter.gradients
@@ -44,7 +54,8 @@ class Optimizer:
         if not math.isfinite(float(norm)):
             self._adapter.gradients = None
             raise ModelError(
-                f"the gradient's norm is {float(norm):g}; it was dropped, weights and optimizer are unchanged"
+                f"the gradient's norm is {float(norm):g}, expected a finite number; the gradient was discarded, "
+                "weights and optimizer are unchanged. Lower the learning rate, or look for extreme advantages"
             )
         if settings.grad_clip_norm > 0 and float(norm) > settings.grad_clip_norm:
             gradients = [gradient * (settings.grad_clip_norm / float(norm)) for gradient in gradients]
@@ -61,20 +72,23 @@ class Optimizer:
         return {"grad_norm": float(norm)}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts by ``exp_avg.NAME`` and the like; empty before the first step."""
+        """Return copies of ``exp_avg.NAME``, ``exp_avg_sq.NAME`` and ``step.NAME`` for every parameter.
+
+        The dict is empty before the first step.
+        """
         names = list(self._adapter.parameters)
-        found = self._adam.state_dict()["state"]
+        state = self._adam.state_dict()["state"]
         return {
             f"{key}.{names[index]}": torch.as_tensor(value).clone()
-            for index, entry in found.items()
+            for index, entry in state.items()
             for key, value in entry.items()
         }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """The inverse of :meth:`state`; an empty state forgets the moments.
+        """Restore what :meth:`state` returned; an empty state resets the optimizer.
 
         Raises:
-            ModelError: it does not fit this adapter; nothing has been changed then.
+            ModelError: If ``state`` does not fit this adapter. Nothing is changed then.
         """
         self.check(state)
         index = {name: i for i, name in enumerate(self._adapter.parameters)}
@@ -85,32 +99,34 @@ class Optimizer:
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
 
     def check(self, state: dict[str, torch.Tensor]) -> None:
-        """Raise :class:`ModelError` unless ``state`` is empty or has every moment of this adapter."""
+        """Raise ModelError unless ``state`` is empty or has the moments of all parameters of this adapter."""
         shapes = {name: tuple(p.shape) for name, p in self._adapter.parameters.items()}
-        wanted = {f"{kind}.{name}": s for name, s in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
-        wanted |= {f"step.{name}": () for name in shapes}
-        found = {key: tuple(value.shape) for key, value in state.items()}
-        if found and found != wanted:
-            odd = sorted(set(found.items()) ^ set(wanted.items()))[0][0]
+        expected = {f"{kind}.{name}": shape for name, shape in shapes.items() for kind in ("exp_avg", "exp_avg_sq")}
+        expected |= {f"step.{name}": () for name in shapes}
+        given = {key: tuple(value.shape) for key, value in state.items()}
+        if given and given != expected:
+            key = sorted(set(given.items()) ^ set(expected.items()))[0][0]  # the first that differs
             raise ModelError(
-                f"the optimizer state does not fit this adapter: {odd} has shape {found.get(odd, 'none')}, "
-                f"expected {wanted.get(odd, 'none')}"
+                f"the optimizer state does not fit this adapter: {key} has shape {given.get(key, 'none')}, "
+                f"expected {expected.get(key, 'none')}"
             )
 
 
 def _check_adam(settings: AdamParams) -> None:
+    """Raise ConfigError if a setting is out of range."""
     ranges: dict[str, Callable[[float], bool]] = {
         "learning_rate": lambda v: v >= 0,
         "beta1": lambda v: 0 <= v < 1,
         "beta2": lambda v: 0 <= v < 1,
-        # LoRA starts with gradients of exactly 0, and Adam's 0 / (0 + eps) is nan where float32 has no eps.
+        # LoRA's A starts with a gradient of exactly 0. Adam's 0 / (0 + eps) is nan if eps is 0 in float32.
         "eps": lambda v: v >= torch.finfo(torch.float32).tiny,
         "weight_decay": lambda v: v >= 0,
         "grad_clip_norm": lambda v: v >= 0,
     }
-    for name, fits in ranges.items():
+    for name, is_in_range in ranges.items():
         value = float(getattr(settings, name))
-        if not (math.isfinite(value) and fits(value)):
-            beta, low = name.startswith("beta"), "1.2e-38 (0 divides by 0)" if name == "eps" else "0"
-            expected = "from 0 up to (not including) 1" if beta else f"a finite number from {low} up"
+        if not (math.isfinite(value) and is_in_range(value)):
+            minimum = "1.2e-38 (with 0, Adam divides 0 by 0)" if name == "eps" else "0"
+            is_beta = name.startswith("beta")
+            expected = "at least 0 and less than 1" if is_beta else f"a finite number of at least {minimum}"
             raise ConfigError(f"AdamParams.{name} is {value:g}, expected {expected}")

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the package itself, a directory, or the hub."""
+"""Load a pretrained base model and its tokenizer: the bundled one, one from a directory, or one from the hub."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from transformers.utils import logging as hf_logging
 from .. import tiny
 from ..errors import ModelError
 
-__all__ = ["BUNDLED", "find", "name_of", "read"]
+__all__ = ["BUNDLED_MODEL", "canonical_name", "load_pretrained", "resolve_source"]
 
-BUNDLED = "mint-tiny"
-# How long the hub may take to answer at all, seconds.
-HUB_SECONDS = 5.0
+BUNDLED_MODEL = "mint-tiny"
+HUB_TIMEOUT_SECONDS = 5.0
 
 
-def find(name: str) -> str:
-    """What to load for ``name``: a directory's full path, or the hub name as it is.
+def resolve_source(name: str) -> str:
+    """Return what to load for ``name``: the full path of a directory, or the hub name unchanged.
 
     Raises:
-        ModelError: it is no name, a directory that is missing or holds no model, or the bundled model is not installed.
+        ModelError: If ``name`` is not a name, is a directory that is missing or has no model, or if the bundled model
+            is not installed.
     """
     if not isinstance(name, str) or not name:
-        raise ModelError(f"base_model is {name!r}, expected {BUNDLED!r}, a directory, or a hub name")
-    if name == BUNDLED:
+        raise ModelError(f"base_model is {name!r}, expected {BUNDLED_MODEL!r}, a directory, or a hub name")
+    if name == BUNDLED_MODEL:
         try:
             return str(tiny.path().resolve())
         except FileNotFoundError as error:
@@ -41,23 +41,28 @@ def find(name: str) -> str:
             raise ModelError(f"{folder} has no config.json; expected a model saved by save_pretrained")
         return str(folder.resolve())
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"no directory {name!r}; give a model directory, a hub name, or {BUNDLED!r}")
+        raise ModelError(f"no directory {name!r}; give a model directory, a hub name, or {BUNDLED_MODEL!r}")
     return name
 
 
-def name_of(source: str) -> str:
-    """The name that checkpoints record: the same one, whether the bundled model was named or given as a directory."""
-    return BUNDLED if source == str((Path(tiny.__file__).parent / tiny.NAME).resolve()) else source
+def canonical_name(source: str) -> str:
+    """Return the name that checkpoints record: "mint-tiny" if ``source`` is the bundled model's directory."""
+    return BUNDLED_MODEL if source == str((Path(tiny.__file__).parent / tiny.NAME).resolve()) else source
 
 
-def read(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Tokenizer and model, ready for inference on ``device``.
+def load_pretrained(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load a tokenizer and a model, frozen and in inference mode.
+
+    Args:
+        source: What :func:`resolve_source` returned.
+        device: The device to move the model to.
+        dtype: The type of its weights.
 
     Raises:
-        ModelError: nothing can be loaded from there; the message says what to do.
+        ModelError: If nothing can be loaded from ``source``; the message says what to do.
     """
     try:
-        tokenizer, model = _read(source, dtype)
+        tokenizer, model = _load(source, dtype)
         return tokenizer, model.to(device).eval().requires_grad_(False)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -65,18 +70,19 @@ def read(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, An
             "the directory is not a complete causal language model"
             if Path(source).is_dir()
             else f"check the name and the network; on a machine without network, download the model elsewhere and "
-            f"give its directory as base_model, or use {BUNDLED!r}, which needs no download"
+            f"give its directory as base_model, or use {BUNDLED_MODEL!r}, which needs no download"
         )
         raise ModelError(f"cannot load base model {source!r} ({reason}): {hint}") from error
 
 
-def _read(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Tokenizer and model, from this machine where they are already there, otherwise from the hub."""
+def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load tokenizer and model from this machine if they are there, otherwise from the hub."""
 
     def load(*, local: bool) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a model without its files
+        # If the tokenizer's files are missing, transformers creates one that knows special tokens only.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise OSError("there is no tokenizer")
         with _no_progress_bar(source):
             model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, local_files_only=local)
@@ -87,28 +93,28 @@ def _read(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         return load(local=True)
     except OSError:
-        _reach_hub()
+        _check_hub()
         return load(local=False)
 
 
-def _reach_hub() -> None:
-    """Raise :class:`OSError` where the hub does not answer: each file asked for would otherwise be retried for long."""
+def _check_hub() -> None:
+    """Raise OSError at once if the hub does not answer; otherwise each file would be retried for a long time."""
     from huggingface_hub import constants, get_session
 
     try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
     except Exception as error:  # the kind depends on the transport that huggingface_hub uses
         raise OSError(f"no answer from {constants.ENDPOINT}: {error}") from error
 
 
 @contextlib.contextmanager
 def _no_progress_bar(source: str) -> Generator[None]:
-    """A local model loads at once, and its progress bar would only end up in a notebook's output."""
-    shown = hf_logging.is_progress_bar_enabled()
+    """Within this context, loading from a directory, which is quick, leaves no progress bar in a notebook."""
+    was_enabled = hf_logging.is_progress_bar_enabled()
     if Path(source).is_dir():
         hf_logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             hf_logging.enable_progress_bar()

@@ -1,12 +1,19 @@
-r"""Attention of the next tokens of many samples, the keys and values of a prompt stored and read once for all of them.
+r"""Key-value cache of many samples in which all samples of one prompt share the prompt's keys and values.
 
-A token's attention is the softmax over its prompt's columns and over its own sample's. Both are summed by themselves,
+The next token of a sample attends to the columns of its prompt and to those of the sample itself. The softmax over both
+is computed from two partial sums,
 
 .. math:: o = \frac{e^{m_p - m} \sum_j e^{s_j - m_p} v_j + e^{m_q - m} \sum_k e^{s_k - m_q} v_k}
                    {e^{m_p - m} \sum_j e^{s_j - m_p} + e^{m_q - m} \sum_k e^{s_k - m_q}}
 
-with :math:`m_p`, :math:`m_q` the largest scores of each part and :math:`m` the larger one. What generation waits for on
-a CPU is memory: eight samples of a prompt read it once instead of eight times.
+with :math:`m_p` and :math:`m_q` the largest scores of the prompt and of the sample, and :math:`m` the larger of them.
+The plain equivalent copies the prompt's keys and values for each sample::
+
+    k = torch.cat([prompt_keys[owner], sample_keys], dim=-2)  # (samples, kv_heads, prompt + sample columns, dim)
+    v = torch.cat([prompt_values[owner], sample_values], dim=-2)
+    o = torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+
+On a CPU, generation is limited by reading memory: eight samples of a prompt read it once instead of eight times.
 """
 
 from __future__ import annotations
@@ -24,83 +31,114 @@ from .kv_cache import KeyValueBuffers
 
 __all__ = ["SharedPromptCache"]
 
-NAME = "mint_lab_continuing"
+ATTENTION_NAME = "mint_lab_shared_prompt"
 
-_now: ContextVar[SharedPromptCache] = ContextVar("continuing")
+_current_cache: ContextVar[SharedPromptCache] = ContextVar("current_cache")
 
 
 class SharedPromptCache:
-    """Samples, the prompts that they continue, and the cache of both.
+    """The cache of some prompts and of the samples that continue them.
+
+    Run the model on the prompts first. Then, within :meth:`use`, run it on one token of every sample at a time.
+
+    Args:
+        config: The configuration of the text model.
+        owner: The index of each sample's prompt, ``(samples,)``.
+        pads: Columns of padding before each prompt, ``(prompts,)``.
+        width: Columns of every prompt, padding included.
+        device: The device that the model runs on.
 
     Attributes:
-        cache: give it to the model, with the prompts first and then, within :meth:`attending`,
-            with a token of every sample at a time.
-        owner: ``(samples,)``: the prompt of each.
+        cache: The cache to pass to the model.
+        owner: As above, for the samples that are left.
     """
 
     def __init__(self, config: Any, owner: torch.Tensor, pads: torch.Tensor, width: int, device: torch.device) -> None:
-        """``pads``: columns of padding before each prompt, ``(prompts,)``; ``width``: columns of all of them."""
         self._config = config
         self._device = device
         self.cache = DynamicCache(config=config)
-        self._layers = [_Layer() for _ in self.cache.layers]
+        self._layers = [_PromptAndSampleLayer() for _ in self.cache.layers]
         self.cache.layers[:] = self._layers
-        hidden = torch.arange(width) < pads[:, None]
-        self._hidden = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None].to(device)
-        self._arrange(owner)
+        is_padding = torch.arange(width) < pads[:, None]  # (prompts, width)
+        mask = torch.zeros(is_padding.shape).masked_fill_(is_padding, float("-inf"))
+        self._prompt_mask = mask[:, None, None].to(device)  # (prompts, 1, 1, width)
+        self._assign(owner)
 
     @contextlib.contextmanager
-    def attending(self) -> Generator[None]:
-        """In here the model's tokens are the samples' next ones."""
+    def use(self) -> Generator[None]:
+        """Within this context, the model's input is the next token of every sample."""
         before = self._config._attn_implementation
-        token = _now.set(self)
-        self._config._attn_implementation = NAME
+        token = _current_cache.set(self)
+        self._config._attn_implementation = ATTENTION_NAME
         try:
             yield
         finally:
             self._config._attn_implementation = before
-            _now.reset(token)
+            _current_cache.reset(token)
 
     def select(self, samples: torch.Tensor) -> None:
-        """Keep these samples, in this order, and the prompts that they continue."""
+        """Keep the samples at these indices, in this order, and only the prompts that they continue."""
         prompts, owner = torch.unique(self.owner[samples], return_inverse=True)
-        fewer = len(prompts) < len(self._hidden)
+        some_ended = len(prompts) < len(self._prompt_mask)  # if not, the prompts need no copy
         prompts = prompts.to(self._device)
-        if fewer:
-            self._hidden = self._hidden[prompts]
+        if some_ended:
+            self._prompt_mask = self._prompt_mask[prompts]
         for layer in self._layers:
-            layer.select(samples.to(self._device), prompts if fewer else None)
-        self._arrange(owner)
+            layer.select(samples.to(self._device), prompts if some_ended else None)
+        self._assign(owner)
 
-    def _arrange(self, owner: torch.Tensor) -> None:
-        """A table of samples by prompt, ``(prompts, most samples)``, and the place of each sample in it."""
+    def _assign(self, owner: torch.Tensor) -> None:
+        """Arrange the samples in a table with a row for each prompt, ``(prompts, most samples)``.
+
+        ``_samples`` has the sample of each cell of the flattened table (0 in unused cells, whose results are never
+        read), ``_cells`` the cell of each sample.
+        """
         self.owner = owner
-        prompts = len(self._hidden)
-        order = torch.argsort(owner, stable=True)
-        counts = torch.bincount(owner, minlength=prompts)
+        n_prompts = len(self._prompt_mask)
+        order = torch.argsort(owner, stable=True)  # samples by prompt
+        counts = torch.bincount(owner, minlength=n_prompts)
         most = int(counts.max())
-        rank = torch.arange(len(owner)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        places = torch.empty_like(owner)
-        places[order] = owner[order] * most + rank
-        table = torch.zeros(prompts * most, dtype=torch.int64)
-        table[places] = torch.arange(len(owner))
-        self._places, self._table = places.to(self._device), table.to(self._device)
+        # The number of each sample, in `order`, among those of its prompt: 0, 1, 2, 0, 1, ...
+        column = torch.arange(len(owner)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        cells = torch.empty_like(owner)
+        cells[order] = owner[order] * most + column
+        samples = torch.zeros(n_prompts * most, dtype=torch.int64)
+        samples[cells] = torch.arange(len(owner))
+        self._cells, self._samples = cells.to(self._device), samples.to(self._device)
 
-    def attend(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, cap: float | None) -> Any:
-        """Output ``(samples, heads, dim)`` of scaled queries of that shape; the samples' own keys and values given."""
+    def attend(
+        self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, softcap: float | None
+    ) -> torch.Tensor:
+        """Compute the attention of the samples' next tokens.
+
+        Args:
+            q: Queries, already scaled, ``(samples, heads, dim)``.
+            keys: The samples' own keys, ``(samples, kv_heads, columns, dim)``.
+            values: The samples' own values, of the same shape.
+            layer: Number of the layer.
+            softcap: Scores are squashed to ``softcap * tanh(scores / softcap)``; None for no cap.
+
+        Returns:
+            ``(samples, heads, dim)``, float32.
+        """
         prompts = self._layers[layer]
-        by_prompt = q[self._table].view(len(self._hidden), -1, *q.shape[1:])  # (prompts, most, heads, dim)
-        of_prompt = _part(by_prompt, (prompts.prompt_keys, prompts.prompt_values), self._hidden, cap)
-        of_own = _part(q[:, None], (keys, values), None, cap)
-        found = [piece.flatten(0, 1)[self._places] for piece in of_prompt]
-        others = [piece.flatten(0, 1) for piece in of_own]
-        most = torch.maximum(found[1], others[1])
-        a, b = (found[1] - most).exp_(), (others[1] - most).exp_()
-        return (found[0] * a + others[0] * b) / (found[2] * a + others[2] * b)
+        # 1. Queries arranged by prompt, so that one product reads each prompt once.
+        by_prompt = q[self._samples].view(len(self._prompt_mask), -1, *q.shape[1:])  # (prompts, most, heads, dim)
+        prompt_part = _partial_attention(
+            by_prompt, prompts.prompt_keys, prompts.prompt_values, self._prompt_mask, softcap
+        )
+        sample_part = _partial_attention(q[:, None], keys, values, None, softcap)
+        # 2. Back to one row a sample: output (samples, heads, dim), maximum and total (samples, heads, 1).
+        output_p, max_p, total_p = (x.flatten(0, 1)[self._cells] for x in prompt_part)
+        output_s, max_s, total_s = (x.flatten(0, 1) for x in sample_part)
+        # 3. Combine the two partial sums, relative to the larger maximum.
+        largest = torch.maximum(max_p, max_s)
+        scale_p, scale_s = (max_p - largest).exp_(), (max_s - largest).exp_()
+        return (output_p * scale_p + output_s * scale_s) / (total_p * scale_p + total_s * scale_s)
 
 
-class _Layer(DynamicLayer):
-    """Keys and values of the prompts, then those of the samples."""
+class _PromptAndSampleLayer(DynamicLayer):
+    """Keys and values of one layer: those of the prompts from the first call, then those of the samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +151,7 @@ class _Layer(DynamicLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.prompt_keys is None:
             self.lazy_initialization(key_states, value_states)
-            # Laid out as the product with them wants it: it would be done again for every token.
+            # Stored as q @ keys.T reads them, contiguous along the columns; otherwise every token would copy them.
             self.prompt_keys = key_states.transpose(-1, -2).contiguous().transpose(-1, -2)
             self.prompt_values = value_states.contiguous()
             self.keys, self.values = key_states, value_states
@@ -123,46 +161,52 @@ class _Layer(DynamicLayer):
         return self.keys, self.values
 
     def select(self, samples: torch.Tensor, prompts: torch.Tensor | None) -> None:
+        """Keep these samples and, unless ``prompts`` is None, these prompts."""
         if self._buffers.length:
             self._buffers.select(samples, 0)
             self.keys, self.values = self._buffers.since(0)
         if prompts is not None and self.prompt_keys is not None and self.prompt_values is not None:
-            keys = self.prompt_keys.transpose(-1, -2)[prompts]
+            keys = self.prompt_keys.transpose(-1, -2)[prompts]  # indexed in the stored layout, which is kept
             self.prompt_keys, self.prompt_values = keys.transpose(-1, -2), self.prompt_values[prompts]
 
 
-def _part(
-    q: torch.Tensor, columns: tuple[Any, Any], hidden: torch.Tensor | None, cap: float | None
+def _partial_attention(
+    q: torch.Tensor, keys: Any, values: Any, mask: torch.Tensor | None, softcap: float | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Unnormalized attention: weighted values, largest score, and sum of exponentials.
+    r"""Compute unnormalized attention over some of the columns.
 
     Args:
-        q: ``(batch, samples, heads, dim)``; ``columns``: keys and values, ``(batch, groups, columns, dim)`` each.
-        hidden: ``(batch, 1, 1, columns)``, added to the scores.
+        q: Scaled queries, ``(batch, samples, heads, dim)``.
+        keys: ``(batch, kv_heads, columns, dim)``.
+        values: ``(batch, kv_heads, columns, dim)``.
+        mask: Added to the scores, ``(batch, 1, 1, columns)``, or None.
+        softcap: Scores are squashed to ``softcap * tanh(scores / softcap)``; None for no cap.
 
     Returns:
-        ``(batch, samples, heads, dim)``, and twice ``(batch, samples, heads, 1)``, all float32.
+        With scores :math:`s_j` and their maximum :math:`m`: :math:`\sum_j e^{s_j - m} v_j`,
+        ``(batch, samples, heads, dim)``; :math:`m` and :math:`\sum_j e^{s_j - m}`, ``(batch, samples, heads, 1)``. All
+        are float32.
     """
-    keys, values = columns
     batch, samples, heads, _ = q.shape
-    groups = keys.shape[1]
-    each = q.unflatten(2, (groups, -1)).transpose(1, 2).flatten(2, 3)  # (batch, groups, samples * heads / groups, dim)
-    scores = (each @ keys.transpose(-1, -2)).float()
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
-    if hidden is not None:
-        scores = scores + hidden
-    most = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(most).exp_()
-    total = weights.sum(-1, keepdim=True)
-    output = (weights.to(values.dtype) @ values).float()
-    found = (output, most, total)
+    kv_heads = keys.shape[1]
+    # Query heads of one key head become rows of one product: (batch, kv_heads, samples * heads / kv_heads, dim).
+    grouped_q = q.unflatten(2, (kv_heads, -1)).transpose(1, 2).flatten(2, 3)
+    scores = (grouped_q @ keys.transpose(-1, -2)).float()  # (batch, kv_heads, rows, columns)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:
+        scores = scores + mask
+    largest = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(largest).exp_()
+    total = weights.sum(-1, keepdim=True)  # (batch, kv_heads, rows, 1)
+    output = (weights.to(values.dtype) @ values).float()  # (batch, kv_heads, rows, dim)
     return tuple(  # pyright: ignore[reportReturnType]
-        x.view(batch, groups, samples, heads // groups, -1).transpose(1, 2).flatten(2, 3) for x in found
+        x.view(batch, kv_heads, samples, heads // kv_heads, -1).transpose(1, 2).flatten(2, 3)
+        for x in (output, largest, total)
     )
 
 
-def _attention(
+def _shared_prompt_attention(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -175,12 +219,29 @@ def _attention(
     s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention interface of transformers, of one token a sample: ``(samples, heads, 1, dim)``."""
+    """Implement transformers' attention interface with the current cache, for one token of each sample.
+
+    Args:
+        module: The attention layer, which has its number.
+        query: ``(samples, heads, 1, dim)``.
+        key: The samples' own keys, ``(samples, kv_heads, columns, dim)``; value alike.
+        attention_mask: Not used: the cache knows the padding.
+        scaling: Factor of the scores; None for ``dim ** -0.5``.
+        softcap: As in :meth:`SharedPromptCache.attend`.
+        sliding_window: The layer's window.
+        s_aux: Attention sinks.
+
+    Returns:
+        ``(samples, 1, heads, dim)``, and None for the attention weights.
+
+    Raises:
+        NotImplementedError: If the layer has a sliding window or attention sinks.
+    """
     if s_aux is not None or sliding_window is not None:
         raise NotImplementedError("attention sinks and sliding windows")
     q = query[:, :, 0] * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    output = _now.get().attend(q, key, value, module.layer_idx, softcap)
+    output = _current_cache.get().attend(q, key, value, module.layer_idx, softcap)
     return output.to(query.dtype)[:, None], None
 
 
-AttentionInterface.register(NAME, _attention)
+AttentionInterface.register(ATTENTION_NAME, _shared_prompt_attention)

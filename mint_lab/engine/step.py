@@ -1,38 +1,48 @@
-r"""One trunk pass, any loss.
+r"""One forward and backward pass through the backbone, for any loss.
 
-The graph is cut twice: at the hidden states and at the log-probabilities. Between the cuts stands the loss, built-in or
-custom, which sees leaf tensors and nothing of the model. Its gradient :math:`g = dL/d\log p` goes back through the head
-(where it is not 0) to :math:`dL/dh` and from there through the trunk, once. A custom loss costs what a built-in costs.
+The autograd graph is detached at the hidden states and at the log-probabilities. The loss, built-in or custom, gets
+log-probabilities that are leaf tensors, and no access to the model. Its gradient :math:`g = dL/d\log p` goes back
+through the head (where it is not 0) to :math:`dL/dh`, and from there once through the backbone. A custom loss therefore
+costs as much as a built-in loss.
 
-A batch larger than the token budget is cut into micro-batches. A separable loss (the sum, or the mean, of its parts'
-losses) then accumulates; a coupled one takes two phases: log-probabilities without a graph, the loss on all of them,
-then forward and backward by micro-batch with :math:`g` held fixed. Neither value nor gradient depends on the cut.
+A batch that exceeds the token budget is split into micro-batches. If the loss is the sum or the mean of the
+micro-batches' losses, their gradients accumulate. A coupled loss takes two phases: log-probabilities without a graph,
+and the loss on all of them; then forward and backward of each micro-batch with :math:`g` held constant. Value and
+gradient do not depend on the split.
 
-Nothing is changed by a pass that fails: gradients are collected aside and added to the adapter at the very end. One
-that runs out of memory is made once more with half the token budget.
+A failed pass changes nothing: gradients are accumulated aside, and added to the adapter's at the end. A pass that runs
+out of memory is retried once with half the token budget.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import DataError, LossError, ModelError
+from ..usercode.guarded_call import LossCancelled
 from ..usercode.guarded_loss import GuardedLoss
 from ..usercode.result import evaluate_loss
 from .batch import Batch
 from .logprobs import TargetLogprobs
-from .memory import enough, is_out_of_memory, release
-from .packing import cut
+from .memory import is_out_of_memory, max_useful_tokens, release_memory
+from .packing import split_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..losses import CustomLoss, LossSpec
     from ..losses.spec import Reduction
     from .models import Adapter, BaseModel
 
-__all__ = ["Builtin", "Custom", "Objective", "PassResult", "parts_of", "run_pass", "target_logprobs"]
+__all__ = ["Builtin", "Custom", "Objective", "PassResult", "forward_batch", "run_pass", "split_into_micro_batches"]
+
+FLOAT32_MAX = torch.finfo(torch.float32).max
+# What messages call the fields of one token.
+_FIELD_WORDS = {"weights": "weight", "logprobs": "sampler log-probability", "advantages": "advantage"}
 
 
 @dataclass(frozen=True)
@@ -43,29 +53,67 @@ class Builtin:
     config: dict[str, float]
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
-        """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
+        """Evaluate the loss.
+
+        Args:
+            batch: The batch, or a micro-batch of it.
+            logprobs: Log-probability of each target, ``(sum N_i,)``, nats.
+
+        Returns:
+            The loss, its gradient with respect to ``logprobs``, ``(sum N_i,)``, and no metrics.
+
+        Raises:
+            LossError: If the loss is not finite; the message names the first token responsible and the cause.
+        """
         from ..losses.spec import BUILTIN_KEYWORDS
 
         leaf = logprobs.clone().requires_grad_(True)
         fields = {BUILTIN_KEYWORDS[name]: value.to(leaf.device) for name, value in batch.fields.items()}
-        per_token = self.spec.fn(leaf, **fields, **self.config)
+        per_token = self.spec.fn(leaf, **fields, **self.config)  # (sum N_i,)
         loss = per_token.sum()
         if not bool(torch.isfinite(loss)):
-            self._refuse(batch, logprobs, per_token.detach())
+            raise self._nonfinite_error(batch, logprobs, per_token.detach())
         (gradient,) = torch.autograd.grad(loss, leaf)
         return float(loss.detach()), gradient, {}
 
-    def _refuse(self, batch: Batch, logprobs: torch.Tensor, per_token: torch.Tensor) -> None:
-        odd = (~torch.isfinite(per_token)).nonzero().flatten()
-        flat = int(odd[0]) if len(odd) else int(per_token.abs().argmax())
-        index, position = batch.where(flat)
-        sampled = batch.fields.get("logprobs")
-        detail = "" if sampled is None else f", the sampler's {float(sampled[flat]):g}"
-        raise LossError(
-            f"{self.spec.name} is {float(per_token.sum()):g}: datum {index}, position {position} adds "
-            f"{float(per_token[flat]):g} (log-probability {float(logprobs[flat]):g}{detail}); the ratio of the two has "
-            "overflowed: the sample is too far from this model, or its logprobs belong to other tokens",
+    def _nonfinite_error(self, batch: Batch, logprobs: torch.Tensor, per_token: torch.Tensor) -> LossError:
+        nonfinite = (~torch.isfinite(per_token)).nonzero().flatten()
+        flat = int(nonfinite[0]) if len(nonfinite) else int(per_token.abs().argmax())
+        index, position = batch.locate(flat)
+        fields = {name: float(value[flat]) for name, value in batch.fields.items()}
+        cause = self._nonfinite_cause(float(per_token[flat]), float(logprobs[flat]), fields)
+        return LossError(
+            f"{self.spec.name} is {float(per_token.sum()):g}. Datum {index}, position {position} contributes "
+            f"{float(per_token[flat]):g}: {cause}",
             index=index,
+        )
+
+    def _nonfinite_cause(self, term: float, logprob: float, fields: dict[str, float]) -> str:
+        """Return why a token's ``term`` makes the loss nonfinite, and what to do; ``fields`` are that token's."""
+        if not math.isfinite(logprob):
+            return (
+                f"the model's log-probability of the target is {logprob:g}, so its logits are not finite. "
+                "Load an earlier checkpoint and lower the learning rate"
+            )
+        if math.isfinite(term):
+            return (
+                "it is the largest term; every term is finite, but their sum overflowed. Scale the weights or the "
+                "advantages down"
+            )
+        sampled = fields.get("logprobs")
+        if sampled is not None:
+            log_ratio = logprob - sampled
+            ratio = self.spec.name in ("importance_sampling", "ppo") and log_ratio > math.log(FLOAT32_MAX)
+            if ratio or (self.spec.name == "dro" and log_ratio**2 > FLOAT32_MAX):
+                return (
+                    f"the {'importance ratio' if ratio else 'squared log-ratio'} overflowed (log-probability "
+                    f"{logprob:g}, sampler log-probability {sampled:g}). Either the sample is too far off-policy, or "
+                    "its logprobs do not match its tokens"
+                )
+        values = [f"{_FIELD_WORDS.get(name, name)} {value:g}" for name, value in sorted(fields.items(), reverse=True)]
+        return (
+            f"the term overflowed (log-probability {logprob:g}, {', '.join(values)}). Scale the weights or the "
+            "advantages down"
         )
 
 
@@ -74,6 +122,7 @@ class Custom:
     """A loss function with MinT's contract ``(data, logprobs_list) -> (loss, metrics)``.
 
     Attributes:
+        fn: The function, or a :class:`~mint_lab.usercode.guarded_loss.GuardedLoss`.
         reduction: What the loss says of a batch that is split: its loss is the "sum" of the micro-batches' losses,
             their "mean" weighted by the number of datums, or neither ("coupled"). A batch that is not split is passed
             to the function whole.
@@ -83,7 +132,19 @@ class Custom:
     reduction: Reduction = "coupled"
 
     def __call__(self, batch: Batch, logprobs: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
-        """Loss, its gradient ``(sum N_i,)`` and metrics at ``logprobs``, ``(sum N_i,)``."""
+        """Evaluate the loss.
+
+        Args:
+            batch: The batch, or a micro-batch of it.
+            logprobs: Log-probability of each target, ``(sum N_i,)``, nats.
+
+        Returns:
+            The loss, its gradient with respect to ``logprobs``, ``(sum N_i,)``, and the function's metrics with "loss".
+
+        Raises:
+            LossError: If the result cannot be trained on. Exceptions of the function propagate unchanged, or as the
+                cause of a LossError from a guarded loss.
+        """
         # On the CPU, whatever the model's device: a hosted client does the same, and the datums' fields are there.
         leaves = [piece.clone().requires_grad_(True) for piece in logprobs.cpu().split(batch.lengths)]
         with torch.enable_grad():
@@ -100,16 +161,23 @@ Objective = Builtin | Custom
 
 @dataclass
 class PassResult:
-    """What a pass leaves: nothing in it refers to the model.
+    """What a pass computed; holds no reference to the model.
+
+    Attempts that ran out of memory are counted in ``oom_retries`` only; the other counts are those of the last attempt.
 
     Attributes:
-        loss: value of the loss as defined, summed over micro-batches.
-        logprobs, gradient: ``(N_i,)`` a datum, float32; the gradient is dL/dlogprobs, empty for a forward only.
-        passes: trunk forwards, in units of the whole batch: 1, or 2 for a coupled loss that had to be cut.
-        micro_batches: how many parts the batch was cut into.
-        stored_tokens: tokens the trunk computed, shared prefixes once.
-        max_tokens: the token budget that it ran with; half of the one asked for where memory ran out at first.
-        oom_retries: 1 where memory ran out at first.
+        loss: Value of the loss on the whole batch, nats.
+        logprobs: Log-probability of each target, ``(N_i,)`` float32 for each datum, nats.
+        gradient: dL/dlogprobs, ``(N_i,)`` float32 for each datum.
+        metrics: Metrics of a custom loss on the whole batch.
+        passes: Backbone forward passes, in units of the whole batch, rounded up: 1; 2 for a coupled loss on a batch
+            that was split; 3 if the loss's ``reduction`` turned out to be wrong, and the two phases came on top.
+        micro_batches: Number of micro-batches that the batch was split into.
+        stored_tokens: Tokens that the backbone computed in all its forward passes. A shared prefix counts once in each
+            micro-batch and pass; padding does not count.
+        max_tokens: Token budget that the micro-batches kept to: the requested one, or less if a larger micro-batch
+            would be of no use or memory ran out; None for no limit.
+        oom_retries: 1 if the first attempt ran out of memory, otherwise 0.
     """
 
     loss: float = 0.0
@@ -130,186 +198,243 @@ def run_pass(
     *,
     backward: bool = True,
     max_tokens: int | None = None,
-    checkpointing: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> PassResult:
-    """Forward and, unless told otherwise, backward; on success the gradient is added to the adapter's.
+    """Run forward and, if requested, backward; on success add the gradient to the adapter's.
 
-    Where memory runs out, all of it is dropped and done again once with half the budget; a custom function is then
-    called a second time.
+    A custom function is called once, on the whole batch, with these exceptions. If the batch is split and the
+    function's reduction is "sum" or "mean", it is called once for each micro-batch and then on the whole batch; if the
+    gradients show that the reduction is wrong, or the function rejects a micro-batch, it is called on the whole batch
+    again. After running out of memory, all of this is repeated.
 
     Args:
-        max_tokens: token budget of a micro-batch, shared prefixes counted once; None: the whole batch at once.
-        checkpointing: compute the layers again in the backward pass instead of keeping their activations.
+        adapter: The adapter to train; its base model is run.
+        batch: A checked batch.
+        objective: The loss.
+        backward: Whether to compute the gradient of the adapter's weights.
+        max_tokens: Token budget of a micro-batch, shared prefixes counted once; None to run the whole batch at once. A
+            single datum may exceed it. If memory runs out, the pass is retried once with half the budget in use.
+        gradient_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
 
     Raises:
-        LossError: the loss returned something that cannot be trained on. Whatever a custom function raises itself
-            passes through as it is.
-        ModelError: memory ran out twice; nothing has been changed.
+        LossError: If the loss returned something that cannot be trained on. Exceptions of a custom function itself
+            propagate unchanged, or as the cause of a LossError from a guarded loss.
+        ModelError: If memory ran out twice. Weights and accumulated gradient are unchanged.
     """
-    run = _Pass(adapter, objective, backward, checkpointing)
+    base = adapter.base
+    budget = _micro_batch_budget(base, objective, max_tokens)
+    attempt = _Attempt(adapter, objective, backward, gradient_checkpointing)
     try:
-        return run.through(batch, max_tokens)
+        return attempt.run(batch, budget)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    # Out of the except clause, for the error's traceback holds the failed pass's tensors.
-    del run
-    release(adapter.base.device)
-    held = adapter.base.size(batch.tokens)
-    half = max(1, min(held if max_tokens is None else max_tokens, held) // 2)
-    again = _Pass(adapter, objective, backward, checkpointing)
+    # Retry outside the except block: the exception's traceback keeps the failed pass's tensors alive.
+    del attempt
+    release_memory(base.device)
+    size = base.computed_tokens(batch.tokens)
+    first_budget = size if budget is None else min(budget, size)
+    half = max(1, first_budget // 2)
+    retry = _Attempt(adapter, objective, backward, gradient_checkpointing)
     try:
-        result = again.through(batch, half)
+        result = retry.run(batch, half)
     except (RuntimeError, MemoryError) as error:
-        if again.in_loss or not is_out_of_memory(error):
+        if retry.in_loss or not is_out_of_memory(error):  # a loss that allocates too much raises its own error
             raise
         reason = str(error).strip().partition("\n")[0]
     else:
         result.oom_retries = 1
         return result
-    del again
-    release(adapter.base.device)
+    del retry
+    release_memory(base.device)
     raise ModelError(
-        f"out of memory twice, with {held} tokens in the batch and then with at most {half} at a time ({reason}); "
-        "weights and accumulated gradients are as before. Give ServiceClient a smaller max_batch_tokens or "
-        "gradient_checkpointing=True, shorten the longest sequence, or free memory held by other programs"
+        f"out of memory twice: {size} tokens in the batch, first at most {first_budget} at a time, then {half} "
+        f"({reason}). Weights and accumulated gradients are unchanged. Give ServiceClient a smaller max_batch_tokens "
+        "or gradient_checkpointing=True, shorten the longest sequence, or free memory held by other programs"
     )
 
 
-def parts_of(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[Batch]:
-    """``batch`` in micro-batches of at most ``max_tokens`` tokens, or of one datum."""
-    if max_tokens is None or len(batch.tokens) * max(batch.lengths) <= max_tokens:
+def _micro_batch_budget(base: BaseModel, objective: Objective, max_tokens: int | None) -> int | None:
+    """Return the token budget of a micro-batch, or None for no limit.
+
+    A built-in loss is a sum, so micro-batches cost nothing and need not be larger than is of use. A split of a custom
+    loss costs a second forward pass, or more calls of the function.
+    """
+    useful = max_useful_tokens(base.device) if isinstance(objective, Builtin) else None
+    return min((tokens for tokens in (max_tokens, useful) if tokens is not None), default=None)
+
+
+def split_into_micro_batches(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[Batch]:
+    """Split ``batch`` into micro-batches of at most ``max_tokens`` tokens, or of one datum that exceeds them."""
+    if max_tokens is None or len(batch.tokens) * max(batch.lengths) <= max_tokens:  # fits even if it is padded
         return [batch]
-    parts = cut(batch.tokens, max_tokens, base.size)  # pyright: ignore[reportArgumentType]
-    return [batch.select(part) for part in parts] if len(parts) > 1 else [batch]
+    groups = split_batch(batch.tokens, max_tokens, base.computed_tokens)  # pyright: ignore[reportArgumentType]
+    return [batch.select(indices) for indices in groups] if len(groups) > 1 else [batch]
 
 
-def target_logprobs(
-    base: BaseModel, batch: Batch, *, graph: bool, checkpointing: bool = False
+def forward_batch(
+    base: BaseModel, batch: Batch, *, needs_graph: bool, gradient_checkpointing: bool = False
 ) -> tuple[torch.Tensor, TargetLogprobs, int]:
-    """One pass of the trunk and the head: hidden states ``(places, hidden)``, log-probabilities, tokens stored."""
+    """Run backbone and head once on ``batch``.
+
+    Args:
+        base: The model, with the wanted adapter active.
+        batch: A batch or micro-batch.
+        needs_graph: Whether a backward pass follows.
+        gradient_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+
+    Returns:
+        Hidden states ``(tokens, hidden)``, the log-probabilities, and the number of stored tokens.
+    """
     layout = base.layout(batch.tokens)
-    with torch.set_grad_enabled(graph):
-        hidden = base.trunk(layout, checkpointing=graph and checkpointing).flatten(0, 1)
-    logprobs = TargetLogprobs(base.head(), hidden, layout.places, batch.targets, live=batch.live if graph else None)
+    with torch.set_grad_enabled(needs_graph):
+        hidden = base.backbone(layout, gradient_checkpointing=needs_graph and gradient_checkpointing)
+    hidden = hidden.flatten(0, 1)
+    loss_mask = batch.loss_mask if needs_graph else None
+    logprobs = TargetLogprobs(base.head(), hidden, layout.token_index, batch.targets, loss_mask=loss_mask)
     return hidden, logprobs, layout.stored
 
 
-class _Pass:
-    """The state of one attempt of :func:`run_pass`.
+class _Attempt:
+    """The state of one attempt at :func:`run_pass`.
 
     Attributes:
-        in_loss: the loss is being computed; after an error: it was the loss that raised it.
+        in_loss: True while the loss runs; after an error, whether the loss raised it.
+        grads: Gradient of each parameter so far; None for a parameter without one.
+        forwards: Number of micro-batches that went through the backbone, those of a rejected reduction included.
+        stored_tokens: Tokens that the backbone computed for them.
     """
 
-    def __init__(self, adapter: Adapter, objective: Objective, backward: bool, checkpointing: bool) -> None:
+    def __init__(self, adapter: Adapter, objective: Objective, backward: bool, gradient_checkpointing: bool) -> None:
         self.adapter = adapter
         self.base = adapter.base
         self.parameters = list(adapter.parameters.values())
         self.objective = objective
-        self.backward = backward
-        self.checkpointing = checkpointing
+        self.needs_backward = backward
+        self.gradient_checkpointing = gradient_checkpointing
         self.in_loss = False
-        self.collected: list[torch.Tensor | None] = [None] * len(self.parameters)
+        self.grads: list[torch.Tensor | None] = [None] * len(self.parameters)
+        self.forwards = 0
+        self.stored_tokens = 0
         self.result = PassResult()
 
-    def through(self, batch: Batch, max_tokens: int | None) -> PassResult:
-        """The whole pass, the adapter's gradient last."""
-        builtin = isinstance(self.objective, Builtin)
-        most = enough(self.base.device) if builtin else None
-        limits = [tokens for tokens in (max_tokens, most) if tokens is not None]
-        parts = parts_of(self.base, batch, min(limits, default=None))
+    def run(self, batch: Batch, max_tokens: int | None) -> PassResult:
+        """Run the whole pass, and add its gradient to the adapter's as the last thing."""
+        micro_batches = split_into_micro_batches(self.base, batch, max_tokens)
         with self.base.using(self.adapter):
-            if builtin or len(parts) == 1:
-                for part in parts:
-                    self.one_phase(part)
-            elif not self.by_parts(batch, parts):
-                self.two_phases(batch, parts)
-        self.result.micro_batches = len(parts)
+            if isinstance(self.objective, Builtin) or len(micro_batches) == 1:
+                for micro_batch in micro_batches:
+                    self.run_one_phase(micro_batch)
+            elif not self.run_by_reduction(batch, micro_batches):
+                self.run_two_phases(batch, micro_batches)
+        self.result.micro_batches = len(micro_batches)
+        self.result.passes = math.ceil(self.forwards / len(micro_batches))
+        self.result.stored_tokens = self.stored_tokens
         self.result.max_tokens = max_tokens
-        if self.backward:
+        if self.needs_backward:
             self.adapter.add_gradients(
-                [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, self.collected, strict=True)]
+                [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, self.grads, strict=True)]
             )
         return self.result
 
-    def one_phase(self, batch: Batch) -> None:
-        hidden, logprobs = self.forward(batch, graph=self.backward)
-        loss, gradient, metrics = self.judge(batch, logprobs.values)
-        if self.backward:
-            self.back(hidden, logprobs, gradient)
-        self.note(batch, loss, logprobs.values, gradient, metrics)
+    def run_one_phase(self, batch: Batch) -> None:
+        """Run forward, loss and backward of a micro-batch whose loss needs no other."""
+        hidden, logprobs = self.forward(batch, needs_graph=self.needs_backward)
+        loss, grad_logprobs, metrics = self.compute_loss(batch, logprobs.values)
+        if self.needs_backward:
+            self.run_backward(hidden, logprobs, grad_logprobs)
+        self.record(batch, loss, logprobs.values, grad_logprobs, metrics)
 
-    def by_parts(self, batch: Batch, parts: list[Batch]) -> bool:
-        """A custom loss that is said to be made of its parts' losses: each part forward and backward by itself, then
-        the loss of all of it, whose gradient shows whether that was right. False, and nothing done, where it was not.
+    def run_by_reduction(self, batch: Batch, micro_batches: list[Batch]) -> bool:
+        """Accumulate a custom loss over micro-batches as its reduction says, and check the result.
+
+        Each micro-batch runs forward and backward by itself. Then the loss of the whole batch is evaluated at the same
+        log-probabilities: its gradient must be the accumulated one.
+
+        Returns:
+            False, with nothing accumulated, if the loss is coupled or its reduction turned out to be wrong.
         """
-        said = self.objective.reduction if isinstance(self.objective, Custom) else "coupled"
-        if said == "coupled" or not self.backward:
+        reduction = self.objective.reduction if isinstance(self.objective, Custom) else "coupled"
+        if reduction == "coupled" or not self.needs_backward:
             return False
-        values: list[torch.Tensor] = []
-        pieces: list[torch.Tensor] = []
+        # 1. Forward, loss and backward of each micro-batch.
+        values: list[torch.Tensor] = []  # log-probabilities, (sum N_i,) of each micro-batch
+        gradients: list[torch.Tensor] = []
         try:
-            for part in parts:
-                hidden, logprobs = self.forward(part, graph=True)
-                share = len(part.data) / len(batch.data) if said == "mean" else 1.0
-                pieces.append(self.judge(part, logprobs.values)[1] * share)
+            for micro_batch in micro_batches:
+                hidden, logprobs = self.forward(micro_batch, needs_graph=True)
+                weight = len(micro_batch.data) / len(batch.data) if reduction == "mean" else 1.0
+                gradients.append(self.compute_loss(micro_batch, logprobs.values)[1] * weight)
                 values.append(logprobs.values)
-                self.back(hidden, logprobs, pieces[-1])
-        except (LossError, DataError):  # of a part that is no batch to it, half a pair for example
-            self._restart()
+                self.run_backward(hidden, logprobs, gradients[-1])
+        except LossCancelled:
+            raise  # calling the function again would only have to be cancelled again
+        except (LossError, DataError):  # the micro-batch is no valid batch for this loss: half a pair, for example
+            self.discard_gradients()
             return False
-        loss, gradient, metrics = self.judge(batch, torch.cat(values))
-        if not torch.allclose(torch.cat(pieces), gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max())):
-            self._restart()
+        # 2. The loss of the whole batch, and the check.
+        loss, gradient, metrics = self.compute_loss(batch, torch.cat(values))
+        if not torch.allclose(torch.cat(gradients), gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max())):
+            self.discard_gradients()
             return False
-        self.note(batch, loss, torch.cat(values), gradient, metrics)
+        self.record(batch, loss, torch.cat(values), gradient, metrics)
         return True
 
-    def _restart(self) -> None:
+    def discard_gradients(self) -> None:
+        """Forget what micro-batches have accumulated; the counts of forward passes stay."""
         self.in_loss = False
-        self.collected = [None] * len(self.parameters)
-        self.result = PassResult()
+        self.grads = [None] * len(self.parameters)
 
-    def two_phases(self, batch: Batch, parts: list[Batch]) -> None:
-        values = torch.cat([self.forward(part, graph=False)[1].values for part in parts])
-        loss, gradient, metrics = self.judge(batch, values)
-        self.note(batch, loss, values, gradient, metrics)
-        if not self.backward:
+    def run_two_phases(self, batch: Batch, micro_batches: list[Batch]) -> None:
+        """Run a coupled loss on a batch that was split."""
+        # Phase 1: log-probabilities of all micro-batches without a graph, and the loss on all of them.
+        values = torch.cat([self.forward(part, needs_graph=False)[1].values for part in micro_batches])  # (sum N_i,)
+        loss, grad_logprobs, metrics = self.compute_loss(batch, values)
+        self.record(batch, loss, values, grad_logprobs, metrics)
+        if not self.needs_backward:
             return
-        self.result.passes = 2
-        sizes = [sum(part.lengths) for part in parts]
-        for part, piece in zip(parts, gradient.split(sizes), strict=True):
-            if bool((piece != 0).any()):
-                hidden, logprobs = self.forward(part, graph=True)
-                self.back(hidden, logprobs, piece)
+        # Phase 2: forward and backward of each micro-batch with dL/dlogprobs held constant.
+        sizes = [sum(micro_batch.lengths) for micro_batch in micro_batches]
+        for micro_batch, gradient in zip(micro_batches, grad_logprobs.split(sizes), strict=True):
+            if bool((gradient != 0).any()):
+                hidden, logprobs = self.forward(micro_batch, needs_graph=True)
+                self.run_backward(hidden, logprobs, gradient)
 
-    def forward(self, batch: Batch, *, graph: bool) -> tuple[torch.Tensor, TargetLogprobs]:
-        hidden, logprobs, stored = target_logprobs(self.base, batch, graph=graph, checkpointing=self.checkpointing)
-        self.result.stored_tokens += stored
+    def forward(self, batch: Batch, *, needs_graph: bool) -> tuple[torch.Tensor, TargetLogprobs]:
+        """Run :func:`forward_batch` and count it."""
+        hidden, logprobs, stored = forward_batch(
+            self.base, batch, needs_graph=needs_graph, gradient_checkpointing=self.gradient_checkpointing
+        )
+        self.forwards += 1
+        self.stored_tokens += stored
         return hidden, logprobs
 
-    def judge(self, batch: Batch, values: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
+    def compute_loss(self, batch: Batch, values: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
+        """Return loss, dL/dlogprobs and metrics at the log-probabilities ``values``, ``(sum N_i,)``."""
         self.in_loss = True
-        verdict = self.objective(batch, values)
+        result = self.objective(batch, values)
         self.in_loss = False
-        return verdict
+        return result
 
-    def back(self, hidden: torch.Tensor, logprobs: TargetLogprobs, gradient: torch.Tensor) -> None:
-        into, from_head = logprobs.backward(gradient, self.parameters)
-        self.collect(from_head)
-        if hidden.requires_grad:
-            self.collect(torch.autograd.grad(hidden, self.parameters, into.to(hidden.dtype), allow_unused=True))
+    def run_backward(self, hidden: torch.Tensor, logprobs: TargetLogprobs, grad_logprobs: torch.Tensor) -> None:
+        """Accumulate the gradient of the parameters from dL/dlogprobs, ``(sum N_i,)``."""
+        grad_hidden, head_grads = logprobs.backward(grad_logprobs, self.parameters)  # (tokens, hidden)
+        self.accumulate(head_grads)
+        if hidden.requires_grad:  # False if the adapter is on the head alone
+            grad_hidden = grad_hidden.to(hidden.dtype)
+            self.accumulate(torch.autograd.grad(hidden, self.parameters, grad_hidden, allow_unused=True))
 
-    def collect(self, gradients: Any) -> None:
-        self.collected = [
+    def accumulate(self, grads: Sequence[torch.Tensor | None]) -> None:
+        """Add ``grads``, one for each parameter or None, to ``self.grads``."""
+        self.grads = [
             new if old is None else old if new is None else old + new
-            for old, new in zip(self.collected, gradients, strict=True)
+            for old, new in zip(self.grads, grads, strict=True)
         ]
 
-    def note(
+    def record(
         self, batch: Batch, loss: float, values: torch.Tensor, gradient: torch.Tensor, metrics: dict[str, float]
     ) -> None:
+        """Append what was computed for ``batch`` to the result, by datum and on the CPU."""
         self.result.loss += loss
         self.result.logprobs += [piece.cpu() for piece in values.split(batch.lengths)]
         self.result.gradient += [piece.cpu() for piece in gradient.split(batch.lengths)]

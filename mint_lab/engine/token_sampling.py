@@ -1,8 +1,9 @@
 r"""From logits to a token: temperature, truncation, and one random number a token.
 
-The token is found by inverting the cumulative distribution, first over blocks of the vocabulary and then within a
-block: cumulative sums over all of it, in double precision, would take longer than the rest. Log-probabilities are those
-of the distribution that was drawn from.
+The token is found by inverting the cumulative distribution, first over blocks of the vocabulary and then within one
+block: a cumulative sum over the whole vocabulary, in double precision, would take longer than everything else. The
+log-probabilities are those of the distribution sampled from, after temperature and truncation. At temperature 0 nothing
+is sampled: they are those at temperature 1 without truncation.
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["SamplingSettings", "draw"]
+__all__ = ["SamplingSettings", "sample_tokens"]
 
-# Tokens whose probabilities are added up before the search goes into single ones.
-BLOCK = 128
-# So many of the most likely tokens usually hold the nucleus; where not, the whole vocabulary is sorted.
-NUCLEUS = 256
-# A temperature below this is as good as 0, and dividing by it would overflow.
-COLDEST = 1e-6
+# Tokens whose probabilities are summed before the search goes into single tokens.
+BLOCK_TOKENS = 128
+# The nucleus of top_p is usually among this many most likely tokens; otherwise the whole vocabulary is sorted.
+USUAL_NUCLEUS_TOKENS = 256
+# Lower temperatures are raised to this one, which is as good as 0: dividing by them would overflow.
+MIN_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How each row wants its token; every tensor is ``(rows,)``.
+    """Settings of each row; every tensor is ``(rows,)``.
 
     Attributes:
-        temperature: float32; 0 takes the most likely token, whose log-probability is then the one at temperature 1,
-            and truncation changes nothing.
-        top_k: int64, -1 for no limit; ``top_p``: float64, 1 for no limit.
+        temperature: float32. 0 selects the most likely token and ignores ``top_k`` and ``top_p``; its log-probability
+            is the one at temperature 1.
+        top_k: int64; only the ``top_k`` most likely tokens can be sampled; -1 for no limit.
+        top_p: float64; only the smallest set of most likely tokens whose probability reaches ``top_p`` can be sampled;
+            1 for no limit.
     """
 
     temperature: torch.Tensor
@@ -36,91 +39,126 @@ class SamplingSettings:
     top_p: torch.Tensor
 
     def select(self, rows: torch.Tensor) -> SamplingSettings:
-        """The settings of these rows."""
+        """Return the settings of the rows at these indices."""
         return SamplingSettings(self.temperature[rows], self.top_k[rows], self.top_p[rows])
 
 
-def draw(logits: torch.Tensor, settings: SamplingSettings, random: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A token for each row and its log-probability.
+def sample_tokens(
+    logits: torch.Tensor, settings: SamplingSettings, random: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample a token for each row.
+
+    Without truncation, the plain equivalent is::
+
+        p = torch.softmax(logits.double() / temperature[:, None], dim=-1)
+        tokens = torch.searchsorted(p.cumsum(-1), random[:, None], right=True).squeeze(-1)
+        logprobs = p.gather(-1, tokens[:, None]).squeeze(-1).log()
 
     Args:
         logits: ``(rows, vocab)`` float32 on the CPU; overwritten.
+        settings: Temperature and truncation of each row.
         random: ``(rows,)`` float64, uniform in [0, 1).
 
     Returns:
-        Tokens ``(rows,)`` int64 and log-probabilities ``(rows,)`` float32, nats.
+        Tokens, ``(rows,)`` int64, and their log-probabilities, ``(rows,)`` float32, nats.
     """
+    # 1. Temperature. Rows at temperature 0 take the most likely token and keep temperature 1.
     greedy = settings.temperature == 0
-    best = logits.argmax(-1) if greedy.any() else None
-    heat = settings.temperature.masked_fill(greedy, 1.0)
-    if (heat != 1).any():
-        logits /= heat.clamp(min=COLDEST)[:, None]
+    most_likely = logits.argmax(-1) if greedy.any() else None
+    temperature = settings.temperature.masked_fill(greedy, 1.0)
+    if (temperature != 1).any():
+        logits /= temperature.clamp(min=MIN_TEMPERATURE)[:, None]
     logits -= logits.amax(-1, keepdim=True)
-    cut = ((settings.top_k != -1) | (settings.top_p < 1)) & ~greedy
-    if cut.any():
-        rows = cut.nonzero().flatten()
-        logits[rows] = _truncated(logits[rows], settings.top_k[rows], settings.top_p[rows])
-    mass = logits.exp()
-    picked, total = _invert(mass, random)
-    if best is not None:
-        picked = torch.where(greedy, best, picked)
-    return picked, logits.gather(-1, picked[:, None]).squeeze(-1) - total.log().float()
+    # 2. Truncation, of the rows that ask for it.
+    is_truncated = ((settings.top_k != -1) | (settings.top_p < 1)) & ~greedy
+    if is_truncated.any():
+        rows = is_truncated.nonzero().flatten()
+        logits[rows] = _truncate(logits[rows], settings.top_k[rows], settings.top_p[rows])
+    # 3. Inversion of the cumulative distribution, without normalizing it.
+    mass = logits.exp()  # (rows, vocab)
+    tokens, total = _invert_cumulative(mass, random)
+    if most_likely is not None:
+        tokens = torch.where(greedy, most_likely, tokens)
+    return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - total.log().float()
 
 
-def _invert(mass: torch.Tensor, random: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """First token at which the cumulative ``mass``, ``(rows, vocab)``, exceeds ``random`` of the total; the total."""
-    vocab = mass.shape[-1]
-    whole = vocab // BLOCK * BLOCK
-    sums = mass[:, :whole].unflatten(-1, (whole // BLOCK, BLOCK)).sum(-1)
-    if whole < vocab:
-        sums = torch.cat([sums, mass[:, whole:].sum(-1, keepdim=True)], dim=-1)
-    sums = sums.double()
-    upto = sums.cumsum(-1)  # (rows, blocks)
-    target = (random * upto[:, -1])[:, None]
-    block = _first_above(upto, target)
-    share = (target - (upto - sums).gather(-1, block)) / sums.gather(-1, block)
-    columns = block * BLOCK + torch.arange(BLOCK)  # (rows, BLOCK)
-    piece = mass.gather(-1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, 0.0)
-    inside = piece.cumsum(-1, dtype=torch.float64)
-    within = _first_above(inside, share * inside[:, -1:])
-    return (block * BLOCK + within).squeeze(-1), upto[:, -1]
+def _invert_cumulative(mass: torch.Tensor, random: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the first token at which the cumulative mass exceeds ``random`` times the total.
 
+    Args:
+        mass: Unnormalized probabilities, ``(rows, vocab)``, float32.
+        random: ``(rows,)``, float64.
 
-def _first_above(upto: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Index ``(rows, 1)`` of the first sum above ``target``; never one behind the last that has any mass.
-
-    The bound matters where rounding puts the target at the total.
+    Returns:
+        Tokens ``(rows,)`` and the total mass ``(rows,)``, float64.
     """
-    last = torch.searchsorted(upto, upto[:, -1:].contiguous())
-    return torch.minimum(torch.searchsorted(upto, target, right=True), last)
+    # 1. The block. The last one is shorter if BLOCK_TOKENS does not divide the vocabulary.
+    vocab = mass.shape[-1]
+    in_full_blocks = vocab // BLOCK_TOKENS * BLOCK_TOKENS
+    sums = mass[:, :in_full_blocks].unflatten(-1, (in_full_blocks // BLOCK_TOKENS, BLOCK_TOKENS)).sum(-1)
+    if in_full_blocks < vocab:
+        sums = torch.cat([sums, mass[:, in_full_blocks:].sum(-1, keepdim=True)], dim=-1)
+    sums = sums.double()  # (rows, blocks)
+    cumulative = sums.cumsum(-1)  # (rows, blocks)
+    target = (random * cumulative[:, -1])[:, None]  # (rows, 1)
+    block = _first_above(cumulative, target)  # (rows, 1)
+    # 2. The token within the block, at the same fraction of the block's mass.
+    fraction = (target - (cumulative - sums).gather(-1, block)) / sums.gather(-1, block)
+    columns = block * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)  # (rows, BLOCK_TOKENS)
+    block_mass = mass.gather(-1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, 0.0)
+    cumulative_in_block = block_mass.cumsum(-1, dtype=torch.float64)
+    # A fraction of the block's mass, because this sum in double precision differs by rounding from the one above.
+    token_in_block = _first_above(cumulative_in_block, fraction * cumulative_in_block[:, -1:])
+    return (block * BLOCK_TOKENS + token_in_block).squeeze(-1), cumulative[:, -1]
 
 
-def _truncated(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """``logits`` with -inf where a token is not among the ``top_k`` or not in the nucleus of ``top_p``.
+def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the index of the first sum above ``target``, ``(rows, 1)``, but none after the last that adds mass.
 
-    The token that crosses ``top_p`` stays in. Among equal logits the lower token goes first, whatever the other rows
-    ask for.
+    The bound matters if rounding puts the target at the total.
+    """
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    return torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
+
+
+def _truncate(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Set logits to -inf outside the ``top_k`` most likely tokens and outside the nucleus of ``top_p``.
+
+    The token that crosses ``top_p`` is kept. Among equal logits the lower token id comes first, so that the result does
+    not depend on the other rows.
+
+    Args:
+        logits: ``(rows, vocab)``, with a maximum of 0 in each row.
+        top_k: ``(rows,)``, -1 for no limit.
+        top_p: ``(rows,)``, 1 for no limit.
+
+    Returns:
+        ``(rows, vocab)``.
     """
     vocab = logits.shape[-1]
     top_k = torch.where(top_k == -1, vocab, top_k).clamp(max=vocab)
-    nucleus = top_p < 1
+    has_nucleus = top_p < 1
     total = logits.exp().sum(-1, keepdim=True).double()
-    width = min(max(int(top_k[~nucleus].max()) if (~nucleus).any() else 1, NUCLEUS), vocab)
-    largest, before = _largest(logits, width, total)
-    short = nucleus & (top_k > width) & (before[:, -1] < top_p)
-    if short.any():
-        largest, before = _largest(logits, vocab, total)
-    ranks = torch.arange(largest.shape[-1])
-    kept = ((ranks < top_k[:, None]) & ((before < top_p[:, None]) | ~nucleus[:, None])).sum(-1, keepdim=True)
-    least = largest.gather(-1, kept - 1)
-    above = logits > least
-    equal = logits == least
-    equal &= equal.cumsum(-1) <= kept - above.sum(-1, keepdim=True)
+    # 1. Sort as few of the largest logits as usually suffice, and all of them if they do not.
+    width = min(max(int(top_k[~has_nucleus].max()) if (~has_nucleus).any() else 1, USUAL_NUCLEUS_TOKENS), vocab)
+    largest, mass_before = _largest(logits, width, total)
+    too_narrow = has_nucleus & (top_k > width) & (mass_before[:, -1] < top_p)
+    if too_narrow.any():
+        largest, mass_before = _largest(logits, vocab, total)
+    # 2. The number of tokens to keep in each row, and the smallest logit among them.
+    rank = torch.arange(largest.shape[-1])
+    in_nucleus = (mass_before < top_p[:, None]) | ~has_nucleus[:, None]
+    n_kept = ((rank < top_k[:, None]) & in_nucleus).sum(-1, keepdim=True)  # (rows, 1)
+    smallest = largest.gather(-1, n_kept - 1)  # (rows, 1)
+    # 3. Keep all above that logit, and of those equal to it the first ones.
+    above = logits > smallest
+    equal = logits == smallest
+    equal &= equal.cumsum(-1) <= n_kept - above.sum(-1, keepdim=True)
     return logits.masked_fill(~(above | equal), float("-inf"))
 
 
 def _largest(logits: torch.Tensor, width: int, total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest logits in order, ``(rows, width)``, and the probability of those before each."""
-    largest = logits.topk(width, dim=-1).values
+    """Return the ``width`` largest logits in descending order, and the probability of those before each."""
+    largest = logits.topk(width, dim=-1).values  # (rows, width)
     p = largest.double().exp() / total
     return largest, p.cumsum(-1) - p

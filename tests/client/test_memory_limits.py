@@ -44,7 +44,7 @@ def test_a_client_s_own_limits_come_before_the_services(tmp_path: Path, qwen3: P
 
 def test_the_default_budget_is_what_memory_holds(client: TrainingClient, qwen3: Path) -> None:
     base = load_base(str(qwen3))
-    assert client.max_batch_tokens == token_budget(base.cost, torch.device("cpu"), recompute=False)
+    assert client.max_batch_tokens == token_budget(base.cost, torch.device("cpu"), gradient_checkpointing=False)
     assert MemoryLimits(gradient_checkpointing=True).on(base).max_batch_tokens >= client.max_batch_tokens
 
 
@@ -76,16 +76,16 @@ def test_after_running_out_of_memory_a_client_takes_less(
     client: TrainingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    trunk = BaseModel.trunk
+    backbone = BaseModel.backbone
 
     def sometimes(self: BaseModel, *args: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return trunk(self, *args, **options)
+        return backbone(self, *args, **options)
 
     expected = client.forward(sampled(0), "cross_entropy").result().metrics["loss:sum"]
-    monkeypatch.setattr(BaseModel, "trunk", sometimes)
+    monkeypatch.setattr(BaseModel, "backbone", sometimes)
     first = client.forward_backward(sampled(0), "cross_entropy").result().metrics
     assert first["oom_retries:sum"] == 1.0
     assert first["micro_batches:max"] > 1
@@ -102,7 +102,7 @@ def test_twice_out_of_memory_is_an_error_from_the_future(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(BaseModel, "trunk", never)
+        patch.setattr(BaseModel, "backbone", never)
         with pytest.raises(ModelError, match="out of memory twice"):
             client.forward_backward_custom(PAIRS, sum_loss).result()
     assert client.forward_backward_custom(PAIRS, sum_loss).result().metrics["loss"] > 0

@@ -108,10 +108,10 @@ def test_a_custom_loss_sees_its_data_untouched(client: TrainingClient) -> None:
 def test_a_loss_that_keeps_the_logprobs_keeps_no_graph(client: TrainingClient) -> None:
     kept: list[torch.Tensor] = []
     hidden: list[weakref.ref[torch.Tensor]] = []
-    trunk = client._adapter.base.trunk
+    backbone = client._adapter.base.backbone
 
     def watch(layout: Any, **options: Any) -> torch.Tensor:
-        made = trunk(layout, **options)
+        made = backbone(layout, **options)
         hidden.append(weakref.ref(made))
         return made
 
@@ -121,11 +121,11 @@ def test_a_loss_that_keeps_the_logprobs_keeps_no_graph(client: TrainingClient) -
         kept.append(loss)
         return loss, {}
 
-    client._adapter.base.trunk = watch  # type: ignore[method-assign]
+    client._adapter.base.backbone = watch  # type: ignore[method-assign]
     try:
         outputs = [client.forward_backward_custom(PAIRS, keep).result() for _ in range(2)]
     finally:
-        del client._adapter.base.trunk
+        del client._adapter.base.backbone
     gc.collect()
     assert len(kept) == 2 * (len(PAIRS) + 1)
     assert [ref() for ref in hidden] == [None, None]

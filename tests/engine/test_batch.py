@@ -30,19 +30,19 @@ def changed(fields: dict[str, Any]) -> list[Datum]:
     return [data[0], replace(data[1], loss_fn_inputs=kept), data[2]]
 
 
-def test_a_good_batch_is_laid_end_to_end() -> None:
+def test_fields_are_laid_end_to_end() -> None:
     batch = read([datum([1, 2, 3], [0, 1]), datum([4, 5], [1])], "cross_entropy")
     assert batch.tokens == [[1, 2], [4]]
     assert batch.targets.tolist() == [2, 3, 5]
     assert batch.fields["weights"].tolist() == [0, 1, 1]
-    assert [batch.where(i) for i in range(3)] == [(0, 0), (0, 1), (1, 0)]
+    assert [batch.locate(i) for i in range(3)] == [(0, 0), (0, 1), (1, 0)]
 
 
-def test_a_part_of_a_batch_remembers_where_it_came_from() -> None:
+def test_micro_batch_locates_datums_in_submitted_batch() -> None:
     part = read(sampled(0)).select([2, 1])
     assert part.lengths == [3, 9]
-    assert part.where(0) == (2, 0)
-    assert part.where(5) == (1, 2)
+    assert part.locate(0) == (2, 0)
+    assert part.locate(5) == (1, 2)
     assert part.targets.tolist()[:3] == sampled(0)[2].loss_fn_inputs["target_tokens"].to_torch().tolist()
 
 
@@ -64,41 +64,45 @@ def test_a_part_of_a_batch_remembers_where_it_came_from() -> None:
         ({"mask": np.zeros(9, np.float32)}, "mask", "not a field of the built-in losses"),
     ],
 )
-def test_bad_fields_are_named(fields: dict[str, Any], field: str, words: str) -> None:
+def test_bad_fields_raise_with_datum_and_field(fields: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         read(changed(fields))
     assert (caught.value.index, caught.value.field) == (1, field)
 
 
 @pytest.mark.parametrize("name", ["logprobs", "advantages"])
-def test_what_stands_at_weight_0_may_be_anything(name: str) -> None:
+def test_values_at_weight_zero_are_not_checked(name: str) -> None:
     """Positions 0 and 1 of datum 1 have weight 0."""
     values = np.array([np.nan, -np.inf, 0, 0, 0, 0, 0, 0, 0], np.float32)
     assert read(changed({name: values})).lengths == [5, 9, 3]
 
 
-def test_policy_data_may_come_without_weights() -> None:
+def test_policy_data_without_weights_count_everywhere() -> None:
     data = [datum([1, 2, 3], logprobs=[-1, -1], advantages=[1, 1])]
     assert read(data).fields["weights"].tolist() == [1, 1]
     with pytest.raises(DataError, match="missing"):
         read(data, "cross_entropy")
 
 
-def test_where_a_gradient_is_to_be_expected() -> None:
-    """Weights say it for a built-in loss; for a custom one they may be there, missing, or of another shape."""
-    assert read([datum([1, 2, 3], [0, -1]), datum([4, 5], [2])], "cross_entropy").live.tolist() == [False, True, True]
+def test_loss_mask_follows_weights() -> None:
+    """The weights of a custom loss's datum may be present, missing, or of another shape."""
+    assert read([datum([1, 2, 3], [0, -1]), datum([4, 5], [2])], "cross_entropy").loss_mask.tolist() == [
+        False,
+        True,
+        True,
+    ]
     policy = [datum([1, 2, 3], logprobs=[-1, -1], advantages=[0, 1])]
-    assert read(policy).live.tolist() == [True, True]
-    odd = replace(
+    assert read(policy).loss_mask.tolist() == [True, True]
+    misshapen = replace(
         datum([6, 7, 8]),
         loss_fn_inputs={**datum([6, 7, 8]).loss_fn_inputs, "weights": TensorData.from_numpy(np.zeros(3, np.float32))},
     )
-    mixed = read([datum([1, 2, 3], [0, 1]), datum([4, 5]), odd], None)
-    assert mixed.live.tolist() == [False, True, True, True, True]
-    assert mixed.select([1, 0]).live.tolist() == [True, False, True]
+    mixed = read([datum([1, 2, 3], [0, 1]), datum([4, 5]), misshapen], None)
+    assert mixed.loss_mask.tolist() == [False, True, True, True, True]
+    assert mixed.select([1, 0]).loss_mask.tolist() == [True, False, True]
 
 
-def test_extra_fields_are_for_custom_losses() -> None:
+def test_custom_losses_may_have_extra_fields() -> None:
     data = changed({"reference_logprobs": np.zeros(4, np.float32)})
     assert read(data, None).fields == {}
 
@@ -116,6 +120,6 @@ def test_extra_fields_are_for_custom_losses() -> None:
         ([datum(list(range(130)))], "129 tokens, but the model's context is 128"),
     ],
 )
-def test_bad_batches_are_refused(data: Any, words: str) -> None:
+def test_bad_batches_raise(data: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read(data, None)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mint_lab.engine import checkpoints
 from mint_lab.engine.batch import read_batch
-from mint_lab.engine.checkpoints import describe, load_checkpoint, save_checkpoint
+from mint_lab.engine.checkpoints import load_checkpoint, read_metadata, save_checkpoint
 from mint_lab.engine.models import Adapter, LoraShape, load_base
 from mint_lab.engine.optimizer import Optimizer
 from mint_lab.engine.step import Builtin, run_pass
@@ -67,7 +67,7 @@ def test_a_round_trip_is_exact_and_training_goes_on_the_same(
     at_save = state(*trained)
     other = fresh(qwen3)
     step(*other, 50)  # moments of its own, which have to go
-    load_checkpoint(saved).into(*other)
+    load_checkpoint(saved).load_into(*other)
     assert_same(state(*other), at_save)
     for seed in (10, 11):
         assert step(*trained, seed) == step(*other, seed)
@@ -84,7 +84,7 @@ def test_without_optimizer_only_the_weights(trained: tuple[Adapter, Optimizer], 
     checkpoint = load_checkpoint(tmp_path / "s")
     assert checkpoint.optimizer is None
     other = fresh(qwen3)
-    checkpoint.into(other[0])
+    checkpoint.load_into(other[0])
     assert_same(other[0].copy(), trained[0].copy())
 
 
@@ -100,7 +100,7 @@ def test_an_optimizer_that_has_not_stepped_round_trips(adapter: Adapter, tmp_pat
     assert load_checkpoint(tmp_path / "c").optimizer == {}
     other = fresh(qwen3)
     step(*other, 1)
-    load_checkpoint(tmp_path / "c").into(*other)
+    load_checkpoint(tmp_path / "c").load_into(*other)
     assert other[1].state() == {}
 
 
@@ -115,7 +115,7 @@ def test_peft_alone_loads_it(trained: tuple[Adapter, Optimizer], saved: Path, qw
 
 def test_what_it_is_can_be_read_without_the_weights(saved: Path, adapter: Adapter) -> None:
     (saved / "adapter_model.safetensors").unlink()
-    assert describe(saved) == (adapter.base.name, adapter.shape)
+    assert read_metadata(saved) == (adapter.base.name, adapter.shape)
 
 
 class Crash(BaseException):
@@ -181,7 +181,7 @@ def kill_between_the_renames(trained: tuple[Adapter, Optimizer], saved: Path) ->
 
 def test_a_save_killed_between_its_renames_loses_nothing(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
     before = kill_between_the_renames(trained, saved)
-    assert describe(saved) == (trained[0].base.name, trained[0].shape)
+    assert read_metadata(saved) == (trained[0].base.name, trained[0].shape)
     found = load_checkpoint(saved)
     assert_same(found.weights | (found.optimizer or {}), before)
 
@@ -269,7 +269,7 @@ def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 
 FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "another base model": (lambda f: edit(f, base_model="other"), "was made on base model 'other', this client trains"),
+    "another base model": (lambda f: edit(f, base_model="other"), "is of base model 'other', but this client trains"),
     "a weight too few": (
         lambda f: rewrite(f / "adapter_model.safetensors", dict.popitem),
         r"do not fit this adapter \(rank 3\)",
@@ -298,7 +298,7 @@ def test_a_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Pat
     before = state(*other)
     change(saved)
     with pytest.raises(CheckpointError, match=words):
-        load_checkpoint(saved).into(*other)
+        load_checkpoint(saved).load_into(*other)
     assert_same(state(*other), before)
     step(*other, 2)
 
@@ -308,5 +308,5 @@ def test_another_adapter_shape_is_refused(shape: dict[str, Any], saved: Path, qw
     other = fresh(qwen3, **shape)
     before = state(*other)
     with pytest.raises(CheckpointError, match=f"do not fit this adapter .rank {shape.get('rank', 3)}."):
-        load_checkpoint(saved).into(other[0])
+        load_checkpoint(saved).load_into(other[0])
     assert_same(state(*other), before)

@@ -48,7 +48,7 @@ def test_attention_that_blocks_cannot_do_has_a_row_for_each_sequence(
     assert not base.packs
     sequences = [[1, 2, 3, 4, 5], [1, 2, 3], [7]]
     assert base.layout(sequences).padded
-    assert base.size(sequences) == 15
+    assert base.computed_tokens(sequences) == 15
 
 
 @pytest.mark.parametrize("decoder", [False, True])
@@ -75,24 +75,24 @@ def alone(sequence: list[int]) -> torch.Tensor:
     return TABLE[torch.tensor(sequence)].cumsum(0)
 
 
-def trunk(layout: Layout) -> torch.Tensor:
+def backbone(layout: Layout) -> torch.Tensor:
     hidden = torch.zeros(layout.tokens.numel(), 4)
-    for place in layout.places:
+    for place in layout.token_index:
         hidden[torch.from_numpy(place)] = alone(layout.tokens.flatten()[torch.from_numpy(place)].tolist())
     return hidden[None]
 
 
 def test_packing_is_exact_to_a_tolerance() -> None:
-    assert packs_exactly(alone, trunk, 20, 1e-6)
-    assert packs_exactly(alone, lambda layout: trunk(layout) * 1.01, 20, 2e-2)
-    assert not packs_exactly(alone, lambda layout: trunk(layout) * 1.01, 20, 5e-3)
+    assert packs_exactly(alone, backbone, 20, 1e-6)
+    assert packs_exactly(alone, lambda layout: backbone(layout) * 1.01, 20, 2e-2)
+    assert not packs_exactly(alone, lambda layout: backbone(layout) * 1.01, 20, 5e-3)
 
 
 @pytest.mark.parametrize("blind", ["to prefixes", "to other sequences"])
 def test_both_ways_to_see_the_wrong_tokens_are_found(blind: str) -> None:
     def wrong(layout: Layout) -> torch.Tensor:
         hidden = torch.zeros(layout.tokens.numel(), 4)
-        for place, shared in zip(layout.places, layout.shared, strict=True):
+        for place, shared in zip(layout.token_index, layout.shared_lengths, strict=True):
             tokens = layout.tokens.flatten()
             if blind == "to prefixes":  # a continuation begins anew
                 if len(place) > shared:

@@ -17,8 +17,8 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.pytorch_utils import Conv1D
 
-from mint_lab.engine.fused_layers import _Fused, fuse
-from mint_lab.engine.lora import peft_quiet
+from mint_lab.engine.fused_layers import _FusedLoraLinear, fuse
+from mint_lab.engine.lora import suppress_peft_warnings
 
 from .families import FAMILIES
 
@@ -70,7 +70,7 @@ def gradients(y: torch.Tensor, into: list[torch.Tensor]) -> list[torch.Tensor]:
 def test_a_layer_is_pefts(dtype: torch.dtype, kind: str, shape: tuple[int, ...], first: bool) -> None:
     """``first``: of a first layer's input nobody wants a gradient."""
     layer = lora(base_layer(kind, dtype))
-    assert type(layer) is _Fused
+    assert type(layer) is _FusedLoraLinear
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     x = torch.randn(*shape, IN, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_(not first)
     into = [a, b] if first else [a, b, x]
@@ -237,7 +237,7 @@ def causal(name: str, *adapters: str) -> Any:
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[name](**FAMILIES[name])).eval()
     config = LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    with peft_quiet():
+    with suppress_peft_warnings():
         made = get_peft_model(model, config, adapter_name=adapters[0])
         for adapter in adapters[1:]:
             made.add_adapter(adapter, config)

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from mint_lab.engine import generation
-from mint_lab.engine.generation import MARGIN, GenerationRequest, Sample, _rows, generate, prompt_logprobs
+from mint_lab.engine.generation import (
+    STOP_STRING_MARGIN_TOKENS,
+    GenerationRequest,
+    Sample,
+    _rows,
+    generate,
+    prompt_logprobs,
+)
 from mint_lab.engine.models import Adapter, load_base
 from mint_lab.errors import ConfigError, DataError
 
@@ -247,8 +254,8 @@ def test_a_stop_string_ends_a_sample_where_the_whole_text_first_has_it(
     (row,) = _rows(load_base(str(qwen3)), request)
     whole = [n for n in range(1, len(tokens) + 1) if any(stop in tokenizer.decode(tokens[:n]) for stop in stops)]
     for token in tokens:
-        if row.going:
-            row.take(token, 0.0, tokenizer)
+        if not row.is_finished:
+            row.append(token, 0.0, tokenizer)
     assert len(row.sample.tokens) == (whole[0] if whole else len(tokens))
     assert row.sample.stop_reason == ("stop" if whole else "length")
 
@@ -261,7 +268,7 @@ def test_only_the_tail_is_decoded(qwen3: Path, monkeypatch: pytest.MonkeyPatch) 
     with base.using(None):
         generate(base, [GenerationRequest(PROMPT, 1, 100, seed=0, stop_strings=("never seen",))])
     assert len(lengths) > 90
-    assert max(lengths) == len("never seen") + MARGIN
+    assert max(lengths) == len("never seen") + STOP_STRING_MARGIN_TOKENS
 
 
 def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +281,7 @@ def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.M
     whole = draw(adapter, *requests)  # which has tried, too, whether prompts can be shared
     sizes: list[int] = []
     original = generation._Batch.__init__
-    monkeypatch.setattr(generation, "token_budget", lambda base: 40)
+    monkeypatch.setattr(generation, "generation_token_budget", lambda base: 40)
     monkeypatch.setattr(
         generation._Batch,
         "__init__",

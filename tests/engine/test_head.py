@@ -39,7 +39,9 @@ def made(seed: int, *, bias: bool, lora: bool, factor: float, cap: float) -> Hea
 def linear(head: Head, hidden: torch.Tensor) -> torch.Tensor:
     """W h + b with LoRA, as PEFT writes it, with a graph."""
     z = F.linear(hidden, head.weight, head.bias)
-    return z if head.a is None or head.b is None else z + head.scaling * (hidden @ head.a.T) @ head.b.T
+    return (
+        z if head.lora_a is None or head.lora_b is None else z + head.scaling * (hidden @ head.lora_a.T) @ head.lora_b.T
+    )
 
 
 def logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
@@ -76,34 +78,34 @@ def test_logits_and_their_slope(head: Head, tokens: int) -> None:
 
 
 @given(heads, st.integers(1, 6))
-def test_ways_back_are_autograds(head: Head, tokens: int) -> None:
+def test_gradients_are_autograds(head: Head, tokens: int) -> None:
     draw = torch.Generator().manual_seed(2)
     hidden = torch.randn(tokens, HIDDEN, generator=draw).requires_grad_()
     rows = torch.randn(tokens, ROWS, generator=draw)
-    parameters = [p for p in (head.a, head.b) if p is not None]
+    parameters = [p for p in (head.lora_a, head.lora_b) if p is not None]
     into, *rest = torch.autograd.grad(linear(head, hidden), [hidden, *parameters], rows)
-    torch.testing.assert_close(head.into_hidden(rows), into, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(head.grad_hidden(rows), into, rtol=1e-5, atol=1e-5)
     if parameters:
-        for found, expected in zip(head.into_lora(rows, hidden.detach()), rest, strict=True):
+        for found, expected in zip(head.grad_lora(rows, hidden.detach()), rest, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     ids = torch.tensor([3, 0, 3])
     whole = torch.autograd.functional.jacobian(lambda h: linear(head, h), torch.zeros(HIDDEN))
-    found = head.rows(ids)
+    found = head.weight_rows(ids)
     assert not found.requires_grad
     torch.testing.assert_close(found, whole[ids].detach(), rtol=1e-5, atol=1e-5)
 
 
 @given(heads)
-def test_nothing_that_it_is_given_is_changed(head: Head) -> None:
-    before = [None if t is None else t.detach().clone() for t in (head.weight, head.bias, head.a, head.b)]
+def test_inputs_are_not_changed(head: Head) -> None:
+    before = [None if t is None else t.detach().clone() for t in (head.weight, head.bias, head.lora_a, head.lora_b)]
     hidden, rows = torch.ones(2, HIDDEN), torch.ones(2, ROWS)
     head.slope(head.logits(hidden))
-    head.rows(torch.tensor([0, 1])).zero_()
-    head.into_hidden(rows)
-    if head.a is not None:
-        head.into_lora(rows, hidden)
+    head.weight_rows(torch.tensor([0, 1])).zero_()
+    head.grad_hidden(rows)
+    if head.lora_a is not None:
+        head.grad_lora(rows, hidden)
     assert bool((hidden == 1).all() and (rows == 1).all())
-    for old, new in zip(before, (head.weight, head.bias, head.a, head.b), strict=True):
+    for old, new in zip(before, (head.weight, head.bias, head.lora_a, head.lora_b), strict=True):
         assert (old is None and new is None) or torch.equal(old, new)  # type: ignore[arg-type]
 
 
@@ -115,24 +117,24 @@ def test_by_hand() -> None:
     )  # fmt: skip
     assert (head.vocab_size, head.hidden_size) == (2, 1)
     assert head.logits(torch.tensor([[2.0]])).tolist() == [[2.0, 5.5]]
-    assert head.rows(torch.tensor([1])).tolist() == [[5.0]]
-    assert head.into_hidden(torch.tensor([[1.0, 1.0]])).tolist() == [[7.0]]
-    a, b = head.into_lora(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0]]))
+    assert head.weight_rows(torch.tensor([1])).tolist() == [[5.0]]
+    assert head.grad_hidden(torch.tensor([[1.0, 1.0]])).tolist() == [[7.0]]
+    a, b = head.grad_lora(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0]]))
     assert a.tolist() == [[4.0]]  # s B^T rows h = 1/2 (1 + 3) 2
     assert b.tolist() == [[2.0], [2.0]]  # s A h = 1/2 x 2 x 2
 
 
-def test_a_head_in_bfloat16_gives_float32() -> None:
+def test_bfloat16_head_gives_float32() -> None:
     whole = made(3, bias=True, lora=True, factor=1.0, cap=0.0)
     assert whole.bias is not None
-    half = Head(whole.weight.bfloat16(), whole.bias.bfloat16(), whole.a, whole.b, SCALING)
+    half = Head(whole.weight.bfloat16(), whole.bias.bfloat16(), whole.lora_a, whole.lora_b, SCALING)
     hidden, rows = torch.randn(4, HIDDEN).bfloat16(), torch.randn(4, ROWS)
     found = half.logits(hidden, torch.empty(4, ROWS))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, whole.logits(hidden.float()), rtol=2e-2, atol=5e-2)
     for a, b in (
-        (half.into_hidden(rows), whole.into_hidden(rows)),
-        (half.rows(torch.arange(3)), whole.rows(torch.arange(3))),
+        (half.grad_hidden(rows), whole.grad_hidden(rows)),
+        (half.weight_rows(torch.arange(3)), whole.weight_rows(torch.arange(3))),
     ):
         assert a.dtype == torch.float32
         torch.testing.assert_close(a, b, rtol=2e-2, atol=5e-2)
@@ -151,32 +153,32 @@ def own_logits(model: Any, base: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("unembed", [True, False])
-def test_it_is_the_familys(name: str, unembed: bool, family: Callable[[str], Path]) -> None:
+def test_head_is_the_familys(name: str, unembed: bool, family: Callable[[str], Path]) -> None:
     adapter = random_adapter(family(name), train_unembed=unembed)
     base = adapter.base
     with base.using(adapter):
         head = base.head()
-        assert (head.a is not None) == (head.b is not None) == unembed
+        assert (head.lora_a is not None) == (head.lora_b is not None) == unembed
         hidden, expected = own_logits(base, base._model)
         torch.testing.assert_close(head.logits(hidden), expected, rtol=1e-5, atol=1e-5)
     if unembed:
-        assert any(p is head.a for p in adapter.parameters.values())
-        assert any(p is head.b for p in adapter.parameters.values())
+        assert any(p is head.lora_a for p in adapter.parameters.values())
+        assert any(p is head.lora_b for p in adapter.parameters.values())
     with base.using(None):
         head = base.head()
-        assert head.a is None
-        assert head.b is None
+        assert head.lora_a is None
+        assert head.lora_b is None
         hidden, expected = own_logits(base, base._model)
         torch.testing.assert_close(head.logits(hidden), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_it_follows_the_adapter_in_use(family: Callable[[str], Path]) -> None:
+def test_head_follows_active_adapter(family: Callable[[str], Path]) -> None:
     folder = family("llama")
     with_head, without = random_adapter(folder), random_adapter(folder, train_unembed=False)
     base = load_base(str(folder))
     for adapter in (with_head, without, with_head):
         with base.using(adapter):
-            assert (base.head().a is not None) == (adapter is with_head)
+            assert (base.head().lora_a is not None) == (adapter is with_head)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_it_follows_the_adapter_in_use(family: Callable[[str], Path]) -> None:
         ("gemma2", {"final_logit_softcapping": None, "head_dim": 12, "query_pre_attn_scalar": 12}, 1, 0),
     ],
 )
-def test_what_families_do_to_their_logits(name: str, more: dict[str, Any], factor: float, cap: float) -> None:
+def test_scale_and_cap_of_families(name: str, more: dict[str, Any], factor: float, cap: float) -> None:
     config = CONFIG_MAPPING[name](
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **more,

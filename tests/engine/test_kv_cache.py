@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, DynamicCache
 
-from mint_lab.engine.kv_cache import cache_argument, cache_bytes, new_cache
+from mint_lab.engine.kv_cache import cache_argument, cache_bytes_per_token, new_cache
 
 from .families import FAMILIES
 
@@ -74,7 +74,7 @@ def test_tokens_are_written_in_place() -> None:
     ],
 )
 def test_bytes_of_a_token_by_hand(facts: dict[str, int], expected: int) -> None:
-    assert cache_bytes(SimpleNamespace(**facts), 4) == expected
+    assert cache_bytes_per_token(SimpleNamespace(**facts), 4) == expected
 
 
 def test_the_cache_goes_by_the_name_that_the_model_knows() -> None:
@@ -98,4 +98,4 @@ def test_bytes_of_a_token_are_those_of_a_real_cache(family: str) -> None:
     with torch.no_grad():
         model(input_ids=torch.tensor([[1, 2, 3, 4]]), **{cache_argument(model): cache}, use_cache=True)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)  # type: ignore[union-attr]
-    assert held == 4 * cache_bytes(config, 4)
+    assert held == 4 * cache_bytes_per_token(config, 4)

@@ -1,4 +1,4 @@
-"""Target log-probabilities and their way back, against log_softmax of the whole matrix."""
+"""Target log-probabilities and their gradients, against log_softmax of the whole matrix and autograd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mint_lab.engine.logprobs import TargetLogprobs, chunk_positions
 
 from .test_head import HIDDEN, ROWS, logits, made
 
-PLACES = 6
+TOKENS = 6
 
 
 @pytest.fixture
@@ -41,16 +41,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lora=st.booleans(),
     factor=st.sampled_from([1.0, 0.25]),
     cap=st.sampled_from([0.0, 2.0]),
-    live=st.sampled_from(["all", "none", "right", "wrong", "any"]),
+    mask=st.sampled_from(["all", "none", "right", "wrong", "any"]),
 )
 def test_values_and_gradients_are_log_softmaxs(
-    *, seed: int, lengths: list[int], chunk: int, lora: bool, factor: float, cap: float, live: str
+    *, seed: int, lengths: list[int], chunk: int, lora: bool, factor: float, cap: float, mask: str
 ) -> None:
-    """Places repeat, as under shared prefixes; ``live`` may say anything about where the gradient will be."""
+    """Tokens repeat, as under shared prefixes; the loss mask may be wrong about where the gradient will be."""
     random = np.random.default_rng(seed)
     head = made(seed, bias=bool(seed % 2), lora=lora, factor=factor, cap=cap)
-    hidden = torch.randn(PLACES, HIDDEN, generator=torch.Generator().manual_seed(seed)).requires_grad_()
-    places = [random.integers(0, PLACES, n) for n in lengths]
+    hidden = torch.randn(TOKENS, HIDDEN, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    token_index = [random.integers(0, TOKENS, n) for n in lengths]
     targets = random.integers(0, ROWS, sum(lengths))
     gradient = torch.from_numpy(random.choice([0.0, 0.0, 1.0, -2.0], sum(lengths)).astype(np.float32))
     masks: dict[str, NDArray[np.bool_]] = {
@@ -60,31 +60,31 @@ def test_values_and_gradients_are_log_softmaxs(
         "wrong": gradient.numpy() == 0,
         "any": random.integers(0, 2, len(targets)).astype(bool),
     }
-    table = torch.log_softmax(logits(head, hidden[torch.from_numpy(np.concatenate(places))]), -1)
+    table = torch.log_softmax(logits(head, hidden[torch.from_numpy(np.concatenate(token_index))]), -1)
     expected = table[torch.arange(len(targets)), torch.from_numpy(targets)]
-    parameters = [p for p in (head.a, head.b) if p is not None]
+    parameters = [p for p in (head.lora_a, head.lora_b) if p is not None]
     wanted = torch.autograd.grad(expected, [hidden, *parameters], gradient)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK_LOGITS", chunk * ROWS)
-        found = TargetLogprobs(head, hidden, places, targets, live=masks[live])
+        found = TargetLogprobs(head, hidden, token_index, targets, loss_mask=masks[mask])
         assert not found.values.requires_grad
         torch.testing.assert_close(found.values, expected.detach(), rtol=1e-5, atol=1e-5)
-        for _ in range(2):  # once from what is kept, once from what is made again
+        for _ in range(2):  # once from the kept probabilities, once recomputed
             into, rest = found.backward(gradient, [torch.zeros(1), *parameters])
             assert rest[0] is None
             for a, b in zip([into, *rest[1:]], wanted, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
-        alone = TargetLogprobs(head, hidden, places, targets, live=None)
+        alone = TargetLogprobs(head, hidden, token_index, targets, loss_mask=None)
         torch.testing.assert_close(alone.values, expected.detach(), rtol=1e-5, atol=1e-5)
     assert hidden.grad is None
     assert all(p.grad is None for p in parameters)
 
 
-@pytest.mark.parametrize("live", [[True], [False]])
-def test_by_hand(live: list[bool]) -> None:
+@pytest.mark.parametrize("mask", [[True], [False]])
+def test_by_hand(mask: list[bool]) -> None:
     """Logits (0, ln 3): probabilities 1/4 and 3/4. d log p_1 / dz = (-1/4, 1/4), and z = h W with W = [[0], [ln 3]]."""
     head = Head(torch.tensor([[0.0], [np.log(3.0)]], dtype=torch.float32))
-    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0])], np.array([1]), live=np.array(live))
+    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0])], np.array([1]), loss_mask=np.array(mask))
     assert found.values.tolist() == pytest.approx([np.log(0.75)])
     into, rest = found.backward(torch.tensor([2.0]), [])
     assert into.tolist() == [pytest.approx([2 * 0.25 * np.log(3)])]
@@ -95,7 +95,7 @@ def test_lora_by_hand() -> None:
     """Logits (0, 0), A = 0, B = (1, 0), scaling 2: d log p_0 / dz = (1/2, -1/2), dz / dA = 2 B h, dz / dB = 2 A h."""
     a, b = torch.nn.Parameter(torch.zeros(1, 1)), torch.nn.Parameter(torch.tensor([[1.0], [0.0]]))
     head = Head(torch.zeros(2, 1), None, a, b, scaling=2.0)
-    found = TargetLogprobs(head, torch.full((1, 1), 3.0), [np.array([0])], np.array([0]), live=np.array([True]))
+    found = TargetLogprobs(head, torch.full((1, 1), 3.0), [np.array([0])], np.array([0]), loss_mask=np.array([True]))
     into, (of_b, of_a) = found.backward(torch.ones(1), [b, a])
     assert into.tolist() == [[0.0]]
     assert of_a is not None
@@ -104,29 +104,29 @@ def test_lora_by_hand() -> None:
     assert of_b.tolist() == [[0.0], [0.0]]
 
 
-def test_the_same_place_and_target_is_computed_once(seen: list[int]) -> None:
+def test_repeated_token_and_target_is_computed_once(seen: list[int]) -> None:
     """Five samples of one prompt: the prompt's positions cost one."""
-    places, targets = [np.array([0, 1])] * 5, np.array([3, 4] * 5)
+    token_index, targets = [np.array([0, 1])] * 5, np.array([3, 4] * 5)
     head = made(0, bias=False, lora=False, factor=1.0, cap=0.0)
-    hidden = torch.randn(PLACES, HIDDEN)
-    found = TargetLogprobs(head, hidden, places, targets, live=np.ones(10, bool))
+    hidden = torch.randn(TOKENS, HIDDEN)
+    found = TargetLogprobs(head, hidden, token_index, targets, loss_mask=np.ones(10, bool))
     assert seen == [2]
     assert found.values.shape == (10,)
     assert found.values.unique().numel() == 2
     fifth = found.backward(torch.ones(10), [])[0]
-    one = TargetLogprobs(head, hidden, places[:1], targets[:2], live=np.ones(2, bool)).backward(torch.ones(2), [])[0]
-    torch.testing.assert_close(fifth, 5 * one)
+    single = TargetLogprobs(head, hidden, token_index[:1], targets[:2], loss_mask=np.ones(2, bool))
+    torch.testing.assert_close(fifth, 5 * single.backward(torch.ones(2), [])[0])
 
 
 @pytest.mark.parametrize("lora", [True, False])
-def test_the_vocabulary_is_crossed_where_there_is_something_to_learn(lora: bool, seen: list[int]) -> None:
-    """6 positions, 2 of them live: 4 and 2 forward, none backward; what was not expected is made then."""
+def test_only_masked_positions_compute_gradients(lora: bool, seen: list[int]) -> None:
+    """6 positions, 2 of them in the mask: 4 and 2 forward, none backward, unless a gradient is outside the mask."""
     head = made(0, bias=False, lora=lora, factor=1.0, cap=0.0)
-    live = np.array([False, True, False, False, True, False])
-    found = TargetLogprobs(head, torch.randn(PLACES, HIDDEN), [np.arange(6)], np.arange(6), live=live)
+    mask = np.array([False, True, False, False, True, False])
+    found = TargetLogprobs(head, torch.randn(TOKENS, HIDDEN), [np.arange(6)], np.arange(6), loss_mask=mask)
     assert seen == [4, 2]
     found.backward(torch.tensor([0.0, 1, 0, 0, 2, 0]), [])
-    assert seen == [4, 2], "log-probabilities and their gradient came together, and LoRA's was kept"
+    assert seen == [4, 2], "forward computed the gradients too, and LoRA's probabilities were kept"
     into, _ = found.backward(torch.zeros(6), [])
     assert not into.any()
     assert seen == [4, 2]
@@ -134,16 +134,16 @@ def test_the_vocabulary_is_crossed_where_there_is_something_to_learn(lora: bool,
     assert seen == ([4, 2, 1, 2] if lora else [4, 2, 1]), "position 0, and for LoRA both again"
 
 
-def test_lora_makes_again_what_no_chunk_holds(seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_recomputes_probabilities_of_several_chunks(seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_LOGITS", 4 * ROWS)
     head = made(0, bias=False, lora=True, factor=1.0, cap=0.0)
-    found = TargetLogprobs(head, torch.randn(PLACES, HIDDEN), [np.arange(6)], np.arange(6), live=np.ones(6, bool))
+    found = TargetLogprobs(head, torch.randn(TOKENS, HIDDEN), [np.arange(6)], np.arange(6), loss_mask=np.ones(6, bool))
     assert seen == [4, 2]
     found.backward(torch.tensor([1.0, 1, 1, 1, 1, 0]), [])
     assert seen == [4, 2, 4, 1]
 
 
-def test_positions_of_a_chunk() -> None:
+def test_chunk_positions_by_hand() -> None:
     assert chunk_positions(1 << 10) == 1 << 13
     assert chunk_positions(1 << 30) == 1
 
@@ -152,18 +152,18 @@ def test_large_logits_do_not_overflow() -> None:
     """exp(1e4) is inf; log p is 0 for the winner and -1e4 for the other."""
     head = Head(torch.tensor([[1e4], [0.0]]))
     both = np.ones(2, bool)
-    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0, 0])], np.array([0, 1]), live=both)
+    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0, 0])], np.array([0, 1]), loss_mask=both)
     assert found.values.tolist() == [0.0, -1e4]
     into, _ = found.backward(torch.tensor([1.0, 1.0]), [])
     assert bool(torch.isfinite(into).all())
 
 
 @pytest.mark.parametrize("lora", [True, False])
-def test_a_probability_that_is_no_number_any_more_has_a_logarithm(lora: bool) -> None:
+def test_underflowing_probability_has_a_logarithm(lora: bool) -> None:
     """exp(-200) is 0 in float32, log p is -200 all the same, and d log p_1 / dh = W^T (e_1 - p) = -200."""
     a, b = torch.nn.Parameter(torch.ones(1, 1)), torch.nn.Parameter(torch.zeros(2, 1))
     head = Head(torch.tensor([[200.0], [0.0]]), None, *((a, b) if lora else (None, None)))
-    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0])], np.array([1]), live=np.ones(1, bool))
+    found = TargetLogprobs(head, torch.ones(1, 1), [np.array([0])], np.array([1]), loss_mask=np.ones(1, bool))
     assert found.values.tolist() == [-200.0]
     into, rest = found.backward(torch.ones(1), [b] if lora else [])
     assert into.tolist() == [[-200.0]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mint_lab.engine import memory
-from mint_lab.engine.memory import MemoryCost, enough, free_memory, is_out_of_memory, token_budget
+from mint_lab.engine.memory import MemoryCost, free_memory, is_out_of_memory, max_useful_tokens, token_budget
 from mint_lab.engine.models import Adapter, BaseModel, LoraShape, load_base
 from mint_lab.errors import DataError, LossError, ModelError
 from mint_lab.losses import pairwise_preference_loss
@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 PAIRS = [datum([9, 8, 7, a, b], [0, 0, 1, 1]) for a, b in ((1, 2), (3, 4), (5, 6), (7, 8))]
 
 
-def kept_bytes(adapter: Adapter, sequences: list[list[int]], *, checkpointing: bool = False) -> float:
-    """Bytes a token that autograd keeps for the trunk's backward pass, weights left out."""
+def kept_bytes(adapter: Adapter, sequences: list[list[int]], *, gradient_checkpointing: bool = False) -> float:
+    """Bytes a token that autograd keeps for the backbone's backward pass, without the weights."""
     base = adapter.base
     weights = {p.untyped_storage().data_ptr() for p in base._model.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
@@ -38,64 +38,64 @@ def kept_bytes(adapter: Adapter, sequences: list[list[int]], *, checkpointing: b
 
     layout = base.layout(sequences)
     with base.using(adapter), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        hidden = base.trunk(layout, checkpointing=checkpointing)
+        hidden = base.backbone(layout, gradient_checkpointing=gradient_checkpointing)
     del hidden
     return sum(size for size, _ in kept.values()) / layout.tokens.numel()
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "mint-tiny"])
-def test_the_estimate_covers_what_autograd_keeps(name: str, family: Callable[[str], Path]) -> None:
+def test_estimate_covers_what_autograd_keeps(name: str, family: Callable[[str], Path]) -> None:
     base = load_base(name if name == "mint-tiny" else str(family(name)))
     adapter = base.attach(LoraShape(rank=8), seed=0)
     draw = torch.Generator().manual_seed(0)
     sequences = [torch.randint(0, 250, (60,), generator=draw).tolist() for _ in range(16)]
     kept = kept_bytes(adapter, sequences)
-    assert kept <= base.cost.trunk <= 2.5 * kept
-    less = kept_bytes(adapter, sequences, checkpointing=True)
+    assert kept <= base.cost.backbone <= 2.5 * kept
+    less = kept_bytes(adapter, sequences, gradient_checkpointing=True)
     assert less < 0.5 * kept
-    assert less <= base.cost.recomputed
+    assert less <= base.cost.backbone_checkpointed
 
 
 def test_cost_by_hand() -> None:
     """A token takes 100 + 20 bytes, but the head never more than 10 positions: 10 * 20 + 100 n is 1,300 at 11."""
-    cost = MemoryCost(trunk=100, recomputed=30, head=20, chunk=10)
-    assert cost.tokens(1_199, recompute=False) == 9
-    assert cost.tokens(1_300, recompute=False) == 11
-    assert cost.tokens(250, recompute=True) == 5
-    assert cost.tokens(800, recompute=True) == 20
+    cost = MemoryCost(backbone=100, backbone_checkpointed=30, head=20, chunk=10)
+    assert cost.tokens(1_199, gradient_checkpointing=False) == 9
+    assert cost.tokens(1_300, gradient_checkpointing=False) == 11
+    assert cost.tokens(250, gradient_checkpointing=True) == 5
+    assert cost.tokens(800, gradient_checkpointing=True) == 20
 
 
 @pytest.mark.parametrize(("free", "budget"), [(0, 64), (2 * 64 * 120, 64), (2 * 130 * 120, 128), (2 * 255 * 120, 128)])
-def test_the_budget_is_a_power_of_two_from_half_of_the_free_memory(
+def test_budget_is_power_of_two_from_half_of_free_memory(
     free: int, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
-    assert token_budget(MemoryCost(100, 30, 20, 1000), CPU, recompute=False) == budget
+    assert token_budget(MemoryCost(100, 30, 20, 1000), CPU, gradient_checkpointing=False) == budget
 
 
-def test_where_a_larger_micro_batch_is_no_faster() -> None:
-    assert enough(CPU) == 2048
-    assert enough(torch.device("cuda")) is None
-    assert enough(torch.device("mps")) is None
+def test_useful_size_is_known_on_cpu_only() -> None:
+    assert max_useful_tokens(CPU) == 2048
+    assert max_useful_tokens(torch.device("cuda")) is None
+    assert max_useful_tokens(torch.device("mps")) is None
 
 
-def test_free_memory_is_the_least_of_what_machine_and_container_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_minimum_of_machine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < free_memory(CPU) < 1 << 50
-    monkeypatch.setattr(memory, "_available", lambda: 700)
-    monkeypatch.setattr(memory, "_cgroup_room", lambda: 300)
+    monkeypatch.setattr(memory, "_system_memory", lambda: 700)
+    monkeypatch.setattr(memory, "_container_memory", lambda: 300)
     assert free_memory(CPU) == 300
-    monkeypatch.setattr(memory, "_cgroup_room", lambda: None)
+    monkeypatch.setattr(memory, "_container_memory", lambda: None)
     assert free_memory(CPU) == 700
 
     def unknown() -> int:
         raise OSError("no such thing here")
 
-    monkeypatch.setattr(memory, "_available", unknown)
-    assert free_memory(CPU) == memory.UNKNOWN
+    monkeypatch.setattr(memory, "_system_memory", unknown)
+    assert free_memory(CPU) == memory.FALLBACK_FREE_BYTES
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_containers_limit_with_its_cached_files_given_back(version: int, tmp_path: Path) -> None:
+def test_container_limit_counts_cached_files_as_free(version: int, tmp_path: Path) -> None:
     names = {
         1: (
             "memory/memory.limit_in_bytes",
@@ -105,14 +105,14 @@ def test_a_containers_limit_with_its_cached_files_given_back(version: int, tmp_p
         ),
         2: ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     }[version]
-    assert memory._cgroup_room(tmp_path) is None
+    assert memory._container_memory(tmp_path) is None
     for name, text in zip(names, ("2000\n", "1500\n", f"anon 900\n{names[3]} 400\n"), strict=False):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert memory._cgroup_room(tmp_path) == 900
+    assert memory._container_memory(tmp_path) == 900
     (tmp_path / names[0]).write_text("max\n")
     if version == 2:
-        assert memory._cgroup_room(tmp_path) is None
+        assert memory._container_memory(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_a_containers_limit_with_its_cached_files_given_back(version: int, tmp_p
         (DataError("out of memory"), False),
     ],
 )
-def test_whose_error_it_is(error: BaseException, verdict: bool) -> None:
+def test_out_of_memory_errors_are_recognized(error: BaseException, verdict: bool) -> None:
     assert is_out_of_memory(error) == verdict
 
 
-def test_torchs_own_words_are_known() -> None:
+def test_torchs_own_error_is_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -157,7 +157,7 @@ class Failing:
 
 
 def inject(patch: pytest.MonkeyPatch, adapter: Adapter, where: str, call: int, kind: type[Exception]) -> None:
-    """Let a method of the model or the adapter, or the way back, fail at its n-th call."""
+    """Let a method of the model or the adapter, or the backward pass, fail at its n-th call."""
     if where == "back":  # the first gradient is the loss's own
         patch.setattr(torch.autograd, "grad", Failing(torch.autograd.grad, call + 1, kind=kind))
         return
@@ -170,11 +170,11 @@ def inject(patch: pytest.MonkeyPatch, adapter: Adapter, where: str, call: int, k
 @pytest.mark.parametrize(
     ("place", "loss", "budget"),
     [
-        (("trunk", 1), "cross_entropy", None),
-        (("trunk", 2), "cross_entropy", 4),
+        (("backbone", 1), "cross_entropy", None),
+        (("backbone", 2), "cross_entropy", 4),
         (("head", 1), pairwise_preference_loss, None),
-        (("trunk", 2), pairwise_preference_loss, 5),  # its first phase
-        (("trunk", 3), pairwise_preference_loss, 5),  # its second
+        (("backbone", 2), pairwise_preference_loss, 5),  # its first phase
+        (("backbone", 3), pairwise_preference_loss, 5),  # its second
         (("back", 1), pairwise_preference_loss, None),
         (("add_gradients", 1), "cross_entropy", None),
     ],
@@ -192,23 +192,39 @@ def test_out_of_memory_halves_the_budget_once(
         inject(patch, adapter, *place, kind)
         found = go(adapter, data, loss, max_tokens=budget)
     assert found.oom_retries == 1
-    held = adapter.base.size([d.model_input.to_ints() for d in data])
+    held = adapter.base.computed_tokens([d.model_input.to_ints() for d in data])
     assert found.max_tokens == min(budget or held, held) // 2
     assert found.micro_batches > 1
     assert found.loss == pytest.approx(whole.loss, rel=1e-5)
     assert_same_gradients(named_gradients(adapter), expected)
 
 
+@pytest.mark.parametrize(("requested", "halved"), [(None, 6), (100, 6), (8, 4)])
+def test_retry_halves_the_budget_in_use(
+    requested: int | None, halved: int, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Micro-batches of a built-in loss have 12 tokens at most, so half of a larger request would change nothing."""
+    monkeypatch.setattr("mint_lab.engine.step.max_useful_tokens", lambda device: 12)
+    data = sampled(3, (6, 6, 6))
+    expected = go(adapter, data).loss
+    with pytest.MonkeyPatch.context() as patch:
+        inject(patch, adapter, "backbone", 1, MemoryError)
+        found = go(adapter, data, max_tokens=requested)
+    assert (found.max_tokens, found.micro_batches, found.oom_retries) == (halved, 3, 1)
+    assert (found.passes, found.stored_tokens) == (1, 18), "of the attempt that succeeded"
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", pairwise_preference_loss])
-def test_a_second_failure_is_one_clear_error_and_changes_nothing(
+def test_second_out_of_memory_raises_and_changes_nothing(
     loss: Any, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go(adapter, PAIRS, loss)
     gradients = [g.clone() for g in adapter.gradients or []]
     weights = adapter.copy()
-    failing = Failing(adapter.base.trunk, 1, 3)
+    failing = Failing(adapter.base.backbone, 1, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(BaseModel, "trunk", lambda self, *args, **options: failing(*args, **options))
+        patch.setattr(BaseModel, "backbone", lambda self, *args, **options: failing(*args, **options))
         with pytest.raises(
             ModelError, match=r"out of memory twice.*max_batch_tokens or gradient_checkpointing"
         ) as caught:
@@ -217,10 +233,10 @@ def test_a_second_failure_is_one_clear_error_and_changes_nothing(
     assert caught.value.__cause__ is caught.value.__context__ is None, "a traceback would hold the tensors"
     assert all(torch.equal(a, b) for a, b in zip(adapter.gradients or [], gradients, strict=True))
     assert all(torch.equal(p, weights[n]) for n, p in adapter.parameters.items())
-    go(adapter, PAIRS, loss)  # and the client goes on
+    go(adapter, PAIRS, loss)  # the client is still usable
 
 
-def test_what_a_loss_function_raises_is_its_own(adapter: Adapter) -> None:
+def test_memory_error_of_a_loss_propagates(adapter: Adapter) -> None:
     calls = []
 
     def greedy(data: Any, logprobs_list: Any) -> Any:
@@ -234,14 +250,14 @@ def test_what_a_loss_function_raises_is_its_own(adapter: Adapter) -> None:
     assert adapter.gradients is None
 
 
-def test_other_errors_are_not_tried_again(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_retried(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def broken(self: BaseModel, *args: Any, **options: Any) -> Any:
         calls.append(1)
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(BaseModel, "trunk", broken)
+    monkeypatch.setattr(BaseModel, "backbone", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         go(adapter, PAIRS)
     assert calls == [1]

@@ -203,7 +203,7 @@ def test_dead_adapters_are_swept(qwen3: Path) -> None:
 
 @pytest.mark.parametrize("rank", [0, -1, 1.5, True, "4", None])
 def test_bad_ranks(rank: object) -> None:
-    with pytest.raises(ModelError, match=r"rank is .*, expected a whole number from 1 up"):
+    with pytest.raises(ModelError, match=r"rank is .*, expected a whole number of at least 1"):
         LoraShape(rank=rank)  # type: ignore[arg-type]
 
 
@@ -233,8 +233,8 @@ def test_a_window_under_another_name(tmp_path: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad(), base.using(None):
         layout = base.layout(sequences)
-        rows = base.trunk(layout).flatten(0, 1)
-        for sequence, place in zip(sequences, layout.places, strict=True):
+        rows = base.backbone(layout).flatten(0, 1)
+        for sequence, place in zip(sequences, layout.token_index, strict=True):
             alone = plain.transformer(input_ids=torch.tensor([sequence])).last_hidden_state[0]
             torch.testing.assert_close(rows[torch.from_numpy(place)], alone, rtol=1e-4, atol=1e-4)
 
@@ -244,17 +244,17 @@ def test_a_window_that_the_attention_function_is_told_of_is_packed(
 ) -> None:
     """Mistral's layers say 8, half of Gemma 2's do; one that kept it to itself would have rows of its own beyond it."""
     mistral, gemma = load_base(str(family("mistral"))), load_base(str(family("gemma2")))
-    assert (mistral.window, mistral._windows) == (8, {8})
-    assert (gemma.window, gemma._windows) == (8, {8, None})
+    assert (mistral.window, mistral._packed_windows) == (8, {8})
+    assert (gemma.window, gemma._packed_windows) == (8, {8, None})
     short, long = [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3]], [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3]]
     for base in (mistral, gemma):
         assert not base.layout(long).padded
-        assert base.size(long) == 9
-    monkeypatch.setattr(mistral, "_windows", {None})
+        assert base.computed_tokens(long) == 9
+    monkeypatch.setattr(mistral, "_packed_windows", {None})
     assert not mistral.layout(short).padded
-    assert mistral.size(short) == 8
+    assert mistral.computed_tokens(short) == 8
     assert mistral.layout(long).padded
-    assert mistral.size(long) == 18
+    assert mistral.computed_tokens(long) == 18
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt_neo"])
@@ -262,7 +262,7 @@ def test_the_size_is_known_before_the_layout(name: str, family: Callable[[str], 
     base = load_base(str(family(name)))
     for sequences in ([[1, 2, 3], [1, 2], [4]], [[5]], [[5], [5]]):
         layout = base.layout(sequences)
-        assert base.size(sequences) == layout.tokens.numel()
+        assert base.computed_tokens(sequences) == layout.tokens.numel()
         assert layout.padded == (name == "gpt_neo")
 
 

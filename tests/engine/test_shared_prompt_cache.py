@@ -102,8 +102,8 @@ def test_the_attention_of_the_model_is_put_back() -> None:
     config = AutoConfig.for_model("qwen3", **FAMILIES["qwen3"])
     before = config._attn_implementation
     state = SharedPromptCache(config, torch.tensor([0]), torch.tensor([0]), 2, torch.device("cpu"))
-    with contextlib.suppress(ZeroDivisionError), state.attending():
-        assert config._attn_implementation == shared_prompt_cache.NAME
+    with contextlib.suppress(ZeroDivisionError), state.use():
+        assert config._attn_implementation == shared_prompt_cache.ATTENTION_NAME
         raise ZeroDivisionError
     assert config._attn_implementation == before
 
@@ -112,7 +112,7 @@ def test_sinks_and_windows_are_not_known() -> None:
     query = torch.zeros(1, 1, 1, 2)
     for odd in ({"s_aux": torch.zeros(1)}, {"sliding_window": 4}):
         with pytest.raises(NotImplementedError):
-            shared_prompt_cache._attention(None, query, query, query, None, **odd)
+            shared_prompt_cache._shared_prompt_attention(None, query, query, query, None, **odd)
 
 
 def test_sampling_tries_it_once(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mint_lab.engine.batch import read_batch
+from mint_lab.engine.batch import Batch, read_batch
 from mint_lab.engine.checkpoints import save_checkpoint
 from mint_lab.engine.models import Adapter, load_base
 from mint_lab.engine.optimizer import Optimizer
 from mint_lab.engine.step import Builtin, Custom, PassResult, run_pass
-from mint_lab.errors import LossError
+from mint_lab.errors import DataError, LossError
 from mint_lab.losses import LOSSES, pairwise_preference_loss
 from mint_lab.types import AdamParams, Datum
 
@@ -29,6 +30,10 @@ from .families import FAMILIES, VOCAB
 from .reference import Reference
 
 RELATIVE = 1e-4
+
+
+def batch_of(data: list[Datum], loss: str) -> Batch:
+    return read_batch(data, LOSSES[loss], vocab_size=VOCAB, context=128)
 
 
 def go(
@@ -121,7 +126,7 @@ def near_policy(adapter: Adapter, data: list[Datum]) -> list[Datum]:
 
 
 @pytest.mark.parametrize("loss", ["importance_sampling", "ppo", "cispo", "dro"])
-def test_infinite_ratios_at_weight_0_add_exactly_nothing(loss: str, adapter: Adapter) -> None:
+def test_infinite_ratios_at_weight_zero_add_nothing(loss: str, adapter: Adapter) -> None:
     data = near_policy(adapter, sampled(4))
     clean = go(adapter, data, loss)
     before = [g.clone() for g in adapter.gradients or []]
@@ -140,7 +145,7 @@ def test_infinite_ratios_at_weight_0_add_exactly_nothing(loss: str, adapter: Ada
     assert all(float(g[0]) == 0 for g in result.gradient)
 
 
-def test_a_clipped_infinite_ratio_has_value_and_no_gradient(adapter: Adapter) -> None:
+def test_clipped_infinite_ratio_has_value_without_gradient(adapter: Adapter) -> None:
     """With log q = -200, r = inf. With A = 2 ppo is -1.2 * 2 and flat; cispo keeps -1.2 * 2 * log p."""
     data = [datum([5, 6, 7], [0, 1], logprobs=[-1, -200], advantages=[1, 2])]
     assert go(adapter, data, "ppo").loss == pytest.approx(-2.4)
@@ -150,15 +155,74 @@ def test_a_clipped_infinite_ratio_has_value_and_no_gradient(adapter: Adapter) ->
     assert cispo.gradient[0].tolist() == pytest.approx([0, -2.4])
 
 
-def test_an_infinite_loss_is_refused_with_its_place(adapter: Adapter) -> None:
+INFINITE_RATIO = (
+    r"^importance_sampling is -inf\. Datum 1, position 1 contributes -inf: the importance ratio overflowed "
+    r"\(log-probability -\d.*, sampler log-probability -200\)\. Either the sample is too far off-policy, or its "
+    r"logprobs do not match its tokens$"
+)
+
+
+def test_infinite_ratio_is_named_with_its_token(adapter: Adapter) -> None:
     data = [
         datum([1, 2], [1], logprobs=[-1], advantages=[1]),
         datum([5, 6, 7], [0, 1], logprobs=[-1, -200], advantages=[1, 2]),
     ]
-    with pytest.raises(LossError, match=r"importance_sampling is -inf: datum 1, position 1 adds -inf.*-200") as caught:
+    with pytest.raises(LossError, match=INFINITE_RATIO) as caught:
         go(adapter, data, "importance_sampling")
     assert caught.value.index == 1
     assert adapter.gradients is None
+
+
+def policy_batch(weight: float, logprob: float, advantage: float) -> Batch:
+    """One datum of two tokens; the first has weight 0."""
+    return batch_of([datum([5, 6, 7], [0, weight], logprobs=[-1, logprob], advantages=[1, advantage])], "ppo")
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight", "sampled", "advantage", "logprob", "words"),
+    [
+        # cross_entropy has no ratio: -w log p is infinite if log p is, or if w is near the largest float32, 3.4e38.
+        ("cross_entropy", 1, None, None, -math.inf, "log-probability of the target is -inf, so its logits are"),
+        ("cross_entropy", 1, None, None, math.nan, "log-probability of the target is nan"),
+        ("cross_entropy", 3e38, None, None, -2, r"the term overflowed \(log-probability -2, weight 3e\+38\)"),
+        # r = exp(-2 + 100) overflows above exp(88.7). ppo clips a ratio above 1.2 only if the advantage is positive.
+        ("importance_sampling", 1, -100, 1, -2, r"importance ratio overflowed \(log-probability -2, sampler .* -100\)"),
+        ("ppo", 1, -100, -1, -2, "importance ratio overflowed"),
+        ("ppo", 1, -2, 3e38, math.nan, "log-probability of the target is nan"),
+        ("ppo", 10, -2, -3e38, -2, r"term overflowed \(log-probability -2, weight 10, sampler log-probability -2,"),
+        # cispo clamps the ratio to 1.2, whatever it is.
+        ("cispo", 1, -100, 3e38, -2, "the term overflowed"),
+        ("cispo", 1, -100, 1, -math.inf, "log-probability of the target is -inf"),
+        # dro has no ratio but (log p - log q)^2, which overflows above 1.8e19.
+        ("dro", 1, -1e20, 1, -2, r"squared log-ratio overflowed \(log-probability -2, sampler .* -1e\+20\)"),
+        ("dro", 1, -2, 3e38, -2, "the term overflowed"),
+    ],
+)
+def test_nonfinite_builtin_loss_names_its_cause(
+    *, loss: str, weight: float, sampled: float | None, advantage: float | None, logprob: float, words: str
+) -> None:
+    if sampled is None or advantage is None:
+        batch = batch_of([datum([5, 6, 7], [0, weight])], loss)
+    else:
+        batch = policy_batch(weight, sampled, advantage)
+    with pytest.raises(
+        LossError, match=rf"^{loss} is (-?inf|nan)\. Datum 0, position 1 contributes .*{words}"
+    ) as caught:
+        Builtin(LOSSES[loss], LOSSES[loss].config())(batch, torch.tensor([math.nan, logprob]))
+    assert caught.value.index == 0
+    assert ("ratio" in str(caught.value)) == ("ratio" in words)
+
+
+def test_sum_that_overflows_names_largest_term() -> None:
+    """3 + 2 times 1e38 is above 3.4e38, and each term is below."""
+    batch = batch_of([datum([5, 6, 7], [2e38, 3e38])], "cross_entropy")
+    with pytest.raises(LossError, match=r"is inf\. Datum 0, position 1 contributes 3e\+38: it is the largest term"):
+        Builtin(LOSSES["cross_entropy"], {})(batch, torch.tensor([-1.0, -1.0]))
+
+
+def test_nan_weights_are_refused_as_data() -> None:
+    with pytest.raises(DataError, match=r"datum 0, field 'weights': nan at position 1, expected a finite number"):
+        batch_of([datum([5, 6, 7], [1, math.nan])], "cross_entropy")
 
 
 def test_pairwise_preference_agrees_with_plain_autograd(qwen3: Path, tmp_path: Path) -> None:
@@ -216,9 +280,9 @@ def squares(data: Sequence[Datum], lists: Sequence[torch.Tensor]) -> torch.Tenso
 @given(
     data=batches(),
     chunk=st.sampled_from([1, 3, 1000]),
-    most=st.sampled_from([1, 12, 30, None]),
+    budget=st.sampled_from([1, 12, 30, None]),
     coupled=st.booleans(),
-    checkpointing=st.booleans(),
+    gradient_checkpointing=st.booleans(),
 )
 def test_any_batch_agrees_with_plain_autograd(
     *,
@@ -226,28 +290,30 @@ def test_any_batch_agrees_with_plain_autograd(
     name: str,
     data: list[Datum],
     chunk: int,
-    most: int | None,
+    budget: int | None,
     coupled: bool,
-    checkpointing: bool,
+    gradient_checkpointing: bool,
 ) -> None:
-    """Every family: packed, prefixes shared, head in chunks, in micro-batches of ``most`` tokens; one by one."""
+    """Every family: packed, prefixes shared, head in chunks, micro-batches of ``budget`` tokens; against one by one."""
     adapter, plain = references(name)
     adapter.gradients = None
     loss = squares if coupled else weighted
     value, logprobs, gradients = plain.loss_and_gradients(data, lambda lists: loss(data, lists))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mint_lab.engine.logprobs.CHUNK_LOGITS", chunk * VOCAB)
-        patch.setattr("mint_lab.engine.step.enough", lambda device: None if coupled else most)
+        patch.setattr("mint_lab.engine.step.max_useful_tokens", lambda device: None if coupled else budget)
         objective = (lambda d, lists: (squares(d, lists), {})) if coupled else "cross_entropy"
         result = go(
-            adapter, data, objective, max_tokens=most if coupled else None,
-            checkpointing=checkpointing and adapter.base.can_recompute,
+            adapter, data, objective, max_tokens=budget if coupled else None,
+            gradient_checkpointing=gradient_checkpointing and adapter.base.supports_gradient_checkpointing,
         )  # fmt: skip
     sequences = [d.model_input.to_ints() for d in data]
-    if most is not None and adapter.base.size(sequences) > most and len(data) > 1:
+    assert result.max_tokens == budget
+    if budget is not None and adapter.base.computed_tokens(sequences) > budget and len(data) > 1:
         assert result.micro_batches > 1
-        assert result.passes == (2 if coupled else 1)
-    elif most is None and adapter.base.layout(sequences).padded is False:
+        some_gradient = any(bool(g.any()) for g in result.gradient)
+        assert result.passes == (2 if coupled and some_gradient else 1)
+    elif budget is None and adapter.base.layout(sequences).padded is False:
         assert result.stored_tokens == len({tuple(s[: k + 1]) for s in sequences for k in range(len(s))})
     assert result.loss == pytest.approx(value, rel=RELATIVE, abs=1e-5)
     for found, wanted in zip(result.logprobs, logprobs, strict=True):
@@ -279,36 +345,89 @@ coupled = functools.partial(pairwise_preference_loss, beta=0.02)
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dro", coupled])
 @pytest.mark.parametrize("budget", [1, 12, 20])
-def test_value_and_gradient_do_not_depend_on_the_cut(loss: Any, budget: int, qwen3: Path) -> None:
+def test_value_and_gradient_do_not_depend_on_split(loss: Any, budget: int, qwen3: Path) -> None:
     adapter = random_adapter(qwen3)
     data = near_policy(adapter, sampled(2, (5, 9, 3, 8), prefix=3))
     whole = go(adapter, data, loss)
     whole_gradients = named_gradients(adapter)
     adapter.gradients = None
-    cut = go(adapter, data, loss, max_tokens=budget)
-    assert cut.max_tokens == budget
-    assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
+    split = go(adapter, data, loss, max_tokens=budget)
+    assert split.max_tokens == budget
+    assert split.loss == pytest.approx(whole.loss, rel=1e-5)
     assert (whole.micro_batches, whole.passes) == (1, 1)
-    assert cut.micro_batches > 1
-    assert cut.passes == (2 if callable(loss) else 1)
+    assert split.micro_batches > 1
+    assert split.passes == (2 if callable(loss) else 1)
     assert_same_gradients(named_gradients(adapter), whole_gradients)
-    for a, b in zip(cut.logprobs, whole.logprobs, strict=True):
+    for a, b in zip(split.logprobs, whole.logprobs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_a_separable_loss_takes_no_more_at_a_time_than_is_of_use(
+def test_useful_size_caps_micro_batches_of_builtin_losses_only(
     adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gradients accumulate over micro-batches for nothing; a coupled loss would pay for them with a second pass."""
+    """Accumulating gradients over micro-batches is free; splitting a coupled loss would cost a second forward pass.
+    Four datums of 5 + 9 + 3 + 8 = 25 tokens: 12 hold one or two of them.
+    """
     data = sampled(2, (5, 9, 3, 8))
-    monkeypatch.setattr("mint_lab.engine.step.enough", lambda device: 12)
-    assert go(adapter, data).micro_batches > 1
-    assert go(adapter, data, max_tokens=100).micro_batches == go(adapter, data, max_tokens=12).micro_batches > 1
-    assert go(adapter, data, max_tokens=1).micro_batches == 4, "a smaller budget counts all the same"
-    found = go(adapter, data, coupled)
-    assert (found.micro_batches, found.passes) == (1, 1)
-    monkeypatch.setattr("mint_lab.engine.step.enough", lambda device: None)
-    assert go(adapter, data).micro_batches == 1
+    monkeypatch.setattr("mint_lab.engine.step.max_useful_tokens", lambda device: 12)
+    for requested, used in ((None, 12), (100, 12), (12, 12), (1, 1)):
+        found = go(adapter, data, max_tokens=requested)
+        assert found.max_tokens == used
+        assert found.micro_batches == (4 if used == 1 else 3)
+        assert (found.passes, found.stored_tokens) == (1, 25)
+    for requested in (None, 100):
+        found = go(adapter, data, coupled, max_tokens=requested)
+        assert (found.micro_batches, found.passes, found.max_tokens) == (1, 1, requested)
+    monkeypatch.setattr("mint_lab.engine.step.max_useful_tokens", lambda device: None)
+    found = go(adapter, data)
+    assert (found.micro_batches, found.max_tokens) == (1, None)
+
+
+def bad(kind: str) -> Callable[..., Any]:
+    def fn(data: Any, logprobs_list: list[torch.Tensor]) -> Any:
+        total = torch.cat(logprobs_list).sum()
+        return {
+            "not a tuple": lambda: total,
+            "vector": lambda: (torch.cat(logprobs_list), {}),
+            "nan": lambda: (total * float("nan"), {}),
+            "detached": lambda: (total.detach(), {}),
+            "one datum left out": lambda: (logprobs_list[0].sum(), {}),
+            "metric a word": lambda: (total, {"accuracy": "high"}),
+            "nan gradient": lambda: (torch.sqrt(torch.cat(logprobs_list) * 0).sum(), {}),
+            "raises": lambda: 1 / 0,
+        }[kind]()
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("not a tuple", LossError, "returned a Tensor"),
+        ("vector", LossError, r"shape \(17,\)"),
+        ("nan", LossError, "the loss is nan"),
+        ("detached", LossError, "has no gradient"),
+        ("one datum left out", LossError, "does not reach datum 1"),
+        ("metric a word", LossError, "'accuracy' is a str"),
+        ("nan gradient", LossError, "gradient is .* at datum 0, position 0"),
+        ("raises", ZeroDivisionError, "division by zero"),
+    ],
+)
+def test_rejected_custom_loss_changes_nothing(kind: str, error: type[Exception], words: str, adapter: Adapter) -> None:
+    """Every check of the result is in ``tests/usercode/test_result.py``."""
+    data = sampled(1)
+    go(adapter, data)
+    before = [g.clone() for g in adapter.gradients or []]
+    weights = adapter.copy()
+    with pytest.raises(error, match=words):
+        go(adapter, data, bad(kind))
+    assert all(torch.equal(a, b) for a, b in zip(adapter.gradients or [], before, strict=True))
+    assert all(torch.equal(p, weights[n]) for n, p in adapter.parameters.items())
+
+
+def test_odd_number_of_pair_datums_raises(adapter: Adapter) -> None:
+    with pytest.raises(DataError, match="got 3 datums"):
+        go(adapter, sampled(1), pairwise_preference_loss)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +438,7 @@ def test_a_separable_loss_takes_no_more_at_a_time_than_is_of_use(
         {"train_mlp": False, "train_attn": False},
     ],
 )
-def test_only_what_is_asked_for_is_trained(shape: dict[str, bool], qwen3: Path, tmp_path: Path) -> None:
+def test_only_requested_layers_are_trained(shape: dict[str, bool], qwen3: Path, tmp_path: Path) -> None:
     adapter = random_adapter(qwen3, **shape)
     data = sampled(1)
     save_checkpoint(tmp_path / "c", adapter, None)
@@ -337,7 +456,7 @@ def test_only_what_is_asked_for_is_trained(shape: dict[str, bool], qwen3: Path, 
         assert any(part in name for name in adapter.parameters) == on
 
 
-def test_a_small_head_chunk_changes_nothing(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_head_chunk_changes_nothing(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = random_adapter(qwen3)
     data = sampled(1, (5, 9, 3), prefix=4)
     whole = go(adapter, data)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.engine import token_sampling
-from mint_lab.engine.token_sampling import SamplingSettings, draw
+from mint_lab.engine.token_sampling import SamplingSettings, sample_tokens
 
 
 def settings(temperature: float = 1.0, top_k: int = -1, top_p: float = 1.0, rows: int = 1) -> SamplingSettings:
@@ -23,7 +23,7 @@ def settings(temperature: float = 1.0, top_k: int = -1, top_p: float = 1.0, rows
 
 
 def one(logits: list[float], at: float, **how: float) -> tuple[int, float]:
-    token, logprob = draw(torch.tensor([logits]), settings(**how), torch.tensor([at], dtype=torch.float64))  # type: ignore[arg-type]
+    token, logprob = sample_tokens(torch.tensor([logits]), settings(**how), torch.tensor([at], dtype=torch.float64))  # type: ignore[arg-type]
     return int(token), float(logprob)
 
 
@@ -51,7 +51,7 @@ def test_every_token_has_its_share_of_the_line(vocab: int) -> None:
     middle = torch.from_numpy(upto - p / 2)
     wide = p > 1e-5
     logits = torch.from_numpy(np.log(np.maximum(p, 1e-30))).float().repeat(vocab, 1)
-    tokens, logprobs = draw(logits, settings(rows=vocab), middle)
+    tokens, logprobs = sample_tokens(logits, settings(rows=vocab), middle)
     assert tokens[torch.from_numpy(wide)].tolist() == np.flatnonzero(wide).tolist()
     np.testing.assert_allclose(logprobs[torch.from_numpy(wide)], np.log(p[wide]), atol=1e-5)
 
@@ -90,7 +90,7 @@ def test_truncation_by_definition_with_ties_and_any_neighbours(
         torch.tensor([k for k, _ in rows]),
         torch.tensor([p for _, p in rows], dtype=torch.float64),
     )
-    cut = token_sampling._truncated(
+    cut = token_sampling._truncate(
         logits - logits.amax(-1, keepdim=True), how.top_k, torch.where(how.top_p < 1, how.top_p - 1e-9, how.top_p)
     )
     for row, (top_k, top_p) in enumerate(rows):

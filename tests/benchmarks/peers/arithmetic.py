@@ -32,10 +32,10 @@ def arithmetic(model: str, data: list[Datum], rank: int) -> dict[str, float]:
     c = base.config
     layout = base.layout([d.model_input.to_ints() for d in data])
     stored = layout.stored
-    visible = int(((layout.positions + 1) * layout.present).sum())
+    visible = int(((layout.positions + 1) * layout.attention_mask).sum())
     targets = np.concatenate([d.loss_fn_inputs["target_tokens"].to_numpy() for d in data])
     weights = np.concatenate([d.loss_fn_inputs["weights"].to_numpy() for d in data])
-    key = np.concatenate(layout.places) * c.vocab_size + targets
+    key = np.concatenate(layout.token_index) * c.vocab_size + targets
     h, inner, layers = c.hidden_size, c.intermediate_size, c.num_hidden_layers
     q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
     linears = [(h, q), (h, kv), (h, kv), (q, h), (h, inner), (h, inner), (inner, h)]

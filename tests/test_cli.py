@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from mint_lab import cli
+from mint_lab.charts.spec import ChartSpec, charts_of
 from mint_lab.errors import ConfigError
+from mint_lab.losses import LOSSES, LossSpec
 from mint_lab.runs import load_run
 
 from .runs.bigram import BigramClient, letter_pairs
@@ -54,6 +57,36 @@ def test_demo_writes_its_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bigram")
+def test_every_held_out_metric_is_reported_in_the_order_of_the_charts(tmp_path: Path) -> None:
+    """A loss that reports margin_std has it in the table and in the JSON, after those that charts show."""
+
+    def wide(data: Any, logprobs_list: Any) -> Any:
+        loss = -torch.stack([row.sum() for row in logprobs_list]).mean()
+        return loss, {"margin_std[x]": 2.0}
+
+    LOSSES.register(LossSpec("wide", "preference", wide, unit="pair"))
+    try:
+        result = run("demo", "--loss", "wide", "--steps", 2, "--json", tmp_path / "out.json")
+    finally:
+        LOSSES._entries.pop("wide", None)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out.json").read_text())
+    charted = ["pair_accuracy", "mean_margin", "logps/chosen", "logps/rejected", "loss"]
+    assert list(report["after"])[:5] == list(report["before"])[:5] == charted
+    assert report["after"]["margin_std[x]"] == 2.0
+    assert "margin_std[x]" in result.output
+    assert "share of pairs" in result.output
+
+
+def test_progress_shows_as_many_numbers_as_fit() -> None:
+    charts = charts_of(["loss", ChartSpec("my_metric"), "pair_accuracy"])
+    metrics = {"pair_accuracy": 0.5, "my_metric": 12.3456, "loss": 0.25, "other": 1.0}
+    assert cli._numbers(metrics, charts, 80) == "loss 0.25  my_metric 12.3  pair_accuracy 0.5"
+    assert cli._numbers(metrics, charts, 30) == "loss 0.25  my_metric 12.3"
+    assert cli._numbers(metrics, charts, 3) == ""
+
+
+@pytest.mark.usefixtures("bigram")
 def test_demo_sft(tmp_path: Path) -> None:
     result = run("demo", "--recipe", "sft", "--steps", 5, "--json", tmp_path / "out.json")
     assert result.exit_code == 0, result.output
@@ -88,7 +121,7 @@ def test_demo_rl_learns_arithmetic(tmp_path: Path, loss: str, seed: int, steps: 
     [
         (["--loss", "dpoo"], "unknown loss 'dpoo'"),
         (["--recipe", "pref"], "unknown recipe 'pref'"),
-        (["--recipe", "sft", "--loss", "hinge"], "hinge is a preference loss"),
+        (["--recipe", "sft", "--loss", "hinge"], "hinge needs pairs of chosen and rejected"),
         (["--steps", "1", "--json", "/proc/nope/out.json"], "cannot write /proc/nope/out.json"),
     ],
 )

@@ -1,8 +1,8 @@
 """The generated parts of the site: the losses of ``LOSSES`` and the metrics of ``METRICS``.
 
 ``{losses} FAMILY`` writes one section for each loss of that family, ``{loss-table}`` the overview, ``{metrics}`` the
-table of metrics, ``{data-types}`` the re-exported types. All of it is read from the package when the site is built, so
-a loss or a metric that is added appears here without an edit.
+table of metrics, ``{recipe-options} NAME`` the options of a recipe, ``{data-types}`` the re-exported types. All of it
+is read from the package when the site is built, so a loss or a metric that is added appears here without an edit.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("loss-table", LossTable)
     app.add_directive("losses", Losses)
     app.add_directive("metrics", Metrics)
+    app.add_directive("recipe-options", RecipeOptions)
     app.add_directive("data-types", DataTypes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -76,6 +77,21 @@ class Metrics(SphinxDirective):
             for spec in METRICS.values()
         ]
         return self.parse_text_to_nodes(_table(("metric", "definition", "unit and range", "formula"), rows))
+
+
+class RecipeOptions(SphinxDirective):
+    """The table of a recipe's options."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        from mint_lab.recipes import RECIPES
+
+        recipe = RECIPES[self.arguments[0]]
+        docs = recipe.option_docs()
+        rows = [(f"`{name}`", f"`{value!r}`", docs[name]) for name, value in recipe.option_values().items()]
+        return self.parse_text_to_nodes(_table(("option", "default", "meaning"), rows))
 
 
 class DataTypes(SphinxDirective):

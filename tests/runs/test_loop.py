@@ -258,12 +258,12 @@ def test_batch_with_an_odd_datum_pauses_before_any_update(make_run: Any) -> None
     run = make_run()
     run.prepare()
     whole = run._trainer.job.batch
-    object.__setattr__(run._trainer, "job", OddJob(run._trainer.job))
+    run._trainer._job = OddJob(run._trainer.job)
     run.start()
     assert run.wait(TIMEOUT, check=False)
     assert "got 7 datums" in run.error.message
     assert "optim_step" not in run.client.calls
-    object.__setattr__(run._trainer, "job", run._trainer.job.inner)
+    run._trainer._job = run._trainer.job.inner
     assert run._trainer.job.batch == whole
     finish(run)
 

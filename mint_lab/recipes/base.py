@@ -11,7 +11,7 @@ Neither a recipe nor a job knows a model, a thread or a loss function.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..client.protocol import Tokenizer, TrainingClient
     from .guarded_trainer import GuardedTrainer
     from .job import Job
+    from .record import StepRecord
 
 __all__ = ["NoOptions", "Recipe", "check_recipe", "option"]
 
@@ -64,6 +65,8 @@ class Recipe(ABC):
         examples: What :meth:`GuardedTrainer.shown <mint_lab.recipes.guarded_trainer.GuardedTrainer.shown>` shows.
         keeps_samples: True if records keep model responses at each evaluation.
         batch_before_training: True if the first batch is known before training starts.
+        lower_loss_is_better: False if the value of a loss gives only a direction, as that of a policy loss; a rising
+            loss is then not reported as divergence.
         Options: A frozen dataclass whose fields, declared with :func:`option`, are the options of the recipe.
         options: The options in use.
     """
@@ -79,6 +82,7 @@ class Recipe(ABC):
     examples: ClassVar[str] = "held-out examples"
     keeps_samples: ClassVar[bool] = False
     batch_before_training: ClassVar[bool] = True
+    lower_loss_is_better: ClassVar[bool] = True
     Options: ClassVar[type[Any]] = NoOptions
 
     def __init__(self, options: Any = None) -> None:
@@ -157,6 +161,18 @@ class Recipe(ABC):
                 "return one from prepare(), or write trainer() as well"
             )
         return BatchTrainer(client, job, seed)
+
+    def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
+        """Return what the last records mean that only this recipe can tell; the run adds it to its own findings.
+
+        Args:
+            recent: The last records in order, at least one and at most 50.
+
+        Returns:
+            One text per kind of finding, with its number and what to try. A kind that does not apply may be absent or
+            have an empty text.
+        """
+        return {}
 
 
 def check_recipe(recipe: type[Recipe]) -> None:

@@ -34,22 +34,21 @@ EVALUATION_CHUNK = 256  # datums per forward request of an evaluation
 
 
 class BatchTrainer(GuardedTrainer):
-    """Train one client on one :class:`~mint_lab.recipes.BatchJob`.
-
-    Attributes:
-        job: The data, and what is measured on them.
-    """
-
-    job: BatchJob
+    """Train one client on one :class:`~mint_lab.recipes.BatchJob`."""
 
     def __init__(self, client: TrainingClient, job: BatchJob, seed: int) -> None:
         super().__init__(client)
-        self.job = job
+        self._job = job
         self._sampler = ShuffledSampler(job.size, seed)
         self._position = 0
         self._references = ReferenceCache(client, job)
         self._plain = [_plain(datum) for datum in job.held_out]
         self._before: list[torch.Tensor] = []  # held-out log-probabilities before training
+
+    @property
+    def job(self) -> BatchJob:
+        """The data, and what is measured on them."""
+        return self._job
 
     def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out data once, before the first step."""

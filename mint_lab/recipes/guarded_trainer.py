@@ -61,7 +61,6 @@ class GuardedTrainer(ABC):
 
     Attributes:
         client: A training client.
-        job: What is trained on.
         baseline: Held-out metrics before training; empty until they are measured.
         cancel_requested: Polled while user code runs; returns True to cancel a call that has run too long.
         cancel_after: Seconds from the start of a call before it can be cancelled (twice the longest call so far, if
@@ -69,8 +68,6 @@ class GuardedTrainer(ABC):
         last_update: ``(datums, seconds)`` of the last update, its gradient included; None before the first.
         retry_plan: Plan of a step that failed after its gradient or its update; the retry must use it. Otherwise None.
     """
-
-    job: Job
 
     def __init__(self, client: TrainingClient) -> None:
         self.client = client
@@ -85,6 +82,11 @@ class GuardedTrainer(ABC):
         self._bound: tuple[Any, ...] = ()
         self._notes: list[str] = []
         self._noted_names: set[str] = set()  # labels of losses whose metrics have a name of the trainer's
+
+    @property
+    @abstractmethod
+    def job(self) -> Job:
+        """What is trained on."""
 
     def step(self, number: int, plan: StepPlan, *, evaluate: bool, last: bool, started: float) -> StepRecord:
         """Complete optimizer step ``number`` and measure it; of a step that failed, what remains of it.

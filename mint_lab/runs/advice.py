@@ -1,6 +1,7 @@
 """What the numbers of a run mean, in plain words; each finding gives its number and what to try.
 
-:func:`findings` is a pure function of the last records and a short summary of the earlier ones. :class:`RunAdvice`
+:func:`findings` is a pure function of the last records and a short summary of the earlier ones. What only a recipe can
+tell comes from its :meth:`~mint_lab.recipes.base.Recipe.advice`. :class:`RunAdvice`
 keeps the wording of a finding while the finding lasts, so that the page does not flicker; at an evaluation it updates
 numbers that have changed noticeably, so that the text does not contradict the charts.
 """
@@ -12,9 +13,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
+from typing import TYPE_CHECKING
 
 from ..recipes.record import StepRecord
-from ..recipes.rl.rl_advice import rl_findings
+
+if TYPE_CHECKING:
+    from ..recipes.base import Recipe
 
 __all__ = ["EarlierSteps", "RunAdvice", "findings"]
 
@@ -68,12 +72,15 @@ class EarlierSteps:
         self.peak = 0.0 if _has_recovered(comparable, self.first) else max(self.peak, _blown_up(records, self.first))
 
 
-def findings(records: Sequence[StepRecord], earlier: EarlierSteps | None = None) -> dict[str, str]:
+def findings(
+    records: Sequence[StepRecord], earlier: EarlierSteps | None = None, recipe: Recipe | None = None
+) -> dict[str, str]:
     """Return what is worth saying about the last record, by kind of finding.
 
     Args:
         records: The last steps in order; at most the last ``WINDOW`` are used.
         earlier: Summary of the run before ``records``; None if they are the whole run.
+        recipe: The recipe of the run, which adds its own findings; None for none.
     """
     recent = list(records)[-WINDOW:]
     if not recent:
@@ -83,14 +90,14 @@ def findings(records: Sequence[StepRecord], earlier: EarlierSteps | None = None)
     saturated = _saturation(recent)
     checks = {
         "not finite": _not_finite(recent[-1]),
-        "diverging": _diverging(recent, earlier),
+        "diverging": "" if recipe is not None and not recipe.lower_loss_is_better else _diverging(recent, earlier),
         "no gradient": _no_gradient(recent),
         # After saturation the gradient is almost 0, so that every harder batch looks like an explosion.
         "exploding": "" if saturated else _exploding(recent, earlier.first),
         "saturation": saturated,
         "displacement": _displacement(evaluated),
         "behind": _overfitting(recent, evaluated),
-        **rl_findings(recent),
+        **({} if recipe is None else recipe.advice(recent)),
     }
     if checks["diverging"]:
         checks |= dict.fromkeys(HIDDEN_BY_DIVERGENCE, "")
@@ -102,11 +109,15 @@ class RunAdvice:
 
     The wording of a text changes only at an evaluation, or after ``WINDOW`` steps without one, and only if its numbers
     have changed noticeably.
+
+    Args:
+        recipe: The recipe of the run, which adds its own findings; None for none.
     """
 
     window = WINDOW
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: Recipe | None = None) -> None:
+        self._recipe = recipe
         self._current: dict[str, tuple[str, int]] = {}  # by kind: the text, and the step at which it was worded
         self._earlier = EarlierSteps()
 
@@ -114,7 +125,7 @@ class RunAdvice:
         """Return the texts that hold after the last of ``records``. Never raises, because that step is complete."""
         try:
             self._earlier.update(records)
-            current = findings(records, self._earlier)
+            current = findings(records, self._earlier, self._recipe)
         except Exception as error:  # a loss may report anything under any name
             current = {"advice": f"The numbers of this step could not be read for advice: {error!r}"}
         self._current = {kind: self._worded(kind, text, records[-1]) for kind, text in current.items()}
@@ -211,8 +222,6 @@ def _same_objective(recent: Sequence[StepRecord]) -> list[StepRecord]:
 
 
 def _diverging(recent: Sequence[StepRecord], earlier: EarlierSteps) -> str:
-    if _is_policy_loss(recent[-1]):
-        return ""
     late, peak = _same_objective(recent)[-MAX_LATE_STEPS:], _blown_up(recent, earlier.first)
     if not peak and not earlier.peak:
         is_small = _batch_size(earlier.first) < SMALL_BATCH
@@ -237,11 +246,6 @@ def _diverging(recent: Sequence[StepRecord], earlier: EarlierSteps) -> str:
     )
 
 
-def _is_policy_loss(record: StepRecord) -> bool:
-    """A policy loss is a sum around 0 whose value gives the direction to move, not the distance that is left."""
-    return "ratio/mean" in record.metrics or "rollout/group_size" in record.settings
-
-
 def _blown_up(recent: Sequence[StepRecord], first: Sequence[StepRecord]) -> float:
     """Return the median loss if it is far above that of the first step (before any update) and nothing is learned."""
     late = [r for r in _same_settings(recent) if r.step > first[0].step][-MAX_LATE_STEPS:]
@@ -251,7 +255,6 @@ def _blown_up(recent: Sequence[StepRecord], first: Sequence[StepRecord]) -> floa
         len(losses) < (MAX_LATE_STEPS if is_small else LATE_STEPS)
         or not start > 0
         or min(losses) < 0
-        or _is_policy_loss(first[0])
         or _has_learned(late, first)
     ):
         return 0.0  # "twice as much" means nothing for a loss that starts at 0 or goes below it

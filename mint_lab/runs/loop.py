@@ -68,6 +68,7 @@ class Loop:
         open_store: Creates the run's folder; called once, after ``load``.
         describe_run: Returns the content of ``run.json``; called while the lock is held.
         eval_every: Steps between evaluations.
+        advice: Turns the records of the run into warnings.
 
     Attributes:
         plan: Plan of the next step; change it with :meth:`edit`.
@@ -86,6 +87,7 @@ class Loop:
         open_store: Callable[[], RunStore],
         describe_run: Callable[[], RunInfo],
         eval_every: int,
+        advice: RunAdvice,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -100,7 +102,7 @@ class Loop:
         self._eval_every = eval_every
         self._store: RunStore | None = None
         self._trainer: GuardedTrainer | None = None
-        self._advice = RunAdvice()
+        self._advice = advice
         self._changed = threading.Condition()
         self._pending_calls: deque[Callable[[], None]] = deque()  # for the time between two steps
         self._step_lock = threading.Lock()  # held during a step, and during calls between two steps

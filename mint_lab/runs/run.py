@@ -32,6 +32,7 @@ from ..recipes.plan import StepPlan, resolve_loss
 from ..recipes.record import Edit, LossVersion, Status, StepRecord
 from ..recipes.registry import check_loss, check_model, recipe_named, unchecked_note
 from .adapter_export import save_adapter
+from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure
 from .hot_reload import follow_registries
@@ -82,7 +83,7 @@ class Run:
             the last.
         folder: Where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, created at the first start.
         name: What charts call the run.
-        options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.job.RlOptions`, for example
+        options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.rl_job.RlOptions`, for example
             ``reward`` and ``group_size``.
 
     Raises:
@@ -143,6 +144,7 @@ class Run:
             open_store=self._open_store,
             describe_run=self._describe,
             eval_every=eval_every,
+            advice=RunAdvice(self._recipe),
         )
         self._note_unchecked(spec)
         follow_registries(self._loop, self._recipe)

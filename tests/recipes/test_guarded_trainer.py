@@ -1,4 +1,4 @@
-"""A step that fails on the way goes on where it failed: no gradient counts twice, no update is made twice."""
+"""A step that fails is retried from the phase that failed: no gradient counts twice, no update is applied twice."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from ..runs.bigram import BigramClient, BigramSampler
 from ..runs.conftest import TIMEOUT, finish, timeless
 
 PROMPTS = [{"prompt": f"{chr(97 + i % 26)}:"} for i in range(12)]
-ASKED = ("forward", "forward_backward", "forward_backward_custom", "optim_step", "save_weights_and_get_sampling_client")
+REQUESTS = (
+    "forward",
+    "forward_backward",
+    "forward_backward_custom",
+    "optim_step",
+    "save_weights_and_get_sampling_client",
+)
 
 
 class Flaky(BigramClient):
-    """Hangs up once, at call ``at`` of all (1-based), before it has done anything."""
+    """Fails once, at request ``at`` of all (1-based), before it has done anything."""
 
     def __init__(self, at: int = 0, error: Exception | None = None) -> None:
         super().__init__()
-        self.at, self.asked = at, 0
+        self.at, self.requests = at, 0
         self.error = error or ConnectionError("the service hung up")
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ASKED:
-            self.ask()
+        if name in REQUESTS:
+            self.count_request()
         return super().__getattribute__(name)
 
-    def ask(self) -> None:
-        self.asked += 1
-        if self.asked == self.at:
+    def count_request(self) -> None:
+        self.requests += 1
+        if self.requests == self.at:
             raise self.error
 
     def save_weights_and_get_sampling_client(self, name: str | None = None) -> BigramSampler:
@@ -46,7 +52,7 @@ class FlakySampler(BigramSampler):
         self.client = client
 
     def sample(self, *args: Any) -> Any:
-        self.client.ask()
+        self.client.count_request()
         return super().sample(*args)
 
 
@@ -70,12 +76,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_client_that_fails_once_at_any_call_changes_nothing(make_run: Callable[..., Run], recipe: str) -> None:
+def test_client_that_fails_once_at_any_request_changes_nothing(make_run: Callable[..., Run], recipe: str) -> None:
     def make(client: Flaky) -> Run:
         return make_run(recipe, **{"client": client, "steps": 4, "eval_every": 2, **RECIPES[recipe]})
 
     whole = finish(make(Flaky()))
-    calls = whole.client.asked
+    calls = whole.client.requests
     assert calls > 10
     for at in range(1, calls + 1):
         run = make(Flaky(at))
@@ -89,19 +95,19 @@ def test_a_client_that_fails_once_at_any_call_changes_nothing(make_run: Callable
         assert list(map(timeless, run.records)) == list(map(timeless, whole.records)), f"call {at}"
 
 
-def held_up(make_run: Callable[..., Run], call: str, step: int, **options: Any) -> Run:
-    """A run that has failed once in ``call`` of that step."""
+def failed_once(make_run: Callable[..., Run], call: str, step: int, **options: Any) -> Run:
+    """Return a run that has failed once, in ``call`` of step ``step``."""
     run = make_run("sft", client=Flaky(), steps=4, eval_every=2, **options)
     assert run.step(step - 1).wait(TIMEOUT)
-    run.client.at = run.client.asked + {"optim_step": 2, "forward": 3}[call]
+    run.client.at = run.client.requests + {"optim_step": 2, "forward": 3}[call]
     run.start()
     assert run.wait(TIMEOUT, check=False)
     assert (run.status, run.steps_done) == ("paused", step - 1)
     return run
 
 
-def test_a_step_that_is_made_outlives_a_run_that_is_stopped_before_its_evaluation(make_run: Callable[..., Run]) -> None:
-    run = held_up(make_run, "forward", 2)
+def test_updated_step_is_recorded_if_the_run_stops_before_its_evaluation(make_run: Callable[..., Run]) -> None:
+    run = failed_once(make_run, "forward", 2)
     assert run.client.calls.count("optim_step") == 2
     run.stop()
     assert (run.status, run.steps_done) == ("stopped", 2)
@@ -112,23 +118,23 @@ def test_a_step_that_is_made_outlives_a_run_that_is_stopped_before_its_evaluatio
     assert load_run(run.folder).records == run.records
 
 
-def test_a_gradient_that_is_not_applied_leaves_no_record(make_run: Callable[..., Run]) -> None:
-    run = held_up(make_run, "optim_step", 2).stop()
+def test_unapplied_gradient_leaves_no_record(make_run: Callable[..., Run]) -> None:
+    run = failed_once(make_run, "optim_step", 2).stop()
     assert (run.status, run.steps_done) == ("stopped", 1)
     assert run.client.calls.count("optim_step") == 1
 
 
 @pytest.mark.parametrize("call", ["optim_step", "forward"])
-def test_an_edit_meanwhile_counts_from_the_next_step(make_run: Callable[..., Run], call: str) -> None:
-    run = held_up(make_run, call, 2)
+def test_edit_before_a_retry_takes_effect_at_the_next_step(make_run: Callable[..., Run], call: str) -> None:
+    run = failed_once(make_run, call, 2)
     run.set(learning_rate=0.5, batch_size=8, steps=3)
     finish(run)
     assert [r.settings["learning_rate"] for r in run.records] == [0.05, 0.05, 0.5]
     assert [len(batch) for batch in run.client.batches] == [4, 4, 8]
     assert [(e.step, e.label) for e in run.edits] == [(3, "learning_rate 0.5"), (3, "batch_size 8")]
     assert run.records[1].warnings == [
-        "Step 2 ends with the loss and settings that it was begun with, because its gradient had been taken: "
-        f"{change} counts from step 3"
+        "Step 2 ends with the loss and settings that it began with, because its gradient had been computed with them: "
+        f"{change} takes effect at step 3"
         for change in ("learning_rate 0.5", "batch_size 8")
     ]
     assert run.records[2].warnings == []
@@ -138,11 +144,11 @@ def test_an_edit_meanwhile_counts_from_the_next_step(make_run: Callable[..., Run
     assert torch.equal(run.client.table, plain.client.table)
 
 
-def test_a_gradient_that_the_client_has_dropped_is_taken_anew(make_run: Callable[..., Run]) -> None:
-    """The local client drops one that is not finite, and says so."""
+def test_gradient_that_the_client_dropped_is_computed_again(make_run: Callable[..., Run]) -> None:
+    """The local client drops a gradient that is not finite and raises a ModelError."""
     run = make_run("sft", client=Flaky(error=ModelError("the gradient's norm is nan; it was dropped")), steps=3)
     assert run.step().wait(TIMEOUT)
-    run.client.at = run.client.asked + 2
+    run.client.at = run.client.requests + 2
     run.start()
     assert run.wait(TIMEOUT, check=False)
     assert "it was dropped" in run.error.message
@@ -153,7 +159,7 @@ def test_a_gradient_that_the_client_has_dropped_is_taken_anew(make_run: Callable
     assert run.records[1].warnings == []
 
 
-def test_a_step_that_cannot_be_measured_is_made_and_told(
+def test_step_that_cannot_be_measured_is_completed_with_a_warning(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("sft", steps=3)
@@ -169,7 +175,7 @@ def test_a_step_that_cannot_be_measured_is_made_and_told(
     assert torch.equal(run.client.table, finish(make_run("sft", steps=3)).client.table)
 
 
-def test_a_loss_cannot_report_what_only_the_trainer_knows(make_run: Callable[..., Run]) -> None:
+def test_loss_cannot_report_metrics_of_the_trainer(make_run: Callable[..., Run]) -> None:
     def boasting(data: Any, logprobs_list: Any) -> Any:
         return -sum(lp.sum() for lp in logprobs_list), {"grad_norm": 0.0, "tokens_per_s": 1.0, "mine": 7.0}
 
@@ -177,6 +183,6 @@ def test_a_loss_cannot_report_what_only_the_trainer_knows(make_run: Callable[...
     assert list(run.history["mine"]) == [7.0, 7.0]
     assert (run.history["grad_norm"] > 0).all()
     assert (run.history["tokens_per_s"] != 1.0).all()
-    told = [note for record in run.records for note in record.warnings if "choose another name" in note]
-    assert len(told) == 1
-    assert told[0].startswith("boasting v1 reports 'grad_norm' and 'tokens_per_s', which are metrics of the trainer")
+    notes = [note for record in run.records for note in record.warnings if "choose another name" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("boasting v1 reports 'grad_norm' and 'tokens_per_s', which are metrics of the trainer")

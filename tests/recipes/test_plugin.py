@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mint_lab.data import to_datum
 from mint_lab.errors import ConfigError
 from mint_lab.metrics import MetricSpec, register_metric
 from mint_lab.recipes import RECIPES, BatchJob, Measured, Recipe, option
+from mint_lab.recipes.record import StepRecord
 from mint_lab.runs import Comparison, Run, load_run
 
 from ..runs.bigram import BigramClient
@@ -74,6 +75,10 @@ class Spell(Recipe):
         datums = [to_datum(tokenizer.encode(word), 1) for word in words]
         return SpellJob(datums[: self.options.words], datums[-4:])
 
+    def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
+        last = recent[-1]
+        return {"vowels": f"vowel_nll is {last.metrics['vowel_nll']:.3g} at step {last.step}" if last.step == 2 else ""}
+
 
 @pytest.fixture
 def spell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -101,6 +106,12 @@ def test_run_trains_and_records_the_metric(tmp_path: Path) -> None:
     assert {record.metrics["vowel_nll"] for record in load_run(tmp_path / "run").records} == {
         record.metrics["vowel_nll"] for record in run.records
     }
+
+
+def test_run_warns_with_the_advice_of_the_recipe(tmp_path: Path) -> None:
+    run = finish(Run("spell", steps=3, folder=tmp_path / "run"))
+    expected = f"vowel_nll is {run.records[1].metrics['vowel_nll']:.3g} at step 2"
+    assert [expected in record.warnings for record in run.records] == [False, True, False]
 
 
 def test_options_are_checked_like_the_bundled_ones() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mint_lab.recipes.base import Recipe
+from mint_lab.recipes.preference import Preference
 from mint_lab.recipes.record import StepRecord
 from mint_lab.runs.advice import RunAdvice, findings
 
@@ -303,15 +305,55 @@ def test_single_batches_without_gradient_are_not_reported() -> None:
     assert "no gradient" in findings([*records, *(record(step, grad_norm=0.0) for step in range(6, 10))])
 
 
+class _Chess(Recipe):
+    """A recipe that counts lost games; the value of its loss gives only a direction."""
+
+    name = "chess"
+    default_loss = "cross_entropy"
+    lower_loss_is_better = False
+
+    def prepare(self, tokenizer: Any, data: Any, held_out: Any, *, seed: int, max_length: int | None = None) -> Any: ...
+
+    def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
+        lost = sum(record.metrics["lost"] for record in recent)
+        return {"lost games": f"{lost:g} games lost: play an easier opponent" if lost > 2 else "", "draws": ""}
+
+
+def test_recipe_adds_its_own_findings() -> None:
+    assert findings(steps(lost=[1, 1]), recipe=_Chess()) == {}
+    assert findings(steps(lost=[1, 1, 1]), recipe=_Chess()) == {"lost games": "3 games lost: play an easier opponent"}
+    advice = RunAdvice(_Chess())
+    assert advice.update(steps(lost=[2, 2])) == ["4 games lost: play an easier opponent"]
+    assert RunAdvice().update(steps(lost=[2, 2])) == []
+
+
+def test_recipe_sees_the_last_records_only() -> None:
+    counted: list[int] = []
+
+    class Counting(_Chess):
+        def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
+            counted.append(len(recent))
+            return {}
+
+    findings(steps(lost=[0.0] * 80), recipe=Counting())
+    assert counted == [RunAdvice.window]
+
+
+def test_recipe_says_whether_a_rising_loss_is_bad() -> None:
+    blown_up = steps(**BLOWN_UP, lost=[0] * len(BLOWN_UP["loss"]))
+    assert "diverging" in findings(blown_up)
+    assert "diverging" not in findings(blown_up, recipe=_Chess())
+
+
 def test_failing_advice_does_not_lose_the_step(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights are updated before the advice is computed, so the record must be kept whatever happens there."""
 
-    def breaks(recent: Any) -> dict[str, str]:
+    def breaks(self: Preference, recent: Any) -> dict[str, str]:
         if len(recent) == 2:
             raise KeyError("clip_frac/high")
         return {}
 
-    monkeypatch.setattr("mint_lab.runs.advice.rl_findings", breaks)
+    monkeypatch.setattr(Preference, "advice", breaks)
     run = finish(make_run(steps=3))
     assert run.client.calls.count("optim_step") == len(run.records) == 3
     assert [record.warnings for record in run.records] == [

@@ -12,14 +12,14 @@ from ...usercode.guarded_call import LossCancelled, call_guarded
 from ...usercode.guarded_loss import CANCEL_AFTER_SECONDS
 
 if TYPE_CHECKING:
-    from .job import Prompts
-    from .rollout import Drawn
+    from .rl_job import Prompts
+    from .rollout import SampledGroup
 
-__all__ = ["graded"]
+__all__ = ["grade_groups"]
 
 
-def graded(
-    drawn: Sequence[Drawn],
+def grade_groups(
+    groups: Sequence[SampledGroup],
     prompts: Prompts,
     reward: Reward,
     *,
@@ -29,7 +29,7 @@ def graded(
     """Return the reward of every response, one list per prompt.
 
     Args:
-        drawn: Prompts with their responses.
+        groups: Prompts with their responses.
         prompts: The examples that the prompts were made of.
         reward: Grades one response.
         cancel_requested: Polled while the reward runs; True cancels a response that has taken longer than
@@ -37,19 +37,19 @@ def graded(
         cancel_after: Seconds per response (twice the longest response so far, if that is more).
 
     Raises:
-        RewardError: If the reward raised, returned no finite number, or was cancelled.
+        RewardError: If the reward raised, did not return a finite number, or was cancelled.
     """
-    at, began, longest = (0, 0), time.perf_counter(), 0.0
+    current, began, longest = (0, 0), time.perf_counter(), 0.0  # position of the group and of its response
 
     def grade_all() -> list[list[float]]:
-        nonlocal at, began, longest
+        nonlocal current, began, longest
         rewards: list[list[float]] = []
-        for place, one in enumerate(drawn):
+        for group_index, group in enumerate(groups):
             row: list[float] = []
-            for number, completion in enumerate(one.completions):
-                at, began = (place, number), time.perf_counter()
-                example = prompts.examples[one.index]
-                row.append(grade(reward, completion.text, example, index=one.index, prompt=one.text))
+            for response_index, response in enumerate(group.responses):
+                current, began = (group_index, response_index), time.perf_counter()
+                example = prompts.examples[group.index]
+                row.append(grade(reward, response.text, example, index=group.index, prompt=group.text))
                 longest = max(longest, time.perf_counter() - began)
             rewards.append(row)
         return rewards
@@ -60,18 +60,18 @@ def graded(
     try:
         return call_guarded(grade_all, (), should_cancel=should_cancel)
     except LossError as error:  # grade() turns everything else into a RewardError
-        one = drawn[at[0]]
-        response = one.completions[at[1]].text
+        group = groups[current[0]]
+        response = group.responses[current[1]].text
         what = str(error)
         if isinstance(error, LossCancelled):
             what = f"it had not returned after {time.perf_counter() - began:.1f} s; {what}"
         raise RewardError(
-            f"{reward.label}: {what}; on example {one.index}, "
-            f"prompt {one.text[:120]!r}, response {response[:120]!r}"
+            f"{reward.label}: {what}; on example {group.index}, "
+            f"prompt {group.text[:120]!r}, response {response[:120]!r}"
             # An evaluation runs after the update.
             + (". No weight was changed" if prompts.what == "training" else ""),
-            index=one.index,
-            prompt=one.text,
+            index=group.index,
+            prompt=group.text,
             response=response,
             reward=reward,
         ) from error.__cause__

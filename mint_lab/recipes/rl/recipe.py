@@ -1,13 +1,13 @@
-"""The recipe ``rl``: reinforcement learning on rewards for the model's own answers: its options, prompts and reward.
+"""The recipe ``rl``: reinforcement learning on rewards for the model's own answers.
 
-How a step is made is in :mod:`mint_lab.recipes.rl.rl_trainer`:
+:mod:`mint_lab.recipes.rl.rl_trainer` makes the steps:
 
-prompts -> groups of samples from a snapshot -> rewards -> advantages within each group -> datums -> a policy loss
+prompts -> groups of responses from a snapshot -> rewards -> advantages within each group -> datums -> a policy loss
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ from ...losses import DataKind
 from ...losses.spec import REFERENCE
 from ..base import Recipe
 from ..held_out import split
-from .job import Prompts, RlJob, RlOptions
+from .rl_advice import rl_findings
+from .rl_job import Prompts, RlJob, RlOptions
 
 if TYPE_CHECKING:
     from ...client.protocol import Tokenizer, TrainingClient
     from ..guarded_trainer import GuardedTrainer
+    from ..record import StepRecord
 
 __all__ = ["Rl"]
 
@@ -49,17 +51,18 @@ class Rl(Recipe):
     examples = "responses of the last rollout"
     keeps_samples = True
     batch_before_training = False
+    lower_loss_is_better = False  # a policy loss is a sum around 0
     Options = RlOptions
 
     @property
     def data_kind(self) -> DataKind:
-        """Groups of samples; the trainer adds the reference log-probabilities for a loss that reads them."""
+        """Groups of responses; the trainer adds reference log-probabilities for a loss that reads them."""
         fields = {"logprobs", "advantages", REFERENCE}
         return DataKind(frozenset(fields | {"weights"} if self.options.weights else fields), "group", "advantages")
 
     @property
     def reward(self) -> str | None:
-        """Name of the registered reward; None if the task's own grades."""
+        """Name of the registered reward; None if the task's own reward grades."""
         return self.options.reward
 
     @property
@@ -68,7 +71,7 @@ class Rl(Recipe):
         return self.options.evaluation
 
     def with_options(self, given: Mapping[str, Any]) -> Rl:
-        """Return this recipe with other options; a reward that is a function is registered, as a loss would be.
+        """Return this recipe with other options; a reward that is a function is registered, as a loss function is.
 
         Raises:
             ConfigError: As :class:`RlOptions`.
@@ -81,6 +84,10 @@ class Rl(Recipe):
         from .rl_trainer import RlTrainer
 
         return RlTrainer(client, job, seed)
+
+    def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
+        """As :meth:`Recipe.advice`: findings about the rollouts."""
+        return rl_findings(recent)
 
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
@@ -95,13 +102,13 @@ class Rl(Recipe):
             max_length: Not used: the sampler refuses prompts that are too long.
 
         Raises:
-            DataError: If there are no prompts, an example has none, or there are neither answers nor a reward.
+            DataError: If there are no prompts, an example has no prompt, or there are neither answers nor a reward.
         """
         task = task_of(data)
         if self.options.reward is None:
             _check_answers(task)
         train = list(task.problems(_count(task, TRAIN_PROMPTS), split="train"))
-        judge, test = _held_out(task, held_out)
+        held_out_task, test = _held_out(task, held_out)
         if held_out is None and not test:
             train, test = split(train, seed)
         if not train:
@@ -111,7 +118,8 @@ class Rl(Recipe):
         options = self.options
         if options.max_tokens is None:
             options = replace(options, max_tokens=getattr(task, "max_tokens", ExampleTask.max_tokens))
-        return RlJob(Prompts(task, train, tokenizer, "training"), Prompts(judge, test, tokenizer, "held-out"), options)
+        training = Prompts(task, train, tokenizer, "training")
+        return RlJob(training, Prompts(held_out_task, test, tokenizer, "held-out"), options)
 
 
 def _registered(reward: str | Callable[..., Any] | None) -> str | None:
@@ -124,7 +132,7 @@ def _registered(reward: str | Callable[..., Any] | None) -> str | None:
 
 
 def _count(task: PromptTask, generated: int) -> int:
-    """Return the number of examples: all that were given, or ``generated`` of a task that generates them."""
+    """Return how many examples to take: all that were given, or ``generated`` of a task that generates them."""
     return max(len(task.examples), len(task.held_out)) if isinstance(task, ExampleTask) else generated
 
 
@@ -134,9 +142,9 @@ def _held_out(task: PromptTask, given: Any) -> tuple[PromptTask, list[Any]]:
         return task, list(task.problems(_count(task, HELD_OUT_PROMPTS), split="held_out"))
     other = task_of(given)
     split = "train" if isinstance(other, ExampleTask) else "held_out"
-    # Plain rows belong to the task that the training examples belong to.
-    judge = task if isinstance(task, ExampleTask) and isinstance(given, list) else other
-    return judge, list(other.problems(_count(other, HELD_OUT_PROMPTS), split=split))
+    # Plain rows belong to the same task as the training examples.
+    held_out_task = task if isinstance(task, ExampleTask) and isinstance(given, list) else other
+    return held_out_task, list(other.problems(_count(other, HELD_OUT_PROMPTS), split=split))
 
 
 def _check_answers(task: PromptTask) -> None:
@@ -145,7 +153,7 @@ def _check_answers(task: PromptTask) -> None:
     for index, example in enumerate(task.examples):
         if not isinstance(example, Mapping) or "answer" not in example:
             raise DataError(
-                "the prompt comes without an 'answer' to compare with; give reward=, a function "
-                "(response_text, example) -> float or the name of a registered one",
+                "the prompt has no 'answer' to compare a response with; give reward=, a function "
+                "(response_text, example) -> float or the name of a registered reward",
                 index=index,
             )

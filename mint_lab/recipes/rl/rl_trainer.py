@@ -1,10 +1,10 @@
-"""One step of reinforcement learning, through any client of the API.
+"""The trainer of the recipe ``rl``, through any client of the API.
 
-A step is one optimizer step. The first step of a rollout samples it, grades it and keeps it for
-``updates_per_rollout * minibatches`` steps; metrics of the rollout itself (reward, length, ...) are in that first
-step's record. Sampled responses are kept until they are graded, and a graded rollout until it is used up, so a step
-that failed is retried with the same samples. A rollout in which no group has a spread of rewards makes one step without
-an update.
+A step is one optimizer step. The first step of a rollout samples and grades the rollout, and stores it for
+``updates_per_rollout * minibatches`` steps; metrics of the rollout itself (reward, length, ...) are in the record of
+that first step. Sampled responses are stored until they are graded, and a graded rollout until all its steps are
+complete, so a step that failed is retried with the same samples. A rollout in which no group has different rewards
+gives one step without an update.
 """
 
 from __future__ import annotations
@@ -27,77 +27,89 @@ from ..job import Measured, ShuffledSampler
 from ..plan import StepPlan
 from ..record import StepRecord
 from ..reference_cache import reads_reference
-from .grading import graded
+from .grading import grade_groups
 from .rollout import (
-    Drawn,
-    Group,
-    Response,
-    Sampler,
+    GradedGroup,
+    GradedResponse,
+    SampledGroup,
+    SamplerSettings,
     Snapshots,
     datum_of,
-    draw,
     responses_of,
     rollout_metrics,
+    sample_groups,
     with_advantages,
 )
-from .step_metrics import extremes, measure, sample_rows
+from .step_metrics import best_and_worst, measure_step, sample_rows
 
 if TYPE_CHECKING:
     from ...client.protocol import SamplingClient, TrainingClient
     from ...losses import LossSpec
     from ...types import Datum
-    from .job import Prompts, RlJob
+    from .rl_job import Prompts, RlJob
 
 __all__ = ["RlTrainer"]
 
-TRAINING, HELD_OUT = 0, 1  # streams of random numbers
+TRAINING, HELD_OUT = 0, 1  # streams of random seeds
+KEPT_ANSWERS = 2  # held-out answers that a record keeps
 
 
 @dataclass(frozen=True)
 class _Ungraded:
-    """Sampled responses without rewards; ``key`` identifies the batch that they were sampled for."""
+    """Sampled responses without rewards.
+
+    Attributes:
+        key: Position in the prompts and batch size, which identify the batch that they were sampled for.
+        groups: The responses.
+        version: Updates that the sampler's weights had received.
+        seconds: Time that sampling took.
+    """
 
     key: tuple[int, int]
-    drawn: list[Drawn]
+    groups: list[SampledGroup]
     version: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class _StepMeasures:
-    """What is measured on a step's responses, and some of them as a record keeps them."""
+    """What was measured on the responses of a step.
+
+    Attributes:
+        measured: Metrics and histograms.
+        samples: A few of the responses, as in ``StepRecord.samples``.
+    """
 
     measured: Measured = field(default_factory=Measured)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
 
 class RlTrainer(GuardedTrainer):
-    """Train one client on the rewards of its own samples.
-
-    Attributes:
-        job: Prompts, reward and options.
-    """
-
-    job: RlJob
+    """Train one client on the rewards of its own responses."""
 
     def __init__(self, client: TrainingClient, job: RlJob, seed: int) -> None:
         super().__init__(client)
-        self.job = job
+        self._job = job
         self._seed = seed
         self._prompt_order = ShuffledSampler(job.size, seed)
         self._snapshots = Snapshots(client, job.options.delay)
-        self._base: SamplingClient | None = None
-        self._position = 0
-        self._updates = 0
+        self._base: SamplingClient | None = None  # on the first weights, if the client computes no references
+        self._position = 0  # in the stream of prompts
+        self._updates = 0  # completed so far
         self._ungraded: _Ungraded | None = None
-        self._minibatches: list[list[Response]] = []  # the rest of the rollout, one entry per optimizer step
+        self._minibatches: list[list[GradedResponse]] = []  # the rest of the rollout, one entry per optimizer step
         self._rollout_metrics: dict[str, float] = {}  # of the rollout, until a record has them
         self._sampler_updates = 0  # updates that the rollout's sampler had received
         self._grader: Reward | None = None  # the reward that graded last
         self._new_graders: list[Reward] = []  # rewards that began to grade, not yet reported by new_rewards()
-        self._latest: list[Response] = []
-        # The base model's log-probabilities of this rollout, computed on demand, by the identity of the completion.
+        self._latest: list[GradedResponse] = []  # of the latest rollout
+        # The base model's log-probabilities of this rollout, computed on demand, by the identity of the response.
         self._references: dict[int, torch.Tensor] = {}
+
+    @property
+    def job(self) -> RlJob:
+        """Prompts, reward and options."""
+        return self._job
 
     def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out prompts once, before the first step."""
@@ -116,10 +128,10 @@ class RlTrainer(GuardedTrainer):
             DataError: If there is no rollout yet.
         """
         latest = self._latest
-        responses = [latest[k] for k in extremes(latest, count // 2)]
+        responses = [latest[k] for k in best_and_worst(latest, count // 2)]
         if not responses:
             raise DataError("no rollout has been sampled yet, so there are no tokens to show")
-        titles = [f"rollout, {r.drawn.text!r}: reward {r.reward:.3g}, advantage {r.advantage:+.3g}" for r in responses]
+        titles = [f"rollout, {r.group.text!r}: reward {r.reward:.3g}, advantage {r.advantage:+.3g}" for r in responses]
         return ExampleBatch(self._data(responses, reference=reads_reference(spec))[0], titles)
 
     def gradient_batch(self, batch_size: int, spec: LossSpec) -> list[Datum]:
@@ -149,15 +161,15 @@ class RlTrainer(GuardedTrainer):
             tokens = sum(datum.model_input.length for datum in data)
             on_policy = bool(self._rollout_metrics) and self._sampler_updates == self._updates
 
-            def measure_step(logprobs: list[torch.Tensor]) -> _StepMeasures:
-                measured = measure(minibatch, logprobs, base, plan, self.job.options, on_policy=on_policy)
-                rows = sample_rows(minibatch, logprobs, plan, self.job.train.tokenizer) if keep_samples else []
-                return _StepMeasures(measured, rows)
+            def measure(logprobs: list[torch.Tensor]) -> _StepMeasures:
+                measured = measure_step(minibatch, logprobs, base, plan, self.job.options, on_policy=on_policy)
+                samples = sample_rows(minibatch, logprobs, plan, self.job.train.tokenizer) if keep_samples else []
+                return _StepMeasures(measured, samples)
 
-            measures, updated, own = self._update(number, plan, data, measure_step, unmeasured=measures)
+            measures, updated, own = self._update(number, plan, data, measure, unmeasured=measures)
             if "clip_frac/low" in own:  # the loss reports its own clip, which need not be one of tokens
                 measures.measured.metrics.pop("out_of_range_frac", None)
-            # A loss cannot replace the rollout's own metrics: the run is judged by them.
+            # A loss cannot replace the rollout's own metrics, because they are the result of the run.
             metrics = measures.measured.metrics | updated | own | metrics
             self._updates += 1
         self._minibatches, self._rollout_metrics = self._minibatches[1:], {}
@@ -172,7 +184,7 @@ class RlTrainer(GuardedTrainer):
             metrics={k: float(v) for k, v in metrics.items()} | {"tokens_per_s": tokens / step_time},
             histograms=measures.measured.histograms,
             settings=plan.settings() | self.job.options.settings(),
-            samples=measures.rows,
+            samples=measures.samples,
             clip=plan.clip_range,
         )
 
@@ -190,9 +202,9 @@ class RlTrainer(GuardedTrainer):
         options = self.job.options
         ungraded = self._ungraded = self._sample_batch(plan)
         reward = self.job.reward(self.job.train)
-        rewards = self._graded(ungraded.drawn, self.job.train, reward)
-        groups = with_advantages(ungraded.drawn, rewards, options.advantages)
-        self._rollout_metrics = rollout_metrics(ungraded.drawn, rewards) | {"sampling_time": ungraded.seconds}
+        rewards = self._grade(ungraded.groups, self.job.train, reward)
+        groups = with_advantages(ungraded.groups, rewards, options.advantages)
+        self._rollout_metrics = rollout_metrics(ungraded.groups, rewards) | {"sampling_time": ungraded.seconds}
         self._sampler_updates = ungraded.version
         useful = [group for group in groups if group.has_spread]
         self._minibatches = self._split(useful) or [[]]
@@ -202,15 +214,15 @@ class RlTrainer(GuardedTrainer):
             self._new_graders.append(reward)
         self._grader = reward
         self._ungraded = None
-        self._position += len(ungraded.drawn)
+        self._position += len(ungraded.groups)
 
-    def _graded(self, drawn: Sequence[Drawn], prompts: Prompts, reward: Reward) -> list[list[float]]:
+    def _grade(self, groups: Sequence[SampledGroup], prompts: Prompts, reward: Reward) -> list[list[float]]:
         """Return the rewards; grading is cancelled when the run is paused, or the reward is registered again."""
 
         def cancel_requested() -> bool:
             return self.cancel_requested() or self.job.reward(prompts) != reward
 
-        return graded(drawn, prompts, reward, cancel_requested=cancel_requested, cancel_after=self.cancel_after)
+        return grade_groups(groups, prompts, reward, cancel_requested=cancel_requested, cancel_after=self.cancel_after)
 
     def _sample_batch(self, plan: StepPlan) -> _Ungraded:
         key = (self._position, plan.batch_size)
@@ -219,24 +231,25 @@ class RlTrainer(GuardedTrainer):
         began = time.perf_counter()
         items = self._prompt_order.items(self._position, plan.batch_size)
         client, version = self._snapshots.delayed(self._updates)
-        drawn = draw(client, self.job.train, items, self._sampler(), self._seeds(TRAINING, self._position, len(items)))
-        return _Ungraded(key, drawn, version, time.perf_counter() - began)
+        seeds = self._seeds(TRAINING, self._position, len(items))
+        groups = sample_groups(client, self.job.train, items, self._sampler_settings(), seeds)
+        return _Ungraded(key, groups, version, time.perf_counter() - began)
 
-    def _split(self, groups: Sequence[Group]) -> list[list[Response]]:
-        """Return the responses of each optimizer step: whole groups, shuffled for each pass of several minibatches."""
+    def _split(self, groups: Sequence[GradedGroup]) -> list[list[GradedResponse]]:
+        """Return the responses of each optimizer step: whole groups; each pass of several steps shuffles them."""
         options, minibatches = self.job.options, []
         count = min(options.minibatches, len(groups))
-        for update in range(options.updates_per_rollout if count else 0):
+        for pass_number in range(options.updates_per_rollout if count else 0):
             order = np.arange(len(groups))
             if count > 1:
-                np.random.default_rng([self._seed, self._position, update]).shuffle(order)
+                np.random.default_rng([self._seed, self._position, pass_number]).shuffle(order)
             minibatches += [responses_of([groups[i] for i in sorted(part)]) for part in np.array_split(order, count)]
         return minibatches
 
-    def _sampler(self) -> Sampler:
+    def _sampler_settings(self) -> SamplerSettings:
         options = self.job.options
         assert options.max_tokens is not None
-        return Sampler(
+        return SamplerSettings(
             options.group_size, options.max_tokens, options.temperature, options.top_p, options.top_k, self.job.stop
         )
 
@@ -244,7 +257,7 @@ class RlTrainer(GuardedTrainer):
         return np.random.default_rng([self._seed, stream, position]).integers(2**31, size=count).tolist()
 
     def _data(
-        self, responses: Sequence[Response], *, reference: bool = False
+        self, responses: Sequence[GradedResponse], *, reference: bool = False
     ) -> tuple[list[Datum], list[torch.Tensor] | None]:
         """Return the datums of responses, and the base model's log-probabilities if they are needed.
 
@@ -263,42 +276,47 @@ class RlTrainer(GuardedTrainer):
                 datum.loss_fn_inputs[REFERENCE] = TensorData.from_torch(row)
         return data, base
 
-    def _base_logprobs(self, responses: Sequence[Response], data: list[Datum]) -> list[torch.Tensor]:
+    def _base_logprobs(self, responses: Sequence[GradedResponse], data: list[Datum]) -> list[torch.Tensor]:
         """Return the base model's log-probabilities, ``(N_i,)`` each; they are computed once per rollout."""
         known = self._references
-        missing = [k for k, response in enumerate(responses) if id(response.completion) not in known]
+        missing = [k for k, response in enumerate(responses) if id(response.sampled) not in known]
         if missing:
             computed = self._compute_base([data[k] for k in missing])
-            known.update(zip((id(responses[k].completion) for k in missing), computed, strict=True))
-        return [known[id(response.completion)] for response in responses]
+            known.update(zip((id(responses[k].sampled) for k in missing), computed, strict=True))
+        return [known[id(response.sampled)] for response in responses]
 
     def _compute_base(self, data: list[Datum]) -> list[torch.Tensor]:
-        """Compute them with the client, or with a sampling client on the first weights if the client cannot."""
+        """Compute the base model's log-probabilities, ``(N_i,)`` each.
+
+        If the client computes none, a sampling client on the first weights does.
+        """
         if isinstance(self.client, ReferenceClient):
             return [row.to_torch() for row in self.client.reference_logprobs(data).result()]
         from ...types import ModelInput
 
         assert self._base is not None  # measure_baseline comes first
-        whole = [[*d.model_input.to_ints(), int(d.loss_fn_inputs["target_tokens"].tolist()[-1])] for d in data]
-        futures = [self._base.compute_logprobs(ModelInput.from_ints(tokens)) for tokens in whole]
+        sequences = [[*d.model_input.to_ints(), int(d.loss_fn_inputs["target_tokens"].tolist()[-1])] for d in data]
+        futures = [self._base.compute_logprobs(ModelInput.from_ints(tokens)) for tokens in sequences]
+        # The first token of a sequence has no log-probability.
         return [torch.tensor([float(x or 0.0) for x in future.result()[1:]]) for future in futures]
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def _evaluate(self, plan: StepPlan, *, everything: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Return the mean reward of one answer to each held-out prompt, and a few of the answers."""
+        """Return metrics of one answer to each held-out prompt, and a few of the answers as a record keeps them."""
         prompts, options = self.job.held_out, self.job.options
         total = len(prompts)
         items = evaluated_items(total, plan.batch_size, everything=everything)
         assert options.max_tokens is not None
-        sampler = Sampler(1, options.max_tokens, 0.0 if options.evaluation == "greedy" else 1.0, stop=self.job.stop)
+        temperature = 0.0 if options.evaluation == "greedy" else 1.0
+        settings = SamplerSettings(1, options.max_tokens, temperature, stop=self.job.stop)
         seeds = np.array(self._seeds(HELD_OUT, 0, total))[items].tolist()  # the same seeds at every evaluation
-        drawn = draw(self._snapshots.current(self._updates), prompts, items, sampler, seeds)
-        rewards = self._graded(drawn, prompts, self.job.reward(prompts))
-        numbers = rollout_metrics(drawn, rewards)
-        kept = {name: numbers[name] for name in ("reward", "completion_length", "truncated_frac")}
+        groups = sample_groups(self._snapshots.current(self._updates), prompts, items, settings, seeds)
+        rewards = self._grade(groups, prompts, self.job.reward(prompts))
+        metrics = rollout_metrics(groups, rewards)
+        held_out = {name: metrics[name] for name in ("reward", "completion_length", "truncated_frac")}
         answers = [
-            {"source": "held-out", "prompt": one.text, "response": one.completions[0].text, "reward": row[0]}
-            for one, row in zip(drawn[:2], rewards[:2], strict=True)
+            {"source": "held-out", "prompt": group.text, "response": group.responses[0].text, "reward": row[0]}
+            for group, row in zip(groups[:KEPT_ANSWERS], rewards[:KEPT_ANSWERS], strict=True)
         ]
-        return kept, answers
+        return held_out, answers

@@ -1,4 +1,8 @@
-"""A rollout: groups of responses from a snapshot of the model, their rewards, and the datums they become."""
+"""A rollout: groups of responses that a snapshot of the model samples, their rewards, and the datums made of them.
+
+A prompt and its responses are a :class:`SampledGroup`; with rewards and advantages, a :class:`GradedGroup`. Its
+responses one by one are :class:`GradedResponse` objects, and each of these becomes one datum.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,30 @@ from ...metrics.rollout import completion_metrics, reward_metrics
 if TYPE_CHECKING:
     from ...client.protocol import SamplingClient, TrainingClient
     from ...types import Datum
-    from .job import Prompts
+    from .rl_job import Prompts
 
 __all__ = [
-    "Completion",
-    "Drawn",
-    "Group",
-    "Response",
-    "Sampler",
+    "GradedGroup",
+    "GradedResponse",
+    "SampledGroup",
+    "SampledResponse",
+    "SamplerSettings",
     "Snapshots",
     "datum_of",
-    "draw",
     "responses_of",
     "rollout_metrics",
+    "sample_groups",
     "with_advantages",
 ]
 
 
 @dataclass(frozen=True)
-class Completion:
-    """One response: its tokens, their log-probabilities under the sampler (nats), and its text."""
+class SampledResponse:
+    """One response: its tokens, their log-probabilities under the sampler (nats), and its text.
+
+    Attributes:
+        truncated: True if the token limit ended it.
+    """
 
     tokens: list[int]
     logprobs: list[float]
@@ -44,42 +52,49 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A prompt and the responses drawn to it; ``index`` is the example's place in its data."""
+class SampledGroup:
+    """A prompt and the responses sampled for it.
+
+    Attributes:
+        index: Position of the example in its data.
+        prompt: Tokens of the prompt.
+        text: Text of the prompt.
+        responses: The responses.
+    """
 
     index: int
     prompt: list[int]
     text: str
-    completions: list[Completion]
+    responses: list[SampledResponse]
 
 
 @dataclass(frozen=True)
-class Group:
-    """A :class:`Drawn` with a reward and an advantage a response."""
+class GradedGroup:
+    """A :class:`SampledGroup` with one reward and one advantage per response."""
 
-    drawn: Drawn
+    sampled: SampledGroup
     rewards: list[float]
     advantages: list[float]
 
     @property
     def has_spread(self) -> bool:
-        """Whether there is something to learn: rewards differ."""
+        """Whether the rewards differ; otherwise the group teaches nothing."""
         return has_spread(self.rewards)
 
 
 @dataclass(frozen=True)
-class Response:
-    """One graded response."""
+class GradedResponse:
+    """One graded response, and the group that it belongs to."""
 
-    drawn: Drawn
-    completion: Completion
+    group: SampledGroup
+    sampled: SampledResponse
     reward: float
     advantage: float
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """How responses are drawn."""
+class SamplerSettings:
+    """How responses are sampled."""
 
     num_samples: int
     max_tokens: int
@@ -90,15 +105,15 @@ class Sampler:
 
 
 class Snapshots:
-    """Sampling clients on the weights after each number of updates, as far back as ``delay``."""
+    """Sampling clients on the weights after each number of updates, as far back as ``delay`` updates."""
 
     def __init__(self, client: TrainingClient, delay: int = 0) -> None:
         self._client = client
         self._delay = delay
-        self._kept: dict[int, SamplingClient] = {}
+        self._kept: dict[int, SamplingClient] = {}  # by number of updates
 
     def current(self, updates: int) -> SamplingClient:
-        """On the present weights, which ``updates`` updates have made."""
+        """Return a client on the current weights, which have received ``updates`` updates."""
         if updates not in self._kept:
             self._kept[updates] = self._client.save_weights_and_get_sampling_client()
             for old in [k for k in self._kept if k < updates - self._delay]:
@@ -106,87 +121,111 @@ class Snapshots:
         return self._kept[updates]
 
     def delayed(self, updates: int) -> tuple[SamplingClient, int]:
-        """On the weights ``delay`` updates before, or the first ones; and the number of updates they had."""
+        """Return a client on the weights of ``delay`` updates ago, or on the first ones, and their number of updates.
+
+        Args:
+            updates: Updates that the current weights have received.
+        """
         self.current(updates)
         version = min(k for k in self._kept if k >= updates - self._delay)
         return self._kept[version], version
 
     def keep(self, updates: int) -> None:
-        """Take a snapshot after an update where a later rollout will want it."""
+        """Take a snapshot after an update if a later rollout will need it.
+
+        Args:
+            updates: Updates that the current weights have received.
+        """
         if self._delay:
             self.current(updates)
 
 
-def draw(
-    client: SamplingClient, prompts: Prompts, items: Sequence[int], sampler: Sampler, seeds: Sequence[int]
-) -> list[Drawn]:
-    """Responses to the prompts ``items``, one seed a prompt; all are submitted before any is waited for.
+def sample_groups(
+    client: SamplingClient, prompts: Prompts, items: Sequence[int], settings: SamplerSettings, seeds: Sequence[int]
+) -> list[SampledGroup]:
+    """Sample responses to the prompts ``items``; all requests are submitted before the first result is awaited.
+
+    Args:
+        client: Samples.
+        prompts: The prompts.
+        items: Positions of the prompts to use.
+        settings: How to sample.
+        seeds: One seed per prompt.
 
     Raises:
-        DataError: a prompt cannot be tokenized or is too long for the model.
+        DataError: If a prompt cannot be tokenized or is too long for the model.
     """
     from ...types import ModelInput, SamplingParams
 
     encoded = [prompts.encoded(i) for i in items]
     futures: list[Any] = []
     with warnings.catch_warnings():
-        # The run says it in its own words, with the numbers that it makes of it.
+        # The advice of the run says the same, with the numbers that follow from it.
         warnings.simplefilter("ignore", UserWarning)
         for (tokens, _), seed in zip(encoded, seeds, strict=True):
             params = SamplingParams(
-                max_tokens=sampler.max_tokens,
-                temperature=sampler.temperature,
-                top_p=sampler.top_p,
-                top_k=sampler.top_k,
+                max_tokens=settings.max_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                top_k=settings.top_k,
                 seed=seed,
-                stop=list(sampler.stop) or None,
+                stop=list(settings.stop) or None,
             )
-            futures.append(client.sample(ModelInput.from_ints(tokens), sampler.num_samples, params))
+            futures.append(client.sample(ModelInput.from_ints(tokens), settings.num_samples, params))
     return [
-        Drawn(item, tokens, text, [_completion(prompts, s) for s in future.result().sequences])
+        SampledGroup(item, tokens, text, [_response(prompts, sequence) for sequence in future.result().sequences])
         for item, (tokens, text), future in zip(items, encoded, futures, strict=True)
     ]
 
 
-def _completion(prompts: Prompts, sequence: Any) -> Completion:
+def _response(prompts: Prompts, sequence: Any) -> SampledResponse:
     tokens = [int(t) for t in sequence.tokens]
     text = str(prompts.tokenizer.decode(tokens, skip_special_tokens=True))
-    return Completion(tokens, [float(x) for x in sequence.logprobs], text, sequence.stop_reason == "length")
+    return SampledResponse(tokens, [float(x) for x in sequence.logprobs], text, sequence.stop_reason == "length")
 
 
-def with_advantages(drawn: Sequence[Drawn], rewards: Sequence[list[float]], kind: str) -> list[Group]:
-    """Groups with their advantages, of that kind."""
-    return [Group(one, row, group_advantages(row, kind)) for one, row in zip(drawn, rewards, strict=True)]
+def with_advantages(groups: Sequence[SampledGroup], rewards: Sequence[list[float]], kind: str) -> list[GradedGroup]:
+    """Return graded groups.
+
+    Args:
+        groups: The groups.
+        rewards: One list per group, one reward per response.
+        kind: Kind of advantage, one of ``ADVANTAGES``.
+    """
+    return [GradedGroup(group, row, group_advantages(row, kind)) for group, row in zip(groups, rewards, strict=True)]
 
 
-def rollout_metrics(drawn: Sequence[Drawn], rewards: Sequence[list[float]]) -> dict[str, float]:
-    """Reward, spread, length and truncation of all responses."""
-    completions = [completion for one in drawn for completion in one.completions]
+def rollout_metrics(groups: Sequence[SampledGroup], rewards: Sequence[list[float]]) -> dict[str, float]:
+    """Return metrics of all responses: reward, its spread, length and truncation."""
+    responses = [response for group in groups for response in group.responses]
     return reward_metrics(rewards) | completion_metrics(
-        [len(c.tokens) for c in completions], [c.truncated for c in completions]
+        [len(response.tokens) for response in responses], [response.truncated for response in responses]
     )
 
 
-def responses_of(groups: Sequence[Group]) -> list[Response]:
-    """Every response that has a token to learn, one group after another."""
+def responses_of(groups: Sequence[GradedGroup]) -> list[GradedResponse]:
+    """Return every response that has a token to train on, one group after another."""
     return [
-        Response(group.drawn, completion, reward, advantage)
+        GradedResponse(group.sampled, response, reward, advantage)
         for group in groups
-        for completion, reward, advantage in zip(group.drawn.completions, group.rewards, group.advantages, strict=True)
-        if completion.tokens
+        for response, reward, advantage in zip(group.sampled.responses, group.rewards, group.advantages, strict=True)
+        if response.tokens
     ]
 
 
-def datum_of(response: Response, *, weights: bool = True) -> Datum:
-    """``target_tokens``, ``logprobs`` of the sampler and ``advantages``, the latter two 0 on the prompt.
+def datum_of(response: GradedResponse, *, weights: bool = True) -> Datum:
+    """Return the datum of a response: ``target_tokens``, the sampler's ``logprobs``, and ``advantages``.
+
+    The latter two are 0 on the prompt. All fields have the shape ``(prompt tokens - 1 + response tokens,)``.
 
     Args:
-        weights: also ``weights``, 0 on the prompt.
+        response: The response.
+        weights: Add ``weights``, 0 on the prompt and 1 on the response.
     """
-    prompt, tokens = response.drawn.prompt, response.completion.tokens
-    start = len(prompt) - 1
+    prompt, tokens = response.group.prompt, response.sampled.tokens
+    start = len(prompt) - 1  # position i predicts token i + 1
     logprobs, advantages = (np.zeros(start + len(tokens), np.float32) for _ in range(2))
-    logprobs[start:] = response.completion.logprobs
+    logprobs[start:] = response.sampled.logprobs
     advantages[start:] = response.advantage
     datum = to_datum(prompt + tokens, len(prompt), logprobs=logprobs, advantages=advantages)
     if not weights:

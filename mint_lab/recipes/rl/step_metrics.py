@@ -1,4 +1,4 @@
-"""What a step of reinforcement learning is measured by: ratios, clips, divergences, and a few responses in full."""
+"""What a step of reinforcement learning measures on its responses: ratios, clips, divergences, and a few texts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from ..record import histogram
 
 if TYPE_CHECKING:
     from ...client.protocol import Tokenizer
-    from .job import RlOptions
-    from .rollout import Response
+    from .rl_job import RlOptions
+    from .rollout import GradedResponse
 
-__all__ = ["extremes", "measure", "sample_rows"]
+__all__ = ["best_and_worst", "measure_step", "sample_rows"]
 
-# Where a loss has no clip, out_of_range_frac is told of PPO's usual range.
-USUAL_RANGE = (0.8, 1.2)
-GROUPS_SHOWN = 2
-TEXT, TOKENS = 2000, 256  # characters and tokens of a response that a record keeps
-HUGE = 1e6  # ratios in a record's samples end here
+USUAL_RANGE = (0.8, 1.2)  # PPO's; out_of_range_frac uses it if the loss clips no tokens
+KEPT_GROUPS = 2  # groups of which a record keeps responses
+MAX_CHARACTERS, MAX_TOKENS = 2000, 256  # of a response that a record keeps
+MAX_RATIO = 1e6  # larger ratios are stored as this
 
 
-def measure(
-    responses: Sequence[Response],
+def measure_step(
+    responses: Sequence[GradedResponse],
     logprobs: Sequence[torch.Tensor],
     base: Sequence[torch.Tensor] | None,
     plan: StepPlan,
@@ -35,75 +34,87 @@ def measure(
     *,
     on_policy: bool,
 ) -> Measured:
-    """Metrics of ``mint_lab.metrics.policy`` over the tokens of the responses, and the log-ratio histograms.
+    """Return the metrics of ``mint_lab.metrics.policy`` on the tokens of the responses, and log-ratio histograms.
 
     Args:
-        logprobs: of each response's datum, ``(N_i,)``, from before the update.
-        base: likewise under the base model; None where nobody asked.
-        on_policy: the sampler had the same weights: then the mismatch between the two is measured.
+        responses: The batch, one response per datum.
+        logprobs: Log-probabilities of each datum's targets from before the update, ``(N_i,)`` each, nats.
+        base: The same under the base model; None if nothing needs them.
+        plan: Loss and settings of the step.
+        options: Options of the rollout.
+        on_policy: True if the sampler had the same weights; the mismatch between the two is then measured.
     """
-    logp = _completion(responses, logprobs)
-    logq = torch.tensor([x for r in responses for x in r.completion.logprobs], dtype=torch.float64)
-    advantages = torch.tensor([r.advantage for r in responses for _ in r.completion.tokens], dtype=torch.float64)
+    logp = _on_responses(responses, logprobs)
+    logq = torch.tensor([x for r in responses for x in r.sampled.logprobs], dtype=torch.float64)
+    advantages = torch.tensor([r.advantage for r in responses for _ in r.sampled.tokens], dtype=torch.float64)
     metrics = ratio_metrics(logp, logq)
     limits = None if plan.loss.clip is None else plan.loss.clip.range(plan.config)
     low, high = limits or USUAL_RANGE
     clips = clip_metrics(logp, logq, advantages, clip_low_threshold=low, clip_high_threshold=high)
-    if limits is None:  # no clip to be active
+    if limits is None:  # without a clip there is no share of tokens on which it acts
         clips = {"out_of_range_frac": clips["out_of_range_frac"]}
     metrics |= clips
     if on_policy:
         metrics |= mismatch_metrics(logp, logq)
     if base is not None and options.kl_to_base:
-        metrics |= kl_base_metrics(logp, _completion(responses, base))
+        metrics |= kl_base_metrics(logp, _on_responses(responses, base))
     if not options.weights:
-        whole = sum(len(row) for row in logprobs)
-        metrics["unmasked_prompt_frac"] = 1 - len(logp) / whole
-    rising, falling = log_ratios_by_sign(logp, logq, advantages)
+        n_targets = sum(len(row) for row in logprobs)
+        metrics["unmasked_prompt_frac"] = 1 - len(logp) / n_targets
+    positive, negative = log_ratios_by_sign(logp, logq, advantages)
     histograms = {
-        "log_ratio/positive": histogram(rising.tolist(), "log_ratio/positive"),
-        "log_ratio/negative": histogram(falling.tolist(), "log_ratio/negative"),
+        "log_ratio/positive": histogram(positive.tolist(), "log_ratio/positive"),
+        "log_ratio/negative": histogram(negative.tolist(), "log_ratio/negative"),
     }
     return Measured(metrics, histograms)
 
 
-def _completion(responses: Sequence[Response], rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The part of each row that belongs to the response, end to end, double precision."""
-    parts = [row[-len(r.completion.tokens) :] for r, row in zip(responses, rows, strict=True)]
-    return torch.cat(parts).double()
+def _on_responses(responses: Sequence[GradedResponse], rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the entries of each row that belong to the response, concatenated: ``(response tokens,)``, float64."""
+    return torch.cat([row[-len(r.sampled.tokens) :] for r, row in zip(responses, rows, strict=True)]).double()
 
 
 def sample_rows(
-    responses: Sequence[Response], logprobs: Sequence[torch.Tensor], plan: StepPlan, tokenizer: Tokenizer
+    responses: Sequence[GradedResponse], logprobs: Sequence[torch.Tensor], plan: StepPlan, tokenizer: Tokenizer
 ) -> list[dict[str, Any]]:
-    """The responses that :func:`extremes` picks, with the ratio of each token and whether it is clipped."""
-    return [_row(responses[k], logprobs[k], plan, tokenizer) for k in extremes(responses, GROUPS_SHOWN)]
+    """Return the responses that :func:`best_and_worst` selects, with the ratio of each token and whether it is clipped.
+
+    Args:
+        responses: The batch, one response per datum.
+        logprobs: Log-probabilities of each datum's targets from before the update, ``(N_i,)`` each, nats.
+        plan: Loss and settings of the step.
+        tokenizer: Decodes single tokens.
+
+    Returns:
+        Rows as in ``StepRecord.samples``.
+    """
+    return [_row(responses[k], logprobs[k], plan, tokenizer) for k in best_and_worst(responses, KEPT_GROUPS)]
 
 
-def extremes(responses: Sequence[Response], groups: int) -> list[int]:
-    """Places of the best and the worst response of the first ``groups`` groups."""
-    seen: dict[int, list[int]] = {}
-    for place, response in enumerate(responses):
-        seen.setdefault(id(response.drawn), []).append(place)
-    picked: list[int] = []
-    for places in list(seen.values())[:groups]:
-        ordered = sorted(places, key=lambda place: responses[place].reward)
-        picked += [ordered[-1], ordered[0]]
-    return list(dict.fromkeys(picked))
+def best_and_worst(responses: Sequence[GradedResponse], groups: int) -> list[int]:
+    """Return the positions of the best and the worst response of each of the first ``groups`` groups."""
+    by_group: dict[int, list[int]] = {}
+    for position, response in enumerate(responses):
+        by_group.setdefault(id(response.group), []).append(position)
+    selected: list[int] = []
+    for positions in list(by_group.values())[:groups]:
+        ordered = sorted(positions, key=lambda position: responses[position].reward)
+        selected += [ordered[-1], ordered[0]]
+    return list(dict.fromkeys(selected))
 
 
-def _row(response: Response, logprobs: torch.Tensor, plan: StepPlan, tokenizer: Tokenizer) -> dict[str, Any]:
-    completion, advantage = response.completion, response.advantage
-    ratios = (_completion([response], [logprobs]) - torch.tensor(completion.logprobs, dtype=torch.float64)).exp()
+def _row(response: GradedResponse, logprobs: torch.Tensor, plan: StepPlan, tokenizer: Tokenizer) -> dict[str, Any]:
+    sampled, advantage = response.sampled, response.advantage
+    ratios = (_on_responses([response], [logprobs]) - torch.tensor(sampled.logprobs, dtype=torch.float64)).exp()
     clip = plan.loss.clip
-    clipped = [clip is not None and clip.active(r, advantage, plan.config) for r in ratios[:TOKENS].tolist()]
+    clipped = [clip is not None and clip.active(r, advantage, plan.config) for r in ratios[:MAX_TOKENS].tolist()]
     return {
         "source": "training",
-        "prompt": response.drawn.text[:TEXT],
-        "response": completion.text[:TEXT],
+        "prompt": response.group.text[:MAX_CHARACTERS],
+        "response": sampled.text[:MAX_CHARACTERS],
         "reward": response.reward,
         "advantage": round(advantage, 6),
-        "tokens": [str(tokenizer.decode([token])) for token in completion.tokens[:TOKENS]],
-        "ratio": [round(min(r, HUGE), 6) for r in ratios[:TOKENS].tolist()],
+        "tokens": [str(tokenizer.decode([token])) for token in sampled.tokens[:MAX_TOKENS]],
+        "ratio": [round(min(r, MAX_RATIO), 6) for r in ratios[:MAX_TOKENS].tolist()],
         "clipped": clipped,
     }

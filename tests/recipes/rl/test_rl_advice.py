@@ -1,12 +1,15 @@
-"""Warnings of reinforcement learning, by hand-made numbers: each with its own number, and none without a cause."""
+"""Findings about rollouts, on hand-made numbers: each gives its number, and a healthy run has none."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from mint_lab.recipes.record import StepRecord
+from mint_lab.recipes.rl.recipe import Rl
+from mint_lab.recipes.rl.rl_advice import rl_findings
 from mint_lab.runs.advice import findings
 
 HEALTHY = {
@@ -34,6 +37,7 @@ SETTINGS = {
     "rollout/delay": 0.0,
     "rollout/max_tokens": 16.0,
 }
+ONE_UPDATE = {"rollout/updates_per_rollout": 1.0}
 
 
 def record(step: int = 1, *, name: str = "ppo", settings: dict[str, float] | None = None, **metrics: Any) -> StepRecord:
@@ -41,31 +45,27 @@ def record(step: int = 1, *, name: str = "ppo", settings: dict[str, float] | Non
     return StepRecord(step, 0.0, 0.0, 1, name, 1, {**HEALTHY, **names}, settings={**SETTINGS, **(settings or {})})
 
 
-def rising(n: int, **metrics: Any) -> list[StepRecord]:
-    """A run whose reward rises clearly."""
-    return [record(k + 1, reward=0.3 + 0.01 * k, **metrics) for k in range(n)]
+def unclipped(count: int, **settings: float) -> list[StepRecord]:
+    settings = {name.replace("__", "/"): value for name, value in settings.items()}
+    return [record(k, settings=settings, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, count + 1)]
 
 
-def told(*records: StepRecord) -> dict[str, str]:
-    return findings(list(records))
+def all_findings(records: Sequence[StepRecord]) -> dict[str, str]:
+    """The recipe's findings together with those of every run."""
+    return findings(records, recipe=Rl())
 
 
-def test_nothing_to_say_of_a_healthy_run() -> None:
-    assert findings(rising(60)) == {}
+def test_healthy_run_has_no_finding() -> None:
+    assert all_findings([record(k + 1, reward=0.3 + 0.01 * k) for k in range(60)]) == {}
 
 
 @pytest.mark.parametrize("reported", [{"reward": 0.5}, {"clip_frac/low": 0.0}, {"sampling_time": 1.0, "reward": 1.0}])
-def test_what_a_loss_reports_itself_is_not_taken_for_a_rollout_or_a_clip(reported: dict[str, float]) -> None:
-    settings = SETTINGS | {"rollout/updates_per_rollout": 1.0}
+def test_metrics_of_a_loss_are_not_mistaken_for_a_rollout_or_a_clip(reported: dict[str, float]) -> None:
+    settings = SETTINGS | ONE_UPDATE
     records = [
         StepRecord(k, 0.0, 0.0, 1, "mine", 1, {"loss": 0.1, **reported}, settings=settings) for k in range(1, 40)
     ]
-    assert [findings(records[: k + 1]) for k in range(len(records))] == [{}] * len(records)
-
-
-def test_other_recipes_are_left_alone() -> None:
-    sft = StepRecord(1, 0.0, 0.0, 1, "cross_entropy", 1, {"loss": 1.0, "grad_norm": 1.0, "ess": 0.0})
-    assert findings([sft]) == {}
+    assert [all_findings(records[: k + 1]) for k in range(len(records))] == [{}] * len(records)
 
 
 @pytest.mark.parametrize(
@@ -78,31 +78,38 @@ def test_other_recipes_are_left_alone() -> None:
         ({"rollout/top_k": 40.0, "rollout/top_p": 0.9}, 0.01, "top_p=0.9, top_k=40"),
     ],
 )
-def test_ratios_that_do_not_start_at_1(settings: Any, mismatch: float, words: str) -> None:
-    text = told(record(settings=settings, mismatch__mean=mismatch))["mismatch"]
+def test_mismatch_names_its_cause(settings: Any, mismatch: float, words: str) -> None:
+    text = rl_findings([record(settings=settings, mismatch__mean=mismatch)])["mismatch"]
     assert f"{mismatch:.2g} nats a token" in text
     assert words in text
     assert "temperature=1" in text or "top_p=1" in text or "number formats" in text
 
 
-def test_rounding_is_no_mismatch() -> None:
-    assert told(record(mismatch__mean=0.015)) == {}, "what 16-bit samplers have"
-    assert told(record(mismatch__mean=5e-5, settings={"rollout/temperature": 1.0001})) == {}
+def test_rounding_is_not_a_mismatch() -> None:
+    assert rl_findings([record(mismatch__mean=0.015)]) == {}, "16-bit samplers have this"
+    assert rl_findings([record(mismatch__mean=5e-5, settings={"rollout/temperature": 1.0001})]) == {}
 
 
-def test_no_clip_with_one_update_is_information() -> None:
-    once = {"rollout/updates_per_rollout": 1.0}
-    quiet = [record(k, settings=once, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 30)]
-    text = findings(quiet[:5])["never clipped"]
-    assert text.startswith("For information: nothing was clipped in the last 5 updates, because there is one update")
-    assert "updates_per_rollout=4 makes them move" in text
-    assert findings(quiet[:2]) == {}, "too early"
-    assert set(findings(quiet)) == {"never clipped"}, "still true, and a page may be looked at when the run has ended"
-    assert findings([record(k, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 6)]) == {}, "two updates"
-    hot = {**once, "rollout/temperature": 0.9}  # there the ratios are not 1
-    assert findings([record(k, settings=hot, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 6)]) == {}
-    delayed = {**once, "rollout/delay": 4.0}
-    assert findings([record(k, settings=delayed, clip_frac__low=0.0, clip_frac__high=0.0) for k in range(1, 6)]) == {}
+def test_never_clipped_is_reported_while_it_holds() -> None:
+    quiet = unclipped(29, rollout__updates_per_rollout=1.0)
+    text = all_findings(quiet[:5])["never clipped"]
+    assert text.startswith("For information: nothing was clipped in the last 5 updates, because each rollout has one")
+    assert "With updates_per_rollout=4 ratios change" in text
+    assert all_findings(quiet[:2]) == {}, "too early"
+    assert set(all_findings(quiet)) == {"never clipped"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rollout__updates_per_rollout": 2.0},
+        {"rollout__updates_per_rollout": 1.0, "rollout__minibatches": 2.0},
+        {"rollout__updates_per_rollout": 1.0, "rollout__temperature": 0.9},
+        {"rollout__updates_per_rollout": 1.0, "rollout__delay": 4.0},
+    ],
+)
+def test_never_clipped_needs_ratios_that_stay_1(settings: dict[str, float]) -> None:
+    assert rl_findings(unclipped(5, **settings)) == {}
 
 
 @pytest.mark.parametrize(
@@ -116,52 +123,54 @@ def test_no_clip_with_one_update_is_information() -> None:
             "truncated",
             {"truncated_frac": 0.2},
             {"truncated_frac": 0.05},
-            "20% of the responses were cut at max_tokens (16)",
+            "20% of the responses were truncated at max_tokens (16)",
         ),
     ],
 )
-def test_numbers_over_their_limit(kind: str, bad: Any, good: Any, number: str) -> None:
-    assert number in told(record(**bad))[kind]
-    assert told(record(**good)) == {}
+def test_number_beyond_its_limit_is_reported(kind: str, bad: Any, good: Any, number: str) -> None:
+    assert number in rl_findings([record(**bad)])[kind]
+    assert rl_findings([record(**good)]) == {}
 
 
-def test_dro_without_weights() -> None:
-    text = told(record(name="dro", unmasked_prompt_frac=0.75))["unmasked"]
-    assert "75% of the tokens it counts belong to prompts" in text
-    assert told(record(name="dro")) == {}
-    assert told(record(name="ppo", unmasked_prompt_frac=0.75)) == {}, "there the advantage is 0"
+@pytest.mark.parametrize("name", ["ess", "kl/k1", "mismatch/mean"])
+def test_nan_is_not_beyond_a_limit(name: str) -> None:
+    """A nan of the loss itself is a finding of every run; a nan here must not look like advice."""
+    assert rl_findings([record(**{name.replace("/", "__"): float("nan")})]) == {}
 
 
-def test_entropy_that_collapses_and_entropy_that_is_spent_on_learning() -> None:
+def test_dro_without_weights_is_reported() -> None:
+    text = rl_findings([record(name="dro", unmasked_prompt_frac=0.75)])["unmasked"]
+    assert "75% of its tokens belong to prompts" in text
+    assert rl_findings([record(name="dro")]) == {}
+    assert rl_findings([record(name="ppo", unmasked_prompt_frac=0.75)]) == {}, "its advantage is 0 on the prompt"
+
+
+def test_entropy_collapse_needs_a_reward_that_does_not_rise() -> None:
     entropy = [0.5] * 10 + [0.02] * 5
     stuck = [record(k + 1, entropy_est=e, reward=0.3) for k, e in enumerate(entropy)]
-    assert "fell from 0.5 to 0.02 nats" in findings(stuck)["entropy"]
+    assert "fell from 0.5 to 0.02 nats" in rl_findings(stuck)["entropy"]
     learning = [record(k + 1, entropy_est=e, reward=0.3 + 0.04 * k) for k, e in enumerate(entropy)]
-    assert "entropy" not in findings(learning)
-    assert "entropy" not in findings(stuck[:9])
+    assert "entropy" not in rl_findings(learning)
+    assert "entropy" not in rl_findings(stuck[:9]), "too early"
 
 
-def test_a_reward_that_does_not_move() -> None:
+def test_flat_reward_is_reported_with_its_standard_error() -> None:
+    """Each half alternates 0.55 and 0.45: standard deviation 0.0513, error sqrt(2 * 0.0513**2 / 20) = 0.0162."""
     noisy = [0.5 + 0.05 * (-1) ** k for k in range(40)]
-    flat = findings([record(k + 1, reward=r) for k, r in enumerate(noisy)])["reward flat"]
+    flat = rl_findings([record(k + 1, reward=r) for k, r in enumerate(noisy)])["reward flat"]
     assert "0.500 in the last 20 rollouts after 0.500" in flat
+    assert "(2 x 0.016)" in flat
     up = [record(k + 1, reward=r + 0.004 * k) for k, r in enumerate(noisy)]
-    assert "reward flat" not in findings(up)
-    assert "reward flat" not in findings([record(k + 1, reward=r) for k, r in enumerate(noisy[:29])]), "too early"
+    assert "reward flat" not in rl_findings(up)
+    assert "reward flat" not in rl_findings([record(k + 1, reward=r) for k, r in enumerate(noisy[:29])]), "too early"
     solved = [record(k + 1, reward=1.0, frac_reward_zero_std=1.0) for k in range(40)]
-    assert set(findings(solved)) == {"no spread"}
-    assert "reward flat" in findings([record(k + 1, reward=0.5) for k in range(40)])
+    assert set(rl_findings(solved)) == {"no spread"}
+    assert "reward flat" in rl_findings([record(k + 1, reward=0.5) for k in range(40)])
 
 
-def test_a_policy_loss_is_not_said_to_diverge() -> None:
-    losses = [0.1] * 10 + [9.0] * 15
-    assert "diverging" not in findings([record(k + 1, loss=x, reward=0.3 + 0.01 * k) for k, x in enumerate(losses)])
-
-
-def test_a_policy_loss_is_not_held_against_its_first_value() -> None:
-    losses = [0.1, 5.0, 9.0, 7.0, 8.0, 9.0, 9.0, 9.0]
+@pytest.mark.parametrize("losses", [[0.1] * 10 + [9.0] * 15, [0.1, 5.0, 9.0, 7.0, 8.0, 9.0, 9.0, 9.0]])
+def test_policy_loss_is_never_said_to_diverge(losses: list[float]) -> None:
+    """Its value gives a direction, so neither its rise nor its first value means anything."""
     records = [record(k + 1, loss=x, reward=0.3 + 0.01 * k) for k, x in enumerate(losses)]
-    assert "diverging" not in findings(records)
-    for one in records:  # a custom loss that has no ratio
-        del one.metrics["ratio/mean"]
-    assert "diverging" not in findings(records)
+    assert "diverging" not in all_findings(records)
+    assert "diverging" in findings(records), "the recipe says so, not the numbers"

@@ -1,4 +1,4 @@
-"""Reinforcement learning with what every run has: guarded functions, references, mending, hot swaps, the token view."""
+"""Reinforcement learning with what every run has: guarded functions, references, hot reload, the token view."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from mint_lab.data.rewards import REWARDS, reward
 from mint_lab.errors import DataError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.decorator import loss as register_loss
-from mint_lab.recipes.rl.grading import graded
 from mint_lab.runs import Run
 from mint_lab.types import Datum, TensorData
 from mint_lab.ui.tokens import tokens_of
@@ -34,15 +33,15 @@ def low(response_text: str, example: Any) -> float:
 
 
 class WithReference(BigramClient):
-    """A trainer that can tell what its table was at first, as the local one can."""
+    """A client that computes reference log-probabilities with its first table, as the local client does."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = self.table.detach().clone()
-        self.asked: list[int] = []
+        self.request_sizes: list[int] = []
 
     def reference_logprobs(self, data: list[Datum]) -> Future[list[TensorData]]:
-        self.asked.append(len(data))
+        self.request_sizes.append(len(data))
         now, self.table = self.table, self.first
         rows = [TensorData.from_torch(row) for row in self._logprobs(data)]
         self.table = now
@@ -51,7 +50,7 @@ class WithReference(BigramClient):
         return future
 
     def reference_folder(self) -> Path:
-        raise AssertionError("rollouts are not kept on disk")
+        raise AssertionError("references of rollouts are not stored on disk")
 
 
 @pytest.fixture
@@ -66,12 +65,12 @@ def rl(make_run: Callable[..., Run]) -> Callable[..., Run]:
     return make
 
 
-def endless(kept: list[Any], from_call: int) -> Callable[..., Any]:
-    """PPO that does not return from its ``from_call``-th call on."""
+def endless(calls: list[Any], from_call: int) -> Callable[..., Any]:
+    """PPO that does not return, from call number ``from_call`` on."""
 
     def mine(data: Any, logprobs_list: Any) -> Any:
-        kept.append(len(data))
-        while len(kept) >= from_call:
+        calls.append(len(data))
+        while len(calls) >= from_call:
             time.time()
         return LOSSES["ppo"].bind()(data, logprobs_list)
 
@@ -87,10 +86,10 @@ def ppo_again(data: Any, logprobs_list: Any) -> Any:
 
 @pytest.mark.parametrize(("control", "status"), [("pause", "paused"), ("stop", "stopped")])
 def test_pause_and_stop_cancel_a_runaway_loss(rl: Any, control: str, status: str) -> None:
-    kept: list[Any] = []
-    register_loss(name="mine")(endless(kept, 3))
+    calls: list[Any] = []
+    register_loss(name="mine")(endless(calls, 3))
     run = rl(loss="mine").start()
-    until(lambda: len(kept) == 3)
+    until(lambda: len(calls) == 3)
     getattr(run, control)()
     assert run.wait(TIMEOUT, check=False)
     assert (run.status, run.steps_done) == (status, 2)
@@ -100,11 +99,11 @@ def test_pause_and_stop_cancel_a_runaway_loss(rl: Any, control: str, status: str
     assert torch.allclose(run.client.table, expected.client.table, atol=1e-6)
 
 
-def test_a_runaway_loss_that_is_mended_goes_on_with_the_same_responses(rl: Any) -> None:
-    kept: list[Any] = []
-    register_loss(name="mine")(endless(kept, 2))
+def test_fixed_runaway_loss_gets_the_same_responses(rl: Any) -> None:
+    calls: list[Any] = []
+    register_loss(name="mine")(endless(calls, 2))
     run = rl(loss="mine").start()
-    until(lambda: len(kept) == 2)
+    until(lambda: len(calls) == 2)
     register_loss(name="mine")(ppo_again)
     assert run.wait(TIMEOUT, check=True)
     assert (run.status, [r.loss_version for r in run.records]) == ("finished", [1, 2, 2, 2])
@@ -112,7 +111,7 @@ def test_a_runaway_loss_that_is_mended_goes_on_with_the_same_responses(rl: Any) 
     assert torch.allclose(run.client.table, whole.client.table, atol=1e-6)
 
 
-def test_a_failed_loss_that_is_mended_resumes_the_run(rl: Any) -> None:
+def test_fixed_loss_resumes_the_run(rl: Any) -> None:
     calls: list[int] = []
 
     @register_loss(name="mine")
@@ -133,7 +132,7 @@ def test_a_failed_loss_that_is_mended_resumes_the_run(rl: Any) -> None:
     assert (run.status, run.steps_done) == ("finished", 4)
 
 
-def test_what_a_loss_prints_is_capped_and_said(rl: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_a_loss_is_limited_and_reported(rl: Any, capfd: pytest.CaptureFixture[str]) -> None:
     @register_loss(name="mine")
     def chatty(data: Any, logprobs_list: Any) -> Any:
         for i in range(100):
@@ -148,7 +147,7 @@ def test_what_a_loss_prints_is_capped_and_said(rl: Any, capfd: pytest.CaptureFix
 # -- rewards ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_reward_that_is_mended_resumes_the_run(rl: Any) -> None:
+def test_fixed_reward_resumes_the_run(rl: Any) -> None:
     run = rl()
     assert run.step(1).wait(TIMEOUT)
 
@@ -164,10 +163,10 @@ def test_a_failed_reward_that_is_mended_resumes_the_run(rl: Any) -> None:
     assert run.status == "paused", "neither was at fault"
     reward(name="low")(low)
     assert run.wait(TIMEOUT, check=True)
-    assert (run.status, run.steps_done) == ("paused", 3), "as many steps as were asked for"
+    assert (run.status, run.steps_done) == ("paused", 3), "as many steps as were requested"
 
 
-def test_a_failed_run_that_is_paused_stays_so(rl: Any) -> None:
+def test_failed_run_that_a_person_paused_stays_paused(rl: Any) -> None:
     def broken(response_text: str, example: Any) -> float:
         raise ValueError("broken")
 
@@ -180,20 +179,20 @@ def test_a_failed_run_that_is_paused_stays_so(rl: Any) -> None:
 
 
 @pytest.mark.parametrize(("control", "status"), [("pause", "paused"), ("stop", "stopped"), ("register", "finished")])
-def test_a_runaway_reward_is_cancelled(rl: Any, control: str, status: str) -> None:
+def test_runaway_reward_is_cancelled(rl: Any, control: str, status: str) -> None:
     run = rl()
     assert run.step(2).wait(TIMEOUT)
-    before, kept = run.client.table.detach().clone(), []
+    before, calls = run.client.table.detach().clone(), []
 
     @reward(name="low")
     def endless(response_text: str, example: Any) -> float:
-        kept.append(response_text)
-        while len(kept) > 5:
+        calls.append(response_text)
+        while len(calls) > 5:
             time.time()
         return low(response_text, example)
 
     run.start()
-    until(lambda: len(kept) == 6)
+    until(lambda: len(calls) == 6)
     if control == "register":
         reward(name="low")(low)
         assert run.wait(TIMEOUT, check=True)
@@ -203,11 +202,11 @@ def test_a_runaway_reward_is_cancelled(rl: Any, control: str, status: str) -> No
         assert run.wait(TIMEOUT, check=False)
         assert torch.equal(run.client.table, before)
         assert "low v2, line 5: it had not returned after" in run.error.message or "line 4" in run.error.message
-        assert f"response {kept[-1]!r}" in run.error.message
+        assert f"response {calls[-1]!r}" in run.error.message
     assert run.status == status
 
 
-def test_a_reward_cannot_end_the_worker(rl: Any) -> None:
+def test_reward_cannot_end_the_worker(rl: Any) -> None:
     def leaves(response_text: str, example: Any) -> float:
         raise SystemExit
 
@@ -219,7 +218,7 @@ def test_a_reward_cannot_end_the_worker(rl: Any) -> None:
 
 
 @pytest.mark.parametrize("where", ["training", "held-out"])
-def test_weights_are_said_to_be_untouched_only_before_the_update(rl: Any, where: str) -> None:
+def test_message_says_weights_unchanged_only_before_the_update(rl: Any, where: str) -> None:
     run = rl(eval_every=1, held_out=[{"prompt": "#:"}])
     assert run.step(1).wait(TIMEOUT)
     before = run.client.table.detach().clone()
@@ -237,35 +236,26 @@ def test_weights_are_said_to_be_untouched_only_before_the_update(rl: Any, where:
     assert ("No weight was changed" in run.error.message) == untouched == (where == "training")
 
 
-def test_a_reward_that_is_slow_is_not_cancelled(rl: Any) -> None:
-    """A whole rollout takes far longer than one response may take."""
-    kept: list[str] = []
+def test_slow_reward_is_not_cancelled(rl: Any) -> None:
+    """A whole rollout takes far longer than the limit for one response."""
+    calls: list[str] = []
 
     def slow(response_text: str, example: Any) -> float:
-        kept.append(response_text)
+        calls.append(response_text)
         time.sleep(0.05)
         return low(response_text, example)
 
     run = rl(reward=slow, held_out=PROMPTS[:1], steps=2)
     run._trainer.cancel_after = 1.0
     run.start()
-    until(lambda: len(kept) > 3)
+    until(lambda: len(calls) > 3)
     run.pause()
     assert run.wait(TIMEOUT, check=True)
     assert (run.status, run.steps_done) == ("paused", 1)
-    assert len(kept) >= 32
+    assert len(calls) >= 32
 
 
-def test_grades_are_in_order(rl: Any) -> None:
-    run = rl()
-    assert run.step().wait(TIMEOUT)
-    job = run._trainer.job
-    drawn = list({id(r.drawn): r.drawn for r in run._trainer._latest}.values())
-    expected = [[low(c.text, None) for c in one.completions] for one in drawn]
-    assert graded(drawn, job.train, job.reward(job.train)) == expected
-
-
-def test_the_registry_keeps_no_run_alive() -> None:
+def test_registry_keeps_no_run_alive() -> None:
     gc.collect()
     before = len(REWARDS._subscribers)
     run = Run("rl", data=PROMPTS, reward=low, client=BigramClient())
@@ -278,35 +268,35 @@ def test_the_registry_keeps_no_run_alive() -> None:
 # -- references -------------------------------------------------------------------------------------------------------
 
 
-def test_grpo_gets_the_base_model_once_a_rollout(rl: Any) -> None:
+def test_grpo_gets_base_logprobs_once_per_rollout(rl: Any) -> None:
     client = WithReference()
     assert isinstance(client, ReferenceClient)
     options = {"loss": "grpo", "loss_config": {"beta": 0.5}, "steps": 6, "updates_per_rollout": 3}
     run = finish(rl(client=client, learning_rate=0.2, **options))
-    assert client.asked == [len(client.batches[0]), len(client.batches[3])]
+    assert client.request_sizes == [len(client.batches[0]), len(client.batches[3])]
     start = client.first.log_softmax(-1)
     for batch in client.batches:
         for datum in batch:
             pairs = zip(datum.model_input.to_ints(), datum.loss_fn_inputs["target_tokens"].tolist(), strict=True)
             expected = [float(start[a, b]) for a, b in pairs]
             assert datum.loss_fn_inputs["reference_logprobs"].tolist() == pytest.approx(expected, abs=1e-5)
-    apart = [r.metrics["kl/reference"] for r in run.records]
-    assert apart[0] == pytest.approx(0, abs=1e-6)
-    assert apart[-1] > 1e-4, "it has moved away, and is held back"
-    # A client that cannot tell: the weights that the run began with.
+    divergence = [r.metrics["kl/reference"] for r in run.records]
+    assert divergence[0] == pytest.approx(0, abs=1e-6)
+    assert divergence[-1] > 1e-4, "the model has moved away from the base model"
+    # A client without references: a sampling client on the first weights computes them.
     other = finish(rl(learning_rate=0.2, **options))
     assert torch.allclose(other.client.table, run.client.table, atol=1e-5)
 
 
-def test_the_kl_term_holds_the_model_back(rl: Any) -> None:
-    def apart(beta: float) -> float:
+def test_kl_term_keeps_the_model_near_the_base(rl: Any) -> None:
+    def divergence(beta: float) -> float:
         run = finish(rl(loss="grpo", loss_config={"beta": beta}, steps=12, learning_rate=0.2, kl_to_base=True))
         return run.records[-1].metrics["kl_base/k3"]
 
-    assert apart(1.0) < 0.5 * apart(0.0)
+    assert divergence(1.0) < 0.5 * divergence(0.0)
 
 
-def test_losses_are_exchanged_in_mid_rollout(rl: Any) -> None:
+def test_loss_can_change_within_a_rollout(rl: Any) -> None:
     client = WithReference()
     run = rl(client=client, loss="ppo", steps=9, updates_per_rollout=9, learning_rate=0.1, minibatches=1)
     for name in ("ppo", "cispo", "grpo"):
@@ -316,7 +306,7 @@ def test_losses_are_exchanged_in_mid_rollout(rl: Any) -> None:
     assert [(e.step, e.label) for e in run.edits if e.kind == "loss"] == [(4, "cispo v1"), (7, "grpo v1")]
     assert ["reference_logprobs" in b[0].loss_fn_inputs for b in client.batches] == [False] * 6 + [True] * 3
     assert len({len(b) for b in client.batches}) == 1, "one rollout"
-    assert client.asked == [len(client.batches[0])], "asked for when the loss came"
+    assert client.request_sizes == [len(client.batches[0])], "requested when the loss was set"
     (moments,) = client.optimizer.state.values()
     assert int(moments["step"]) == 9
     assert run.status == "finished"
@@ -325,7 +315,7 @@ def test_losses_are_exchanged_in_mid_rollout(rl: Any) -> None:
 # -- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_responses_of_the_last_rollout(rl: Any) -> None:
+def test_displayed_tokens_are_of_the_last_rollout(rl: Any) -> None:
     run = finish(rl(loss="ppo", steps=3, learning_rate=0.3))
     seen = run.held_out_tokens().result(TIMEOUT)
     assert (seen.step, seen.loss, seen.pairs, len(seen.data)) == (3, "ppo v1", False, 4)
@@ -334,7 +324,7 @@ def test_tokens_are_responses_of_the_last_rollout(rl: Any) -> None:
     for datum, logprobs, gradient, title in zip(seen.data, seen.logprobs, seen.gradients, seen.titles, strict=True):
         assert datum.model_input.to_ints() in last
         fields = {k: v.to_torch() for k, v in datum.loss_fn_inputs.items()}
-        # -d min(rA, clamp(r)A)/dlogp = -rA where the clip is not active, on tokens that count.
+        # -d min(rA, clamp(r)A)/dlogp = -rA if the clip is not active, on tokens of nonzero weight.
         r, a = (logprobs - fields["logprobs"]).exp(), fields["advantages"]
         active = ((r > 1.2) & (a > 0)) | ((r < 0.8) & (a < 0))
         expected = torch.where(active, 0.0, -r * a) * fields["weights"]
@@ -348,14 +338,14 @@ def test_tokens_are_responses_of_the_last_rollout(rl: Any) -> None:
     assert message["by"] == "gradient"
 
 
-def test_tokens_of_a_loss_with_a_reference(rl: Any) -> None:
-    """Also from a client that has no reference of its own."""
+def test_displayed_tokens_of_a_loss_with_a_reference(rl: Any) -> None:
+    """Also with a client that computes no reference log-probabilities."""
     run = finish(rl(loss="grpo", steps=2))
     seen = run.held_out_tokens().result(TIMEOUT)
     assert seen.gradients is not None
     assert "reference_log_ratio" in {column["name"] for column in tokens_of(seen)["columns"]}
 
 
-def test_there_are_no_tokens_before_a_rollout(rl: Any) -> None:
+def test_before_a_rollout_there_are_no_tokens(rl: Any) -> None:
     with pytest.raises(DataError, match="no rollout has been sampled yet"):
         rl().held_out_tokens().result(TIMEOUT)

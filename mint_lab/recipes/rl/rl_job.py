@@ -1,4 +1,4 @@
-"""The options of reinforcement learning, and its prompts: what the trainer of the recipe ``rl`` works on."""
+"""What the trainer of the recipe ``rl`` works on: prompts, and the options of sampling and training."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ EVALUATIONS = ("greedy", "sampled")
 
 @dataclass(frozen=True)
 class RlOptions:
-    """How a rollout is sampled and used; each option describes itself in its declaration.
+    """How a rollout is sampled and used; the declaration of each option describes it.
 
-    Away from a temperature of 1, top_p of 1 and top_k of -1 the sampler's log-probabilities are not the trainer's, so
-    ratios do not start at 1. Without ``weights`` the loss ``dro`` also pulls on the prompt.
+    Unless ``temperature`` and ``top_p`` are 1 and ``top_k`` is -1, the sampler's log-probabilities differ from the
+    trainer's, so ratios do not start at 1. Without ``weights`` the loss ``dro`` also acts on the prompt.
 
     Raises:
         ConfigError: If a value is not valid.
     """
 
     reward: str | RewardFunction | None = option(
-        None, "name of a registered reward or a function (response_text, example) -> float; None for the task's"
+        None, "name of a registered reward or a function (response_text, example) -> float; None: the task's reward"
     )
     group_size: int = option(8, "samples per prompt")
-    max_tokens: int | None = option(None, "longest response, tokens; None for the task's limit")
-    temperature: float = option(1.0, "of the sampler")
-    top_p: float = option(1.0, "of the sampler")
-    top_k: int = option(-1, "of the sampler; -1 for no limit")
+    max_tokens: int | None = option(None, "longest response, tokens; None: the task's limit")
+    temperature: float = option(1.0, "of the sampler, above 0")
+    top_p: float = option(1.0, "of the sampler, above 0 and up to 1")
+    top_k: int = option(-1, "of the sampler; -1: no limit")
     advantages: str = option("centred", '"centred", "normalised" or "leave_one_out"')
     updates_per_rollout: int = option(1, "passes over each rollout")
     minibatches: int = option(1, "optimizer steps per pass, each on whole groups")
     delay: int = option(0, "optimizer steps by which the sampler's weights lag; 0 is on-policy")
-    kl_to_base: bool = option(False, "measure the divergence from the base model, one more forward pass per rollout")
+    kl_to_base: bool = option(False, "measure the KL divergence from the base model: one more forward pass per rollout")
     evaluation: str = option("greedy", 'how held-out prompts are answered: "greedy" or "sampled" (temperature 1)')
     weights: bool = option(True, "give datums a weights field, 0 on the prompt")
 
@@ -76,12 +76,12 @@ class RlOptions:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Examples, and the task that makes prompts of them.
+    """Examples, and the task that turns them into prompts.
 
     Attributes:
-        task: Makes a prompt of an example.
+        task: Turns an example into a prompt.
         examples: The examples.
-        tokenizer: The model's.
+        tokenizer: The tokenizer of the model.
         what: "training" or "held-out", for messages.
     """
 
@@ -94,10 +94,10 @@ class Prompts:
         return len(self.examples)
 
     def encoded(self, index: int) -> tuple[list[int], str]:
-        """Return the tokens and the text of a prompt.
+        """Return the tokens and the text of the prompt at position ``index``.
 
         Raises:
-            DataError: If it cannot be tokenized; ``error.index`` is its position.
+            DataError: If the prompt cannot be tokenized; ``error.index`` is its position.
         """
         prompt = self.task.prompt(self.examples[index])
         try:
@@ -109,7 +109,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class RlJob:
-    """Prompts to train on and to evaluate on, and how rollouts are made of them."""
+    """Prompts to train on and to evaluate on, and the options of the rollouts."""
 
     train: Prompts
     held_out: Prompts
@@ -131,7 +131,7 @@ class RlJob:
         return getattr(self.train.task, "stop", ())
 
     def reward(self, prompts: Prompts) -> Reward:
-        """Return what grades responses to ``prompts``: the named reward as registered now, or the task's own."""
+        """Return the reward for responses to ``prompts``: the latest version of the named reward, or the task's own."""
         if isinstance(self.options.reward, str):
             return REWARDS[self.options.reward]
         return Reward(f"{prompts.task.name} reward".replace(" ", "_"), prompts.task.reward, builtin=True)

@@ -154,7 +154,8 @@ def check(
         lines.append(failure.line)
     except OutOfTime:
         fix = "give it less data, or more time with preflight(..., limit=seconds)"
-        lines.append(Line("time", "warn", f"the {limit:g} s are over, so the remaining checks were skipped", fix))
+        text = f"the limit of {limit:g} s is over; the remaining checks were skipped"
+        lines.append(Line("time", "warn", text, fix))
     except Exception as error:
         # The function returned at first, but raises for other values or for a part of the batch.
         lines.append(probe.raised(error, "when called again: ").line)

@@ -1,4 +1,4 @@
-"""A table of broken losses: each gets its one right message, none that fails is registered."""
+"""A table of broken losses: each gets its one right message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .broken import HEAD, REFUSED, WARNED, Broken
 
 @pytest.fixture
 def data() -> list[Datum]:
-    """Four pairs whose prompts differ, so that each datum can be told from the others."""
+    """Four pairs whose prompts differ, so that no two datums are equal."""
     lengths = np.random.default_rng(0).integers(2, 5, size=8)
     return [to_datum([10 + i // 2, 5, 6, 7, *range(20 + i, 20 + i + n)], 4) for i, n in enumerate(lengths.tolist())]
 
@@ -50,7 +50,7 @@ def test_a_refused_loss_gets_its_one_right_message(data: list[Datum], name: str)
     assert line.name == case.line
     assert case.found in line.message
     assert case.fix in line.fix
-    assert report.lines[-1] is line  # nothing is asked of it after that
+    assert report.lines[-1] is line  # no check follows a failure
     assert all(x.verdict in ("ok", "info", "warn") for x in report.lines[:-1])
 
 
@@ -74,7 +74,7 @@ def test_the_data_are_as_before(data: list[Datum], name: str) -> None:
         assert all(np.array_equal(datum.loss_fn_inputs[k].to_numpy(), v) for k, v in fields.items())
 
 
-def test_random_numbers_go_on_as_if_nothing_had_been_checked(data: list[Datum]) -> None:
+def test_random_generators_are_left_as_they_were(data: list[Datum]) -> None:
     import random
 
     import torch
@@ -159,11 +159,11 @@ def test_a_slow_loss_is_checked_as_far_as_time_allows(data: list[Datum]) -> None
     report = preflight(slow, data, limit=0.35)
     line = only(report, "warn")
     assert (report.ok, line.name) == (True, "time")
-    assert line.message == "the 0.35 s are over, so the remaining checks were skipped"
+    assert line.message == "the limit of 0.35 s is over; the remaining checks were skipped"
     assert report.reduction is None
 
 
-def test_a_flood_is_caught_and_cut(data: list[Datum], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_flood_of_output_is_captured_and_truncated(data: list[Datum], capfd: pytest.CaptureFixture[str]) -> None:
     fn = function(Broken("for i in range(10**6):\n    print(i)\nreturn weighted(data, logprobs_list), {}", "", "", ""))
     report = preflight(fn, data, limit=60.0)
     line = next(line for line in report.lines if line.name == "output")
@@ -191,7 +191,7 @@ def test_a_satisfied_hinge_and_kinks_are_no_false_alarm(data: list[Datum]) -> No
             assert lines["numerical gradient"] == "ok", body
 
 
-def test_nothing_is_kept_of_the_calls(data: list[Datum]) -> None:
+def test_no_tensor_of_the_calls_stays_alive(data: list[Datum]) -> None:
     import torch
 
     fn = function(Broken("return weighted(data, logprobs_list), {}", "", "", ""))

@@ -1,4 +1,4 @@
-"""The loss under preflight: called on copies, with a time limit, with the same random numbers if asked."""
+"""The loss under preflight: called on copies, with a time limit, with the same random numbers if requested."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_function_gets_copies() -> None:
     assert len(probe.data) == 8
 
 
-def test_double_falls_back_where_the_function_mixes_types() -> None:
+def test_double_falls_back_if_the_function_mixes_types() -> None:
     def dots(d: Any, lps: Any) -> Any:
         return torch.stack([torch.dot(weights(x), lp) for x, lp in zip(d, lps, strict=True)]).sum(), {}
 

@@ -284,13 +284,13 @@ class Run:
 
         return draw_run(self.recipe, list(self.records), list(self.edits), self.baseline)
 
-    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback()`` after every change, on a separate thread; several quick changes can cause one call.
+    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
+        """Call ``notify()`` after every change, on a separate thread; several quick changes can cause one call.
 
         Returns:
             A function that ends the subscription.
         """
-        return self._loop.notifier.subscribe(callback)
+        return self._loop.notifier.subscribe(notify)
 
     def call(self, job: Callable[[], T]) -> Future[T]:
         """Call ``job()`` between two steps; at once, on a separate thread, if the run is not running."""

@@ -2,13 +2,13 @@ r"""The built-in losses of the API: cross entropy, importance sampling, PPO, CIS
 
 Notation, per token of a sampled completion:
 
-====================  =====================================================================================
-``target_logprobs``   :math:`\log p`, under the model being trained, ``(tokens,)``, requires grad
-``sampling_logprobs`` :math:`\log q`, under the model that sampled, ``(tokens,)``, constant
-``advantages``        :math:`A`, how much better than expected, ``(tokens,)``
-``weights``           0 on the prompt, 1 on the completion, ``(tokens,)``
-:math:`r`             the probability ratio :math:`\exp(\log p - \log q)`
-====================  =====================================================================================
+=====================  =====================================================================================
+``target_logprobs``    :math:`\log p`, under the model being trained, ``(tokens,)``, requires grad
+``sampling_logprobs``  :math:`\log q`, under the model that sampled, ``(tokens,)``, constant
+``advantages``         :math:`A`, how much better than expected, ``(tokens,)``
+``weights``            0 on the prompt, 1 on the completion, ``(tokens,)``
+:math:`r`              the probability ratio :math:`\exp(\log p - \log q)`
+=====================  =====================================================================================
 
 Every function returns the per-token loss ``(tokens,)``, multiplied by its weight; a batch's loss is the sum, never a
 mean. A weight of 0 is a strong mask: that token adds exactly 0 to loss and gradient, even if its ratio is inf or nan.

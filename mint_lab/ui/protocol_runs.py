@@ -1,4 +1,4 @@
-"""The messages between kernel and page about several runs; see :mod:`.protocol`.
+"""The messages between kernel and page about several runs; see :mod:`mint_lab.ui.protocol`.
 
 ``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/protocol_runs.ts`` from this module.
 

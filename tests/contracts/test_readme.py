@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING: the example runs as it stands, the length stays readable, and links lead somewhere."""
+"""The README stays short, and its example runs as it stands."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ from pathlib import Path
 import pytest
 
 WORDS = 900
-LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 
 
 def test_readme_is_short(root: Path) -> None:
     words = len((root / "README.md").read_text(encoding="utf-8").split())
     assert words <= WORDS, f"README.md has {words} words; move detail to docs/"
-
-
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_lead_to_files(root: Path, name: str) -> None:
-    missing = [
-        target for target in LINK.findall((root / name).read_text(encoding="utf-8")) if not (root / target).exists()
-    ]
-    assert not missing
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.font_manager import FontProperties
 
-__all__ = ["GRID", "INK", "MUTED", "WIDTH", "Box", "Sheet", "drawable", "drawing", "stacked"]
+__all__ = ["GRID", "INK", "MUTED", "WIDTH", "Box", "Sheet", "drawable", "drawing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -230,17 +230,6 @@ class Sheet:
 def _corners(box: Box) -> list[tuple[float, float]]:
     right, bottom = box.left + box.width, box.top + box.height
     return [(box.left, box.top), (right, box.top), (right, bottom), (box.left, bottom)]
-
-
-def stacked(upper: bytes, lower: bytes) -> bytes:
-    """Return two pictures of this module as one, the second below the first."""
-    from PIL import Image
-
-    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in (upper, lower)]
-    both = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), SURFACE)
-    both.paste(images[0], (0, 0))
-    both.paste(images[1], (0, images[0].height))
-    return _png(both)
 
 
 def _png(image: Any) -> bytes:

@@ -14,6 +14,7 @@ from .ratio_bins import RATIO_TICKS, Half, halves_of, root_ticks
 from .run_data import Change, RunData
 from .spec import ChartSpec, LineSpec
 from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
+from .token_strips import StripLayout, TokenStrips
 
 __all__ = ["run_picture"]
 
@@ -24,13 +25,16 @@ COLOURS = ROLES["light"]
 
 
 @drawing
-def run_picture(run: RunData, charts: Sequence[ChartSpec], heading: str = "") -> bytes:
+def run_picture(
+    run: RunData, charts: Sequence[ChartSpec], heading: str = "", tokens: TokenStrips | None = None
+) -> bytes:
     """Draw a run's charts, a small one for each further metric that it has, and what changed during the run.
 
     Args:
         run: Its numbers.
         charts: What :func:`~mint_lab.charts.spec.charts_of` returns.
         heading: First line of the picture.
+        tokens: Drawn below the charts.
 
     Returns:
         PNG, 1620 pixels wide.
@@ -40,7 +44,8 @@ def run_picture(run: RunData, charts: Sequence[ChartSpec], heading: str = "") ->
     charts = [*charts, *(chart for chart in stray if chart.kind != "lines")]
     frames, bottom = placed([2 if chart.kind == "ratios" else 1 for chart in charts], 30 + CHANGE_ROW * len(changes))
     corners, bottom = tiles(len(small), bottom)
-    sheet = Sheet(bottom)
+    strips = None if tokens is None else StripLayout(tokens)
+    sheet = Sheet(bottom if strips is None else bottom + strips.height)
     sheet.text(12, 8, heading, colour=MUTED, size=12, limit=WIDTH - 24)
     for number, text in enumerate(changes):
         sheet.text(12, 30 + CHANGE_ROW * number, text, colour=MUTED, limit=WIDTH - 24)
@@ -49,6 +54,8 @@ def run_picture(run: RunData, charts: Sequence[ChartSpec], heading: str = "") ->
         draw[chart.kind](sheet, frame, chart, run)
     for corner, chart in zip(corners, small, strict=True):
         _draw_tile(sheet, corner, chart, run)
+    if strips is not None:
+        strips.draw(sheet, bottom)
     return sheet.png()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .canvas import INK, MUTED, WIDTH, Box, Sheet, drawable, drawing
 from .colour_scale import ColourScale, Rgb, hexadecimal
 
-__all__ = ["Chip", "Strip", "StripGroup", "TokenStrips", "strips_html", "strips_picture"]
+__all__ = ["Chip", "Strip", "StripGroup", "StripLayout", "TokenStrips", "strips_html", "strips_picture"]
 
 SIZE, LEFT, LINE = 12, 90, 22  # height of the letters, start of the tokens, distance of lines; units
 LEGEND_WIDTH, LEGEND_STEPS = 170, 85
@@ -92,17 +92,35 @@ def _span(chip: Chip) -> str:
 @drawing
 def strips_picture(tokens: TokenStrips) -> bytes:
     """Return a PNG, 1620 pixels wide."""
-    cell = Sheet(LINE).width_of("0" * 100, SIZE, mono=True) / 100
-    rows = list(_rows(tokens, int((WIDTH - 12 - LEFT) / cell)))
-    sheet = Sheet(rows[-1].y + 26 if rows else 40)
-    sheet.text(12, 10, tokens.caption, colour=MUTED, size=12, limit=WIDTH - 2 * 40 - LEGEND_WIDTH - 80)
-    _draw_legend(sheet, tokens.scale)
-    for row in rows:
-        colour, size = (INK, 13) if row.is_title else (MUTED, 11)
-        limit = LEFT - 16 if row.chips else WIDTH - 24
-        sheet.text(12, row.y, row.label, colour=colour, size=size, limit=limit)
-        _draw_chips(sheet, row, cell)
+    layout = StripLayout(tokens)
+    sheet = Sheet(layout.height)
+    layout.draw(sheet, 0)
     return sheet.png()
+
+
+class StripLayout:
+    """Tokens divided into the lines of a picture.
+
+    Attributes:
+        height: Height of all lines, in units.
+    """
+
+    def __init__(self, tokens: TokenStrips) -> None:
+        self._tokens = tokens
+        self._cell = Sheet(LINE).width_of("0" * 100, SIZE, mono=True) / 100
+        self._rows = list(_rows(tokens, int((WIDTH - 12 - LEFT) / self._cell)))
+        self.height = self._rows[-1].y + 26 if self._rows else 40
+
+    def draw(self, sheet: Sheet, top: float) -> None:
+        """Draw all lines from ``top`` on."""
+        room = WIDTH - 2 * 80 - LEGEND_WIDTH
+        sheet.text(12, top + 10, self._tokens.caption, colour=MUTED, size=12, limit=room)
+        _draw_legend(sheet, self._tokens.scale, top)
+        for row in self._rows:
+            colour, size = (INK, 13) if row.is_title else (MUTED, 11)
+            limit = LEFT - 16 if row.chips else WIDTH - 24
+            sheet.text(12, top + row.y, row.label, colour=colour, size=size, limit=limit)
+            _draw_chips(sheet, row, top + row.y, self._cell)
 
 
 @dataclass(frozen=True)
@@ -136,12 +154,12 @@ def _rows(tokens: TokenStrips, cells: int) -> Iterator[_Row]:
         yield _Row(y + 30, tokens.note)
 
 
-def _draw_chips(sheet: Sheet, row: _Row, cell: float) -> None:
+def _draw_chips(sheet: Sheet, row: _Row, y: float, cell: float) -> None:
     """Grounds first, then the letters of the whole line: one text is faster than a hundred."""
     places = [(LEFT + at * cell, chip, drawable(chip.text, mono=True)) for at, chip in row.chips]
     sheet.boxes(
         [
-            (Box(x, row.y - 2, max(len(text) * cell - 1, 1), 18), hexadecimal(chip.ground))
+            (Box(x, y - 2, max(len(text) * cell - 1, 1), 18), hexadecimal(chip.ground))
             for x, chip, text in places
             if chip.ground is not None
         ]
@@ -155,7 +173,7 @@ def _draw_chips(sheet: Sheet, row: _Row, cell: float) -> None:
             chosen = [(LEFT, line)]
         for x, text in chosen:
             if text.strip():
-                sheet.text(x, row.y, text, colour=colour, size=SIZE, mono=True)
+                sheet.text(x, y, text, colour=colour, size=SIZE, mono=True)
 
 
 def _is_plain(text: str) -> bool:
@@ -163,12 +181,12 @@ def _is_plain(text: str) -> bool:
     return all(ord(sign) < 0x250 or sign in _PLAIN for sign in text)
 
 
-def _draw_legend(sheet: Sheet, scale: ColourScale) -> None:
+def _draw_legend(sheet: Sheet, scale: ColourScale, top: float) -> None:
     """The colour scale with the numbers at its ends, at the upper right."""
     left, step = WIDTH - 80 - LEGEND_WIDTH, LEGEND_WIDTH / LEGEND_STEPS
     grounds = [scale.ground(scale.value_at((i + 0.5) / LEGEND_STEPS)) for i in range(LEGEND_STEPS)]
     sheet.boxes(
-        [(Box(left + i * step, 10, step, 12), hexadecimal(ground)) for i, ground in enumerate(grounds) if ground]
+        [(Box(left + i * step, top + 10, step, 12), hexadecimal(ground)) for i, ground in enumerate(grounds) if ground]
     )
     for x, value, anchor in ((left - 6, scale.low, "rm"), (left + LEGEND_WIDTH + 6, scale.high, "lm")):
-        sheet.text(x, 16, f"{value:.3g}", colour=MUTED, size=12, anchor=anchor)
+        sheet.text(x, top + 16, f"{value:.3g}", colour=MUTED, size=12, anchor=anchor)

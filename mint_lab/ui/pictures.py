@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..charts.canvas import stacked
 from ..charts.colour_scale import ColourScale
 from ..charts.run_data import RatioLimits, run_data
 from ..charts.spec import charts_of
 from ..charts.static_comparison import CosineTable, comparison_picture
 from ..charts.static_picture import run_picture
-from ..charts.token_strips import Chip, Strip, StripGroup, TokenStrips, strips_picture
+from ..charts.token_strips import Chip, Strip, StripGroup, TokenStrips
 from ..recipes.registry import recipe_of
 from .protocol import Samples, TokenColumn, TokenRow, Tokens
 from .state import RunLike
@@ -43,10 +42,9 @@ def picture_of_run(run: RunLike, samples: Samples | None = None) -> bytes:
         limits = RatioLimits(low, high, clip.both) if math.isfinite(low) and math.isfinite(high) else None
     data = run_data(run.loss.label, records, run.baseline, list(run.edits), limits)
     heading = f"{run.loss.label}, step {run.steps_done} of {run.steps_total or 0}"
-    charts = run_picture(data, charts_of(recipe_of(run.recipe).charts), heading)
-    if samples is None or samples["tokens"] is None:
-        return charts
-    return stacked(charts, strips_picture(strips_of(samples["tokens"])))
+    tokens = None if samples is None else samples["tokens"]
+    strips = None if tokens is None else strips_of(tokens)
+    return run_picture(data, charts_of(recipe_of(run.recipe).charts), heading, strips)
 
 
 def picture_of_runs(comparison: Comparison, cosines: CosineMatrix | None = None) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from mint_lab.charts.canvas import WIDTH, Box, Sheet, drawable, drawing, stacked
+from mint_lab.charts.canvas import WIDTH, Box, Sheet, drawable, drawing
 
 from .runs import colours, image_of
 
@@ -144,11 +144,3 @@ def test_letters_of_the_fixed_font_have_one_width() -> None:
     one = sheet.width_of("0" * 100, 12, mono=True) / 100
     for text in ("iIl1.,' ", "WMmw@%", "ßé¿ñ", "↵⇥␣⟨⟩…□"):
         assert sheet.width_of(text * 10, 12, mono=True) == pytest.approx(len(text) * 10 * one, abs=1)
-
-
-def test_two_pictures_become_one() -> None:
-    upper, lower = image_of(draw()), Sheet(40)
-    lower.box(Box(0, 0, 500, 40), BLUE)
-    both = image_of(stacked(draw(), lower.png()))
-    assert both.size == (upper.width, upper.height + 60)
-    assert both.getpixel((30, upper.height + 30)) == (0, 114, 178)

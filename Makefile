@@ -1,12 +1,14 @@
 # Two commands: `make lab` opens the workbench, `make test` checks everything.
 
-# The one place where torch's version is pinned (binder/postBuild uses it through `make torch`).
+# The only place that pins torch (binder/postBuild uses it through `make torch`), and torch's lower bound.
 TORCH_VERSION := 2.13.0
+TORCH_OLDEST ?= 2.6.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OLDEST := .cache/oldest
 PIP ?= $(BIN)/python -m pip
 NOTEBOOK ?= notebooks/01_first_run.ipynb
 LAB_ARGS ?=
@@ -18,24 +20,28 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-# Jupyter refuses to serve root unless told.
+# Jupyter serves root only with this option.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
-# A change to any of these needs another install: the editable install is what builds the front end.
+# A change to any of these files needs a new install, because the editable install builds the front end.
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
-  $(shell find widgets \( -name node_modules -o -name tests \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
+  $(shell find widgets \( -name node_modules -o -name tests -o -name __pycache__ \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test demo lint format bench lock clean torch browser
+.PHONY: help lab test test-oldest demo lint docs format bench lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make lab     install and open JupyterLab on the workbench   (LAB_ARGS='--no-browser --port 8889')"
-	@echo "make test    install and check everything: lint, unit, contracts, notebooks, browser   (PYTEST_ARGS=...)"
-	@echo "make demo    the same training job in a terminal   (DEMO_ARGS='--loss hinge --steps 100')"
-	@echo "make lint    formatting, ruff, types, import layers"
-	@echo "make format  mend formatting and what ruff can mend"
-	@echo "make bench   speed, beside its peers   (BENCH_ARGS=...)"
-	@echo "make lock    the newest version of everything that is installed, written to constraints.txt"
-	@echo "make clean   remove .venv and everything built"
+	@echo "make lab          install and open JupyterLab on the workbench   (LAB_ARGS='--no-browser --port 8889')"
+	@echo "make demo         run the same training job in a terminal   (DEMO_ARGS='--loss hinge --steps 100')"
+	@echo "make test         install and check everything: lint, docs, tests, notebooks, browser   (PYTEST_ARGS=...)"
+	@echo "make test-oldest  install the oldest supported versions into $(OLDEST) and train with them   (Python 3.11)"
+	@echo "make lint         check formatting, lint rules, types and import layers, in Python and TypeScript"
+	@echo "make docs         build the documentation into docs/_build/html; a warning is an error"
+	@echo "make format       fix formatting, and the lint errors that ruff can fix"
+	@echo "make bench        measure speed, also against plain implementations   (BENCH_ARGS=...)"
+	@echo "make lock         upgrade everything to its newest version and write the versions to constraints.txt"
+	@echo "make torch        install the pinned torch, as its small CPU build if there is no GPU"
+	@echo "make browser      install chromium for the browser tests if it is missing"
+	@echo "make clean        remove $(VENV), .cache and everything that was built"
 
 lab: $(VENV)/.lab
 	$(BIN)/jupyter-lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(AS_ROOT) $(LAB_ARGS)
@@ -43,9 +49,8 @@ lab: $(VENV)/.lab
 demo: $(VENV)/.lab
 	$(BIN)/mint-lab demo $(DEMO_ARGS)
 
-# One pytest, so that its last line says how all of it went. A file is one worker's, and files are begun in their order: the
-# browser tests come last.
-test: $(VENV)/.test browser lint
+# One pytest process, so that its last line sums up all results. Each file stays on one worker, and files start in order.
+test: $(VENV)/.test browser lint docs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg $(PYTEST_ARGS)
 
@@ -58,6 +63,9 @@ lint: $(VENV)/.test
 	$(BIN)/python hatch_build.py run --silent lint
 	$(BIN)/python hatch_build.py run --silent test
 
+docs: $(VENV)/.test
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -66,49 +74,69 @@ bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m tests.benchmarks page)
 
-# pip is told to take nothing but these versions, so that what was green stays so.
+# All installs use the versions of constraints.txt, so a release of another package cannot break a commit that passed.
 lock: $(VENV)/.test
-	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test,lint]' torch==$(TORCH_VERSION)
+	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test,docs,lint]' torch==$(TORCH_VERSION)
 	$(PIP) freeze --exclude-editable | grep -v '^torch==' > constraints.txt
 
 clean:
-	rm -rf $(VENV) .cache dist build mint_lab/labextension mint_lab/ui/static widgets/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache dist build docs/_build mint_lab/labextension mint_lab/ui/static widgets/node_modules \
+	  .pytest_cache .ruff_cache .hypothesis
 	find mint_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.lab: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[notebook]'
 	@touch $@
 
-# The test install includes the other one, which is therefore done too.
+# The test install includes that of `make lab`, so both are up to date afterwards.
 $(VENV)/.test: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs,lint]'
 	@touch $(VENV)/.lab $@
+
+# The oldest versions have a separate environment, for which this Makefile calls itself. Only PyTorch's CPU index has
+# a small build of the oldest torch for Linux; if that index does not answer, the pinned torch is used instead.
+test-oldest:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "constraints-oldest.txt is for Python 3.11, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	         "name another one: make test-oldest PYTHON=/path/to/python3.11"; exit 1; }
+	@if [ "$$(uname)" = Darwin ] || $(CPU_INDEX_ANSWERS); then torch=$(TORCH_OLDEST); \
+	else \
+	  torch=$(TORCH_VERSION); \
+	  echo "$(TORCH_CPU_INDEX) does not answer: testing with torch $$torch instead of $(TORCH_OLDEST)"; \
+	fi; \
+	$(MAKE) --no-print-directory VENV=$(OLDEST) TORCH_VERSION=$$torch $(OLDEST)/.oldest
+	$(OLDEST)/bin/python -W error -m tests.contracts.oldest_versions
+
+$(OLDEST)/.oldest: $(OLDEST)/.torch-$(TORCH_VERSION) constraints-oldest.txt $(SOURCES)
+	$(PIP) install --quiet --constraint constraints-oldest.txt --editable '.[data,notebook]'
+	@touch $@
 
 $(VENV)/.torch-$(TORCH_VERSION): $(VENV)/.python
 	$(MAKE) --no-print-directory torch
 	@touch $@
 
-# Torch goes first and alone, so that nothing later pulls its CUDA build (several GB). Without a GPU the small build comes
-# from PyTorch's own index when that answers; otherwise the default index decides.
+# torch is installed first and alone, so that no later install pulls its CUDA build (several GB). On a machine without
+# a GPU the small CPU build comes from PyTorch's own index if that answers; otherwise pip's default index decides.
+CPU_INDEX_ANSWERS = $(PYTHON) -c \
+  "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=5).read(64)" 2>/dev/null
 torch:
 	@index=; \
-	if [ "$$(uname)" != Darwin ] && ! nvidia-smi -L >/dev/null 2>&1; then \
-	  $(firstword $(PIP)) -c "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=5).read(64)" \
-	    2>/dev/null && index="--index-url $(TORCH_CPU_INDEX)"; \
+	if [ "$$(uname)" != Darwin ] && ! nvidia-smi -L >/dev/null 2>&1 && $(CPU_INDEX_ANSWERS); then \
+	  index="--index-url $(TORCH_CPU_INDEX)"; \
 	fi; \
 	echo "torch $(TORCH_VERSION) $$index"; \
 	$(PIP) install --quiet $$index torch==$(TORCH_VERSION)
 
-# Where Debian's python3 comes without ensurepip, its pip can still fill the new environment.
+# Debian's python3 may lack ensurepip; its pip can still install pip into the new environment.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "mint_lab needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
-	         "say which to use: make PYTHON=/path/to/python3"; exit 1; }
+	         "name another one: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 	  { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
 	@touch $@
 
-# The browser tests drive the system's chromium; CHROMIUM=/path names another one.
+# The browser tests use the system's chromium; CHROMIUM=/path names another one.
 browser:
 	@if [ -n "$$CHROMIUM" ] || command -v chromium >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as=; \
@@ -116,7 +144,7 @@ browser:
 	else as=none; fi; \
 	if [ "$$as" = none ] || ! command -v apt-get >/dev/null; then \
 	  echo "make test needs chromium: install it (Debian: sudo apt-get install chromium)," \
-	       "or say where it is: make test CHROMIUM=/path/to/chromium"; exit 1; \
+	       "or name its path: make test CHROMIUM=/path/to/chromium"; exit 1; \
 	fi; \
 	echo "installing chromium for the browser tests"; \
 	$$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends chromium

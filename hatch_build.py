@@ -26,7 +26,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MINIMUM_NODE = 20
-SKIPPED = {"node_modules", "tests", "test", "__tests__", "coverage", ".cache"}
+SKIPPED = {"__pycache__", "node_modules", "tests", "test", "__tests__", "coverage", ".cache"}
 # A development dependency. A build installs without those, which halves the download.
 CHECKER = "typescript"
 

@@ -16,7 +16,7 @@ import torch
 
 from ..losses.spec import Reduction, Unit
 from .probe import CheckFailed, LossProbe, OutOfTime, random_state
-from .report import Line
+from .report import ReportLine
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -41,24 +41,24 @@ REPEAT_TOLERANCE = 1e-6  # relative difference of two calls that counts as the s
 ADDED_POSITIONS = 3  # positions of weight 0 that are appended to a datum
 
 
-def check_repeatable(probe: LossProbe, lines: list[Line]) -> bool:
+def check_repeatable(probe: LossProbe, lines: list[ReportLine]) -> bool:
     """Return whether further checks make sense. A random loss then gets the same random numbers in each call."""
     values = [probe.value(probe.logprobs) for _ in range(3)]
     if _are_equal(values):
-        lines.append(Line("repeatable", "ok", "the same value when called again"))
+        lines.append(ReportLine("repeatable", "ok", "the same value when called again"))
         return True
     probe.fixed_random_state = random_state()
     if _are_equal([probe.value(probe.logprobs) for _ in range(3)]):
         fix = "draw no random numbers, unless that is the point"
-        lines.append(Line("repeatable", "warn", "random: the value changes from call to call", fix))
+        lines.append(ReportLine("repeatable", "warn", "random: the value changes from call to call", fix))
         return True
     fix = "keep nothing between calls, no counters and no lists; what changes on a schedule is a setting, run.set(...)"
     text = "stateful: the value changes from call to call, with the same random numbers too"
-    lines.append(Line("repeatable", "warn", text, fix))
+    lines.append(ReportLine("repeatable", "warn", text, fix))
     return False
 
 
-def check_memory(probe: LossProbe, lines: list[Line]) -> None:
+def check_memory(probe: LossProbe, lines: list[ReportLine]) -> None:
     """Check that nothing outside the function keeps the tensors of a call alive."""
     result, leaves = probe.call(probe.logprobs)
     refs = [weakref.ref(leaf) for leaf in leaves]
@@ -68,15 +68,15 @@ def check_memory(probe: LossProbe, lines: list[Line]) -> None:
     alive = sum(ref() is not None for ref in refs)
     if alive:
         fix = "did you append to a list outside? Append float(x.detach()), without the graph behind it"
-        lines.append(Line("memory", "warn", f"keeps {alive} tensors of the last call alive", fix))
+        lines.append(ReportLine("memory", "warn", f"keeps {alive} tensors of the last call alive", fix))
 
 
-def check_weights(probe: LossProbe, lines: list[Line]) -> None:
+def check_weights(probe: LossProbe, lines: list[ReportLine]) -> None:
     """Check that positions of weight 0 do not matter, neither their log-probabilities nor their number."""
     masks = [~loss_mask(datum, len(lp)) for datum, lp in zip(probe.data, probe.logprobs, strict=True)]
     count = int(sum(mask.sum() for mask in masks))
     if not count:
-        lines.append(Line("weights", "info", "no position of weight 0 to try"))
+        lines.append(ReportLine("weights", "info", "no position of weight 0 to try"))
         return
     before = probe.value(probe.logprobs)
     # A different shift for each datum: one shift for all would cancel in the margin of two sides with the same prompt.
@@ -84,7 +84,7 @@ def check_weights(probe: LossProbe, lines: list[Line]) -> None:
     shifted = [lp - (1 + 0.3 * i) * mask.to(lp) for i, (lp, mask) in pairs]
     if not is_close(before, probe.value(shifted)):
         fix = 'multiply by datum.loss_fn_inputs["weights"].to_torch(), unless the prompt is meant to count'
-        lines.append(Line("weights", "warn", "log-probabilities of weight 0 (the prompt) change the loss", fix))
+        lines.append(ReportLine("weights", "warn", "log-probabilities of weight 0 (the prompt) change the loss", fix))
         return
     longest = max(range(len(probe.data)), key=lambda i: len(probe.logprobs[i]))
     data, logprobs = list(probe.data), list(probe.logprobs)
@@ -99,10 +99,10 @@ def check_weights(probe: LossProbe, lines: list[Line]) -> None:
     if not is_close(before, after):
         fix = "divide by the sum of the weights; a mean over a padded tensor divides by the longest sequence"
         text = f"{ADDED_POSITIONS} more positions of weight 0 at datum {longest} change the loss"
-        lines.append(Line("weights", "warn", text, fix))
+        lines.append(ReportLine("weights", "warn", text, fix))
         return
     positions = "position" if count == 1 else "positions"
-    lines.append(Line("weights", "ok", f"{count} {positions} of weight 0 do not matter"))
+    lines.append(ReportLine("weights", "ok", f"{count} {positions} of weight 0 do not matter"))
 
 
 def loss_mask(datum: Datum, length: int) -> torch.Tensor:
@@ -126,7 +126,7 @@ def _lengthened(datum: Datum) -> Datum:
     return type(datum)(model_input=model_input, loss_fn_inputs=fields)
 
 
-def check_numerical_gradient(probe: LossProbe, lines: list[Line]) -> None:
+def check_numerical_gradient(probe: LossProbe, lines: list[ReportLine]) -> None:
     """Check autograd's gradient against central differences.
 
     Raises:
@@ -150,9 +150,9 @@ def check_numerical_gradient(probe: LossProbe, lines: list[Line]) -> None:
                 fix = f"the backward() of {functions[0]} is not the derivative of its forward()"
                 raise CheckFailed("numerical gradient", where, fix)
             fix = "is a part detached on purpose? Otherwise look for detach(), .item(), .data, no_grad and rounding"
-            lines.append(Line("numerical gradient", "warn", where, fix))
+            lines.append(ReportLine("numerical gradient", "warn", where, fix))
             return
-    lines.append(Line("numerical gradient", "ok", f"agrees with autograd at {len(places)} positions"))
+    lines.append(ReportLine("numerical gradient", "ok", f"agrees with autograd at {len(places)} positions"))
 
 
 def _disagreeing_slope(  # noqa: PLR0917
@@ -220,7 +220,7 @@ def _own_functions(loss: torch.Tensor) -> list[str]:
     return names
 
 
-def find_reduction(probe: LossProbe, lines: list[Line]) -> tuple[Reduction, Unit]:
+def find_reduction(probe: LossProbe, lines: list[ReportLine]) -> tuple[Reduction, Unit]:
     """Return how the loss of the batch follows from the losses of its datums, or of its pairs.
 
     Returns:
@@ -247,13 +247,13 @@ def find_reduction(probe: LossProbe, lines: list[Line]) -> tuple[Reduction, Unit
         values = [value for value, _ in parts]
         total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
         if is_close(whole, total) and _is_proportional(gradient, pieces, 1.0):
-            lines.append(Line("batch split", "info", f"the value is the sum over its {unit}s"))
+            lines.append(ReportLine("batch split", "info", f"the value is the sum over its {unit}s"))
             return "sum", unit
         if is_close(whole, total / len(parts)) and _is_proportional(gradient, pieces, 1 / len(parts)):
             text = f"the value is the mean over its {unit}s, so it does not grow with the batch"
-            lines.append(Line("batch split", "info", text))
+            lines.append(ReportLine("batch split", "info", text))
             return "mean", unit
-    lines.append(Line("batch split", "info", "coupled: the value needs the whole batch at once"))
+    lines.append(ReportLine("batch split", "info", "coupled: the value needs the whole batch at once"))
     return "coupled", "pair" if refuses_datums else ""
 
 

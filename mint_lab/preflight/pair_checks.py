@@ -14,7 +14,7 @@ import torch
 from ..losses.spec import REFERENCE, Reduction, Unit
 from .checks import is_close, loss_mask
 from .probe import CheckFailed, LossProbe, OutOfTime
-from .report import Line
+from .report import ReportLine
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -28,7 +28,7 @@ SMALL_SLOPE = 1e-3  # relative to the largest slope; smaller ones are ignored
 INTERLEAVED = "chosen is data[0::2], rejected is data[1::2]"
 
 
-def check_pair_order(probe: LossProbe, reduction: Reduction, unit: Unit, lines: list[Line]) -> bool:
+def check_pair_order(probe: LossProbe, reduction: Reduction, unit: Unit, lines: list[ReportLine]) -> bool:
     """Check that a loss on pairs is lower if the chosen side is ahead than if the rejected side is.
 
     Args:
@@ -60,19 +60,21 @@ def check_pair_order(probe: LossProbe, reduction: Reduction, unit: Unit, lines: 
     if index is not None:
         effect = "(chosen) raises" if index % 2 == 0 else "(rejected) lowers"
         fix = f"pairs are interleaved (chosen, rejected, chosen, ...), not halves: {INTERLEAVED}"
-        lines.append(Line("pairs", "warn", f"raising data[{index}] {effect} the loss", fix))
+        lines.append(ReportLine("pairs", "warn", f"raising data[{index}] {effect} the loss", fix))
     elif is_close(right, swapped):
         fix = f"is that meant? {INTERLEAVED}"
-        lines.append(Line("pairs", "warn", "swapping chosen and rejected changes nothing", fix))
+        lines.append(ReportLine("pairs", "warn", "swapping chosen and rejected changes nothing", fix))
     elif right > swapped:
         fix = "chosen comes first: data[0::2] is chosen, data[1::2] is rejected; or is the sign turned?"
-        lines.append(Line("pairs", "warn", "the pairs look swapped: the loss falls when rejected gets ahead", fix))
+        lines.append(
+            ReportLine("pairs", "warn", "the pairs look swapped: the loss falls when rejected gets ahead", fix)
+        )
     else:
-        lines.append(Line("pairs", "ok", "the loss falls when chosen gets ahead"))
+        lines.append(ReportLine("pairs", "ok", "the loss falls when chosen gets ahead"))
     return True
 
 
-def check_large_margins(probe: LossProbe, lines: list[Line]) -> None:
+def check_large_margins(probe: LossProbe, lines: list[ReportLine]) -> None:
     """Check that value and gradient of a loss on pairs stay finite if one side of each pair is far behind."""
     for first, name in ((0, "chosen"), (1, "rejected")):
         far = list(probe.logprobs)
@@ -91,7 +93,7 @@ def check_large_margins(probe: LossProbe, lines: list[Line]) -> None:
             margin = f"with {name} {FAR_BEHIND_NATS:g} nats further behind"
             text = f"{margin}, {what} is {bad[0]:g}; long completions get there"
             fix = "use logsigmoid(x) for log(sigmoid(x)), log1p(x) for log(1 + x), or clamp what goes into exp"
-            lines.append(Line("large margins", "warn", text, fix))
+            lines.append(ReportLine("large margins", "warn", text, fix))
             return
 
 

@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..usercode.guarded_call import LossCancelled, call_guarded
 from ..usercode.locate import failing_datum, logprob_range, own_line
 from ..usercode.output import Printed
-from .report import Line
+from .report import ReportLine
 
 if TYPE_CHECKING:
     from ..types import Datum
@@ -35,7 +35,7 @@ class CheckFailed(Exception):
 
     def __init__(self, name: str, message: str, fix: str) -> None:
         super().__init__(message)
-        self.line = Line(name, "fail", message, fix)
+        self.line = ReportLine(name, "fail", message, fix)
 
 
 class OutOfTime(Exception):

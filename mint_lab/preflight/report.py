@@ -11,7 +11,7 @@ from ..charts.palette import VERDICT_GROUNDS, VERDICTS
 if TYPE_CHECKING:
     from ..losses.spec import Reduction, Unit
 
-__all__ = ["Line", "Report", "Verdict"]
+__all__ = ["Report", "ReportLine", "Verdict"]
 
 Verdict = Literal["ok", "info", "warn", "fail"]
 MARKS: dict[Verdict, str] = {"ok": "ok  ", "info": "    ", "warn": "warn", "fail": "FAIL"}
@@ -21,7 +21,7 @@ MAX_PRINTED_LINES = 10  # that the report shows of what the loss printed
 
 
 @dataclass(frozen=True)
-class Line:
+class ReportLine:
     """The result of one check.
 
     Attributes:
@@ -55,7 +55,7 @@ class Report:
         model_work: What the model did in that time, as text.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[ReportLine, ...]
     reduction: Reduction | None = None
     unit: Unit = ""
     printed: str = ""
@@ -110,7 +110,7 @@ class Report:
         return [f"{mark}{line}" for line in lines[:MAX_PRINTED_LINES]] + more
 
 
-def _row(line: Line) -> str:
+def _row(line: ReportLine) -> str:
     """Return a row of the table. Every style is inline, because a page may drop the style sheets of outputs."""
     cell = "text-align:left;vertical-align:top;padding:4px 10px 4px 6px"
     disc = "display:inline-block;width:17px;line-height:17px;border-radius:50%;text-align:center"

@@ -45,12 +45,12 @@ from ..usercode.result import NonfiniteLoss, ResultError, evaluate_loss, first_f
 from .checks import check_memory, check_numerical_gradient, check_repeatable, check_weights, find_reduction
 from .pair_checks import check_large_margins, check_pair_order
 from .probe import MAX_LINES, WARN_LINES, CheckFailed, LossProbe, OutOfTime, leaves_of, random_state, set_random_state
-from .report import Line, Report
+from .report import Report, ReportLine
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["LIMIT_SECONDS", "Line", "Report", "check", "preflight", "random_logprobs"]
+__all__ = ["LIMIT_SECONDS", "Report", "ReportLine", "check", "preflight", "random_logprobs"]
 
 LIMIT_SECONDS = 5.0
 
@@ -133,7 +133,7 @@ def check(
 ) -> Report:
     """Make every check on given log-probabilities. Raises as :func:`preflight`."""
     _check_shapes(data, logprobs_list)
-    lines: list[Line] = []
+    lines: list[ReportLine] = []
     probe = LossProbe(fn, data, logprobs_list, limit)
     state = random_state()
     reduction: Reduction | None = None
@@ -155,7 +155,7 @@ def check(
     except OutOfTime:
         fix = "give it less data, or more time with preflight(..., limit=seconds)"
         text = f"the limit of {limit:g} s is over; the remaining checks were skipped"
-        lines.append(Line("time", "warn", text, fix))
+        lines.append(ReportLine("time", "warn", text, fix))
     except Exception as error:
         # The function returned at first, but raises for other values or for a part of the batch.
         lines.append(probe.raised(error, "when called again: ").line)
@@ -174,7 +174,7 @@ def _check_shapes(data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]) 
         raise ConfigError(f"log-probabilities of shapes {shapes}, expected {[(n,) for n in lengths]} as the data")
 
 
-def _missing_fields(spec: LossSpec, data: Sequence[Datum]) -> Line | None:
+def _missing_fields(spec: LossSpec, data: Sequence[Datum]) -> ReportLine | None:
     """Return the line about fields that the loss reads and not all datums have; None if there are none."""
     common = frozenset.intersection(*(frozenset(datum.loss_fn_inputs) for datum in data))
     reason = spec.unfit(DataKind(common))
@@ -186,7 +186,7 @@ def _missing_fields(spec: LossSpec, data: Sequence[Datum]) -> Line | None:
         reason += f" at datum {first_few(lacking)} of {len(data)}"
     default = "add to every datum what the loss reads: to_datum(tokens, prompt_length, NAME=...)"
     fix = "; ".join(f"{name}: {_FIELD_SOURCES.get(name, default)}" for name in missing)
-    return Line("fields", "fail", f"{spec.name} {reason}", fix)
+    return ReportLine("fields", "fail", f"{spec.name} {reason}", fix)
 
 
 def _from_model(client: Any, data: Sequence[Datum], limit: float) -> tuple[list[torch.Tensor] | None, float | None]:
@@ -208,12 +208,12 @@ def _from_model(client: Any, data: Sequence[Datum], limit: float) -> tuple[list[
     return [piece["logprobs"].to_torch() for piece in output.loss_fn_outputs], seconds
 
 
-def _check_result(probe: LossProbe, lines: list[Line]) -> None:
+def _check_result(probe: LossProbe, lines: list[ReportLine]) -> None:
     """Call the function once and check what it returned and did, as a client and a run do."""
 
     def on_pass(check: str, value: Any) -> None:
         if check == "returns":
-            lines.append(Line("returns", "ok", "a loss and metrics"))
+            lines.append(ReportLine("returns", "ok", "a loss and metrics"))
         elif check == "loss":
             lines.append(_loss_line(value))
         elif check == "metrics":
@@ -243,43 +243,43 @@ def _nonfinite_failure(probe: LossProbe, fault: NonfiniteLoss) -> CheckFailed:
     return CheckFailed(explained.check, explained.found, fix)
 
 
-def _check_output(probe: LossProbe, lines: list[Line]) -> None:
+def _check_output(probe: LossProbe, lines: list[ReportLine]) -> None:
     count = probe.printed.lines if probe.printed is not None else 0
     text = f"{count:,} {'line' if count == 1 else 'lines'} printed in one call"
     if count > MAX_LINES:
         raise CheckFailed("output", text, "print less: that takes longer than the model")
     if count > WARN_LINES:
         fix = "print less; a run shows the first lines of each call and drops the rest"
-        lines.append(Line("output", "warn", text, fix))
+        lines.append(ReportLine("output", "warn", text, fix))
     elif count:
-        lines.append(Line("output", "info", text))
+        lines.append(ReportLine("output", "info", text))
 
 
-def _loss_line(loss: torch.Tensor) -> Line:
+def _loss_line(loss: torch.Tensor) -> ReportLine:
     value = float(loss.detach())
     if loss.dtype != torch.float32:
         fix = "logprobs_list are float32; look for .double(), .half(), or a numpy number in the sum"
-        return Line("loss", "warn", f"is {loss.dtype}, {value:.4g}", fix)
-    return Line("loss", "ok", f"a finite scalar, {value:.4g}")
+        return ReportLine("loss", "warn", f"is {loss.dtype}, {value:.4g}", fix)
+    return ReportLine("loss", "ok", f"a finite scalar, {value:.4g}")
 
 
-def _metrics_line(metrics: dict[str, Any]) -> Line:
+def _metrics_line(metrics: dict[str, Any]) -> ReportLine:
     """Return the line about metrics that passed the check: the last one that is not finite, or the first odd type."""
-    warning: Line | None = None
+    warning: ReportLine | None = None
     for name, value in metrics.items():
         if not isinstance(value, float):
             fix = "write float(x), or float(x.detach()) for a tensor"
-            warning = warning or Line("metrics", "warn", f"{name!r} is a {type(value).__name__}", fix)
+            warning = warning or ReportLine("metrics", "warn", f"{name!r} is a {type(value).__name__}", fix)
         number = metric_number(value)
         if not math.isfinite(number):
             fix = "charts leave it out; look for a mean of nothing or a division by 0"
-            warning = Line("metrics", "warn", f"{name!r} is {number:g}", fix)
-    return warning or Line("metrics", "ok", ", ".join(metrics) or "none")
+            warning = ReportLine("metrics", "warn", f"{name!r} is {number:g}", fix)
+    return warning or ReportLine("metrics", "ok", ", ".join(metrics) or "none")
 
 
-def _gradient_line(gradient: Sequence[torch.Tensor]) -> Line:
+def _gradient_line(gradient: Sequence[torch.Tensor]) -> ReportLine:
     zero = [index for index, piece in enumerate(gradient) if len(piece) and not bool(piece.any())]
     if zero:
         fix = "is that meant? Clamps, relu and rounding give no gradient where they are flat"
-        return Line("gradient", "warn", f"exactly 0 at datum {first_few(zero)} of {len(gradient)}", fix)
-    return Line("gradient", "ok", f"finite, reaches every datum ({len(gradient)})")
+        return ReportLine("gradient", "warn", f"exactly 0 at datum {first_few(zero)} of {len(gradient)}", fix)
+    return ReportLine("gradient", "ok", f"finite, reaches every datum ({len(gradient)})")

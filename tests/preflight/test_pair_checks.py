@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mint_lab.data.render import to_datum
 from mint_lab.losses import LOSSES
 from mint_lab.preflight import preflight
-from mint_lab.preflight.report import Line
+from mint_lab.preflight.report import ReportLine
 from mint_lab.types import Datum
 
 from .four_pairs import four_pairs, verdicts
@@ -62,7 +62,7 @@ def halves_with_a_reference(d: Any, lps: Any) -> Any:
     return -F.logsigmoid(0.1 * (s[: len(s) // 2] - s[len(s) // 2 :])).mean(), {}
 
 
-def line_of(fn: Any, data: list[Datum], name: str) -> Line | None:
+def line_of(fn: Any, data: list[Datum], name: str) -> ReportLine | None:
     report = preflight(fn, data)
     assert report.ok, report
     return next((line for line in report.lines if line.name == name), None)

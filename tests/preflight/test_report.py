@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mint_lab.preflight import Line, Report, preflight
+from mint_lab.preflight import Report, ReportLine, preflight
 from mint_lab.preflight.report import MAX_PRINTED_LINES
 from mint_lab.types import Datum
 
@@ -50,7 +50,10 @@ def test_html_has_a_row_a_check_with_its_verdict_and_no_cost_of_a_failure(data: 
 
 
 def test_text_has_a_head_a_line_each_and_what_was_printed() -> None:
-    lines = (Line("loss", "ok", "a finite scalar, 1"), Line("pairs", "warn", "look swapped", "turn the sign"))
+    lines = (
+        ReportLine("loss", "ok", "a finite scalar, 1"),
+        ReportLine("pairs", "warn", "look swapped", "turn the sign"),
+    )
     report = Report(lines, printed="".join(f"{i}\n" for i in range(MAX_PRINTED_LINES + 1)))
     assert repr(report).splitlines() == [
         "preflight: ok, 1 to look at",
@@ -60,8 +63,8 @@ def test_text_has_a_head_a_line_each_and_what_was_printed() -> None:
         "  | ...",
     ]
     assert report.ok
-    assert not Report((*lines, Line("time", "fail", "did not return"))).ok
-    assert repr(Report((Line("time", "fail", "did not return"),))).startswith("preflight: 1 failed\nFAIL  time")
+    assert not Report((*lines, ReportLine("time", "fail", "did not return"))).ok
+    assert repr(Report((ReportLine("time", "fail", "did not return"),))).startswith("preflight: 1 failed\nFAIL  time")
 
 
 @pytest.mark.parametrize(

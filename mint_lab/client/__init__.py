@@ -1,4 +1,4 @@
-"""The Tinker/MinT-shaped face over the engine, and the same face over a hosted service."""
+"""Clients with the Tinker/MinT API: over the engine on this machine, and over a hosted service."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["connect"]
 
 
 def connect(base_url: str | None = None) -> ServiceClient:
-    """A service to train on: this machine, or a server of the API.
+    """Return a service to train on: this machine, or a server of the API.
 
     Args:
-        base_url: None for the local engine; a URL for MinT, Tinker or another server (its key comes from the
-            environment, as that service documents).
+        base_url: None for the local engine; a URL for MinT, Tinker or another server. Its key is taken from the
+            environment, as that service documents.
 
     Raises:
-        ConfigError: the SDK for a remote service is not usable as set up.
+        ConfigError: If the remote service's SDK cannot be used as it is set up.
     """
     if base_url is None:
-        from .service import ServiceClient as Local
+        from .service import ServiceClient as LocalServiceClient
 
-        return Local()
-    from .remote import connect as remote
+        return LocalServiceClient()
+    from .remote import connect as connect_remote
 
-    return remote(base_url)
+    return connect_remote(base_url)

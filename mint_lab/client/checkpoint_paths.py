@@ -1,4 +1,4 @@
-"""Where checkpoints lie: the API's ``tinker://RUN/weights/NAME`` paths over a folder on this machine."""
+"""Where checkpoints are stored: the API's ``tinker://RUN/weights/NAME`` paths as folders on this machine."""
 
 from __future__ import annotations
 
@@ -14,75 +14,79 @@ from ..errors import CheckpointError, ConfigError
 __all__ = ["CheckpointPaths", "default_home"]
 
 SCHEME = "tinker://"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def default_home() -> Path:
-    """``$MINT_LAB_HOME``, or ``.mint_lab`` in the user's home directory."""
+    """Return ``$MINT_LAB_HOME``, or ``.mint_lab`` in the user's home directory."""
     return Path(os.environ.get("MINT_LAB_HOME") or Path.home() / ".mint_lab")
 
 
 @dataclass(frozen=True)
 class CheckpointPaths:
-    """Checkpoint paths under one folder."""
+    """Checkpoint paths under one folder, ``home``."""
 
     home: Path
 
     def uri(self, model_id: str, kind: Literal["weights", "sampler_weights"], name: str) -> str:
-        """The path of a checkpoint.
+        """Return the API's path of a checkpoint.
 
         Raises:
-            ConfigError: ``name`` is not a plain name of letters, digits, dot, dash and underscore.
+            ConfigError: If ``name`` is not a plain name of letters, digits, dots, dashes and underscores.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
             raise ConfigError(f"checkpoint name {name!r}: expected letters, digits, '.', '-' and '_' only")
         return f"{SCHEME}{model_id}/{kind}/{name}"
 
     def folder(self, path: str | os.PathLike[str]) -> Path:
-        """The folder that ``path`` means: a path of this API, or a directory.
+        """Return the folder of a path, which is either one of the API or a directory.
 
         Raises:
-            CheckpointError: the path has another form.
+            CheckpointError: If the path has another form.
         """
         if not isinstance(path, (str, os.PathLike)):
-            raise CheckpointError(f"{path!r} is no checkpoint path; expected {SCHEME}RUN/weights/NAME or a directory")
+            raise _path_error(path)
         text = os.fspath(path)
         if not text.startswith(SCHEME):
             return Path(text).expanduser()
-        run, kind, name = self.parts(text)
-        return self.run(run) / kind / name
+        run, kind, name = self.parse(text)
+        return self.run_folder(run) / kind / name
 
-    def parts(self, path: str) -> tuple[str, str, str]:
-        """Run, kind (``weights`` or ``sampler_weights``) and name of a path of this API.
+    def parse(self, path: str) -> tuple[str, str, str]:
+        """Return run, kind (``weights`` or ``sampler_weights``) and name of a path of the API.
 
         Raises:
-            CheckpointError: the path has another form.
+            CheckpointError: If the path has another form.
         """
         parts = str(path).removeprefix(SCHEME).split("/")
-        if not str(path).startswith(SCHEME) or len(parts) != 3 or not all(map(_NAME.fullmatch, parts)):
-            raise CheckpointError(f"{path!r} is no checkpoint path; expected {SCHEME}RUN/weights/NAME or a directory")
+        if not str(path).startswith(SCHEME) or len(parts) != 3 or not all(map(_PLAIN_NAME.fullmatch, parts)):
+            raise _path_error(path)
         return parts[0], parts[1], parts[2]
 
-    def path_of(self, run: str, kind: str, name: str) -> str | None:
-        """The path of this API for a folder that was found; None where its name is no plain one."""
-        return f"{SCHEME}{run}/{kind}/{name}" if _NAME.fullmatch(name) else None
+    def uri_of_folder(self, run: str, kind: str, name: str) -> str | None:
+        """Return the API's path of an existing folder, or None if its name is not a plain name."""
+        return f"{SCHEME}{run}/{kind}/{name}" if _PLAIN_NAME.fullmatch(name) else None
 
-    def run(self, name: str) -> Path:
-        """The folder of a run.
+    def run_folder(self, name: str) -> Path:
+        """Return the folder of a run.
 
         Raises:
-            CheckpointError: ``name`` is no plain name.
+            CheckpointError: If ``name`` is not a plain name.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise CheckpointError(f"{name!r} is no run's name")
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+            raise CheckpointError(f"{name!r} is not the name of a run; expected letters, digits, '.', '-' and '_' only")
         return self.home / "checkpoints" / name
 
-    def runs(self) -> list[str]:
-        """Names of the runs that have a folder here."""
-        return [folder.name for folder in (self.home / "checkpoints").glob("*") if _NAME.fullmatch(folder.name)]
+    def run_names(self) -> list[str]:
+        """Return the names of the runs that have a folder."""
+        return [folder.name for folder in (self.home / "checkpoints").glob("*") if _PLAIN_NAME.fullmatch(folder.name)]
 
     def check_free(self, path: str, overwrite: bool) -> None:
-        """Raise :class:`CheckpointError` where ``path`` exists and may not be replaced."""
+        """Raise CheckpointError if ``path`` exists and must not be overwritten."""
         recover(self.folder(path))
         if not overwrite and self.folder(path).exists():
             raise CheckpointError(f"{path} exists; choose another name or pass overwrite=True")
+
+
+def _path_error(path: object) -> CheckpointError:
+    return CheckpointError(f"{path!r} is not a checkpoint path; expected {SCHEME}RUN/weights/NAME or a directory")

@@ -1,4 +1,4 @@
-"""The gradient that a pass accumulates, by itself and as one vector."""
+"""The gradient that one pass accumulates, as a vector."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ __all__ = ["flat_gradient"]
 
 
 def flat_gradient(adapter: Adapter, accumulate: Callable[[], object]) -> TensorData:
-    """What ``accumulate()`` adds to ``adapter.gradients``, ``(parameters,)`` float32, in the order of its parameters.
+    """Return what ``accumulate()`` adds to the adapter's gradients.
 
-    What had accumulated before is there again afterwards, also where ``accumulate`` raises. Call it on the worker.
+    The gradients accumulated before are restored afterwards, also if ``accumulate`` raises. Call this on the worker.
+
+    Args:
+        adapter: The adapter.
+        accumulate: Runs a pass that adds to ``adapter.gradients``.
+
+    Returns:
+        ``(parameters,)`` float32, all zero if nothing was added, in the order of the adapter's parameters.
     """
-    held, adapter.gradients = adapter.gradients, None
+    accumulated, adapter.gradients = adapter.gradients, None
     try:
         accumulate()
-        made = adapter.gradients or [torch.zeros_like(parameter) for parameter in adapter.parameters.values()]
-        return TensorData.from_torch(torch.cat([piece.detach().flatten().float().cpu() for piece in made]))
+        gradients = adapter.gradients or [torch.zeros_like(parameter) for parameter in adapter.parameters.values()]
+        return TensorData.from_torch(torch.cat([piece.detach().flatten().float().cpu() for piece in gradients]))
     finally:
-        adapter.gradients = held
+        adapter.gradients = accumulated

@@ -1,8 +1,8 @@
-"""One worker a base model, and the futures it hands out.
+"""One worker thread for each base model, and the futures that it returns.
 
-Calls run in the order submitted, one at a time, on a thread of their own; the caller gets a future at once. Calls of
-one kind that stand directly behind each other may run as one (:class:`CallBatcher`). The futures are the SDK's own
-class: ``.result(timeout)``, ``await``, ``.result_async()``.
+Calls run one at a time, in the order submitted, on the worker's thread; the caller gets a future at once. Consecutive
+calls of one kind may run together (:class:`CallBatcher`). The futures are of the SDK's own class, with
+``.result(timeout)``, ``await`` and ``.result_async()``.
 """
 
 from __future__ import annotations
@@ -29,138 +29,154 @@ __all__ = ["CallBatcher", "SelfFuture", "Worker", "done", "run_now", "worker_of"
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-# How long a call that may have company waits for the next one to arrive, seconds: the callers of a batch submit it one
-# after the other, and a model's pass takes longer than this.
-PATIENCE = 0.001
+# How long the worker waits for another call that can join a batch. Callers submit the calls of a batch one after the
+# other, and one pass of a model takes longer than this.
+BATCH_WAIT_SECONDS = 0.001
 
 
 @dataclass(frozen=True, eq=False)
 class CallBatcher(Generic[Item, T]):
-    """Calls that run as one where they meet in the queue.
+    """Runs calls together that are consecutive in the queue.
 
     Attributes:
-        run: results in the order of the items; an exception in place of a result is that item's alone.
-        limit: sizes of the items of one run add up to no more than this, unless there is only one.
+        run: Returns a result for each item, in order. An exception in place of a result is raised to that item's
+            caller only.
+        max_size: The sizes of the items of one run add up to at most this, unless there is only one item.
     """
 
     run: Callable[[Sequence[Item]], Sequence[T | Exception]]
-    limit: int
+    max_size: int
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """One call: ``item`` for ``together``, or a function of its own."""
+class _Call:
+    """One call in the queue.
+
+    Attributes:
+        future: The caller's future.
+        item: An item for ``batcher``; without one, a function without arguments.
+        batcher: Runs the call with its neighbours; None for a call that runs by itself.
+        size: The size of the item.
+    """
 
     future: concurrent.futures.Future[Any]
     item: Any
-    together: CallBatcher[Any, Any] | None = None
+    batcher: CallBatcher[Any, Any] | None = None
     size: int = 0
 
 
-_Queue = queue.SimpleQueue[_Job | None]
+_Queue = queue.SimpleQueue[_Call | None]
 
 
 class Worker:
-    """A thread that runs jobs in order. It ends when nobody holds the worker any more."""
+    """A thread that runs calls in order. It ends when the worker is garbage collected and the queue is empty."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: _Queue = queue.SimpleQueue()
-        # A copied context: what the submitting notebook cell has set stays visible to the thread.
+        self._calls: _Queue = queue.SimpleQueue()
+        # A copied context: context variables that the notebook cell has set are visible in the thread.
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(_work, self._jobs), name=name, daemon=True)
+        # The thread refers to the queue and not to the worker, so that the worker can be collected.
+        self._thread = threading.Thread(target=context.run, args=(_run_queue, self._calls), name=name, daemon=True)
         self._thread.start()
-        weakref.finalize(self, self._jobs.put, None)
+        weakref.finalize(self, self._calls.put, None)
 
-    def submit(self, job: Callable[[], T]) -> APIFuture[T]:
-        """Queue ``job``; its result or exception is the future's. A future cancelled before its turn is skipped.
+    def submit(self, function: Callable[[], T]) -> APIFuture[T]:
+        """Queue ``function``, whose result or exception becomes the future's.
 
-        A job submitted by a running job (a custom loss that asks a model for reference log-probabilities) runs at once:
-        in the queue it would wait for the job that waits for it. It runs on this worker's thread in any case, also
-        where the loss is called on another one.
+        A future that is cancelled before its turn is skipped. A call that a running call submits (a custom loss that
+        requests reference log-probabilities) runs at once: in the queue it would wait for the call that waits for it.
+        It runs on this worker's thread even if the custom loss runs on another thread.
         """
-        return self._put(_Job(concurrent.futures.Future(), job))
+        return self._put(_Call(concurrent.futures.Future(), function))
 
-    def submit_to(self, together: CallBatcher[Item, T], item: Item, size: int) -> APIFuture[T]:
-        """Queue ``item``; it runs with those of ``together`` that stand directly behind it when its turn comes.
+    def submit_to(self, batcher: CallBatcher[Item, T], item: Item, size: int) -> APIFuture[T]:
+        """Queue ``item``; it runs together with the items of ``batcher`` that directly follow it.
 
-        Nothing is overtaken, so results are those of running the calls one by one.
+        The order of calls is kept, so results are the same as if each call ran by itself.
         """
-        return self._put(_Job(concurrent.futures.Future(), item, together, size))
+        return self._put(_Call(concurrent.futures.Future(), item, batcher, size))
 
-    def run(self, job: Callable[[], T]) -> T:
-        """Queue ``job`` and wait for it."""
-        return self.submit(job).result()
+    def run(self, function: Callable[[], T]) -> T:
+        """Queue ``function``, wait for it, and return its result."""
+        return self.submit(function).result()
 
-    def _put(self, job: _Job) -> APIFuture[Any]:
-        future = job.future
+    def _put(self, call: _Call) -> APIFuture[Any]:
+        future = call.future
         if threading.current_thread() is self._thread:
-            _carry_out([job])
-        elif not hand_back(self._thread, lambda: _carry_out([job])):
-            self._jobs.put(job)
+            _run_batch([call])
+        elif not hand_back(self._thread, lambda: _run_batch([call])):
+            self._calls.put(call)
         return AwaitableConcurrentFuture(future)
 
 
-def _work(jobs: _Queue) -> None:
-    while (job := jobs.get()) is not None:
-        while job is not None:
-            batch, job, ended = _with_company(job, jobs)
-            _carry_out(batch)
-            del batch  # the queue may be silent for long: hold on to nothing
-            if ended:
+def _run_queue(calls: _Queue) -> None:
+    """Run calls until None is taken from the queue."""
+    while (call := calls.get()) is not None:
+        while call is not None:
+            batch, call, is_end = _take_batch(call, calls)
+            _run_batch(batch)
+            del batch  # the next call may come much later: keep no reference to this one
+            if is_end:
                 return
 
 
-def _with_company(first: _Job, jobs: _Queue) -> tuple[list[_Job], _Job | None, bool]:
-    """``first`` and what runs with it; the job after them, if it had to be taken from the queue; whether that ends."""
+def _take_batch(first: _Call, calls: _Queue) -> tuple[list[_Call], _Call | None, bool]:
+    """Take the calls that run together with ``first``.
+
+    Returns:
+        The calls; the call after them, if it was taken from the queue; whether the end of the queue was taken.
+    """
     batch, size = [first], first.size
-    if first.together is None:
+    if first.batcher is None:
         return batch, None, False
     while True:
         try:
-            job = _soon(jobs)
+            call = _get_soon(calls)
         except queue.Empty:
             return batch, None, False
-        if job is None:
+        if call is None:
             return batch, None, True
-        if job.together is not first.together or size + job.size > first.together.limit:
-            return batch, job, False
-        batch.append(job)
-        size += job.size
+        if call.batcher is not first.batcher or size + call.size > first.batcher.max_size:
+            return batch, call, False
+        batch.append(call)
+        size += call.size
 
 
-def _soon(jobs: _Queue) -> _Job | None:
-    """The next job, if it comes within ``PATIENCE``.
+def _get_soon(calls: _Queue) -> _Call | None:
+    """Take the next call if it arrives within ``BATCH_WAIT_SECONDS``.
 
     Raises:
-        queue.Empty: it does not.
+        queue.Empty: If it does not.
     """
-    # No get(timeout): where that runs out before it begins to wait, on a busy machine, Python 3.11 waits for ever.
-    end = time.perf_counter() + PATIENCE
+    # Not get(timeout=...): on a busy machine the timeout can pass before it starts to wait, and then Python 3.11 waits
+    # forever.
+    end = time.perf_counter() + BATCH_WAIT_SECONDS
     while True:
         try:
-            return jobs.get_nowait()
+            return calls.get_nowait()
         except queue.Empty:
             if time.perf_counter() >= end:
                 raise
-            time.sleep(PATIENCE / 10)
+            time.sleep(BATCH_WAIT_SECONDS / 10)
 
 
-def _carry_out(batch: list[_Job]) -> None:
-    live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-    if not live:
+def _run_batch(batch: list[_Call]) -> None:
+    """Run calls that belong together, and set their futures."""
+    calls = [call for call in batch if call.future.set_running_or_notify_cancel()]  # without the cancelled ones
+    if not calls:
         return
-    together = live[0].together
+    batcher = calls[0].batcher
     try:
-        found = [live[0].item()] if together is None else together.run([job.item for job in live])
-        for job, result in zip(live, found, strict=True):
-            if together is not None and isinstance(result, Exception):
-                job.future.set_exception(result)
+        results = [calls[0].item()] if batcher is None else batcher.run([call.item for call in calls])
+        for call, result in zip(calls, results, strict=True):
+            if batcher is not None and isinstance(result, Exception):
+                call.future.set_exception(result)
             else:
-                job.future.set_result(result)
+                call.future.set_result(result)
     except BaseException as error:
-        for job in live:
-            if not job.future.done():
-                job.future.set_exception(error)
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(error)
 
 
 _workers: weakref.WeakKeyDictionary[BaseModel, Worker] = weakref.WeakKeyDictionary()
@@ -168,39 +184,39 @@ _lock = threading.Lock()
 
 
 def worker_of(base: BaseModel) -> Worker:
-    """The worker of a base model: everything that touches the model runs there."""
+    """Return the worker of a base model, which runs everything that uses the model."""
     with _lock:
         if base not in _workers:
             _workers[base] = Worker(f"mint_lab {base.name}")
         return _workers[base]
 
 
-def run_now(job: Callable[[], T]) -> APIFuture[T]:
-    """``job`` done here and now, its result or exception in a future: for calls that need no model."""
+def run_now(function: Callable[[], T]) -> APIFuture[T]:
+    """Run ``function``, which needs no model, on the caller's thread; its result or exception is the future's."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
-    _carry_out([_Job(future, job)])
+    _run_batch([_Call(future, function)])
     return AwaitableConcurrentFuture(future)
 
 
 def done(value: T) -> APIFuture[T]:
-    """A future that has its result already."""
+    """Return a future that already has its result."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     future.set_result(value)
     return AwaitableConcurrentFuture(future)
 
 
 class SelfFuture:
-    """Mixin of a client that also answers as the future of itself.
+    """Mixin that lets a client be used as a future of itself.
 
-    SDKs before 0.3x return clients, later ones futures of clients; programs written for either work.
+    SDKs before 0.3x return clients, later ones futures of clients. Programs written for either work with this.
     """
 
     def result(self, timeout: float | None = None) -> Self:
-        """The client itself."""
+        """Return the client itself."""
         return self
 
     async def result_async(self, timeout: float | None = None) -> Self:
-        """The client itself."""
+        """Return the client itself."""
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:

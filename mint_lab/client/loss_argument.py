@@ -1,20 +1,30 @@
-"""What a call's ``loss_fn`` stands for; what is of the other kind is refused with the call that takes it."""
+"""From a call's ``loss_fn`` argument to the engine's objective.
+
+``forward_backward`` takes the name of a built-in loss, ``forward_backward_custom`` a function. If a loss is passed to
+the wrong call, the error names the right one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..engine.step import Builtin, Custom
 from ..errors import ConfigError
 from ..losses import LOSSES, CustomLoss, LossSpec
-from ..losses.spec import Reduction
 
-__all__ = ["builtin", "custom"]
+if TYPE_CHECKING:
+    from ..losses.spec import Reduction
+
+__all__ = ["builtin_objective", "custom_objective"]
 
 
-def builtin(name: Any, config: Mapping[str, float] | None) -> Builtin:
-    """The built-in loss of a name; raises :class:`ConfigError` for anything else."""
+def builtin_objective(name: Any, config: Mapping[str, float] | None) -> Builtin:
+    """Return the built-in loss of a name with its settings.
+
+    Raises:
+        ConfigError: If ``name`` is not the name of a built-in loss, or a setting is unknown or out of range.
+    """
     if isinstance(name, LossSpec):
         raise ConfigError(f"loss_fn is {name!r}, expected a name; {_right_call(name)}")
     if not isinstance(name, str):
@@ -25,8 +35,12 @@ def builtin(name: Any, config: Mapping[str, float] | None) -> Builtin:
     return Builtin(spec, spec.config(config))
 
 
-def custom(loss_fn: Any) -> Custom:
-    """A function as a loss; raises :class:`ConfigError` for anything else."""
+def custom_objective(loss_fn: Any) -> Custom:
+    """Return a function as a custom loss.
+
+    Raises:
+        ConfigError: If ``loss_fn`` is not callable.
+    """
     if not callable(loss_fn):
         known = LOSSES.get(loss_fn) if isinstance(loss_fn, str) else None
         spec = loss_fn if isinstance(loss_fn, LossSpec) else known
@@ -38,7 +52,7 @@ def custom(loss_fn: Any) -> Custom:
 
 
 def _reduction_of(loss_fn: Any) -> Reduction:
-    """Return what a bound or guarded loss says of its reduction; nothing is known of a plain function."""
+    """Return the reduction of a bound or guarded loss; that of a plain function is unknown, so it counts as coupled."""
     spec = getattr(loss_fn, "spec", None)
     return spec.reduction if isinstance(spec, LossSpec) else "coupled"
 

@@ -1,4 +1,4 @@
-"""What a training client may take of the machine's memory."""
+"""Limits on the memory that a training client takes."""
 
 from __future__ import annotations
 
@@ -17,38 +17,46 @@ __all__ = ["MemoryLimits"]
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """A token budget (None: not decided yet) and whether to compute layers again in the backward pass.
+    """Limits of a training client.
+
+    Attributes:
+        max_batch_tokens: Token budget of a micro-batch; None if it has not been chosen yet.
+        gradient_checkpointing: Whether to recompute layers in the backward pass.
 
     Raises:
-        ConfigError: one of them is not of its kind.
+        ConfigError: If a limit has the wrong type or is out of range.
     """
 
     max_batch_tokens: int | None = None
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        tokens, again = self.max_batch_tokens, self.gradient_checkpointing
+        tokens, checkpointing = self.max_batch_tokens, self.gradient_checkpointing
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 1):
-            raise ConfigError(f"max_batch_tokens is {tokens!r}, expected a whole number from 1 up, or None")
-        if not isinstance(again, bool):
-            raise ConfigError(f"gradient_checkpointing is {again!r}, expected True or False")
+            raise ConfigError(f"max_batch_tokens is {tokens!r}, expected a whole number of at least 1, or None")
+        if not isinstance(checkpointing, bool):
+            raise ConfigError(f"gradient_checkpointing is {checkpointing!r}, expected True or False")
 
-    def but(self, max_batch_tokens: int | None, gradient_checkpointing: bool | None) -> MemoryLimits:
-        """The same with what is given (not None) in its place. Raises as the class."""
+    def override(self, max_batch_tokens: int | None, gradient_checkpointing: bool | None) -> MemoryLimits:
+        """Return these limits with the given ones, those that are not None, in their place.
+
+        Raises:
+            ConfigError: If a limit has the wrong type or is out of range.
+        """
         return MemoryLimits(
             self.max_batch_tokens if max_batch_tokens is None else max_batch_tokens,
             self.gradient_checkpointing if gradient_checkpointing is None else gradient_checkpointing,
         )
 
-    def on(self, base: BaseModel) -> MemoryLimits:
-        """The limits with a budget for ``base``, from the memory that is free now where none was given.
+    def resolve(self, base: BaseModel) -> MemoryLimits:
+        """Return these limits with a token budget for ``base``, by default from the memory that is free now.
 
         Raises:
-            ModelError: the family knows no gradient checkpointing.
+            ModelError: If gradient checkpointing is requested and the model family does not support it.
         """
         if self.gradient_checkpointing and not base.supports_gradient_checkpointing:
             raise ModelError(
-                f"{base.name!r} ({base.config.model_type}) has no layers that can be computed again; use "
+                f"{base.name!r} ({base.config.model_type}) does not support gradient checkpointing; use "
                 "gradient_checkpointing=False and a smaller max_batch_tokens"
             )
         if self.max_batch_tokens is not None:

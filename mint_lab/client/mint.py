@@ -1,8 +1,7 @@
 r"""MinT's two calls beyond Tinker's, on this machine, with the signatures of its SDK (``mindlab-toolkit``).
 
-``forward_backward_reverse_kl`` distils a teacher into a student over the whole vocabulary,
-``interpolate_checkpoints`` adds up what several checkpoints have learnt. What the SDK leaves to the server is decided
-here and written in the docstrings.
+``forward_backward_reverse_kl`` distils a teacher into a student over the whole vocabulary. ``interpolate_checkpoints``
+adds the weight updates of several checkpoints. The docstrings define what the SDK leaves to the server.
 """
 
 from __future__ import annotations
@@ -41,13 +40,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ReverseKLDatum:
-    """One sequence as the student and as the reference see it.
+    """One sequence as the student and as the reference receive it.
 
     Attributes:
         student_input: ``N`` tokens; position i predicts ``target_tokens[i]``.
-        reference_input: ``M`` tokens, which may have another prompt; its end has to be the student's, for the last
-            positions of the two are compared.
-        target_tokens, weights: ``(N,)``; a position of weight 0 adds nothing.
+        reference_input: ``M`` tokens. The prompt may be another one, but the end must be the student's, because the
+            last positions of the two inputs are compared.
+        target_tokens: ``(N,)``.
+        weights: ``(N,)``; a position of weight 0 contributes nothing.
     """
 
     student_input: ModelInput
@@ -58,14 +58,23 @@ class ReverseKLDatum:
 
 @dataclass(frozen=True)
 class ReverseKLItemOutput:
-    """``loss``: the weighted divergence at each position of one datum, ``(N,)``, nats."""
+    """The result for one datum.
+
+    Attributes:
+        loss: The weighted divergence at each position, ``(N,)``, nats.
+    """
 
     loss: TensorData
 
 
 @dataclass(frozen=True)
 class ForwardBackwardReverseKLResponse:
-    """One output a datum; metrics ``loss:sum`` and ``reverse_kl:mean``, nats a token of weight other than 0."""
+    """The result of :func:`forward_backward_reverse_kl`.
+
+    Attributes:
+        outputs: One output for each datum.
+        metrics: ``loss:sum``, nats, and ``reverse_kl:mean``, nats a token whose weight is not 0, unweighted.
+    """
 
     outputs: list[ReverseKLItemOutput]
     metrics: dict[str, float]
@@ -74,7 +83,13 @@ class ForwardBackwardReverseKLResponse:
 
 @dataclass(frozen=True)
 class InterpolateCheckpointsResponse:
-    """``path``: sampler weights, for ``create_sampling_client(model_path=...)``."""
+    """The result of :func:`interpolate_checkpoints`.
+
+    Attributes:
+        path: Path of the new sampler weights, for ``create_sampling_client(model_path=...)``.
+        source_paths: The checkpoints that were added.
+        coefficients: Their coefficients.
+    """
 
     path: str
     source_paths: list[str]
@@ -92,25 +107,25 @@ def forward_backward_reverse_kl(
     temperature: float = 1.0,
     seq_id: int | None = None,
 ) -> ForwardBackwardReverseKLResponse:
-    r"""Value and gradient of the reverse divergence from a reference; the gradient is added to what has accumulated.
+    r"""Compute the reverse KL divergence from a reference, and add its gradient to the accumulated one.
 
     .. math:: \sum_t w_t \sum_v p_t(v) \log \frac{p_t(v)}{q_t(v)}
 
-    with p of the student and q of the reference, both softmax of logits / ``temperature``; a sum over tokens, not
-    multiplied by the temperature's square. One sequence goes through the model at a time.
+    Here p is the student's distribution and q the reference's, each the softmax of logits / ``temperature``. The sum
+    over tokens is not multiplied by the square of the temperature. Sequences run through the model one at a time.
 
     Args:
-        training_client: of this machine; its adapter is the student.
-        reference_model_path: a checkpoint on the same base model, or the base model's name for the base model itself.
-        data: a non-empty list.
-        temperature: above 0.
-        seq_id: the hosted service's; not used here.
+        training_client: A local client; its adapter is the student.
+        reference_model_path: A checkpoint on the same base model; the base model's name for the base model itself.
+        data: A non-empty list.
+        temperature: Above 0.
+        seq_id: Used by the hosted service only.
 
     Raises:
-        ConfigError: the temperature is no number above 0.
-        CheckpointError: the reference is missing, damaged, or of another base model.
-        DataError: a datum is not fit for the model, or its two inputs do not end alike. The gradient that had
-            accumulated is as before then.
+        ConfigError: If the temperature is not a number above 0.
+        CheckpointError: If the reference is missing, damaged, or of another base model.
+        DataError: If the list is empty, the model cannot process a datum, or its two inputs do not end alike. The
+            accumulated gradient is unchanged then.
     """
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
         raise ConfigError(f"temperature is {temperature!r}, expected a number above 0")
@@ -118,7 +133,7 @@ def forward_backward_reverse_kl(
         raise DataError("the batch is empty, expected at least one ReverseKLDatum")
     student = training_client._adapter  # pyright: ignore[reportPrivateUsage]
     base = student.base
-    rows = [_read(datum, index, base) for index, datum in enumerate(data)]
+    rows = [_read_datum(datum, index, base) for index, datum in enumerate(data)]
     reference: Checkpoint | None = None
     if reference_model_path != base.name:
         reference = load_checkpoint(
@@ -129,12 +144,15 @@ def forward_backward_reverse_kl(
 
 @dataclass(frozen=True)
 class _Row:
+    """A checked datum: input tokens of student, ``N``, and reference, ``M``, and weights ``(N,)``."""
+
     student: list[int]
     reference: list[int]
-    weights: torch.Tensor  # (N,)
+    weights: torch.Tensor
 
 
-def _read(datum: Any, index: int, base: BaseModel) -> _Row:
+def _read_datum(datum: Any, index: int, base: BaseModel) -> _Row:
+    """Check a datum."""
     student, reference = datum.student_input.to_ints(), datum.reference_input.to_ints()
     for tokens in (student, reference):
         check_tokens(tokens, base.vocab_size, base.context, index)
@@ -143,15 +161,19 @@ def _read(datum: Any, index: int, base: BaseModel) -> _Row:
         if values.shape != (len(student),):
             raise DataError(f"shape {values.shape}, expected ({len(student)},)", index=index, field=name)
     if not np.isfinite(weights).all():
-        raise DataError("holds a number that is not finite", index=index, field="weights")
-    for place in np.flatnonzero(weights).tolist():
-        there = place + len(reference) - len(student)
-        for name, tokens, at in (("student_input", student, place), ("reference_input", reference, there)):
-            follows = tokens[at + 1] if 0 <= at < len(tokens) - 1 else int(targets[place])
-            if at < 0 or follows != targets[place]:
+        raise DataError("has a value that is not finite", index=index, field="weights")
+    # At each weighted position, the target must be the next input token of both sequences; the last position has none.
+    for position in np.flatnonzero(weights).tolist():
+        reference_position = position + len(reference) - len(student)
+        for name, tokens, at in (
+            ("student_input", student, position),
+            ("reference_input", reference, reference_position),
+        ):
+            next_token = tokens[at + 1] if 0 <= at < len(tokens) - 1 else int(targets[position])
+            if at < 0 or next_token != targets[position]:
                 raise DataError(
-                    f"position {place} predicts token {int(targets[place])}, which does not follow position {at} here; "
-                    "both inputs have to end with the same completion, less its last token",
+                    f"position {position} predicts token {int(targets[position])}, which does not follow position {at} "
+                    "here; both inputs must end with the same completion, without its last token",
                     index=index,
                     field=name,
                 )
@@ -164,46 +186,46 @@ def _reverse_kl(
     from ..types import TensorData
 
     base, parameters = student.base, list(student.parameters.values())
-    teacher: Adapter | None = None
+    teacher: Adapter | None = None  # None stands for the base model
     if reference is not None:
         teacher = base.attach(reference.shape, 0)
         reference.load_into(teacher)
-    total = [torch.zeros_like(p) for p in parameters]
+    grads = [torch.zeros_like(p) for p in parameters]
     outputs: list[ReverseKLItemOutput] = []
-    divergence = counted = 0.0
+    divergence = n_tokens = 0.0
     for row in rows:
-        places = torch.nonzero(row.weights).flatten()
-        loss = torch.zeros(len(row.student))
-        if len(places):
+        positions = torch.nonzero(row.weights).flatten()
+        loss = torch.zeros(len(row.student))  # (N,)
+        if len(positions):
             with torch.no_grad(), base.using(teacher):
-                there = places + len(row.reference) - len(row.student)
-                log_q = _log_softmax(base, row.reference, there, temperature)
+                reference_positions = positions + len(row.reference) - len(row.student)
+                log_q = _log_softmax(base, row.reference, reference_positions, temperature)
             with base.using(student):
-                log_p = _log_softmax(base, row.student, places, temperature)
-                per_token = (log_p.exp() * (log_p - log_q)).sum(-1)  # (places,)
-                weighted = per_token * row.weights[places].to(per_token)
-                found = torch.autograd.grad(weighted.sum(), parameters, allow_unused=True)
-            total = [t if g is None else t + g for t, g in zip(total, found, strict=True)]
-            loss[places] = weighted.detach().cpu()
-            divergence, counted = divergence + float(per_token.detach().sum()), counted + len(places)
+                log_p = _log_softmax(base, row.student, positions, temperature)  # (positions, vocab)
+                per_token = (log_p.exp() * (log_p - log_q)).sum(-1)  # (positions,)
+                weighted = per_token * row.weights[positions].to(per_token)
+                row_grads = torch.autograd.grad(weighted.sum(), parameters, allow_unused=True)
+            grads = [total if g is None else total + g for total, g in zip(grads, row_grads, strict=True)]
+            loss[positions] = weighted.detach().cpu()
+            divergence, n_tokens = divergence + float(per_token.detach().sum()), n_tokens + len(positions)
         outputs.append(ReverseKLItemOutput(TensorData.from_torch(loss)))
     value = sum(float(output.loss.to_torch().sum()) for output in outputs)
-    student.add_gradients(total)
+    student.add_gradients(grads)
     return ForwardBackwardReverseKLResponse(
-        outputs, {"loss:sum": value, "reverse_kl:mean": divergence / max(counted, 1.0)}
+        outputs, {"loss:sum": value, "reverse_kl:mean": divergence / max(n_tokens, 1.0)}
     )
 
 
-def _log_softmax(base: BaseModel, tokens: list[int], places: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probabilities of the whole vocabulary at ``places``, ``(places, vocab)``, float32."""
+def _log_softmax(base: BaseModel, tokens: list[int], positions: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Compute log-probabilities of the whole vocabulary at some positions, ``(positions, vocab)``, float32."""
     layout = base.layout([tokens])
-    hidden = base.backbone(layout).flatten(0, 1)
-    rows = torch.from_numpy(layout.token_index[0])[places].to(hidden.device)
+    hidden = base.backbone(layout).flatten(0, 1)  # (tokens, hidden)
+    rows = torch.from_numpy(layout.token_index[0])[positions].to(hidden.device)
     return torch.log_softmax(_logits(base.head(), hidden[rows])[:, : base.vocab_size] / temperature, dim=-1)
 
 
 def _logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
-    """``Head.logits`` with a graph; ``(places, vocab)``, float32, all of the vocabulary at once."""
+    """Compute what ``Head.logits`` does with a graph, for the whole vocabulary at once: ``(positions, vocab)``."""
     z = F.linear(hidden, head.weight, head.bias).float()
     if head.lora_a is not None and head.lora_b is not None:
         z = z + head.scaling * (hidden.float() @ head.lora_a.T) @ head.lora_b.T
@@ -219,21 +241,23 @@ def interpolate_checkpoints(
     output_path: str | None = None,
     output_checkpoint_type: Literal["sampler"] = "sampler",
 ) -> InterpolateCheckpointsResponse:
-    r"""Sampler weights whose update of every layer is :math:`\sum_i c_i \Delta W_i`, exactly.
+    r"""Save sampler weights whose update of every layer is exactly :math:`\sum_i c_i \Delta W_i`.
 
-    Low-rank updates are products, so the factors cannot be averaged: they are laid side by side, and the new rank is
-    the sum of the ranks. Coefficients need not add up to 1 and may be negative; those of 0 are left out.
+    A low-rank update is a product, so its factors cannot be averaged. They are concatenated instead, and the new rank
+    is the sum of the ranks. Coefficients need not add up to 1 and may be negative; a source of coefficient 0 is left
+    out.
 
     Args:
-        service_client: of this machine.
-        source_paths: checkpoints of one base model, with adapters on the same kinds of layers.
-        coefficients: one a path.
-        output_path: ``tinker://RUN/sampler_weights/NAME`` that is not taken yet; None for a new run's.
-        output_checkpoint_type: "sampler", the only one there is.
+        service_client: A local service.
+        source_paths: Checkpoints of one base model, with adapters on the same kinds of layers.
+        coefficients: One for each path.
+        output_path: A path ``tinker://RUN/sampler_weights/NAME`` that does not exist yet; None for one of a new run.
+        output_checkpoint_type: "sampler"; there is no other.
 
     Raises:
-        ConfigError: no paths, not one finite coefficient a path, all of them 0, or another type.
-        CheckpointError: a source is missing, damaged or does not fit the others, or the output exists or cannot be
+        ConfigError: If there are no paths, the coefficients are not one finite number for each path or are all 0, or
+            another type is requested.
+        CheckpointError: If a source is missing, damaged or does not fit the others, or the output exists or cannot be
             written.
     """
     if output_checkpoint_type != "sampler":
@@ -246,14 +270,14 @@ def interpolate_checkpoints(
         raise ConfigError("every coefficient is 0, which leaves the base model; sample from it directly")
     paths = service_client._paths  # pyright: ignore[reportPrivateUsage]
     target = output_path or paths.uri(f"interpolated-{uuid.uuid4().hex[:12]}", "sampler_weights", "final")
-    paths.parts(target)
+    paths.parse(target)
     paths.check_free(target, overwrite=False)
     sources = [
         (float(c), load_checkpoint(paths.folder(path)))
         for c, path in zip(coefficients, source_paths, strict=True)
         if c != 0
     ]
-    merged = _merged(sources)
+    merged = _concatenate(sources)
     base = service_client._base(merged.base_model)  # pyright: ignore[reportPrivateUsage]
 
     def save() -> None:
@@ -265,22 +289,23 @@ def interpolate_checkpoints(
     return InterpolateCheckpointsResponse(target, list(source_paths), [float(c) for c in coefficients])
 
 
-def _merged(sources: Sequence[tuple[float, Checkpoint]]) -> Checkpoint:
+def _concatenate(sources: Sequence[tuple[float, Checkpoint]]) -> Checkpoint:
+    """Return the checkpoint whose update is the weighted sum of the sources' updates."""
     _, first = sources[0]
     for _, other in sources[1:]:
         same_layers = replace(other.shape, rank=1) == replace(first.shape, rank=1)
         if other.base_model != first.base_model or not same_layers or other.weights.keys() != first.weights.keys():
             raise CheckpointError(
                 f"checkpoints of {first.base_model!r} ({first.shape}) and {other.base_model!r} ({other.shape}) cannot "
-                "be added up: expected one base model, and adapters on the same layers"
+                "be added: expected one base model, and adapters on the same layers"
             )
     rank = sum(checkpoint.shape.rank for _, checkpoint in sources)
     weights: dict[str, torch.Tensor] = {}
     for name in first.weights:
-        down = "lora_A" in name
-        # An update is scaled by alpha / rank, and the rank is another one now.
-        parts = [
-            checkpoint.weights[name] * (1.0 if down else c * rank / checkpoint.shape.rank) for c, checkpoint in sources
+        is_a = "lora_A" in name  # A: (rank, in), B: (out, rank)
+        # An update is scaled by alpha / rank. B has the coefficient, and makes up for the new rank.
+        factors = [
+            checkpoint.weights[name] * (1.0 if is_a else c * rank / checkpoint.shape.rank) for c, checkpoint in sources
         ]
-        weights[name] = torch.cat(parts, dim=0 if down else 1)
+        weights[name] = torch.cat(factors, dim=0 if is_a else 1)
     return Checkpoint(first.base_model, replace(first.shape, rank=rank), weights, None)

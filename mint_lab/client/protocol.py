@@ -1,7 +1,10 @@
-"""What a run needs of a trainer: the part of the Tinker/MinT API that ``runs`` and ``ui`` are written against.
+"""Protocols of the clients: the part of the Tinker/MinT API that ``recipes``, ``runs`` and ``ui`` use.
 
-The local clients, MinT's, Tinker's and SkyRL's all satisfy these protocols, which is why one drops in for another.
-Every call returns at once; calls of one client execute in the order submitted.
+The local clients and those of MinT, Tinker and SkyRL all satisfy these protocols, so one can replace another. Every
+call returns at once; calls of one client execute in the order submitted.
+
+``ServiceClient`` creates a ``TrainingClient``, which creates a ``SamplingClient``. ``GradientClient`` and
+``AdapterClient`` describe what only some training clients can do, ``Future`` and ``Tokenizer`` what clients return.
 """
 
 from __future__ import annotations
@@ -43,14 +46,14 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Future(Protocol[T_co]):
-    """A result to come: wait with ``.result(timeout)`` (seconds) or ``await`` it."""
+    """A result that may not be ready yet: wait for it with ``.result(timeout)``, in seconds, or ``await`` it."""
 
     def result(self, timeout: float | None = None) -> T_co: ...
     def __await__(self) -> Generator[Any, None, T_co]: ...
 
 
 class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
+    """The part of a transformers tokenizer that this package uses."""
 
     eos_token_id: int | None
     chat_template: Any
@@ -62,7 +65,7 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class SamplingClient(Protocol):
-    """Draws from a fixed snapshot of a model."""
+    """Samples from a fixed snapshot of a model."""
 
     def sample(
         self, prompt: ModelInput, num_samples: int, sampling_params: SamplingParams
@@ -95,30 +98,36 @@ class TrainingClient(Protocol):
 
 @runtime_checkable
 class GradientClient(Protocol):
-    """What a training client has besides where gradients can be looked at; the local one has it, hosted ones do not."""
+    """A training client that can return gradients of the weights; the local one can, hosted ones cannot."""
 
     def weight_gradient(
         self, data: list[Datum], loss_fn: Any, loss_fn_config: Mapping[str, Any] | None = None
     ) -> Future[TensorData]:
-        """dLoss/dweights, ``(parameters,)`` float32; ``loss_fn`` a built-in loss's name or a custom function.
+        """Compute dLoss/dweights without changing weights, optimizer or accumulated gradient.
 
-        Weights, optimizer and accumulated gradient stay as they are.
+        Args:
+            data: A batch.
+            loss_fn: The name of a built-in loss, or a custom function.
+            loss_fn_config: Settings of a built-in loss.
+
+        Returns:
+            A future of ``(parameters,)`` float32.
         """
         ...
 
 
 @runtime_checkable
 class AdapterClient(Protocol):
-    """What a training client has besides where its weights lie on this machine; hosted ones keep them on a server."""
+    """A training client whose weights are on this machine; hosted ones keep them on a server."""
 
     def save_adapter(self, folder: Path) -> Future[None]:
-        """Write the adapter in PEFT's layout, replacing what is at ``folder``."""
+        """Write the adapter to ``folder`` in PEFT's layout, and replace what is there."""
         ...
 
 
 @runtime_checkable
 class ServiceClient(Protocol):
-    """Makes training and sampling clients."""
+    """Creates training and sampling clients."""
 
     def create_lora_training_client(
         self, base_model: str, rank: int = ..., seed: int | None = ...

@@ -1,7 +1,7 @@
-"""The same protocol over the official SDK: MinT, Tinker, SkyRL.
+"""Connect to a hosted service with the official SDK: MinT, Tinker, SkyRL.
 
-The SDK's clients satisfy ``client/protocol.py`` as they are; what is added here is one clear error where the SDK would
-fail with a trace through its transport. Not exercised against a live server by this project's tests.
+The SDK's clients satisfy ``client/protocol.py`` as they are. This module adds one clear error for cases in which the
+SDK would fail with a traceback through its transport. This project's tests do not run against a live server.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from ..errors import ConfigError
 
 __all__ = ["connect"]
 
-# Where the SDK looks for a key, or for a command that prints one.
-_KEYS = ("TINKER_API_KEY", "TINKER_CREDENTIAL_CMD")
+# Environment variables in which the SDK looks for a key, or for a command that prints one.
+_KEY_VARIABLES = ("TINKER_API_KEY", "TINKER_CREDENTIAL_CMD")
 
 
 def connect(base_url: str, api_key: str | None = None) -> Any:
-    """The SDK's ``ServiceClient`` on ``base_url``.
+    """Return the SDK's ``ServiceClient`` for ``base_url``.
 
     Args:
-        api_key: None takes it from the environment, as the SDK documents (``TINKER_API_KEY``).
+        base_url: The server's URL.
+        api_key: The key; None to take it from the environment, as the SDK documents (``TINKER_API_KEY``).
 
     Raises:
-        ConfigError: the URL is not one, or there is no key.
+        ConfigError: If ``base_url`` is not a URL, or there is no key.
     """
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"base_url is {base_url!r}, expected http://... or https://...")
-    if not api_key and not any(map(os.environ.get, _KEYS)):
+    if not api_key and not any(map(os.environ.get, _KEY_VARIABLES)):
         raise ConfigError(
-            f"no key for {base_url}: set {_KEYS[0]} or pass api_key (some SDKs would ask for it much later)"
+            f"no key for {base_url}: set {_KEY_VARIABLES[0]} or pass api_key (some SDKs would ask for it much later)"
         )
     import tinker
 

@@ -1,4 +1,4 @@
-"""Checkpoints on this machine, listed and deleted through the calls of the API's REST client."""
+"""List and delete the checkpoints on this machine, with the calls of the API's REST client."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["RestClient"]
 
-# Folder of a run -> the API's word for what lies in it.
-_KINDS = {"weights": "training", "sampler_weights": "sampler"}
+# Folder within a run -> the API's type of the checkpoints in it.
+_CHECKPOINT_TYPES = {"weights": "training", "sampler_weights": "sampler"}
 
 
 class RestClient:
-    """What has been saved under one home folder. A run is known here once it has saved something.
+    """Lists and deletes the checkpoints under one home folder. A run is known once it has saved a checkpoint.
 
-    Every call answers at once with a future, and has an ``*_async`` form. ``access_scope`` and ``project_id`` are taken
-    for the hosted service's sake: everything on this machine is one's own.
+    Every call returns a finished future, and has an ``*_async`` form. ``access_scope`` and ``project_id`` are arguments
+    of the hosted service and not used here: everything on this machine belongs to its user.
     """
 
     def __init__(self, paths: CheckpointPaths) -> None:
@@ -35,21 +35,25 @@ class RestClient:
         return f"RestClient({str(self._paths.home)!r})"
 
     def get_training_run(self, training_run_id: str, access_scope: str = "owned") -> APIFuture[TrainingRun]:
-        """Base model, rank and latest checkpoints of a run.
+        """Return base model, rank and latest checkpoints of a run.
 
         Raises:
-            CheckpointError: the run has no readable checkpoint here (from the future).
+            CheckpointError: If the run has no readable checkpoint (from the future).
         """
         return run_now(lambda: self._run(training_run_id))
 
     def get_training_run_by_tinker_path(self, tinker_path: str, access_scope: str = "owned") -> APIFuture[TrainingRun]:
-        """The run that saved ``tinker_path``. Raises as :meth:`get_training_run`, also for a path of another form."""
-        return run_now(lambda: self._run(self._paths.parts(tinker_path)[0]))
+        """Return the run that saved ``tinker_path``.
+
+        Raises:
+            CheckpointError: If the path has another form, or the run has no readable checkpoint (from the future).
+        """
+        return run_now(lambda: self._run(self._paths.parse(tinker_path)[0]))
 
     def list_training_runs(
         self, limit: int = 20, offset: int = 0, access_scope: str = "owned", project_id: str | None = None
     ) -> APIFuture[TrainingRunsResponse]:
-        """Runs with readable checkpoints, the latest first; ``limit`` of them from ``offset`` on."""
+        """Return ``limit`` runs with readable checkpoints, the latest first, after skipping ``offset``."""
 
         def read() -> TrainingRunsResponse:
             runs = sorted(self._runs(), key=lambda run: run.last_request_time, reverse=True)
@@ -59,23 +63,26 @@ class RestClient:
         return run_now(read)
 
     def list_checkpoints(self, training_run_id: str) -> APIFuture[CheckpointsListResponse]:
-        """Checkpoints of a run, the latest first; none for a run that has saved nothing here.
+        """Return the checkpoints of a run, the latest first; none for an unknown run.
 
         Raises:
-            CheckpointError: ``training_run_id`` is no plain name (from the future).
+            CheckpointError: If ``training_run_id`` is not a plain name (from the future).
         """
         return run_now(lambda: CheckpointsListResponse(checkpoints=self._checkpoints(training_run_id)))
 
     def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> APIFuture[None]:
-        """Delete a checkpoint by its run and id, ``weights/NAME``. Raises as the next."""
+        """Delete a checkpoint by its run and id, ``weights/NAME``.
+
+        Raises:
+            CheckpointError: As :meth:`delete_checkpoint_from_tinker_path`.
+        """
         return self.delete_checkpoint_from_tinker_path(f"tinker://{training_run_id}/{checkpoint_id}")
 
     def delete_checkpoint_from_tinker_path(self, tinker_path: str) -> APIFuture[None]:
-        """Delete a checkpoint.
+        """Delete a checkpoint under the home folder; plain directories are refused.
 
         Raises:
-            CheckpointError: there is none of that path, or it cannot be deleted (from the future). A directory outside
-                the home folder is never touched.
+            CheckpointError: If there is no checkpoint at that path, or it cannot be deleted (from the future).
         """
         return run_now(lambda: self._delete(tinker_path))
 
@@ -98,16 +105,19 @@ class RestClient:
         await self.delete_checkpoint_from_tinker_path(tinker_path)
 
     def _folders(self, run: str) -> list[tuple[str, Path]]:
-        """Path and folder of every checkpoint of a run, the latest first. What is half written has no plain name."""
-        for kind in _KINDS:
-            recover_all(self._paths.run(run) / kind)
-        found = [
+        """Return path and folder of every checkpoint of a run, the latest first.
+
+        Drafts and old folders, which :mod:`mint_lab.engine.checkpoints` names with a leading dot, are left out.
+        """
+        for kind in _CHECKPOINT_TYPES:
+            recover_all(self._paths.run_folder(run) / kind)
+        checkpoints = [
             (path, folder)
-            for kind in _KINDS
-            for folder in self._paths.run(run).glob(f"{kind}/*")
-            if (path := self._paths.path_of(run, kind, folder.name)) and (folder / METADATA_FILE).is_file()
+            for kind in _CHECKPOINT_TYPES
+            for folder in self._paths.run_folder(run).glob(f"{kind}/*")
+            if (path := self._paths.uri_of_folder(run, kind, folder.name)) and (folder / METADATA_FILE).is_file()
         ]
-        return sorted(found, key=lambda item: _saved(item[1]), reverse=True)
+        return sorted(checkpoints, key=lambda item: _time_saved(item[1]), reverse=True)
 
     def _checkpoints(self, run: str) -> list[Checkpoint]:
         return [_checkpoint(path, folder) for path, folder in self._folders(run)]
@@ -115,10 +125,13 @@ class RestClient:
     def _run(self, run: str) -> TrainingRun:
         folders = self._folders(run)
         if not folders:
-            raise CheckpointError(f"run {run!r} has saved no checkpoint under {self._paths.home}")
+            raise CheckpointError(f"run {run!r} has no checkpoint under {self._paths.home}")
         base_model, shape = read_metadata(folders[0][1])
         checkpoints = [_checkpoint(path, folder) for path, folder in folders]
-        latest = {kind: next((c for c in checkpoints if c.checkpoint_type == kind), None) for kind in _KINDS.values()}
+        latest = {
+            checkpoint_type: next((c for c in checkpoints if c.checkpoint_type == checkpoint_type), None)
+            for checkpoint_type in _CHECKPOINT_TYPES.values()
+        }
         return TrainingRun(
             training_run_id=run,
             base_model=base_model,
@@ -132,15 +145,15 @@ class RestClient:
 
     def _runs(self) -> list[TrainingRun]:
         runs: list[TrainingRun] = []
-        for name in self._paths.runs():
+        for name in self._paths.run_names():
             try:
                 runs.append(self._run(name))
-            except CheckpointError:  # one damaged folder does not hide the others
+            except CheckpointError:  # a damaged checkpoint does not hide other runs
                 continue
         return runs
 
     def _delete(self, tinker_path: str) -> None:
-        self._paths.parts(tinker_path)  # refuses plain directories
+        self._paths.parse(tinker_path)  # raises for a plain directory
         folder = self._paths.folder(tinker_path)
         recover(folder)
         if not (folder / METADATA_FILE).is_file():
@@ -153,13 +166,13 @@ def _checkpoint(path: str, folder: Path) -> Checkpoint:
     return Checkpoint.model_validate(
         {
             "checkpoint_id": f"{kind}/{name}",
-            "checkpoint_type": _KINDS[kind],
-            "time": _saved(folder),
+            "checkpoint_type": _CHECKPOINT_TYPES[kind],
+            "time": _time_saved(folder),
             "tinker_path": path,
             "size_bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         }
     )
 
 
-def _saved(folder: Path) -> datetime:
+def _time_saved(folder: Path) -> datetime:
     return datetime.fromtimestamp((folder / METADATA_FILE).stat().st_mtime, UTC)

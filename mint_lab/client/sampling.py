@@ -1,4 +1,4 @@
-"""A sampling client on this machine: a snapshot of a model, and draws from it."""
+"""The local sampling client: it samples from a snapshot of a model."""
 
 from __future__ import annotations
 
@@ -33,13 +33,19 @@ if TYPE_CHECKING:
 __all__ = ["SamplingClient"]
 
 _sequence_ids = itertools.count()
-# What the API puts where there are no log-probabilities: before the first token of a prompt.
+# The API's value for the log-probabilities that do not exist: those of a prompt's first token.
 _NO_LOGPROB = -99999.0
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One call of ``sample``."""
+class _SampleCall:
+    """One call of ``sample``.
+
+    Attributes:
+        request: What to generate.
+        prompt_logprobs: Whether to return the prompt's log-probabilities.
+        topk: How many of the most likely tokens to return at each position of the prompt.
+    """
 
     request: GenerationRequest
     prompt_logprobs: bool
@@ -47,32 +53,41 @@ class _Call:
 
     @property
     def size(self) -> int:
-        """Tokens that it takes at most, prompts counted for every sample."""
+        """The largest number of tokens that it can take, the prompt counted for every sample."""
         return self.request.num_samples * (len(self.request.prompt) + self.request.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class _Topk:
-    """Twin of the SDK's class of these matrices, ``(length, k)``; its name differs between the SDK's versions."""
+    """The same as the SDK's class of these matrices, whose name differs between versions of the SDK.
+
+    Attributes:
+        token_ids: ``(length, k)``.
+        logprobs: ``(length, k)``, nats.
+    """
 
     token_ids: NDArray[np.int32]
     logprobs: NDArray[np.float32]
 
 
 class SamplingClient(SelfFuture):
-    """Draws from a fixed snapshot: training that goes on does not change it.
+    """Samples from a fixed snapshot of a model, which further training does not change.
 
-    Calls of ``sample`` that wait for the model one behind another are generated as one batch, which takes far less time
-    than one by one: submit them all, then wait for the results. Each gets what it would have got alone.
+    Consecutive calls of ``sample`` that wait for the model are generated as one batch, which takes much less time than
+    one call after the other: submit all of them, then wait for the results. Each call gets the same samples as alone.
+
+    Args:
+        base: The base model.
+        adapter: The adapter to use; None for the base model alone.
+        snapshot: A future of weights that replace the adapter's; of None if the adapter is not trained any further.
     """
 
     def __init__(self, base: BaseModel, adapter: Adapter | None, snapshot: APIFuture[Weights | None]) -> None:
-        """``adapter`` None: the base model alone; ``snapshot`` None: the adapter as it is, which nobody trains."""
         self._base = base
         self._adapter = adapter
         self._snapshot = snapshot
         self._worker = worker_of(base)
-        self._together = CallBatcher(self._run, generation_token_budget(base))
+        self._batcher = CallBatcher(self._run, generation_token_budget(base))
         self._warned = False
 
     def __repr__(self) -> str:
@@ -92,28 +107,33 @@ class SamplingClient(SelfFuture):
     ) -> APIFuture[SampleResponse]:
         """Continue ``prompt`` ``num_samples`` times.
 
-        The log-probabilities returned are those of the distribution that the tokens were drawn from: after temperature,
-        top_k and top_p, renormalised. A trainer's are at temperature 1 without truncation; where the sampler's are not,
-        a :class:`UserWarning` says, once a client, that importance ratios between the two do not start at 1 and that a
-        truncated distribution leaves out what the trainer's has. Temperature 0 takes the most likely token, whatever
-        top_k and top_p, and gives its log-probability at temperature 1: no warning, as nothing is drawn.
+        The log-probabilities returned are those of the distribution sampled from: after temperature, top_k and top_p,
+        renormalised. A trainer's are at temperature 1 without truncation. If the sampler's are not, each client issues
+        one :class:`UserWarning`: importance ratios between the two do not start at 1, and a truncated distribution
+        lacks tokens that the trainer's has. Temperature 0 selects the most likely token, whatever top_k and top_p are,
+        and returns its log-probability at temperature 1; nothing is sampled, so there is no warning.
 
         Args:
+            prompt: The prompt's tokens.
+            num_samples: Number of samples.
             sampling_params: max_tokens, temperature, top_k, top_p, seed, and stop: strings or token ids that end a
-                sample besides the end-of-text token, which does unless stop is an empty list. A sample's last token is
-                the one that ended it. The same seed gives the same tokens, whatever else is generated with it.
-            include_prompt_logprobs: also give the prompt's own log-probabilities (first entry None).
-            topk_prompt_logprobs: also give so many of the most likely tokens at each position of the prompt, most
-                likely first, as ``(token, log-probability)`` (first entry None).
-            The other arguments are the hosted service's and have to be left at their defaults.
+                sample. The end-of-text token ends it too, unless stop is an empty list. The token that ends a sample
+                is its last one. The same seed gives the same tokens, whatever else is generated with it.
+            include_prompt_logprobs: Whether to return the prompt's own log-probabilities (the first entry is None).
+            topk_prompt_logprobs: How many of the most likely tokens to return at each position of the prompt, as
+                ``(token, log-probability)``, the most likely first (the first entry is None).
+            topk_sample_logprobs: Of the hosted service; must keep its default, as must all that follow.
+            target_prompt_logprobs: Of the hosted service.
+            prompt_alt_tokens_k: Of the hosted service.
+            prompt_logprobs_last_n: Of the hosted service.
 
         Returns:
-            A future; ``sequences[j]`` has tokens, logprobs (of the distribution sampled from, nats) and stop_reason.
+            A future; ``sequences[j]`` has tokens, logprobs (nats, as above) and stop_reason.
 
         Raises:
-            ConfigError: a parameter is out of range, or one is used that this engine has not.
-            DataError: the prompt is no text, empty, too long, or has tokens outside the vocabulary (the last three from
-                the future).
+            ConfigError: If a parameter is out of range, or one of the hosted service is used (at once).
+            DataError: If the prompt is not text (at once), is empty or too long, or has tokens outside the vocabulary
+                (from the future).
         """
         hosted = {
             "topk_sample_logprobs": topk_sample_logprobs,
@@ -125,15 +145,18 @@ class SamplingClient(SelfFuture):
         if used:
             raise ConfigError(f"{used[0]} is not available locally; use compute_logprobs for given tokens")
         call = self._call(prompt, num_samples, sampling_params, include_prompt_logprobs, topk_prompt_logprobs)
-        self._warn(call.request)
-        return self._worker.submit_to(self._together, call, call.size)
+        self._warn_if_distribution_changed(call.request)
+        return self._worker.submit_to(self._batcher, call, call.size)
 
     def compute_logprobs(self, prompt: ModelInput) -> APIFuture[list[float | None]]:
-        """Log-probability of each token of ``prompt`` given those before it, nats; None for the first.
+        """Compute the log-probability of each token of ``prompt`` given those before it.
+
+        Returns:
+            A future of log-probabilities in nats; None for the first token.
 
         Raises:
-            DataError: the prompt is no text, empty, too long, or has tokens outside the vocabulary (the last three from
-                the future).
+            DataError: If the prompt is not text (at once), is empty or too long, or has tokens outside the vocabulary
+                (from the future).
         """
         tokens = _tokens(prompt)
 
@@ -144,42 +167,42 @@ class SamplingClient(SelfFuture):
         return self._worker.submit(run)
 
     def sample_async(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, SampleResponse]:
-        """As :meth:`sample`, for ``await``; the call is in the queue at once."""
+        """Call :meth:`sample` at once, and return a coroutine of its result."""
         return self.sample(*args, **kwargs).result_async()
 
     async def compute_logprobs_async(self, prompt: ModelInput) -> list[float | None]:
         return await self.compute_logprobs(prompt)
 
     def get_tokenizer(self) -> Any:
-        """The base model's transformers tokenizer."""
+        """Return the base model's transformers tokenizer."""
         return self._base.tokenizer
 
     def get_base_model(self) -> str:
-        """Name of the base model."""
+        """Return the name of the base model."""
         return self._base.name
 
     async def get_base_model_async(self) -> str:
         return self.get_base_model()
 
-    def _run(self, calls: Sequence[_Call]) -> list[SampleResponse | Exception]:
-        """All calls as one batch; a call whose prompt is unfit gets its error, and the others their samples."""
-        found: list[SampleResponse | Exception] = []
-        refused = [self._refusal(call) for call in calls]
-        good = [call for call, error in zip(calls, refused, strict=True) if error is None]
+    def _run(self, calls: Sequence[_SampleCall]) -> list[SampleResponse | Exception]:
+        """Run all calls as one batch. A call with an invalid prompt gets its error, and the others their samples."""
+        results: list[SampleResponse | Exception] = []
+        errors = [self._prompt_error(call) for call in calls]
+        valid = [call for call, error in zip(calls, errors, strict=True) if error is None]
         with self._base.using(self._adapter, self._snapshot.result()):
-            samples = iter(generate(self._base, [call.request for call in good]))
-            for call, error in zip(calls, refused, strict=True):
-                found.append(self._response(call, next(samples)) if error is None else error)
-        return found
+            samples = iter(generate(self._base, [call.request for call in valid]))
+            for call, error in zip(calls, errors, strict=True):
+                results.append(self._response(call, next(samples)) if error is None else error)
+        return results
 
-    def _refusal(self, call: _Call) -> DataError | None:
+    def _prompt_error(self, call: _SampleCall) -> DataError | None:
         try:
             check_request(self._base, call.request)
         except DataError as error:
-            return error.with_traceback(None)
+            return error.with_traceback(None)  # the traceback would keep the whole batch alive
         return None
 
-    def _response(self, call: _Call, samples: list[Sample]) -> SampleResponse:
+    def _response(self, call: _SampleCall, samples: list[Sample]) -> SampleResponse:
         prompt = call.request.prompt
         logprobs = topk = None
         if call.prompt_logprobs:
@@ -196,38 +219,39 @@ class SamplingClient(SelfFuture):
             topk_prompt_logprobs_np=cast("Any", topk),
         )
 
-    def _warn(self, request: GenerationRequest) -> None:
-        drawn = request.temperature != 0
-        changed = request.temperature != 1 or request.top_k != -1 or request.top_p < 1
-        if drawn and changed and not self._warned:
+    def _warn_if_distribution_changed(self, request: GenerationRequest) -> None:
+        is_sampled = request.temperature != 0
+        is_changed = request.temperature != 1 or request.top_k != -1 or request.top_p < 1
+        if is_sampled and is_changed and not self._warned:
             self._warned = True
             level, frame = 1, inspect.currentframe()
-            while frame is not None and frame.f_globals is globals():  # sample or sample_async may be the entry
+            # The warning names the caller's line; the frames of this module, which may be sample_async's, are skipped.
+            while frame is not None and frame.f_globals is globals():
                 level, frame = level + 1, frame.f_back
             warnings.warn(
                 f"temperature={request.temperature:g}, top_k={request.top_k}, top_p={request.top_p:g}: the samples' "
                 "log-probabilities are those of this changed distribution and a trainer's are not, so importance "
-                "ratios between them are biased; where ratios matter sample with temperature=1, top_k=-1, top_p=1",
+                "ratios between them are biased; if ratios matter, sample with temperature=1, top_k=-1, top_p=1",
                 UserWarning,
                 stacklevel=level,
             )
 
     def _call(
         self, prompt: ModelInput, num_samples: int, params: SamplingParams, prompt_logprobs: bool, topk: int
-    ) -> _Call:
+    ) -> _SampleCall:
         if isinstance(topk, bool) or not isinstance(topk, Integral) or not 0 <= topk <= self._base.vocab_size:
             raise ConfigError(f"topk_prompt_logprobs is {topk!r}, expected 0 to {self._base.vocab_size}")
-        return _Call(self._request(_tokens(prompt), num_samples, params), bool(prompt_logprobs), int(topk))
+        return _SampleCall(self._request(_tokens(prompt), num_samples, params), bool(prompt_logprobs), int(topk))
 
     def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> GenerationRequest:
         if not hasattr(params, "max_tokens"):
             raise ConfigError(f"sampling_params is {params!r}, expected SamplingParams(max_tokens=...)")
         tokens, strings = self._stops(params.stop)
-        room = max(self._base.context - len(prompt), 1)
+        remaining = max(self._base.context - len(prompt), 1)  # if it is less, generation raises the error
         return GenerationRequest(
             prompt=prompt,
             num_samples=num_samples,
-            max_tokens=room if params.max_tokens is None else params.max_tokens,
+            max_tokens=remaining if params.max_tokens is None else params.max_tokens,
             temperature=params.temperature,
             top_k=params.top_k,
             top_p=params.top_p,
@@ -237,15 +261,16 @@ class SamplingClient(SelfFuture):
         )
 
     def _stops(self, stop: str | Sequence[str] | Sequence[int] | None) -> tuple[frozenset[int], tuple[str, ...]]:
+        """Return the token ids and the strings that end a sample."""
         end = self._base.tokenizer.eos_token_id
-        always = frozenset() if end is None else frozenset([int(end)])
+        end_of_text = frozenset() if end is None else frozenset([int(end)])
         if stop is None:
-            return always, ()
+            return end_of_text, ()
         if isinstance(stop, str):
-            return always, (stop,)
+            return end_of_text, (stop,)
         strings = tuple(s for s in stop if isinstance(s, str))
-        numbers = frozenset(int(s) for s in stop if not isinstance(s, str))
-        return (numbers | always if len(stop) else frozenset()), strings
+        token_ids = frozenset(int(s) for s in stop if not isinstance(s, str))
+        return (token_ids | end_of_text if len(stop) else frozenset()), strings
 
 
 def _tokens(prompt: Any) -> list[int]:
@@ -258,12 +283,12 @@ def _tokens(prompt: Any) -> list[int]:
 
 
 def _sequence(sample: Sample) -> SampledSequence:
-    """The SDK's class; later versions also want an id."""
-    wanted: dict[str, Any] = {
+    """Return a sample as the SDK's class; later versions require an id."""
+    values: dict[str, Any] = {
         "stop_reason": sample.stop_reason,
         "tokens_np": np.array(sample.tokens, dtype=np.int32),
         "logprobs_np": np.array(sample.logprobs, dtype=np.float32),
     }
     if any(f.name == "sequence_id" for f in fields(SampledSequence)):
-        wanted["sequence_id"] = f"local-{next(_sequence_ids)}"
-    return SampledSequence(**wanted)
+        values["sequence_id"] = f"local-{next(_sequence_ids)}"
+    return SampledSequence(**values)

@@ -1,4 +1,4 @@
-"""The service on this machine: no key, no server, the API's own calls."""
+"""The local service: the API's calls without a key and without a server."""
 
 from __future__ import annotations
 
@@ -28,22 +28,29 @@ __all__ = ["ServiceClient"]
 
 
 class ServiceClient:
-    """Makes training and sampling clients on this machine, with the calls of ``tinker.ServiceClient``.
+    """Creates training and sampling clients on this machine, with the calls of ``tinker.ServiceClient``.
 
     Args:
-        home: folder for checkpoints; default ``$MINT_LAB_HOME`` or ``~/.mint_lab``.
-        device: "cuda", "mps" or "cpu"; None picks the best one there is.
-        dtype: of the frozen weights, "float32" or "bfloat16"; None takes bfloat16 on a GPU that has it. What is
-            trained, log-probabilities and losses are float32 always.
-        max_batch_tokens: tokens that go through the model at a time in training, shared prefixes counted once; a larger
-            batch is cut, with the same result. None: what half of the free memory holds when a client is made.
-        gradient_checkpointing: compute each layer again in the backward pass instead of keeping what it saw: less
-            memory, about a third more time.
-        base_url, api_key, user_metadata, project_id, display_name, default_headers_overrides: a hosted client's, so
-            that its programs start here unchanged; there is nothing to connect to, so ``base_url`` has to be None.
+        home: Folder for checkpoints; None for ``$MINT_LAB_HOME`` or ``~/.mint_lab``.
+        device: "cuda", "mps" or "cpu"; None for the best device available.
+        dtype: Type of the frozen weights, "float32" or "bfloat16"; None for bfloat16 on a CUDA device that supports
+            it, otherwise float32. Adapters, log-probabilities and losses are always float32.
+        max_batch_tokens: Tokens that run through the model at a time in training, shared prefixes counted once. A
+            larger batch is split into micro-batches, with the same result. None for what half of the free memory holds
+            when a client is created.
+        gradient_checkpointing: Whether to recompute each layer in the backward pass instead of keeping its activations:
+            less memory, about a third more time.
+        base_url: Must be None: there is no server to connect to. This argument and all that follow are those of a
+            hosted client, so that its programs run here unchanged; they are not used.
+        api_key: Not used.
+        user_metadata: Not used.
+        project_id: Not used.
+        display_name: Not used.
+        default_headers_overrides: Not used.
 
     Raises:
-        ConfigError: a ``base_url`` is given, ``home`` is no path, or a limit is not of its kind.
+        ConfigError: If a ``base_url`` is given, ``home`` is not a path, or a limit has the wrong type or is out of
+            range.
     """
 
     def __init__(
@@ -63,10 +70,11 @@ class ServiceClient:
     ) -> None:
         if base_url is not None:
             raise ConfigError(
-                f"this client trains on this machine; mint_lab.client.connect({base_url!r}) is for servers"
+                f"base_url is {base_url!r}, but this client trains on this machine; "
+                f"mint_lab.client.connect({base_url!r}) returns a client of a server"
             )
         if not isinstance(home, (str, os.PathLike, NoneType)):
-            raise ConfigError(f"home is {home!r}, expected a folder; give a hosted client's arguments by name")
+            raise ConfigError(f"home is {home!r}, expected a folder; pass a hosted client's arguments by name")
         self._paths = CheckpointPaths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
         self._dtype = dtype
@@ -79,7 +87,7 @@ class ServiceClient:
         self.close()
 
     def close(self, status: str = "success", detail: str | None = None) -> APIFuture[None]:
-        """Nothing is held here; clients and base models go when they are no longer used. The arguments are not used."""
+        """Do nothing: clients and base models are freed when they are no longer used. The arguments are not used."""
         return done(None)
 
     def create_lora_training_client(  # noqa: PLR0917, the SDK's signature
@@ -95,25 +103,28 @@ class ServiceClient:
         max_batch_tokens: int | None = None,
         gradient_checkpointing: bool | None = None,
     ) -> TrainingClient:
-        """A client that trains a fresh LoRA adapter.
+        """Create a client that trains a new LoRA adapter.
 
         Args:
             base_model: "mint-tiny" (bundled), a model directory, or a hub name such as "Qwen/Qwen3-0.6B".
-            rank: of the update matrices.
-            seed: of LoRA's initial weights; None draws one.
-            train_mlp, train_attn, train_unembed: which layers carry adapters.
-            user_metadata: not used here.
-            max_batch_tokens, gradient_checkpointing: this client's own; None takes the service's.
+            rank: Rank of the update of each layer.
+            seed: Seed of LoRA's initial weights; None for a random one.
+            train_mlp: Whether the MLP's layers carry LoRA.
+            train_attn: Whether the attention's layers carry LoRA.
+            train_unembed: Whether the LM head carries LoRA.
+            user_metadata: Not used.
+            max_batch_tokens: As in the service, for this client only; None for the service's.
+            gradient_checkpointing: As in the service, for this client only; None for the service's.
 
         Raises:
-            ModelError: the model cannot be found or loaded, the rank is not a positive whole number, nothing is left to
-                train, or the model knows no gradient checkpointing. ConfigError: the seed is no whole number, or a
-                limit is not of its kind.
+            ModelError: If the model cannot be found or loaded, the rank is not a positive whole number, no kind of
+                layer carries LoRA, or the model does not support the requested gradient checkpointing.
+            ConfigError: If the seed is not a whole number, or a limit has the wrong type or is out of range.
         """
         if seed is not None and not isinstance(seed, Integral):
             raise ConfigError(f"seed is {seed!r}, expected a whole number or None")
         shape = LoraShape(rank, train_mlp, train_attn, train_unembed)
-        limits = self._limits.but(max_batch_tokens, gradient_checkpointing)
+        limits = self._limits.override(max_batch_tokens, gradient_checkpointing)
         return self._training_client(self._base(base_model), shape, seed, limits)
 
     def create_training_client_from_state(
@@ -123,13 +134,17 @@ class ServiceClient:
         user_metadata: dict[str, str] | None = None,
         weights_access_token: str | None = None,
     ) -> TrainingClient:
-        """A client with the weights saved at ``path``; its optimizer starts afresh.
+        """Create a client with the weights saved at ``path`` and a new optimizer.
 
         Args:
-            base_model: None takes the one that the checkpoint names. The others are not used here.
+            path: Path of a checkpoint.
+            base_model: Name of its base model; None for the one that the checkpoint names.
+            user_metadata: Not used.
+            weights_access_token: Not used.
 
         Raises:
-            CheckpointError: missing, damaged, or of another base model; ModelError: its base model cannot be loaded.
+            CheckpointError: If the checkpoint is missing, damaged, or of another base model.
+            ModelError: If its base model cannot be loaded.
         """
         return self._from_state(path, base_model, with_optimizer=False)
 
@@ -140,7 +155,11 @@ class ServiceClient:
         user_metadata: dict[str, str] | None = None,
         weights_access_token: str | None = None,
     ) -> TrainingClient:
-        """A client with the weights and the optimizer saved at ``path``. Arguments and errors as the form without."""
+        """Create a client with the weights and the optimizer saved at ``path``.
+
+        Arguments and errors are those of :meth:`create_training_client_from_state`. A checkpoint without an optimizer,
+        for a sampler, also raises CheckpointError.
+        """
         return self._from_state(path, base_model, with_optimizer=True)
 
     def create_sampling_client(
@@ -150,10 +169,18 @@ class ServiceClient:
         retry_config: Any = None,
         record_stability_info: bool = False,
     ) -> SamplingClient:
-        """A sampling client on saved weights, or on a base model alone. The last two arguments are not used here.
+        """Create a sampling client for saved weights, or for a base model without an adapter.
+
+        Args:
+            model_path: Path of a checkpoint; None for the base model.
+            base_model: Name of a base model; used if ``model_path`` is None.
+            retry_config: Not used.
+            record_stability_info: Not used.
 
         Raises:
-            ConfigError: neither is given. CheckpointError, ModelError: as their loading goes wrong.
+            ConfigError: If neither is given.
+            CheckpointError: If the checkpoint is missing or damaged.
+            ModelError: If the base model cannot be loaded.
         """
         if model_path is None:
             if base_model is None:
@@ -167,11 +194,11 @@ class ServiceClient:
         return SamplingClient(base, adapter, done(None))
 
     def create_rest_client(self) -> RestClient:
-        """Lists and deletes the checkpoints under ``home``."""
+        """Create a client that lists and deletes the checkpoints under ``home``."""
         return RestClient(self._paths)
 
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
-        """The bundled model; directories and hub names are taken besides."""
+        """Return the bundled model as the only supported one; directories and hub names are accepted too."""
         return GetServerCapabilitiesResponse(supported_models=[SupportedModel(model_name="mint-tiny")])
 
     async def create_lora_training_client_async(self, *args: Any, **kwargs: Any) -> TrainingClient:
@@ -201,7 +228,9 @@ class ServiceClient:
     def _from_state(self, path: str, base_model: str | None, *, with_optimizer: bool) -> TrainingClient:
         checkpoint = load_checkpoint(self._paths.folder(path))
         if with_optimizer and checkpoint.optimizer is None:
-            raise CheckpointError(f"{path} holds weights for a sampler, no optimizer state")
+            raise CheckpointError(
+                f"{path} has weights for a sampler and no optimizer; use create_training_client_from_state"
+            )
         client = self._training_client(self._base(base_model or checkpoint.base_model), checkpoint.shape, 0)
         (client.load_state_with_optimizer if with_optimizer else client.load_state)(path).result()
         return client

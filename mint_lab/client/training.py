@@ -1,4 +1,4 @@
-"""A training client on this machine: the API's calls over the engine."""
+"""The local training client: the API's calls over the engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..types import (
 from .checkpoint_paths import CheckpointPaths
 from .flat_gradient import flat_gradient
 from .futures import SelfFuture, done, worker_of
-from .loss_argument import builtin, custom
+from .loss_argument import builtin_objective, custom_objective
 from .memory_limits import MemoryLimits
 from .sampling import SamplingClient
 
@@ -40,22 +40,23 @@ __all__ = ["TrainingClient"]
 
 
 class TrainingClient(SelfFuture):
-    """Trains one LoRA adapter on a base model that it may share with others.
+    """Trains one LoRA adapter on a base model, which it may share with other clients.
 
     Every call returns a future at once and runs on the base model's worker, in the order submitted. A call that fails
-    leaves weights, optimizer and accumulated gradient as they were, and the client stays usable.
+    leaves weights, optimizer and accumulated gradient unchanged, and the client stays usable.
 
     Attributes:
-        max_batch_tokens: tokens of a micro-batch at most; halved for good when a batch ran out of memory.
-        gradient_checkpointing: whether layers are computed again in the backward pass, which saves memory.
-        packs: whether the model's attention takes packed rows; otherwise every sequence has a padded row of its own.
+        max_batch_tokens: Token budget of a micro-batch; lowered for good after a batch ran out of memory, to half of
+            what was in use.
+        gradient_checkpointing: Whether layers are recomputed in the backward pass, which saves memory.
+        packs: Whether the model computes packed sequences; if not, each sequence gets a separate padded row.
     """
 
     def __init__(
         self, adapter: Adapter, paths: CheckpointPaths, model_id: str, limits: MemoryLimits | None = None
     ) -> None:
         self.model_id = model_id
-        limits = (limits or MemoryLimits()).on(adapter.base)
+        limits = (limits or MemoryLimits()).resolve(adapter.base)
         self.max_batch_tokens = limits.max_batch_tokens
         self.gradient_checkpointing = limits.gradient_checkpointing
         self.packs = adapter.base.packs
@@ -71,8 +72,11 @@ class TrainingClient(SelfFuture):
     def forward(
         self, data: list[Datum], loss_fn: str, loss_fn_config: Mapping[str, float] | None = None
     ) -> APIFuture[ForwardBackwardOutput]:
-        """Log-probabilities and the value of a built-in loss, without gradients. Raises as :meth:`forward_backward`."""
-        return self._pass(data, builtin(loss_fn, loss_fn_config), backward=False)
+        """Compute log-probabilities and the value of a built-in loss, without the gradient of the weights.
+
+        Arguments, result and errors are those of :meth:`forward_backward`.
+        """
+        return self._pass(data, builtin_objective(loss_fn, loss_fn_config), backward=False)
 
     def forward_backward(
         self,
@@ -82,26 +86,26 @@ class TrainingClient(SelfFuture):
         *,
         return_gradients: bool = False,
     ) -> APIFuture[ForwardBackwardOutput]:
-        """Value and gradient of a built-in loss; the gradient is added to what has accumulated.
+        """Compute value and gradient of a built-in loss, and add the gradient to the accumulated one.
 
         Args:
-            data: a non-empty batch. Losses are sums over tokens.
+            data: A non-empty batch. The loss is a sum over its tokens.
             loss_fn: cross_entropy, importance_sampling, ppo, cispo or dro.
-            loss_fn_config: its settings, for example ``{"clip_high_threshold": 1.3}``.
-            return_gradients: also give dLoss/dlogprob of every token, ``loss_fn_outputs[i]["gradients"]``.
+            loss_fn_config: Settings of the loss, for example ``{"clip_high_threshold": 1.3}``.
+            return_gradients: Whether to return dLoss/dlogprob of every token, ``loss_fn_outputs[i]["gradients"]``.
 
         Returns:
-            A future of the output: ``loss_fn_outputs[i]["logprobs"]`` of shape ``(N_i,)``; metrics ``loss:sum`` (nats),
-            ``time:sum`` (seconds), ``passes:max`` and ``micro_batches:max``, and ``oom_retries:sum`` where memory ran
-            out and the batch was done again in smaller parts.
+            A future of the output: ``loss_fn_outputs[i]["logprobs"]`` of shape ``(N_i,)``, nats; metrics ``loss:sum``
+            (nats), ``time:sum`` (seconds), ``passes:max`` and ``micro_batches:max``, and ``oom_retries:sum`` if memory
+            ran out and the batch was retried in smaller micro-batches.
 
         Raises:
-            ConfigError: unknown loss or setting, crossed clip bounds (at once).
-            DataError: the batch is not fit to train on (from the future).
-            LossError: the loss is not finite (from the future).
-            ModelError: out of memory, also with half the tokens at a time (from the future).
+            ConfigError: If the loss or a setting is unknown, or clip bounds cross (at once).
+            DataError: If the batch cannot be trained on (from the future).
+            LossError: If the loss is not finite (from the future).
+            ModelError: If memory ran out twice (from the future).
         """
-        objective = builtin(loss_fn, loss_fn_config)
+        objective = builtin_objective(loss_fn, loss_fn_config)
         return self._pass(data, objective, backward=True, return_gradients=return_gradients)
 
     def forward_backward_custom(
@@ -112,43 +116,65 @@ class TrainingClient(SelfFuture):
         loss_type_input: Literal["logprobs"] | None = None,
         return_gradients: bool = False,
     ) -> APIFuture[ForwardBackwardOutput]:
-        """As :meth:`forward_backward` for a function ``(data, logprobs_list) -> (loss, metrics)``, in a single pass.
+        """Compute value and gradient of a custom loss, and add the gradient to the accumulated one.
 
-        The metrics are the function's own, and ``loss`` and ``loss:sum``, the value of its loss.
+        Args:
+            data: A non-empty batch.
+            loss_fn: A function ``(data, logprobs_list) -> (loss, metrics)``.
+            loss_type_input: "logprobs" or None, which means the same.
+            return_gradients: Whether to return dLoss/dlogprob of every token, ``loss_fn_outputs[i]["gradients"]``.
+
+        Returns:
+            A future as of :meth:`forward_backward`, with the function's own metrics in addition. ``loss`` and
+            ``loss:sum`` are the value of its loss.
 
         Raises:
-            ConfigError: ``loss_fn`` is not callable, or is to be given something else than log-probabilities (at once).
-            DataError: the batch is not fit to train on (from the future).
-            LossError: the function returned no finite scalar with a gradient for every datum (from the future). What
-                it raises itself passes through.
+            ConfigError: If ``loss_fn`` is not callable, or ``loss_type_input`` is something else (at once).
+            DataError: If the batch cannot be trained on (from the future).
+            LossError: If the function did not return a finite scalar with a gradient for every datum (from the future).
+                Its own exceptions propagate unchanged.
+            ModelError: If memory ran out twice (from the future).
         """
-        objective = custom(loss_fn)
+        objective = custom_objective(loss_fn)
         if loss_type_input not in (None, "logprobs"):
-            raise ConfigError(f"loss_type_input is {loss_type_input!r}, expected 'logprobs', the only kind there is")
+            raise ConfigError(f"loss_type_input is {loss_type_input!r}, expected 'logprobs', the only type available")
         return self._pass(data, objective, backward=True, return_gradients=return_gradients)
 
     def weight_gradient(
         self, data: list[Datum], loss_fn: str | CustomLoss, loss_fn_config: Mapping[str, float] | None = None
     ) -> APIFuture[TensorData]:
-        """dLoss/dweights at the present weights, flat: ``(parameters,)`` float32, weight by weight in PEFT's order.
+        """Compute dLoss/dweights without changing weights, optimizer or accumulated gradient.
 
-        Weights, optimizer and accumulated gradient stay as they are. Raises as :meth:`forward_backward` for a name, as
-        :meth:`forward_backward_custom` for a function.
+        Args:
+            data: A non-empty batch.
+            loss_fn: The name of a built-in loss, or a function as in :meth:`forward_backward_custom`.
+            loss_fn_config: Settings of a built-in loss.
+
+        Returns:
+            A future of ``(parameters,)`` float32, weight by weight in PEFT's order.
+
+        Raises:
+            Errors of :meth:`forward_backward` for a name, of :meth:`forward_backward_custom` for a function.
         """
-        objective = custom(loss_fn) if callable(loss_fn) else builtin(loss_fn, loss_fn_config)
+        objective = custom_objective(loss_fn) if callable(loss_fn) else builtin_objective(loss_fn, loss_fn_config)
         data = _copied(data)
         return self._worker.submit(lambda: flat_gradient(self._adapter, lambda: self._run(data, objective)))
 
     def optim_step(
         self, adam_params: AdamParams | None = None, *, optim_params: AdamParams | None = None
     ) -> APIFuture[OptimStepResponse]:
-        """One AdamW step with the accumulated gradient, which is then forgotten. Metric: ``grad_norm`` before clipping.
+        """Apply one AdamW step with the accumulated gradient, and discard the gradient.
 
-        Both SDK generations' keywords are taken.
+        Args:
+            adam_params: Learning rate and further settings.
+            optim_params: The same; older SDKs call the argument so.
+
+        Returns:
+            A future with the metric ``grad_norm``, the norm before clipping.
 
         Raises:
-            ConfigError: no settings, or one out of range.
-            ModelError: there is no gradient, or it is not finite (from the future; weights unchanged).
+            ConfigError: If there are no settings (at once), or one is out of range (from the future).
+            ModelError: If there is no gradient, or it is not finite (from the future; weights are unchanged).
         """
         settings = adam_params if adam_params is not None else optim_params
         if settings is None or not hasattr(settings, "learning_rate"):
@@ -162,13 +188,20 @@ class TrainingClient(SelfFuture):
         overwrite: bool = False,
         user_metadata: dict[str, str] | None = None,
     ) -> APIFuture[SaveWeightsResponse]:
-        """Save weights and optimizer under ``name``; the path in the result leads back.
+        """Save weights and optimizer under ``name``.
 
-        ``ttl_seconds`` and ``user_metadata`` are not used here: what is saved stays until it is deleted.
+        Args:
+            name: A plain name of letters, digits, dots, dashes and underscores.
+            ttl_seconds: Not used: a checkpoint stays until it is deleted.
+            overwrite: Whether an existing checkpoint may be replaced.
+            user_metadata: Not used.
+
+        Returns:
+            A future whose ``path`` can be loaded.
 
         Raises:
-            ConfigError: ``name`` is not a plain name (at once).
-            CheckpointError: it cannot be written, or exists and ``overwrite`` is False (from the future).
+            ConfigError: If ``name`` is not a plain name (at once).
+            CheckpointError: If it cannot be written, or exists and ``overwrite`` is False (from the future).
         """
         path = self._paths.uri(self.model_id, "weights", name)
 
@@ -180,25 +213,35 @@ class TrainingClient(SelfFuture):
         return self._worker.submit(save)
 
     def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
-        """Load weights; the optimizer starts afresh.
+        """Load weights, reset the optimizer, and discard the accumulated gradient.
 
         Raises:
-            CheckpointError: missing, damaged, or of another model (from the future; nothing is changed).
+            CheckpointError: If the checkpoint is missing, damaged, or of another model (from the future; nothing is
+                changed).
         """
         return self._load(path, with_optimizer=False)
 
     def load_state_with_optimizer(
         self, path: str, weights_access_token: str | None = None
     ) -> APIFuture[LoadWeightsResponse]:
-        """Load weights and the optimizer's moments. Raises as :meth:`load_state`, also for sampler weights."""
+        """Load weights and optimizer, and discard the accumulated gradient.
+
+        Raises:
+            CheckpointError: If the checkpoint is missing, damaged, of another model, or has no optimizer because it is
+                for a sampler (from the future; nothing is changed).
+        """
         return self._load(path, with_optimizer=True)
 
     def save_weights_for_sampler(
         self, name: str, ttl_seconds: int | None = None, user_metadata: dict[str, str] | None = None
     ) -> APIFuture[SaveWeightsForSamplerResponse]:
-        """Save the weights alone, for ``ServiceClient.create_sampling_client(model_path)``; a name is replaced.
+        """Save the weights without the optimizer, for ``ServiceClient.create_sampling_client(model_path)``.
 
-        Raises as :meth:`save_state`.
+        An existing checkpoint of that name is replaced. The last two arguments are not used.
+
+        Raises:
+            ConfigError: If ``name`` is not a plain name (at once).
+            CheckpointError: If it cannot be written (from the future).
         """
         path = self._paths.uri(self.model_id, "sampler_weights", name)
 
@@ -209,7 +252,11 @@ class TrainingClient(SelfFuture):
         return self._worker.submit(save)
 
     def save_adapter(self, folder: Path) -> APIFuture[None]:
-        """Save the weights alone, in PEFT's layout, in the place of ``folder``, or raise ``CheckpointError``."""
+        """Save the weights to ``folder`` in PEFT's layout, and replace what is there.
+
+        Raises:
+            CheckpointError: If it cannot be written (from the future).
+        """
         return self._worker.submit(lambda: save_checkpoint(folder, self._adapter, None))
 
     def save_weights_and_get_sampling_client(
@@ -219,12 +266,12 @@ class TrainingClient(SelfFuture):
         record_stability_info: bool = False,
         kind: Literal["snapshot"] = "snapshot",
     ) -> SamplingClient:
-        """A sampling client on a snapshot of the present weights, kept in memory; later training does not change it.
+        """Return a sampling client for a snapshot of the current weights, which later training does not change.
 
-        The first three arguments are not used here.
+        The snapshot is in memory. The first three arguments are not used.
 
         Raises:
-            ConfigError: another ``kind`` than a snapshot.
+            ConfigError: If ``kind`` is not "snapshot".
         """
         if kind != "snapshot":
             raise ConfigError(f"kind is {kind!r}; only 'snapshot' is available locally")
@@ -234,10 +281,10 @@ class TrainingClient(SelfFuture):
     def create_sampling_client(
         self, model_path: str, retry_config: Any = None, record_stability_info: bool = False
     ) -> SamplingClient:
-        """A sampling client on saved weights. The last two arguments are not used here.
+        """Return a sampling client for saved weights. The last two arguments are not used.
 
         Raises:
-            CheckpointError: missing, damaged, or of another model.
+            CheckpointError: If the checkpoint is missing, damaged, or of another model.
         """
         checkpoint = load_checkpoint(self._paths.folder(model_path))
         adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.shape, 0))
@@ -245,15 +292,15 @@ class TrainingClient(SelfFuture):
         return SamplingClient(self._adapter.base, adapter, done(None))
 
     def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
-        """Log-probabilities of ``target_tokens`` under the base model, whatever this client has learnt.
+        """Compute the log-probabilities of ``target_tokens`` under the base model, without the adapter.
 
-        ``mint_lab.data.with_reference`` puts them into datums, and keeps them on disk.
+        ``mint_lab.data.with_reference`` puts them into datums, and stores them on disk.
 
         Returns:
-            A future of one tensor a datum, ``(N_i,)`` float32, nats.
+            A future of one tensor for each datum, ``(N_i,)`` float32, nats.
 
         Raises:
-            DataError: the batch is not fit for the model (from the future).
+            DataError: If the model cannot process the batch (from the future).
         """
         base = self._adapter.base
         data = _copied(data)
@@ -265,18 +312,18 @@ class TrainingClient(SelfFuture):
         return self._worker.submit(run)
 
     def reference_folder(self) -> Path:
-        """Where the base model's log-probabilities may be kept: a folder named by a hash of its name and weights."""
+        """Return the folder for the base model's log-probabilities, named by a hash of its name and weights."""
         base = self._adapter.base
         if base.fingerprint is None:
             base.fingerprint = self._worker.run(lambda: fingerprint(base))
         return self._paths.home / "reference" / base.fingerprint[:32]
 
     def get_info(self) -> GetInfoResponse:
-        """Model name, id and LoRA rank; ``model_data.arch`` also says when and why sequences run padded."""
+        """Return model name, id and LoRA rank; ``model_data.arch`` also says when and why sequences run padded."""
         base = self._adapter.base
         arch = base.config.model_type
         if not base.packs:
-            arch += " (runs padded: its attention takes no packed rows)"
+            arch += " (runs padded: its attention cannot run on packed rows)"
         elif base.packs_up_to:
             arch += f" (batches with sequences above its window of {base.packs_up_to} tokens run padded)"
         return GetInfoResponse(
@@ -289,10 +336,10 @@ class TrainingClient(SelfFuture):
         )
 
     def get_tokenizer(self) -> Any:
-        """The base model's transformers tokenizer."""
+        """Return the base model's transformers tokenizer."""
         return self._adapter.base.tokenizer
 
-    # The *_async forms return what the SDK's do: the future of the call, or the object itself.
+    # The *_async forms return what the SDK's return: the future of the call, or the object itself.
     async def forward_async(self, *args: Any, **kwargs: Any) -> APIFuture[ForwardBackwardOutput]:
         return self.forward(*args, **kwargs)
 
@@ -353,11 +400,15 @@ class TrainingClient(SelfFuture):
         base = self._adapter.base
         spec = objective.spec if isinstance(objective, Builtin) else None
         batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
-        tokens, again = self.max_batch_tokens, self.gradient_checkpointing
         result = run_pass(
-            self._adapter, batch, objective, backward=backward, max_tokens=tokens, gradient_checkpointing=again
+            self._adapter,
+            batch,
+            objective,
+            backward=backward,
+            max_tokens=self.max_batch_tokens,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
-        if result.oom_retries:  # otherwise this budget is no less than before, or that of a built-in loss only
+        if result.oom_retries:  # otherwise it is the same budget, or one that is lower for built-in losses only
             self.max_batch_tokens = result.max_tokens
         return result
 
@@ -366,7 +417,7 @@ class TrainingClient(SelfFuture):
             folder = self._paths.folder(path)
             checkpoint = load_checkpoint(folder)
             if with_optimizer and checkpoint.optimizer is None:
-                raise CheckpointError(f"{folder} holds weights for a sampler, no optimizer; use load_state")
+                raise CheckpointError(f"{folder} has weights for a sampler and no optimizer; use load_state")
             checkpoint.load_into(self._adapter, self._optimizer if with_optimizer else None)
             if not with_optimizer:
                 self._optimizer.load({})
@@ -377,7 +428,7 @@ class TrainingClient(SelfFuture):
 
 
 def _copied(data: list[Datum]) -> list[Datum]:
-    """The caller's list may change before its turn comes; what is no list is refused there."""
+    """Copy the caller's list, which may change before the call runs; anything else is rejected when it runs."""
     return list(data) if isinstance(data, list | tuple) else data
 
 

@@ -41,25 +41,25 @@ def held(worker: Worker) -> Iterator[None]:
 
 
 class Doubling:
-    """Runs numbers as a batch, and refuses negative ones."""
+    """Doubles a batch of numbers; a negative one gets an exception."""
 
     def __init__(self, limit: int = 100) -> None:
         self.seen: list[list[int]] = []
-        self.together: CallBatcher[int, int] = CallBatcher(self.run, limit)
+        self.batcher: CallBatcher[int, int] = CallBatcher(self.run, limit)
 
     def run(self, items: Sequence[int]) -> list[int | Exception]:
         self.seen.append(list(items))
         return [ValueError(item) if item < 0 else 2 * item for item in items]
 
 
-def test_items_directly_behind_each_other_run_as_one_and_nothing_is_overtaken() -> None:
+def test_consecutive_items_run_together_in_order() -> None:
     worker, doubling, other = Worker("t"), Doubling(), Doubling()
     order: list[str] = []
     with held(worker):
-        first = [worker.submit_to(doubling.together, i, 1) for i in range(3)]
+        first = [worker.submit_to(doubling.batcher, i, 1) for i in range(3)]
         worker.submit(lambda: order.append(f"between, after {len(doubling.seen)}"))
-        second = [worker.submit_to(doubling.together, i, 1) for i in (3, -4, 5)]
-        third = worker.submit_to(other.together, 6, 1)
+        second = [worker.submit_to(doubling.batcher, i, 1) for i in (3, -4, 5)]
+        third = worker.submit_to(other.batcher, 6, 1)
     assert [f.result(10) for f in first] == [0, 2, 4]
     assert [second[0].result(10), second[2].result(10), third.result(10)] == [6, 10, 12]
     with pytest.raises(ValueError, match="-4"):
@@ -68,10 +68,10 @@ def test_items_directly_behind_each_other_run_as_one_and_nothing_is_overtaken() 
     assert order == ["between, after 1"]
 
 
-def test_a_run_is_no_larger_than_its_limit_unless_one_item_is() -> None:
+def test_batches_keep_to_their_size_limit() -> None:
     worker, doubling = Worker("t"), Doubling(limit=10)
     with held(worker):
-        futures = [worker.submit_to(doubling.together, size, size) for size in (4, 6, 1, 50, 9, 1)]
+        futures = [worker.submit_to(doubling.batcher, size, size) for size in (4, 6, 1, 50, 9, 1)]
     assert [f.result(10) for f in futures] == [8, 12, 2, 100, 18, 2]
     assert doubling.seen == [[4, 6], [1], [50], [9, 1]]
 
@@ -79,20 +79,20 @@ def test_a_run_is_no_larger_than_its_limit_unless_one_item_is() -> None:
 def test_cancelled_items_are_left_out() -> None:
     worker, doubling = Worker("t"), Doubling()
     with held(worker):
-        futures = [worker.submit_to(doubling.together, i, 1) for i in range(4)]
+        futures = [worker.submit_to(doubling.batcher, i, 1) for i in range(4)]
         assert futures[0].future().cancel()
         assert futures[2].future().cancel()
     assert [futures[1].result(10), futures[3].result(10)] == [2, 6]
     with pytest.raises(concurrent.futures.CancelledError):
         futures[2].result(10)
     with held(worker):
-        alone = worker.submit_to(doubling.together, 9, 1)
+        alone = worker.submit_to(doubling.batcher, 9, 1)
         assert alone.future().cancel()
     assert worker.run(lambda: 1) == 1
     assert doubling.seen == [[1, 3]]
 
 
-def test_an_error_of_the_run_itself_is_everyones_and_the_worker_goes_on() -> None:
+def test_batch_error_reaches_every_caller() -> None:
     worker = Worker("t")
     failing: CallBatcher[int, int] = CallBatcher(lambda items: [1 // 0 for _ in items], 10)
     short: CallBatcher[int, int] = CallBatcher(lambda items: [7], 10)
@@ -108,15 +108,15 @@ def test_an_error_of_the_run_itself_is_everyones_and_the_worker_goes_on() -> Non
     assert worker.run(lambda: 4) == 4
 
 
-def test_inside_a_job_an_item_runs_at_once() -> None:
+def test_item_submitted_by_a_call_runs_at_once() -> None:
     worker, doubling = Worker("t"), Doubling()
-    assert worker.submit(lambda: worker.submit_to(doubling.together, 3, 1).result(1)).result(10) == 6
+    assert worker.submit(lambda: worker.submit_to(doubling.batcher, 3, 1).result(1)).result(10) == 6
 
 
-def test_a_worker_that_is_let_go_finishes_what_was_queued() -> None:
+def test_collected_worker_finishes_its_queue() -> None:
     worker, doubling = Worker("t"), Doubling()
     thread = worker._thread
-    last = worker.submit_to(doubling.together, 4, 1)
+    last = worker.submit_to(doubling.batcher, 4, 1)
     del worker
     assert last.result(10) == 8
     thread.join(10)
@@ -160,7 +160,7 @@ def test_waiting_requests_are_one_batch(client: TrainingClient) -> None:
             np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_gathered_requests_meet_without_anything_that_holds_the_worker(client: TrainingClient) -> None:
+def test_gathered_requests_are_batched_on_an_idle_worker(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     params = SamplingParams(max_tokens=4, seed=1, stop=[])
     sampler.sample(PROMPTS[0], 1, params).result()
@@ -173,7 +173,7 @@ def test_gathered_requests_meet_without_anything_that_holds_the_worker(client: T
     assert len(rows) < 6 * 4, "some of them ran together"
 
 
-def test_one_bad_request_fails_alone(client: TrainingClient) -> None:
+def test_bad_request_fails_alone(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     params = SamplingParams(max_tokens=3, seed=1, stop=[])
     bad = [ModelInput.from_ints([270]), ModelInput.empty(), ModelInput.from_ints([1] * 128)]
@@ -189,7 +189,7 @@ def test_one_bad_request_fails_alone(client: TrainingClient) -> None:
     assert rows == [1, 4, 4]
 
 
-def test_a_cancelled_request_costs_nothing(client: TrainingClient) -> None:
+def test_cancelled_request_is_not_generated(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     with counted(sampler) as rows:
         with held(sampler._worker):
@@ -200,7 +200,7 @@ def test_a_cancelled_request_costs_nothing(client: TrainingClient) -> None:
     assert rows == [1]
 
 
-def test_snapshots_do_not_mix(client: TrainingClient) -> None:
+def test_snapshots_are_not_batched_together(client: TrainingClient) -> None:
     """Requests to two snapshots and to the base alone, alternating in the queue: each gets its own model's tokens."""
     before = client.save_weights_and_get_sampling_client()
     for seed in range(3):
@@ -221,7 +221,7 @@ CALLS = st.lists(
 
 
 def results(service: ServiceClient, model: str, calls: list[str], *, waiting: bool) -> list[Any]:
-    """What each call gives: all submitted while the worker is held, or each waited for before the next one."""
+    """The result of each call: all are submitted while the worker is busy, or each ends before the next starts."""
     client = service.create_lora_training_client(model, rank=3, seed=0)
     sampler = client.save_weights_and_get_sampling_client()
     futures: list[Any] = []
@@ -257,7 +257,7 @@ def said(future: Any) -> Any:
 
 @settings(max_examples=25)
 @given(calls=CALLS)
-def test_any_order_of_calls_gives_what_one_by_one_gives(calls: list[str], qwen3: Path, tmp_path_factory: Any) -> None:
+def test_queued_calls_match_calls_one_by_one(calls: list[str], qwen3: Path, tmp_path_factory: Any) -> None:
     service = ServiceClient(home=tmp_path_factory.mktemp("home"))
     run_now = results(service, str(qwen3), calls, waiting=False)
     assert run_now == results(service, str(qwen3), calls, waiting=True)
@@ -274,9 +274,7 @@ def test_any_order_of_calls_gives_what_one_by_one_gives(calls: list[str], qwen3:
         ({"top_p": 0.9}, True),
     ],
 )
-def test_changed_distributions_warn_once_where_they_are_asked_for(
-    params: dict[str, Any], warns: bool, client: TrainingClient
-) -> None:
+def test_changed_distribution_warns_once(params: dict[str, Any], warns: bool, client: TrainingClient) -> None:
     for form in ("sample", "sample_async"):
         sampler = client.save_weights_and_get_sampling_client()
 
@@ -292,7 +290,7 @@ def test_changed_distributions_warn_once_where_they_are_asked_for(
         assert all(w.filename == __file__ for w in caught)
 
 
-def test_topk_of_the_prompt_by_hand(client: TrainingClient) -> None:
+def test_prompt_topk_by_hand(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     base = client._adapter.base
     with torch.no_grad(), base.using(client._adapter):

@@ -12,21 +12,21 @@ from mint_lab.errors import CheckpointError, ConfigError
 PATHS = CheckpointPaths(Path("/srv/x/.mint_lab"))
 
 
-def test_a_path_and_its_folder() -> None:
+def test_path_and_folder() -> None:
     uri = PATHS.uri("local-1", "weights", "step-3")
     assert uri == "tinker://local-1/weights/step-3"
     assert PATHS.folder(uri) == Path("/srv/x/.mint_lab/checkpoints/local-1/weights/step-3")
-    assert PATHS.parts(uri) == ("local-1", "weights", "step-3")
+    assert PATHS.parse(uri) == ("local-1", "weights", "step-3")
 
 
-def test_a_directory_stands_for_itself() -> None:
+def test_directories_are_used_as_they_are() -> None:
     assert PATHS.folder("/data/c") == Path("/data/c")
     assert PATHS.folder(Path("c")) == Path("c")
     assert PATHS.folder("~/c") == Path.home() / "c"
 
 
 @given(st.text(max_size=12))
-def test_no_name_leads_out_of_the_folder(name: str) -> None:
+def test_names_stay_inside_the_folder(name: str) -> None:
     try:
         folder = PATHS.folder(PATHS.uri("run", "weights", name))
     except ConfigError:
@@ -37,7 +37,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a b", "a\n", "é", None, 3])
-def test_names_that_are_none(name: object) -> None:
+def test_invalid_names_raise(name: object) -> None:
     with pytest.raises(ConfigError, match="expected letters, digits"):
         PATHS.uri("run", "weights", name)  # type: ignore[arg-type]
 
@@ -55,20 +55,20 @@ def test_names_that_are_none(name: object) -> None:
         3,
     ],
 )
-def test_paths_that_are_none(path: object) -> None:
+def test_invalid_paths_raise(path: object) -> None:
     with pytest.raises(
-        CheckpointError, match=r"is no checkpoint path; expected tinker://RUN/weights/NAME or a directory"
+        CheckpointError, match=r"is not a checkpoint path; expected tinker://RUN/weights/NAME or a directory"
     ):
         PATHS.folder(path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("run", ["", "..", "a/b", None])
-def test_runs_that_are_none(run: object) -> None:
-    with pytest.raises(CheckpointError, match="is no run's name"):
-        PATHS.run(run)  # type: ignore[arg-type]
+def test_invalid_runs_raise(run: object) -> None:
+    with pytest.raises(CheckpointError, match="is not the name of a run"):
+        PATHS.run_folder(run)  # type: ignore[arg-type]
 
 
-def test_a_name_is_free_until_it_is_used(tmp_path: Path) -> None:
+def test_existing_checkpoint_is_not_free(tmp_path: Path) -> None:
     paths = CheckpointPaths(tmp_path)
     uri = paths.uri("r", "weights", "n")
     paths.check_free(uri, overwrite=False)
@@ -78,10 +78,10 @@ def test_a_name_is_free_until_it_is_used(tmp_path: Path) -> None:
         CheckpointError, match=r"tinker://r/weights/n exists; choose another name or pass overwrite=True"
     ):
         paths.check_free(uri, overwrite=False)
-    assert paths.runs() == ["r"]
+    assert paths.run_names() == ["r"]
 
 
-def test_the_default_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINT_LAB_HOME", "/tmp/there")
     assert default_home() == Path("/tmp/there")
     monkeypatch.setenv("MINT_LAB_HOME", "")

@@ -60,7 +60,7 @@ def chat() -> ModuleType:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The one change: where ``ServiceClient`` comes from. The cookbook's log handlers are taken away again."""
+    """The one change: where ``ServiceClient`` comes from. The cookbook's log handlers are removed afterwards."""
     monkeypatch.setattr(tinker, "ServiceClient", mint_lab.ServiceClient)
     monkeypatch.setenv("MINT_LAB_HOME", str(tmp_path / "home"))
     root = logging.getLogger()
@@ -78,7 +78,7 @@ def common(tmp_path: Path) -> dict[str, Any]:
 
 
 def logged(common: dict[str, Any], name: str) -> list[float]:
-    """A metric at every step that has it, from the cookbook's own record."""
+    """A metric at every step that has it, from the cookbook's own log."""
     lines = (Path(common["log_path"]) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [row[name] for row in map(json.loads, lines) if name in row]
 
@@ -132,8 +132,8 @@ def test_supervised(chat: ModuleType, common: dict[str, Any], tmp_path: Path) ->
     assert left == {f"{kind}/{name}" for kind in ("weights", "sampler_weights") for name in names}
 
 
-def test_supervised_goes_on_where_it_stopped(chat: ModuleType, common: dict[str, Any], tmp_path: Path) -> None:
-    """Broken off in the seventh step and started again, it goes on from its last checkpoint, which is of the sixth."""
+def test_supervised_resumes_from_checkpoint(chat: ModuleType, common: dict[str, Any], tmp_path: Path) -> None:
+    """Interrupted in the seventh step and restarted, it resumes from its last checkpoint, which is of the sixth."""
     from tinker_cookbook.supervised import train
 
     whole = {**common, "log_path": f"{common['log_path']}-whole"}
@@ -250,8 +250,8 @@ def test_reinforcement(mode: str, chat: ModuleType, common: dict[str, Any]) -> N
     assert saved(common)[-1]["name"] == "final"
 
 
-def test_what_is_not_here_is_said(chat: ModuleType, common: dict[str, Any], tmp_path: Path) -> None:
-    """Names the loops pass on end in this package's errors, out of the loop, with nothing swallowed."""
+def test_missing_features_raise_clear_errors(chat: ModuleType, common: dict[str, Any], tmp_path: Path) -> None:
+    """Names that the loops pass on raise this package's errors, out of the loop."""
     from tinker_cookbook.rl.train import AsyncConfig
     from tinker_cookbook.supervised import train
 

@@ -21,7 +21,7 @@ class Thing:
     """Something a weak reference can point to."""
 
 
-def test_jobs_run_in_the_order_submitted_on_one_thread() -> None:
+def test_calls_run_in_order_on_one_thread() -> None:
     worker = Worker("t")
     seen: list[tuple[int, str]] = []
     futures = [worker.submit(lambda i=i: seen.append((i, threading.current_thread().name))) for i in range(50)]
@@ -29,7 +29,7 @@ def test_jobs_run_in_the_order_submitted_on_one_thread() -> None:
     assert seen == [(i, "t") for i in range(50)]
 
 
-def test_submitting_never_waits() -> None:
+def test_submit_does_not_wait() -> None:
     worker, gate = Worker("t"), threading.Event()
     future = worker.submit(gate.wait)
     second = worker.submit(lambda: "second")
@@ -51,7 +51,7 @@ def test_every_form_of_waiting() -> None:
     assert concurrent.futures.wait([worker.submit(int).future()], timeout=10).not_done == set()
 
 
-def test_an_error_is_the_futures_and_does_not_end_the_worker() -> None:
+def test_error_reaches_the_future_only() -> None:
     worker = Worker("t")
     bad = worker.submit(lambda: 1 // 0)
     good = worker.submit(lambda: 3)
@@ -65,7 +65,7 @@ def test_an_error_is_the_futures_and_does_not_end_the_worker() -> None:
     assert worker.run(lambda: 4) == 4
 
 
-def test_a_job_cancelled_before_its_turn_is_skipped() -> None:
+def test_cancelled_call_is_skipped() -> None:
     worker, gate = Worker("t"), threading.Event()
     ran: list[str] = []
     worker.submit(gate.wait)
@@ -79,8 +79,8 @@ def test_a_job_cancelled_before_its_turn_is_skipped() -> None:
         cancelled.result(10)
 
 
-def test_a_job_may_wait_for_another_of_the_same_worker() -> None:
-    """In the queue the inner one would wait for the outer one, which waits for it."""
+def test_call_may_wait_for_another_of_its_worker() -> None:
+    """In the queue the inner call would wait for the outer one, which waits for it."""
     worker = Worker("t")
     assert worker.submit(lambda: worker.submit(lambda: 5).result(1) + 1).result(10) == 6
     with pytest.raises(ZeroDivisionError):
@@ -88,7 +88,7 @@ def test_a_job_may_wait_for_another_of_the_same_worker() -> None:
 
 
 @pytest.mark.parametrize("ending", ["result", "error", "cancelled"])
-def test_nothing_of_a_finished_job_is_kept(ending: str) -> None:
+def test_finished_call_is_not_kept_alive(ending: str) -> None:
     worker, thing = Worker("t"), Thing()
     seen = weakref.ref(thing)
     gate = threading.Event()
@@ -109,7 +109,7 @@ def test_nothing_of_a_finished_job_is_kept(ending: str) -> None:
     assert seen() is None
 
 
-def test_the_thread_ends_with_its_worker_and_finishes_what_was_queued() -> None:
+def test_thread_ends_with_its_worker() -> None:
     worker = Worker("short-lived")
     thread = worker._thread
     last = worker.submit(lambda: time.sleep(0.05) or "done")
@@ -119,16 +119,16 @@ def test_the_thread_ends_with_its_worker_and_finishes_what_was_queued() -> None:
     assert not thread.is_alive()
 
 
-def test_a_call_that_may_have_company_does_not_wait_for_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a patience as short as this, it is over before the wait for company begins, as on a busy machine."""
-    monkeypatch.setattr(futures, "PATIENCE", 1e-6)
+def test_wait_for_a_batch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is over before the wait for another call begins, as on a busy machine."""
+    monkeypatch.setattr(futures, "BATCH_WAIT_SECONDS", 1e-6)
     worker = Worker("test")
-    doubled = CallBatcher(lambda items: [2 * item for item in items], limit=8)
+    doubled = CallBatcher(lambda items: [2 * item for item in items], max_size=8)
     for item in range(10_000):
         assert worker.submit_to(doubled, item, 1).result(timeout=10) == 2 * item
 
 
-def test_answers_that_are_there_at_once() -> None:
+def test_finished_futures() -> None:
     assert done(3).result(0) == 3
     assert run_now(lambda: 4).result(0) == 4
     failed = run_now(lambda: 1 // 0)
@@ -136,7 +136,7 @@ def test_answers_that_are_there_at_once() -> None:
         failed.result(0)
 
 
-def test_a_client_answers_as_the_future_of_itself() -> None:
+def test_client_is_a_future_of_itself() -> None:
     client = SelfFuture()
 
     async def wait() -> bool:

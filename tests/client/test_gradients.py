@@ -13,7 +13,7 @@ from ..engine.batches import datum, sampled
 from .steps import PAIRS, assert_same, state, sum_loss
 
 
-def test_they_are_those_of_forward_backward_and_leave_no_trace(client: TrainingClient) -> None:
+def test_token_gradients_match_forward_backward(client: TrainingClient) -> None:
     client.forward_backward(sampled(5), "cross_entropy").result()  # a gradient that must stay as it is
     before = state(client)
     found = token_gradients(client, PAIRS, "pairwise_preference", {"beta": 0.5})
@@ -42,14 +42,14 @@ def test_by_hand(client: TrainingClient) -> None:
     assert [g.tolist() for g in first.gradients] == [[3, 3], [0]]
 
 
-def test_datums_without_weights_and_with_fields_of_their_own_are_welcome(client: TrainingClient) -> None:
+def test_missing_weights_and_extra_fields_are_accepted(client: TrainingClient) -> None:
     bare, full = datum([1, 2, 3]), datum([1, 2, 3], [0, 1], advantages=[1, 1])
     one, two = token_logprobs(client, [bare, full])
     torch.testing.assert_close(one, two)
     assert "weights" not in bare.loss_fn_inputs
 
 
-def test_a_missing_reference_is_computed_where_the_client_can(client: TrainingClient) -> None:
+def test_missing_reference_is_computed(client: TrainingClient) -> None:
     def gap(data: list[Datum], logprobs: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         far = [lp - d.loss_fn_inputs["reference_logprobs"].to_torch() for d, lp in zip(data, logprobs, strict=True)]
         return sum((0.5 * piece**2 + piece).sum() for piece in far), {}  # type: ignore[return-value]
@@ -69,7 +69,7 @@ def test_a_missing_reference_is_computed_where_the_client_can(client: TrainingCl
         token_gradients(Hosted(), PAIRS, spec)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_differentiated_is_refused_with_the_reason(client: TrainingClient) -> None:
+def test_undifferentiable_losses_raise(client: TrainingClient) -> None:
     before = state(client)
     with pytest.raises(LossError, match="returned a Tensor; return loss, metrics"):
         token_gradients(client, PAIRS, lambda data, logprobs: logprobs[0].sum())
@@ -90,7 +90,7 @@ def test_what_cannot_be_differentiated_is_refused_with_the_reason(client: Traini
     assert_same(before, state(client))
 
 
-def test_the_gradient_by_the_weights_leaves_no_trace(client: TrainingClient) -> None:
+def test_weight_gradient_changes_nothing(client: TrainingClient) -> None:
     """It is the one that ``forward_backward`` accumulates, which is still what it was, also after a failure."""
     spec = LOSSES["pairwise_preference"]
     client.forward_backward_custom(PAIRS, spec.bind()).result()
@@ -105,7 +105,7 @@ def test_the_gradient_by_the_weights_leaves_no_trace(client: TrainingClient) -> 
     assert torch.equal(torch.cat([g.flatten() for g in client._adapter.gradients]), wanted)  # type: ignore[union-attr]
 
 
-def test_the_gradient_of_a_sum_is_the_sum_of_the_gradients(client: TrainingClient) -> None:
+def test_weight_gradients_add_up(client: TrainingClient) -> None:
     whole = client.weight_gradient(sampled(4), "cross_entropy").result().to_torch()
     parts = [client.weight_gradient([one], "cross_entropy").result().to_torch() for one in sampled(4)]
     torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-6)

@@ -123,9 +123,7 @@ def holder() -> Iterator[Holder]:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cells_function_gives_the_same_loss_and_gradient_hosted_and_here(
-    name: str, holder: Holder, service: ServiceClient
-) -> None:
+def test_custom_loss_matches_the_hosted_client(name: str, holder: Holder, service: ServiceClient) -> None:
     fn: Callable[..., Any] = run_cell("mine", CELLS[name], {}).spec.fn
     local = service.create_lora_training_client("mint-tiny", rank=2, seed=0)
     data = pairs_to_data(arithmetic_pairs(6), local.get_tokenizer())

@@ -22,17 +22,17 @@ from .steps import PAIRS, sum_loss
 
 
 @pytest.mark.parametrize("tokens", [0, -1, 1.5, True, "many"])
-def test_bad_budgets(tokens: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"max_batch_tokens is .*, expected a whole number from 1 up, or None"):
+def test_bad_budgets_raise(tokens: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_batch_tokens is .*, expected a whole number of at least 1, or None"):
         ServiceClient(home=tmp_path, max_batch_tokens=tokens)
 
 
-def test_bad_switch(service: ServiceClient, qwen3: Path) -> None:
+def test_bad_switch_raises(service: ServiceClient, qwen3: Path) -> None:
     with pytest.raises(ConfigError, match="gradient_checkpointing is 1, expected True or False"):
         service.create_lora_training_client(str(qwen3), gradient_checkpointing=1)  # type: ignore[arg-type]
 
 
-def test_a_client_s_own_limits_come_before_the_services(tmp_path: Path, qwen3: Path) -> None:
+def test_client_limits_override_service_limits(tmp_path: Path, qwen3: Path) -> None:
     service = ServiceClient(home=tmp_path, max_batch_tokens=100, gradient_checkpointing=True)
     usual = service.create_lora_training_client(str(qwen3), rank=1)
     own = service.create_lora_training_client(str(qwen3), rank=1, max_batch_tokens=7, gradient_checkpointing=False)
@@ -42,39 +42,37 @@ def test_a_client_s_own_limits_come_before_the_services(tmp_path: Path, qwen3: P
     assert (again.max_batch_tokens, again.gradient_checkpointing) == (100, True)
 
 
-def test_the_default_budget_is_what_memory_holds(client: TrainingClient, qwen3: Path) -> None:
+def test_default_budget_follows_free_memory(client: TrainingClient, qwen3: Path) -> None:
     base = load_base(str(qwen3))
     assert client.max_batch_tokens == token_budget(base.cost, torch.device("cpu"), gradient_checkpointing=False)
-    assert MemoryLimits(gradient_checkpointing=True).on(base).max_batch_tokens >= client.max_batch_tokens
+    assert MemoryLimits(gradient_checkpointing=True).resolve(base).max_batch_tokens >= client.max_batch_tokens
 
 
-def test_a_family_without_layers_to_compute_again(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_family_without_checkpointing_raises(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(str(qwen3))
-    monkeypatch.setattr(base, "_layers", [])
-    with pytest.raises(ModelError, match=r"\(qwen3\) has no layers that can be computed again"):
-        MemoryLimits(gradient_checkpointing=True).on(base)
+    monkeypatch.setattr(base, "_checkpointable", [])
+    with pytest.raises(ModelError, match=r"\(qwen3\) does not support gradient checkpointing"):
+        MemoryLimits(gradient_checkpointing=True).resolve(base)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_large_batch_is_cut_and_says_so(service: ServiceClient, qwen3: Path, checkpointing: bool) -> None:
-    whole, cut = (
+def test_metrics_count_micro_batches(service: ServiceClient, qwen3: Path, checkpointing: bool) -> None:
+    whole, split = (
         service.create_lora_training_client(
             str(qwen3), rank=3, seed=0, max_batch_tokens=tokens, gradient_checkpointing=checkpointing
         )
         for tokens in (10_000, 5)
     )
-    one, two = (c.forward_backward_custom(PAIRS, pairwise_preference_loss).result().metrics for c in (whole, cut))
+    one, two = (c.forward_backward_custom(PAIRS, pairwise_preference_loss).result().metrics for c in (whole, split))
     assert (one["passes:max"], one["micro_batches:max"]) == (1, 1)
     assert (two["passes:max"], two["micro_batches:max"]) == (2, 2)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    separable = cut.forward_backward(PAIRS, "cross_entropy").result().metrics
-    assert (separable["passes:max"], separable["micro_batches:max"]) == (1, 2)
-    assert "oom_retries:sum" not in separable
+    builtin = split.forward_backward(PAIRS, "cross_entropy").result().metrics
+    assert (builtin["passes:max"], builtin["micro_batches:max"]) == (1, 2)
+    assert "oom_retries:sum" not in builtin
 
 
-def test_after_running_out_of_memory_a_client_takes_less(
-    client: TrainingClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_lowers_the_budget(client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     backbone = BaseModel.backbone
 
@@ -90,14 +88,12 @@ def test_after_running_out_of_memory_a_client_takes_less(
     assert first["oom_retries:sum"] == 1.0
     assert first["micro_batches:max"] > 1
     assert first["loss:sum"] == pytest.approx(expected, rel=1e-5)
-    # 5 + 9 + 3 tokens are held in one row of 17, so half of it is 8
+    # 5 + 9 + 3 tokens are 17, and half of them 8.
     assert client.max_batch_tokens == 8
     assert "oom_retries:sum" not in client.forward_backward(sampled(0), "cross_entropy").result().metrics
 
 
-def test_twice_out_of_memory_is_an_error_from_the_future(
-    client: TrainingClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_out_of_memory_raises_from_future(client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(self: BaseModel, *args: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -112,12 +108,23 @@ def test_twice_out_of_memory_is_an_error_from_the_future(
     ("name", "packs", "arch"),
     [
         ("mistral", True, "mistral"),
-        ("gpt_neo", False, "gpt_neo (runs padded: its attention takes no packed rows)"),
+        ("gpt_neo", False, "gpt_neo (runs padded: its attention cannot run on packed rows)"),
     ],
 )
-def test_info_says_how_a_family_runs(
+def test_info_says_when_sequences_run_padded(
     name: str, packs: bool, arch: str, service: ServiceClient, family: Callable[[str], Path]
 ) -> None:
     client = service.create_lora_training_client(str(family(name)), rank=1, seed=0)
     assert client.packs == packs
     assert client.get_info().model_data.arch == arch
+
+
+def test_useful_size_of_builtin_losses_does_not_lower_the_budget(
+    service: ServiceClient, qwen3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built-in losses run in micro-batches of 5 tokens here; a coupled loss on the same batch is not split."""
+    monkeypatch.setattr("mint_lab.engine.step.max_useful_tokens", lambda device: 5)
+    client = service.create_lora_training_client(str(qwen3), rank=3, seed=0, max_batch_tokens=1_000)
+    assert client.forward_backward(PAIRS, "cross_entropy").result().metrics["micro_batches:max"] == 2
+    assert client.max_batch_tokens == 1_000
+    assert client.forward_backward_custom(PAIRS, pairwise_preference_loss).result().metrics["micro_batches:max"] == 1

@@ -42,7 +42,7 @@ def logits(client: TrainingClient, tokens: list[int], adapter: Any) -> torch.Ten
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_value_by_hand(client: TrainingClient, temperature: float) -> None:
+def test_reverse_kl_by_hand(client: TrainingClient, temperature: float) -> None:
     train(client)
     found = forward_backward_reverse_kl(
         client, reference_model_path=client._adapter.base.name, data=DATA, temperature=temperature
@@ -63,7 +63,7 @@ def test_the_value_by_hand(client: TrainingClient, temperature: float) -> None:
     assert found.metrics == pytest.approx({"loss:sum": total, "reverse_kl:mean": total / 5}, rel=1e-4)
 
 
-def test_the_gradient_is_that_of_the_value(client: TrainingClient) -> None:
+def test_reverse_kl_gradient_by_difference(client: TrainingClient) -> None:
     """A central difference along the gradient itself: its slope is the gradient's squared norm."""
     train(client)
     name = client._adapter.base.name
@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_the_value(client: TrainingClient) -> None:
     assert (values[0] - values[1]) / 2e-2 == pytest.approx(norm, rel=1e-2)
 
 
-def test_steps_bring_the_student_to_its_teacher(client: TrainingClient) -> None:
+def test_student_approaches_its_teacher(client: TrainingClient) -> None:
     train(client, steps=4)
     path = client.save_weights_for_sampler("teacher").result().path
     train(client, steps=4, seed=7)
@@ -98,14 +98,14 @@ def test_steps_bring_the_student_to_its_teacher(client: TrainingClient) -> None:
     assert values[-1] < 0.5 * values[0]
 
 
-def test_of_oneself_it_is_nothing(client: TrainingClient) -> None:
+def test_reverse_kl_to_itself_is_zero(client: TrainingClient) -> None:
     train(client)
     path = client.save_state("now").result().path
     found = forward_backward_reverse_kl(client, reference_model_path=path, data=DATA[:1])
     assert found.metrics["loss:sum"] == pytest.approx(0, abs=1e-6)
 
 
-def test_bad_input_leaves_the_gradient(client: TrainingClient) -> None:
+def test_bad_input_keeps_accumulated_gradient(client: TrainingClient) -> None:
     train(client)
     before = state(client)
     name = client._adapter.base.name
@@ -143,7 +143,7 @@ def delta(folder: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def test_updates_add_up_exactly(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:
+def test_interpolated_updates_add_up(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:
     other = service.create_lora_training_client(str(qwen3), rank=2, seed=5)
     train(client)
     train(other, seed=3)
@@ -159,14 +159,14 @@ def test_updates_add_up_exactly(service: ServiceClient, client: TrainingClient, 
     assert len(sampler.compute_logprobs(ModelInput.from_ints([1, 2, 3])).result()) == 3
 
 
-def test_one_checkpoint_with_coefficient_one_is_itself(service: ServiceClient, client: TrainingClient) -> None:
+def test_single_source_is_unchanged(service: ServiceClient, client: TrainingClient) -> None:
     train(client)
     path = client.save_weights_for_sampler("a").result().path
     found = interpolate_checkpoints(service, source_paths=[path, path], coefficients=[1, 0])
     assert_same(load_checkpoint(service._paths.folder(found.path)).weights, weights(client))
 
 
-def test_what_interpolation_refuses(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:
+def test_bad_interpolations_raise(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:
     path = client.save_weights_for_sampler("a").result().path
 
     def call(paths: Any, coefficients: Any, **options: Any) -> Any:
@@ -182,7 +182,7 @@ def test_what_interpolation_refuses(service: ServiceClient, client: TrainingClie
         call([path], [1.0], output_checkpoint_type="training")
     with pytest.raises(CheckpointError, match="exists"):
         call([path], [1.0], output_path=path)
-    with pytest.raises(CheckpointError, match="no checkpoint path"):
+    with pytest.raises(CheckpointError, match="not a checkpoint path"):
         call([path], [1.0], output_path="somewhere")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         call(["tinker://none/weights/x"], [1.0])

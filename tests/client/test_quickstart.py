@@ -113,7 +113,7 @@ def test_imitation_then_rewards(tmp_path: Path) -> None:
     assert service_client.create_sampling_client(model_path=resumed.save_weights_for_sampler("rl").result().path)
 
 
-def test_a_group_that_agrees_teaches_nothing(service: ServiceClient, qwen3: Path) -> None:
+def test_group_of_equal_rewards_has_no_gradient(service: ServiceClient, qwen3: Path) -> None:
     """Group-centred advantages of equal rewards are 0: no gradient, no step, and the client says so."""
     client = service.create_lora_training_client(str(qwen3), rank=2, seed=0)
     sampler = client.save_weights_and_get_sampling_client()
@@ -128,7 +128,7 @@ def test_a_group_that_agrees_teaches_nothing(service: ServiceClient, qwen3: Path
     assert client.optim_step(types.AdamParams(learning_rate=1e-2)).result().metrics["grad_norm"] == 0.0
 
 
-def test_slips_in_the_loop_are_named(service: ServiceClient, qwen3: Path) -> None:
+def test_mistakes_in_the_loop_raise_clear_errors(service: ServiceClient, qwen3: Path) -> None:
     client = service.create_lora_training_client(str(qwen3), rank=2, seed=0)
     data = [supervised_datum([1, 2], [3])]
     with pytest.raises(ConfigError, match="importance_sampling"):

@@ -26,9 +26,7 @@ def values(data: list[Datum]) -> list[np.ndarray]:
     return [d.loss_fn_inputs["reference_logprobs"].to_numpy() for d in data]
 
 
-def test_they_are_the_base_models_and_training_does_not_change_them(
-    client: TrainingClient, service: ServiceClient, qwen3: Path
-) -> None:
+def test_reference_logprobs_are_the_base_models(client: TrainingClient, service: ServiceClient, qwen3: Path) -> None:
     sampler = service.create_sampling_client(base_model=str(qwen3))
     before = with_reference(DATA, client, cache=False)
     train(client, 3)
@@ -44,7 +42,7 @@ def test_they_are_the_base_models_and_training_does_not_change_them(
         np.testing.assert_allclose(second, np.array(alone[1:], np.float32), rtol=0, atol=1e-4)
 
 
-def test_kept_under_home_and_read_back_by_another_client(
+def test_reference_logprobs_are_stored_under_home(
     client: TrainingClient, service: ServiceClient, qwen3: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = with_reference(DATA, client)
@@ -62,7 +60,7 @@ def test_kept_under_home_and_read_back_by_another_client(
     assert {file.suffix for file in client.reference_folder().iterdir()} == {".safetensors"}
 
 
-def test_another_models_folder_is_another(service: ServiceClient, tmp_path: Path) -> None:
+def test_other_weights_have_another_folder(service: ServiceClient, tmp_path: Path) -> None:
     """The same name and shapes, one weight different."""
     folder = build("qwen3", tmp_path / "m")
     first = service.create_lora_training_client(str(folder), rank=1, seed=0).reference_folder()
@@ -72,14 +70,14 @@ def test_another_models_folder_is_another(service: ServiceClient, tmp_path: Path
     assert service.create_lora_training_client(str(folder), rank=1, seed=0).reference_folder() != first
 
 
-def test_small_micro_batches_give_the_same(service: ServiceClient, qwen3: Path) -> None:
+def test_small_micro_batches_change_nothing(service: ServiceClient, qwen3: Path) -> None:
     whole = service.create_lora_training_client(str(qwen3), rank=1)
     cut = service.create_lora_training_client(str(qwen3), rank=1, max_batch_tokens=6)
     for a, b in zip(values(with_reference(DATA, whole)), values(with_reference(DATA, cut, cache=False)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_a_custom_loss_reads_them_and_may_ask_for_them_itself(client: TrainingClient) -> None:
+def test_custom_loss_reads_reference_logprobs(client: TrainingClient) -> None:
     """DPO at the start: policy and reference agree, every margin is 0 and the loss is log 2."""
     data = with_reference(PAIRS, client, cache=False)
     asked = []
@@ -107,7 +105,7 @@ def test_a_custom_loss_reads_them_and_may_ask_for_them_itself(client: TrainingCl
             np.testing.assert_allclose(row.numpy(), kept, atol=1e-5)
 
 
-def test_bad_data_is_named(client: TrainingClient) -> None:
+def test_bad_data_raises(client: TrainingClient) -> None:
     with pytest.raises(DataError, match="datum 1, field 'model_input': token id 270"):
         with_reference([datum([1, 2]), datum([270, 1])], client)
     with pytest.raises(DataError, match="the batch is empty"):

@@ -12,19 +12,19 @@ from mint_lab.errors import ConfigError
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "mint", "", "ftp://x"])
-def test_an_address_that_is_none(url: str) -> None:
+def test_invalid_urls_raise(url: str) -> None:
     with pytest.raises(ConfigError, match=r"expected http://\.\.\. or https://\.\.\."):
         connect(url)
 
 
-def test_without_a_key_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TINKER_API_KEY", "TINKER_CREDENTIAL_CMD"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match=r"no key for http://127.0.0.1:9: set TINKER_API_KEY or pass api_key"):
         connect("http://127.0.0.1:9")
 
 
-def test_what_the_sdk_refuses_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_sdk_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     from mint_lab.client.remote import connect as remote
 
     monkeypatch.setattr(tinker, "ServiceClient", refuse)
@@ -36,7 +36,7 @@ def refuse(**_: Any) -> None:
     raise tinker.TinkerError("boom")
 
 
-def test_the_sdk_gets_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sdk_receives_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     from mint_lab.client.remote import connect as remote
 
     given: list[dict[str, Any]] = []

@@ -30,7 +30,7 @@ def save(service: ServiceClient, client: TrainingClient, name: str, at: int, *, 
     return path
 
 
-def test_a_run_by_the_path_of_its_checkpoint(
+def test_run_is_found_by_checkpoint_path(
     rest: RestClient, service: ServiceClient, client: TrainingClient, qwen3: Path
 ) -> None:
     save(service, client, "one", 100)
@@ -48,9 +48,7 @@ def test_a_run_by_the_path_of_its_checkpoint(
     assert rest.get_training_run(client.model_id).result() == run
 
 
-def test_checkpoints_are_listed_the_latest_first(
-    rest: RestClient, service: ServiceClient, client: TrainingClient
-) -> None:
+def test_checkpoints_are_listed_latest_first(rest: RestClient, service: ServiceClient, client: TrainingClient) -> None:
     paths = [save(service, client, name, at) for name, at in (("a", 300), ("b", 100), ("c", 200))]
     half = service._paths.folder(paths[0]).with_name(".d-draft")
     half.mkdir()
@@ -79,7 +77,7 @@ def test_runs_are_listed_in_pages(rest: RestClient, service: ServiceClient, qwen
     assert [r.training_run_id for r in rest.list_training_runs(limit=2, offset=2).result().training_runs] == [ids[0]]
 
 
-def test_a_damaged_checkpoint_hides_no_others(rest: RestClient, service: ServiceClient, qwen3: Path) -> None:
+def test_damaged_checkpoint_hides_no_others(rest: RestClient, service: ServiceClient, qwen3: Path) -> None:
     good, bad = (service.create_lora_training_client(str(qwen3), rank=1) for _ in range(2))
     save(service, good, "x", 100)
     path = save(service, bad, "x", 200)
@@ -90,9 +88,7 @@ def test_a_damaged_checkpoint_hides_no_others(rest: RestClient, service: Service
     assert len(rest.list_checkpoints(bad.model_id).result().checkpoints) == 1, "it can still be found, and deleted"
 
 
-def test_a_checkpoint_whose_save_was_killed_between_its_renames(
-    rest: RestClient, service: ServiceClient, client: TrainingClient
-) -> None:
+def test_killed_save_is_recovered_when_listed(rest: RestClient, service: ServiceClient, client: TrainingClient) -> None:
     path = save(service, client, "one", 100)
     folder = service._paths.folder(path)
     aside = folder.with_name(".one.old")  # where the overwrite had moved it
@@ -107,7 +103,7 @@ def test_a_checkpoint_whose_save_was_killed_between_its_renames(
     assert rest.list_checkpoints(client.model_id).result().checkpoints == []
 
 
-def test_deleting(rest: RestClient, service: ServiceClient, client: TrainingClient) -> None:
+def test_delete_checkpoint(rest: RestClient, service: ServiceClient, client: TrainingClient) -> None:
     kept, gone = save(service, client, "kept", 100), save(service, client, "gone", 200)
     assert rest.delete_checkpoint_from_tinker_path(gone).result() is None
     assert [c.tinker_path for c in rest.list_checkpoints(client.model_id).result().checkpoints] == [kept]
@@ -129,17 +125,17 @@ def test_nothing_but_checkpoints_is_deleted(
     (outside / "mint_lab.json").write_text("{}")
     for bad in (path, str(outside)):
         future = rest.delete_checkpoint_from_tinker_path(bad)
-        with pytest.raises(CheckpointError, match="is no checkpoint path"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint path"):
             future.result()
-        with pytest.raises(CheckpointError, match="is no checkpoint path"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint path"):
             rest.get_training_run_by_tinker_path(bad).result()
     assert (outside / "mint_lab.json").is_file()
 
 
-def test_unknown_runs(rest: RestClient) -> None:
-    with pytest.raises(CheckpointError, match="run 'nobody' has saved no checkpoint under"):
+def test_unknown_runs_raise(rest: RestClient) -> None:
+    with pytest.raises(CheckpointError, match="run 'nobody' has no checkpoint under"):
         rest.get_training_run("nobody").result()
-    with pytest.raises(CheckpointError, match="is no run's name"):
+    with pytest.raises(CheckpointError, match="is not the name of a run"):
         rest.list_checkpoints("../..").result()
 
 

@@ -29,7 +29,7 @@ def train(client: TrainingClient) -> None:
     client.optim_step(AdamParams(learning_rate=5e-2)).result()
 
 
-def test_a_sample_has_the_apis_types(client: TrainingClient) -> None:
+def test_sample_returns_the_sdks_types(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client("named")
     response = sampler.sample(
         PROMPT, 3, SamplingParams(max_tokens=4, seed=1, stop=[]), include_prompt_logprobs=True
@@ -47,7 +47,7 @@ def test_a_sample_has_the_apis_types(client: TrainingClient) -> None:
     assert len(ids) == 3, "sequence ids are distinct where the SDK has them"
 
 
-def test_the_logprobs_are_the_trainers(client: TrainingClient) -> None:
+def test_sampler_and_trainer_logprobs_agree(client: TrainingClient) -> None:
     """The importance ratio of fresh samples is 1: sampler and trainer agree to 1e-4 nats, token by token."""
     train(client)
     sampler = client.save_weights_and_get_sampling_client()
@@ -60,7 +60,7 @@ def test_the_logprobs_are_the_trainers(client: TrainingClient) -> None:
     np.testing.assert_allclose(sampler.compute_logprobs(whole).result()[3:], sequences[0].logprobs, atol=1e-4)  # type: ignore[arg-type]
 
 
-def test_a_snapshot_is_not_changed_by_training(client: TrainingClient) -> None:
+def test_training_does_not_change_a_snapshot(client: TrainingClient) -> None:
     train(client)
     sampler = client.save_weights_and_get_sampling_client()
     params = SamplingParams(max_tokens=8, seed=0)
@@ -75,7 +75,7 @@ def test_a_snapshot_is_not_changed_by_training(client: TrainingClient) -> None:
     assert abs(moved - own) > 1e-3, "sampling has put the trained weights back"
 
 
-def test_a_snapshot_is_of_the_moment_it_was_asked_for(client: TrainingClient) -> None:
+def test_snapshot_follows_the_order_of_calls(client: TrainingClient) -> None:
     """Taken in the queue's order, even though nothing has been waited for."""
     client.forward_backward(sampled(0), "cross_entropy")
     before = client.save_weights_and_get_sampling_client()
@@ -93,7 +93,7 @@ def test_saved_weights_sample_like_the_snapshot(client: TrainingClient, service:
         assert sampler.compute_logprobs(PROMPT).result()[1:] == pytest.approx(snapshot[1:], rel=1e-6)
 
 
-def test_the_base_model_alone(client: TrainingClient, service: ServiceClient, qwen3: Path) -> None:
+def test_base_model_without_adapter(client: TrainingClient, service: ServiceClient, qwen3: Path) -> None:
     """LoRA starts at B = 0, so a fresh client is the base model; a trained one is not, and leaves it alone."""
     base = service.create_sampling_client(base_model=str(qwen3))
     start = base.compute_logprobs(PROMPT).result()
@@ -104,7 +104,7 @@ def test_the_base_model_alone(client: TrainingClient, service: ServiceClient, qw
     assert client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result() != start
 
 
-def test_stops_by_text_and_by_token(client: TrainingClient) -> None:
+def test_stop_strings_and_tokens(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     tokenizer = client.get_tokenizer()
     free = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=[])).result().sequences[0]
@@ -119,7 +119,7 @@ def test_stops_by_text_and_by_token(client: TrainingClient) -> None:
     assert (len(free.tokens), free.stop_reason) == (20, "length")
 
 
-def test_the_end_of_text_stops_unless_told_otherwise(client: TrainingClient) -> None:
+def test_end_of_text_stops_by_default(client: TrainingClient) -> None:
     end = client.get_tokenizer().eos_token_id
     sampler = client.save_weights_and_get_sampling_client()
     for stop, stops in ((None, True), (["zzz"], True), ([3], True), ([], False)):
@@ -131,7 +131,7 @@ def test_the_end_of_text_stops_unless_told_otherwise(client: TrainingClient) -> 
         assert all(last) == stops
 
 
-def test_without_max_tokens_a_sample_ends_with_the_context(client: TrainingClient) -> None:
+def test_sample_without_max_tokens_fills_the_context(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     prompt = ModelInput.from_ints(list(range(120)))
     for limit in (None, 1000):
@@ -162,7 +162,7 @@ REFUSED: list[tuple[Any, int, dict[str, Any], dict[str, Any], type[Exception], s
 
 
 @pytest.mark.parametrize("case", range(len(REFUSED)))
-def test_bad_requests_are_refused_and_the_client_stays_usable(case: int, client: TrainingClient) -> None:
+def test_bad_requests_raise(case: int, client: TrainingClient) -> None:
     prompt, samples, params, options, kind, words = REFUSED[case]
     sampler = client.save_weights_and_get_sampling_client()
     with pytest.raises(kind, match=words):
@@ -184,7 +184,7 @@ def test_compute_logprobs_by_hand(client: TrainingClient) -> None:
         sampler.compute_logprobs([5, 6])  # type: ignore[arg-type]
 
 
-def test_async_forms_and_facts(client: TrainingClient, qwen3: Path) -> None:
+def test_async_forms(client: TrainingClient, qwen3: Path) -> None:
     sampler = client.save_weights_and_get_sampling_client()
 
     async def use() -> None:
@@ -202,7 +202,7 @@ def test_async_forms_and_facts(client: TrainingClient, qwen3: Path) -> None:
     assert isinstance(sampler.result(), SamplingClient)
 
 
-def test_parameters_that_are_none(client: TrainingClient) -> None:
+def test_invalid_parameters_raise(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     with pytest.raises(ConfigError, match=r"^sampling_params is {'max_tokens': 3}, expected SamplingParams\("):
         sampler.sample(PROMPT, 1, {"max_tokens": 3})  # type: ignore[arg-type]

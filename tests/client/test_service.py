@@ -21,7 +21,7 @@ from ..engine.batches import sampled
 PROMPT = ModelInput.from_ints([1, 2, 3])
 
 
-def test_what_is_created_works_directly_and_as_a_future(service: ServiceClient, qwen3: Path) -> None:
+def test_clients_work_directly_and_as_futures(service: ServiceClient, qwen3: Path) -> None:
     client = service.create_lora_training_client(str(qwen3), rank=2, seed=0)
     assert client.result(timeout=1) is client
     assert client.get_info().lora_rank == 2
@@ -41,7 +41,7 @@ def test_what_is_created_works_directly_and_as_a_future(service: ServiceClient, 
     asyncio.run(wait())
 
 
-def test_a_service_is_a_context_and_offers_the_bundled_model(tmp_path: Path) -> None:
+def test_service_is_a_context_manager(tmp_path: Path) -> None:
     with ServiceClient(home=tmp_path) as service:
         found = service.get_server_capabilities()
     assert isinstance(found, GetServerCapabilitiesResponse)
@@ -52,16 +52,17 @@ def test_a_service_is_a_context_and_offers_the_bundled_model(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [], "nothing is written before something is saved"
 
 
-def test_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, qwen3: Path) -> None:
+def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, qwen3: Path) -> None:
     monkeypatch.setenv("MINT_LAB_HOME", str(tmp_path / "elsewhere"))
     client = ServiceClient().create_lora_training_client(str(qwen3), rank=1)
     client.save_state("here").result()
     assert (tmp_path / "elsewhere" / "checkpoints" / client.model_id / "weights" / "here" / "mint_lab.json").is_file()
 
 
-def test_a_hosted_clients_address_is_not_taken_silently() -> None:
+def test_base_url_raises() -> None:
     with pytest.raises(
-        ConfigError, match=r"trains on this machine; mint_lab.client.connect\('https://x'\) is for servers"
+        ConfigError,
+        match=r"trains on this machine; mint_lab.client.connect\('https://x'\) returns a client of a server",
     ):
         ServiceClient(base_url="https://x")
     ServiceClient(
@@ -81,13 +82,13 @@ def test_a_hosted_clients_address_is_not_taken_silently() -> None:
     ("options", "kind", "words"),
     [
         ({"base_model": "no-such-model-anywhere"}, ModelError, "cannot load base model 'no-such-model-anywhere'"),
-        ({"rank": 0}, ModelError, "rank is 0, expected a whole number from 1 up"),
+        ({"rank": 0}, ModelError, "rank is 0, expected a whole number of at least 1"),
         ({"rank": 1.5}, ModelError, "rank is 1.5"),
         ({"seed": "x"}, ConfigError, "seed is 'x', expected a whole number or None"),
         ({"train_mlp": False, "train_attn": False, "train_unembed": False}, ModelError, "nothing to train"),
     ],
 )
-def test_clients_that_cannot_be_made(
+def test_invalid_clients_raise(
     options: dict[str, object], kind: type[Exception], words: str, service: ServiceClient, qwen3: Path
 ) -> None:
     with pytest.raises(kind, match=words):
@@ -96,7 +97,7 @@ def test_clients_that_cannot_be_made(
         service.create_lora_training_client(str(qwen3), ranks=3)  # type: ignore[call-arg]
 
 
-def test_without_a_seed_clients_differ(service: ServiceClient, qwen3: Path) -> None:
+def test_clients_without_seed_differ(service: ServiceClient, qwen3: Path) -> None:
     torch.manual_seed(0)
     drawn = torch.random.get_rng_state()
     a, b = (service.create_lora_training_client(str(qwen3), rank=2)._adapter.copy() for _ in range(2))
@@ -105,21 +106,21 @@ def test_without_a_seed_clients_differ(service: ServiceClient, qwen3: Path) -> N
     assert torch.equal(torch.random.get_rng_state(), drawn), "the caller's own random numbers are left alone"
 
 
-def test_an_unknown_device(qwen3: Path) -> None:
+def test_unknown_device_raises(qwen3: Path) -> None:
     with pytest.raises(ConfigError, match="device is 'gpu', expected 'cuda', 'mps' or 'cpu'"):
         ServiceClient(device="gpu").create_lora_training_client(str(qwen3))
 
 
-def test_a_sampling_client_needs_to_know_of_what(service: ServiceClient) -> None:
+def test_sampling_client_needs_a_model(service: ServiceClient) -> None:
     with pytest.raises(ConfigError, match=r"needs model_path .* or base_model"):
         service.create_sampling_client()
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         service.create_sampling_client("tinker://a/weights/b")
-    with pytest.raises(CheckpointError, match="is no checkpoint path"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint path"):
         service.create_sampling_client("tinker://a/b")
 
 
-def test_a_client_from_a_checkpoint_has_its_shape(service: ServiceClient, qwen3: Path) -> None:
+def test_client_from_checkpoint_has_its_shape(service: ServiceClient, qwen3: Path) -> None:
     client = service.create_lora_training_client(str(qwen3), rank=3, seed=0, train_mlp=False, train_unembed=False)
     client.forward_backward(sampled(0), "cross_entropy")
     client.optim_step(AdamParams(learning_rate=1e-2)).result()
@@ -129,13 +130,11 @@ def test_a_client_from_a_checkpoint_has_its_shape(service: ServiceClient, qwen3:
     assert made._adapter.shape == client._adapter.shape
     assert all(torch.equal(w, made._adapter.copy()[n]) for n, w in client._adapter.copy().items())
     assert service.create_training_client_from_state(path, base_model=str(qwen3)).get_info().lora_rank == 3
-    with pytest.raises(CheckpointError, match=r"made on base model .*, this client trains 'mint-tiny'"):
+    with pytest.raises(CheckpointError, match=r"of base model .*, but this client trains 'mint-tiny'"):
         service.create_training_client_from_state(path, base_model="mint-tiny")
 
 
-def test_a_checkpoint_is_found_by_its_directory_too(
-    client: TrainingClient, service: ServiceClient, tmp_path: Path
-) -> None:
+def test_checkpoint_is_found_by_directory(client: TrainingClient, service: ServiceClient, tmp_path: Path) -> None:
     path = client.save_state("s").result().path
     moved = shutil.copytree(service._paths.folder(path), tmp_path / "moved")
     client.load_state(str(moved)).result()

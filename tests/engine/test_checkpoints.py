@@ -61,9 +61,7 @@ def fresh(qwen3: Path, rank: int = 3, seed: int = 9, **shape: bool) -> tuple[Ada
     return adapter, Optimizer(adapter)
 
 
-def test_a_round_trip_is_exact_and_training_goes_on_the_same(
-    trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path
-) -> None:
+def test_round_trip_is_exact(trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path) -> None:
     at_save = state(*trained)
     other = fresh(qwen3)
     step(*other, 50)  # moments of its own, which have to go
@@ -74,7 +72,7 @@ def test_a_round_trip_is_exact_and_training_goes_on_the_same(
     assert_same(state(*other), state(*trained))
 
 
-def test_without_optimizer_only_the_weights(trained: tuple[Adapter, Optimizer], tmp_path: Path, qwen3: Path) -> None:
+def test_sampler_checkpoint_has_weights_only(trained: tuple[Adapter, Optimizer], tmp_path: Path, qwen3: Path) -> None:
     save_checkpoint(tmp_path / "s", trained[0], None)
     assert sorted(f.name for f in (tmp_path / "s").iterdir()) == [
         "adapter_config.json",
@@ -95,7 +93,7 @@ def test_nothing_is_pickled(saved: Path) -> None:
         json.loads(file.read_text())
 
 
-def test_an_optimizer_that_has_not_stepped_round_trips(adapter: Adapter, tmp_path: Path, qwen3: Path) -> None:
+def test_fresh_optimizer_round_trips(adapter: Adapter, tmp_path: Path, qwen3: Path) -> None:
     save_checkpoint(tmp_path / "c", adapter, Optimizer(adapter))
     assert load_checkpoint(tmp_path / "c").optimizer == {}
     other = fresh(qwen3)
@@ -104,7 +102,7 @@ def test_an_optimizer_that_has_not_stepped_round_trips(adapter: Adapter, tmp_pat
     assert other[1].state() == {}
 
 
-def test_peft_alone_loads_it(trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path) -> None:
+def test_peft_loads_a_checkpoint(trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path) -> None:
     plain = Reference(qwen3, saved)
     with torch.no_grad(), trained[0].base.using(trained[0]):
         ours = torch.log_softmax(trained[0].base(input_ids=torch.tensor([[5, 6, 7]])).logits[0], -1)
@@ -113,7 +111,7 @@ def test_peft_alone_loads_it(trained: tuple[Adapter, Optimizer], saved: Path, qw
         )
 
 
-def test_what_it_is_can_be_read_without_the_weights(saved: Path, adapter: Adapter) -> None:
+def test_metadata_is_read_without_weights(saved: Path, adapter: Adapter) -> None:
     (saved / "adapter_model.safetensors").unlink()
     assert read_metadata(saved) == (adapter.base.name, adapter.shape)
 
@@ -124,7 +122,7 @@ class Crash(BaseException):
 
 @pytest.mark.parametrize("kind", [Crash, OSError])
 @pytest.mark.parametrize("moment", ["weights", "config", "optimizer", "rename"])
-def test_a_crash_while_writing_leaves_the_old_one(
+def test_crash_while_writing_keeps_the_old_one(
     moment: str,
     kind: type[BaseException],
     trained: tuple[Adapter, Optimizer],
@@ -179,14 +177,14 @@ def kill_between_the_renames(trained: tuple[Adapter, Optimizer], saved: Path) ->
     return before
 
 
-def test_a_save_killed_between_its_renames_loses_nothing(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
+def test_save_killed_between_renames_loses_nothing(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
     before = kill_between_the_renames(trained, saved)
     assert read_metadata(saved) == (trained[0].base.name, trained[0].shape)
     found = load_checkpoint(saved)
     assert_same(found.weights | (found.optimizer or {}), before)
 
 
-def test_a_save_after_one_killed_between_its_renames(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
+def test_save_after_a_killed_save(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
     kill_between_the_renames(trained, saved)
     save_checkpoint(saved, *trained)
     assert_same(load_checkpoint(saved).weights, trained[0].copy())
@@ -195,7 +193,7 @@ def test_a_save_after_one_killed_between_its_renames(trained: tuple[Adapter, Opt
         load_checkpoint(saved)
 
 
-def test_a_reader_between_the_renames_does_not_break_the_save(
+def test_reader_between_renames_does_not_break_save(
     trained: tuple[Adapter, Optimizer], saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step(*trained, 5)
@@ -215,14 +213,14 @@ def test_a_reader_between_the_renames_does_not_break_the_save(
     assert [f.name for f in saved.parent.iterdir()] == ["c"]
 
 
-def test_replacing_leaves_one(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
+def test_replaced_checkpoint_leaves_no_copy(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
     step(*trained, 5)
     save_checkpoint(saved, *trained)
     assert_same(load_checkpoint(saved).weights, trained[0].copy())
     assert [f.name for f in saved.parent.iterdir()] == ["c"]
 
 
-def test_a_place_that_cannot_be_written(adapter: Adapter, tmp_path: Path) -> None:
+def test_unwritable_folder_raises(adapter: Adapter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*file/c"):
         save_checkpoint(tmp_path / "file" / "c", adapter, None)
@@ -255,7 +253,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_checkpoint_is_refused(case: str, saved: Path) -> None:
+def test_damaged_checkpoint_raises(case: str, saved: Path) -> None:
     damage, words = DAMAGE[case]
     damage(saved)
     with pytest.raises(CheckpointError, match=words):
@@ -291,7 +289,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_a_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Path) -> None:
+def test_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Path) -> None:
     change, words = FOREIGN[case]
     other = fresh(qwen3)
     step(*other, 1)
@@ -304,7 +302,7 @@ def test_a_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Pat
 
 
 @pytest.mark.parametrize("shape", [{"rank": 4}, {"train_unembed": False}, {"train_mlp": False}])
-def test_another_adapter_shape_is_refused(shape: dict[str, Any], saved: Path, qwen3: Path) -> None:
+def test_other_adapter_shape_raises(shape: dict[str, Any], saved: Path, qwen3: Path) -> None:
     other = fresh(qwen3, **shape)
     before = state(*other)
     with pytest.raises(CheckpointError, match=f"do not fit this adapter .rank {shape.get('rank', 3)}."):

@@ -23,7 +23,7 @@ PADDED = {"gpt_neo"}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_is_causal_and_known_to_pack_or_not(name: str, family: Callable[[str], Path]) -> None:
+def test_every_family_is_probed(name: str, family: Callable[[str], Path]) -> None:
     assert load_base(str(family(name))).packs == (name not in PADDED)
 
 
@@ -38,9 +38,7 @@ def test_every_family_is_causal_and_known_to_pack_or_not(name: str, family: Call
                      "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "pad_token_id": 256}),
     ],
 )  # fmt: skip
-def test_attention_that_blocks_cannot_do_has_a_row_for_each_sequence(
-    name: str, more: dict[str, Any], tmp_path: Path
-) -> None:
+def test_unsupported_attention_runs_padded(name: str, more: dict[str, Any], tmp_path: Path) -> None:
     config = CONFIG_MAPPING[name](
         vocab_size=VOCAB, hidden_size=48, max_position_embeddings=128, bos_token_id=256, eos_token_id=256, **more
     )
@@ -52,7 +50,7 @@ def test_attention_that_blocks_cannot_do_has_a_row_for_each_sequence(
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_bert_is_refused_for_what_it_is(decoder: bool, tmp_path: Path) -> None:
+def test_bert_raises(decoder: bool, tmp_path: Path) -> None:
     """BERT loads as a causal language model. Without the flag it is none; with it, there is a layer and a norm between
     its hidden states and its output layer.
     """
@@ -89,7 +87,7 @@ def test_packing_is_exact_to_a_tolerance() -> None:
 
 
 @pytest.mark.parametrize("blind", ["to prefixes", "to other sequences"])
-def test_both_ways_to_see_the_wrong_tokens_are_found(blind: str) -> None:
+def test_wrong_attention_is_detected(blind: str) -> None:
     def wrong(layout: Layout) -> torch.Tensor:
         hidden = torch.zeros(layout.tokens.numel(), 4)
         for place, shared in zip(layout.token_index, layout.shared_lengths, strict=True):
@@ -106,14 +104,14 @@ def test_both_ways_to_see_the_wrong_tokens_are_found(blind: str) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, TypeError, KeyError, NotImplementedError])
-def test_a_trunk_that_cannot_pack_does_not(error: type[Exception]) -> None:
+def test_backbone_that_raises_does_not_pack(error: type[Exception]) -> None:
     def broken(layout: Layout) -> torch.Tensor:
         raise error("no such thing")
 
     assert not packs_exactly(alone, broken, 20, 1e-4)
 
 
-def test_running_out_of_memory_is_no_answer() -> None:
+def test_out_of_memory_propagates() -> None:
     def broken(layout: Layout) -> torch.Tensor:
         raise MemoryError
 
@@ -121,13 +119,13 @@ def test_running_out_of_memory_is_no_answer() -> None:
         packs_exactly(alone, broken, 20, 1e-4)
 
 
-def test_later_tokens() -> None:
+def test_dependence_on_later_tokens_raises() -> None:
     check_causal(alone, 20, 1e-6)
     with pytest.raises(ModelError, match=r"depend on later tokens.*expected a causal language model"):
         check_causal(lambda sequence: alone(sequence[::-1]), 20, 1e-4)
 
 
-def test_heads() -> None:
+def test_other_heads_raise() -> None:
     weight = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
 
     def logits(sequence: list[int]) -> torch.Tensor:

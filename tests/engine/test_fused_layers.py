@@ -1,8 +1,10 @@
-"""LoRA layers and gated MLPs against PEFT's and transformers' own forward passes of the same modules."""
+"""Fused LoRA layers, gated MLPs and norms against PEFT's and transformers' own, and merging for generation."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,14 @@ from peft.tuners.lora import Linear
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.activations import ACT2FN
-from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from mint_lab.engine.fused_layers import _FusedLoraLinear, fuse
+from mint_lab.engine.fused_layers import _FusedLoraLinear, _RmsNorm, fuse, merged
 from mint_lab.engine.lora import suppress_peft_warnings
 
+from .conftest import random_adapter
 from .families import FAMILIES
 
 IN, OUT, RANK = 6, 5, 3
@@ -67,8 +71,8 @@ def gradients(y: torch.Tensor, into: list[torch.Tensor]) -> list[torch.Tensor]:
     first=st.booleans(),
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_is_pefts(dtype: torch.dtype, kind: str, shape: tuple[int, ...], first: bool) -> None:
-    """``first``: of a first layer's input nobody wants a gradient."""
+def test_lora_layer_matches_peft(dtype: torch.dtype, kind: str, shape: tuple[int, ...], first: bool) -> None:
+    """``first``: the input of a model's first layer needs no gradient."""
     layer = lora(base_layer(kind, dtype))
     assert type(layer) is _FusedLoraLinear
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -76,7 +80,7 @@ def test_a_layer_is_pefts(dtype: torch.dtype, kind: str, shape: tuple[int, ...],
     into = [a, b] if first else [a, b, x]
     found, expected = layer(x), Linear.forward(layer, x)
     assert found.dtype == expected.dtype == dtype
-    # Eight bits of mantissa: each of the two rounds at another place.
+    # Eight bits of mantissa; the two round at different steps.
     limit = {"rtol": 2e-2, "atol": 5e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
     torch.testing.assert_close(found, expected, **limit)
     for p, one, other in zip(into, gradients(found, into), gradients(expected, into), strict=True):
@@ -132,7 +136,7 @@ def mlp(act: str, *, bias: bool = False, names: tuple[str, ...] = ("gate_proj", 
 @pytest.mark.parametrize("act", ["silu", "gelu_pytorch_tanh", "relu2"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("names", [("gate_proj", "up_proj", "down_proj"), ("down_proj",), ("gate_proj", "up_proj")])
-def test_a_gated_mlp_is_the_familys(act: str, bias: bool, names: tuple[str, ...]) -> None:
+def test_gated_mlp_matches_the_family(act: str, bias: bool, names: tuple[str, ...]) -> None:
     module = mlp(act, bias=bias, names=names)
     plain = copy.deepcopy(module)
     fuse(module)
@@ -183,7 +187,7 @@ class Flat(LlamaMLP):
 
 
 @pytest.mark.parametrize("other", [Scaled, Shifted, Swapped, TwoInputs, Flat])
-def test_an_mlp_that_does_something_else_is_left_alone(other: type[LlamaMLP]) -> None:
+def test_other_mlps_are_not_replaced(other: type[LlamaMLP]) -> None:
     module: Any = mlp("silu")
     module.__class__ = other
     x = torch.randn(3, IN)
@@ -220,7 +224,7 @@ class Experts(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [Joined, Experts])
-def test_parts_of_the_same_names_that_are_something_else(kind: type[nn.Module]) -> None:
+def test_other_attributes_of_these_names_are_ignored(kind: type[nn.Module]) -> None:
     module = kind()
     fuse(module)
     assert "forward" not in vars(module)
@@ -264,7 +268,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
-def test_several_adapters_each_alone_together_and_none(name: str) -> None:
+def test_several_adapters_match_peft(name: str) -> None:
     plain = causal(name, "one", "two").double()
     model = copy.deepcopy(plain)
     before = list(model.state_dict())
@@ -287,7 +291,7 @@ def test_several_adapters_each_alone_together_and_none(name: str) -> None:
     assert torch.equal(result(model)[0], seen[0])
 
 
-def test_pefts_own_merging_still_works() -> None:
+def test_pefts_own_merging_works() -> None:
     plain = causal("llama", "one")
     expected = plain(input_ids=IDS).logits
     fuse(plain)
@@ -295,3 +299,173 @@ def test_pefts_own_merging_still_works() -> None:
     torch.testing.assert_close(plain(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
     plain.unmerge_adapter()
     torch.testing.assert_close(plain(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- RMS normalization -----------------------------------------------------------------------------------------------
+
+
+class CentredRMSNorm(LlamaRMSNorm):
+    """Its name says RMS, but it subtracts the mean."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden_states - hidden_states.mean(-1, keepdim=True))
+
+
+def rms_norm(kind: type[nn.Module], size: int = 6) -> nn.Module:
+    module = kind(size).requires_grad_(False)
+    torch.manual_seed(0)
+    module.weight.data = torch.randn(size)
+    return module
+
+
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Gemma2RMSNorm])
+@pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 4, 6)])
+def test_rms_norm_matches_the_family(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    plain, fused = rms_norm(kind), rms_norm(kind)
+    fuse(nn.ModuleList([fused]))
+    assert "forward" in vars(fused)
+    x = torch.randn(shape, requires_grad=True)
+    gradient = torch.randn(shape)
+    found, expected = fused(x), plain(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y, x, gradient)[0] for y in (found, expected)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_rms_norm_by_hand() -> None:
+    """At (3, 4) the mean square is 12.5; the gradient of x_1 / rms is (1 - 9/25, -12/25) / sqrt(12.5)."""
+    x = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    y = _RmsNorm.apply(x, torch.tensor([1.0, 2.0]), 0.0)
+    root = 12.5**0.5
+    torch.testing.assert_close(y, torch.tensor([[3 / root, 8 / root]]))
+    (into,) = torch.autograd.grad(y[0, 0], x)
+    torch.testing.assert_close(into, torch.tensor([[(1 - 9 / 25) / root, -12 / 25 / root]]))
+
+
+def test_rms_norm_of_zeros_has_finite_gradient() -> None:
+    x = torch.zeros(1, 4, requires_grad=True)
+    y = _RmsNorm.apply(x, torch.ones(4), 1e-6)
+    (into,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(into, torch.full((1, 4), 1e3))
+
+
+def test_rms_norm_gradient_by_differences() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: _RmsNorm.apply(z, weight, 1e-5), x)
+
+
+def test_other_norms_are_not_replaced() -> None:
+    other, trained, half = rms_norm(CentredRMSNorm), rms_norm(LlamaRMSNorm).requires_grad_(True), rms_norm(LlamaRMSNorm)
+    fuse(nn.ModuleList([other, trained, half]))
+    assert "forward" not in vars(other)
+    assert "forward" not in vars(trained)
+    x = torch.randn(2, 6, dtype=torch.bfloat16)
+    assert torch.equal(half(x), LlamaRMSNorm.forward(half, x))  # in the family's own order of rounding
+
+
+# --- merging into copies of the weights ------------------------------------------------------------------------------
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def snapshot(model: nn.Module) -> dict[str, tuple[nn.Parameter, torch.Tensor]]:
+    return {name: (p, p.detach().clone()) for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def assert_as_before(model: nn.Module, before: dict[str, tuple[nn.Parameter, torch.Tensor]]) -> None:
+    after = dict(model.named_parameters(remove_duplicate=False))
+    assert list(after) == list(before)
+    for name, (parameter, value) in before.items():
+        assert after[name] is parameter, name
+        assert torch.equal(parameter, value), name
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gpt2", "phi", "gemma2"])
+def test_merged_weights_match_and_are_restored(name: str, family: Callable[[str], Path]) -> None:
+    adapter = random_adapter(family(name))
+    base = adapter.base
+    with base.using(adapter):
+        model, before = base._peft, snapshot(base._peft)
+        embedding = base._model.get_input_embeddings()
+        rows = embedding.weight.clone()
+        expected = logits(model)
+        with merged(model, 1 << 40):
+            layers = [m for m in model.modules() if isinstance(m, _FusedLoraLinear)]
+            assert layers
+            assert all(layer.is_merged_copy for layer in layers)
+            torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+            assert embedding.weight is before[next(n for n, (p, _) in before.items() if p is embedding.weight)][0]
+            assert torch.equal(embedding.weight, rows), "it may be the output layer's too, which is merged"
+            with merged(model, 1 << 40):  # nothing left to merge
+                torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+        assert_as_before(model, before)
+        assert torch.equal(logits(model), expected)
+        with pytest.raises(ZeroDivisionError), merged(model, 1 << 40):
+            1 // 0  # noqa: B018
+        assert_as_before(model, before)
+        assert torch.equal(logits(model), expected)
+
+
+def test_only_adapted_layers_are_merged(family: Callable[[str], Path]) -> None:
+    folder = family("qwen3")
+    random_adapter(folder)
+    adapter = random_adapter(folder, train_mlp=False, train_unembed=False)
+    with adapter.base.using(adapter):
+        model = adapter.base._peft
+        expected = logits(model)
+        with merged(model, 1 << 40):
+            is_merged_copy = [n for n, m in model.named_modules() if getattr(m, "is_merged_copy", False)]
+            assert is_merged_copy
+            assert all("self_attn" in name for name in is_merged_copy)
+            torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(logits(model), expected)
+
+
+def test_failure_while_merging_restores_weights(family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = random_adapter(family("qwen3"))
+    with adapter.base.using(adapter):
+        model, before = adapter.base._peft, snapshot(adapter.base._peft)
+        plain, calls = _FusedLoraLinear.merged_weight, []
+
+        def failing(self: _FusedLoraLinear) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 4:
+                raise MemoryError
+            return plain(self)
+
+        monkeypatch.setattr(_FusedLoraLinear, "merged_weight", failing)
+        with pytest.raises(MemoryError), merged(model, 1 << 40):
+            pass
+        assert_as_before(model, before)
+        assert not any(getattr(m, "is_merged_copy", False) for m in model.modules())
+
+
+def test_merging_keeps_to_limit_and_never_rounds(family: Callable[[str], Path]) -> None:
+    adapter = random_adapter(family("qwen3"))
+    with adapter.base.using(adapter):
+        model = adapter.base._peft
+        layers = [m for m in model.modules() if isinstance(m, _FusedLoraLinear)]
+        needed = sum(layer.get_base_layer().weight.nbytes for layer in layers)
+        for limit in (needed, needed - 1, 0):
+            with merged(model, limit):
+                assert [layer.is_merged_copy for layer in layers] == [limit >= needed] * len(layers)
+    half = causal("llama", "one")
+    fuse(half)
+    for name, parameter in half.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if "lora_" in name else torch.bfloat16)
+    before = snapshot(half)
+    with merged(half, 1 << 40):
+        assert_as_before(half, before)
+        assert not any(getattr(m, "is_merged_copy", False) for m in half.modules())
+
+
+def test_base_model_is_not_merged(family: Callable[[str], Path]) -> None:
+    adapter = random_adapter(family("qwen3"))
+    base = adapter.base
+    with base.using(None), merged(base._peft, 1 << 40):
+        assert not any(getattr(m, "is_merged_copy", False) for m in base._peft.modules())

@@ -25,6 +25,7 @@ from mint_lab.engine.generation import (
     prompt_logprobs,
 )
 from mint_lab.engine.models import Adapter, load_base
+from mint_lab.engine.token_sampling import SamplingSettings, sample_tokens
 from mint_lab.errors import ConfigError, DataError
 
 from .conftest import random_adapter
@@ -64,7 +65,7 @@ def test_sampler_and_trainer_agree(name: str, family: Callable[[str], Path]) -> 
             np.testing.assert_allclose(sample.logprobs, np.array(trainers[len(request.prompt) :], float), atol=1e-4)
 
 
-def test_a_seed_decides_whatever_else_is_in_the_batch(adapter: Adapter) -> None:
+def test_seed_decides_whatever_the_batch(adapter: Adapter) -> None:
     mine = GenerationRequest(PROMPT, num_samples=3, max_tokens=10, seed=11)
     (alone,) = draw(adapter, mine)
     others = [
@@ -86,7 +87,23 @@ def test_a_seed_decides_whatever_else_is_in_the_batch(adapter: Adapter) -> None:
     assert unseeded[0] != unseeded[1]
 
 
-def test_greedy_is_the_argmax_of_plain_transformers(qwen3: Path) -> None:
+def test_samples_match_the_plain_loop(adapter: Adapter) -> None:
+    """The plain equivalent in the docstring of ``_Batch``: no cache, one sample at a time."""
+    request = GenerationRequest(PROMPT, 3, 8, 0.7, 40, 0.9, seed=5)
+    settings = SamplingSettings(torch.tensor([0.7]), torch.tensor([40]), torch.tensor([0.9], dtype=torch.float64))
+    rows = _rows(adapter.base, request)
+    for row in rows:
+        while not row.is_finished:
+            logits = next_logits(adapter, PROMPT + row.sample.tokens).float()[None]
+            token, logprob = sample_tokens(logits, settings, torch.from_numpy(row.random.random(1)))
+            row.append(int(token), float(logprob), adapter.base.tokenizer)
+    (found,) = draw(adapter, request)
+    for sample, row in zip(found, rows, strict=True):
+        assert sample.tokens == row.sample.tokens
+        np.testing.assert_allclose(sample.logprobs, row.sample.logprobs, atol=1e-4)
+
+
+def test_greedy_matches_transformers_argmax(qwen3: Path) -> None:
     base = load_base(str(qwen3))
     plain = AutoModelForCausalLM.from_pretrained(qwen3, dtype=torch.float32).eval()
     tokens = list(PROMPT)
@@ -123,7 +140,7 @@ def truncated(logits: torch.Tensor, temperature: float, top_k: int, top_p: float
     ("temperature", "top_k", "top_p"),
     [(1.0, -1, 1.0), (0.5, -1, 1.0), (2.0, -1, 1.0), (1.0, 5, 1.0), (1.0, -1, 0.6), (1.5, 20, 0.8), (1.0, 1000, 1.0)],
 )
-def test_the_distribution_is_the_one_asked_for(temperature: float, top_k: int, top_p: float, adapter: Adapter) -> None:
+def test_samples_follow_the_distribution(temperature: float, top_k: int, top_p: float, adapter: Adapter) -> None:
     """Log-probabilities exactly; frequencies of 4,000 draws by chi-square (99.9% quantile: near n + 3.1 sqrt(2n))."""
     n = 4000
     (samples,) = draw(adapter, GenerationRequest(PROMPT, n, 1, temperature, top_k, top_p, seed=8))
@@ -142,7 +159,7 @@ def test_the_distribution_is_the_one_asked_for(temperature: float, top_k: int, t
     assert statistic < freedom + 3.1 * np.sqrt(2 * freedom) + 8
 
 
-def test_a_cold_temperature_is_nearly_greedy(adapter: Adapter) -> None:
+def test_cold_temperature_is_nearly_greedy(adapter: Adapter) -> None:
     (cold,) = draw(adapter, GenerationRequest(PROMPT, 20, 1, temperature=1e-4, seed=0))
     best = int(next_logits(adapter, PROMPT).argmax())
     assert [s.tokens for s in cold] == [[best]] * 20
@@ -180,7 +197,7 @@ def test_stop_strings_may_span_tokens(adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize("length", [126, 127])
-def test_a_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
+def test_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
     """128 tokens: a prompt of 127 leaves room for one."""
     (sample,) = draw(adapter, GenerationRequest([1] * length, 1, 50, seed=0))[0]
     assert (len(sample.tokens), sample.stop_reason) == (128 - length, "length")
@@ -197,7 +214,7 @@ def test_a_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
         ([1] * 129, "129 tokens, but the model's context is 128"),
     ],
 )
-def test_bad_prompts_are_refused(prompt: list[int], words: str, adapter: Adapter) -> None:
+def test_bad_prompts_raise(prompt: list[int], words: str, adapter: Adapter) -> None:
     with pytest.raises(DataError, match=words) as caught:
         draw(adapter, GenerationRequest(prompt))
     assert caught.value.index is None
@@ -225,12 +242,12 @@ def test_bad_prompts_are_refused(prompt: list[int], words: str, adapter: Adapter
         ("stop_strings", ("a", ""), "no empty string"),
     ],
 )
-def test_settings_out_of_range(setting: str, value: Any, words: str) -> None:
+def test_settings_out_of_range_raise(setting: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=f"{setting} is .*{words}"):
         GenerationRequest(PROMPT, **{setting: value})
 
 
-def test_numpy_numbers_are_numbers() -> None:
+def test_numpy_numbers_are_accepted() -> None:
     assert GenerationRequest(PROMPT, np.int64(2), np.int32(3), np.float32(0.5)).num_samples == 2  # type: ignore[arg-type]
 
 
@@ -242,9 +259,7 @@ TEXTS = st.text(st.sampled_from("ab é€😀\n"), min_size=1, max_size=4)
     text=st.text(st.sampled_from("ab é€😀\n"), max_size=60),
     data=st.data(),
 )
-def test_a_stop_string_ends_a_sample_where_the_whole_text_first_has_it(
-    stops: list[str], text: str, data: st.DataObject, qwen3: Path
-) -> None:
+def test_stop_string_ends_at_first_match(stops: list[str], text: str, data: st.DataObject, qwen3: Path) -> None:
     """Characters of one to four bytes, each byte a token; ids past the tokenizer's, without text, strewn in."""
     tokenizer = load_base(str(qwen3)).tokenizer
     tokens = tokenizer.encode(text)
@@ -271,7 +286,7 @@ def test_only_the_tail_is_decoded(qwen3: Path, monkeypatch: pytest.MonkeyPatch) 
     assert max(lengths) == len("never seen") + STOP_STRING_MARGIN_TOKENS
 
 
-def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_batches_match_one(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of 40 tokens: three rows of 13 at a time, one of more than 40 alone."""
     requests = [
         GenerationRequest(PROMPT, 5, 10, seed=3),
@@ -292,7 +307,7 @@ def test_parts_give_what_one_batch_gives(adapter: Adapter, monkeypatch: pytest.M
     assert [[s.tokens for s in group] for group in parts] == [[s.tokens for s in group] for group in whole]
 
 
-def test_a_rerun_is_the_same_to_the_last_bit(adapter: Adapter) -> None:
+def test_rerun_is_bit_identical(adapter: Adapter) -> None:
     requests = [
         GenerationRequest(PROMPT, 3, 20, 0.8, 40, 0.9, seed=3),
         GenerationRequest([9], 4, 30, seed=5, stop_strings=("a",)),
@@ -310,7 +325,7 @@ def test_rows_end_one_by_one(adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
-def test_a_row_at_the_contexts_end_does_not_disturb_the_others(name: str, family: Callable[[str], Path]) -> None:
+def test_row_at_context_end_does_not_affect_others(name: str, family: Callable[[str], Path]) -> None:
     """It runs along until it is dropped; GPT-2's positions are a table that ends there."""
     adapter = random_adapter(family(name))
     requests = [GenerationRequest([3] * 126, 1, 50, seed=0), GenerationRequest(PROMPT, 9, 30, seed=1)]

@@ -27,7 +27,7 @@ def configured(family: str) -> AutoConfig:
     st.integers(1, 12),
     st.lists(st.one_of(st.just("token"), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=90),
 )
-def test_columns_and_rows_are_those_of_transformers(family: str, prompt: int, events: list[str | list[int]]) -> None:
+def test_cache_matches_transformers(family: str, prompt: int, events: list[str | list[int]]) -> None:
     """A prompt, then tokens and choices of rows (modulo the rows there are), for full and sliding attention."""
     config = configured(family)
     mine, theirs = new_cache(config), DynamicCache(config=config)
@@ -73,11 +73,11 @@ def test_tokens_are_written_in_place() -> None:
         ({"num_hidden_layers": 1, "num_attention_heads": 4, "hidden_size": 48}, 2 * 48 * 4),
     ],
 )
-def test_bytes_of_a_token_by_hand(facts: dict[str, int], expected: int) -> None:
+def test_bytes_per_token_by_hand(facts: dict[str, int], expected: int) -> None:
     assert cache_bytes_per_token(SimpleNamespace(**facts), 4) == expected
 
 
-def test_the_cache_goes_by_the_name_that_the_model_knows() -> None:
+def test_cache_argument_follows_the_model() -> None:
     class Older:
         def forward(self, input_ids: Any = None, past_key_values: Any = None, use_cache: Any = None) -> None: ...
 
@@ -89,7 +89,7 @@ def test_the_cache_goes_by_the_name_that_the_model_knows() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "phi", "gemma2"])
-def test_bytes_of_a_token_are_those_of_a_real_cache(family: str) -> None:
+def test_bytes_per_token_match_a_real_cache(family: str) -> None:
     from transformers import AutoModelForCausalLM
 
     config = configured(family)

@@ -47,12 +47,12 @@ def test_adamw_agrees_with_the_formula(adapter: Adapter) -> None:
     assert adapter.gradients is None
 
 
-def test_a_step_without_gradient_is_refused(adapter: Adapter) -> None:
+def test_step_without_gradient_raises(adapter: Adapter) -> None:
     with pytest.raises(ModelError, match="no gradient to apply: call forward_backward first"):
         Optimizer(adapter).step(AdamParams(learning_rate=0.1))
 
 
-def test_a_gradient_that_is_not_finite_is_dropped(adapter: Adapter) -> None:
+def test_nonfinite_gradient_is_discarded(adapter: Adapter) -> None:
     go(adapter, sampled(1))
     assert adapter.gradients is not None
     adapter.gradients[0][0, 0] = torch.inf
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_is_dropped(adapter: Adapter) -> None:
         ("grad_clip_norm", -1.0),
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused(setting: str, value: float, adapter: Adapter) -> None:
+def test_settings_out_of_range_raise(setting: str, value: float, adapter: Adapter) -> None:
     go(adapter, sampled(1))
     weights = adapter.copy()
     with pytest.raises(ConfigError, match=f"AdamParams.{setting} is"):

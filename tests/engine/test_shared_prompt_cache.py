@@ -22,7 +22,7 @@ WINDOWED = {"mistral", "gemma2", "gemma3_text", "gpt_neo"}
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_tokens_and_logprobs_are_those_of_copied_caches(name: str, family: Callable[[str], Path]) -> None:
+def test_samples_match_copied_caches(name: str, family: Callable[[str], Path]) -> None:
     """Prompts of many lengths and numbers of samples, which end at different times, so that prompts are dropped too."""
     adapter = random_adapter(family(name))
     base = adapter.base
@@ -45,7 +45,7 @@ def test_tokens_and_logprobs_are_those_of_copied_caches(name: str, family: Calla
 
 @pytest.mark.parametrize("cap", [None, 2.0])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_attention_is_the_softmax_over_both_parts(groups: int, cap: float | None) -> None:
+def test_attention_matches_one_softmax(groups: int, cap: float | None) -> None:
     """Two prompts of 5 and 3 columns, three samples of 4 tokens so far, four heads, against the plain formula."""
     generator = torch.Generator().manual_seed(0)
 
@@ -72,7 +72,7 @@ def test_attention_is_the_softmax_over_both_parts(groups: int, cap: float | None
         torch.testing.assert_close(found[row], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_family_that_goes_another_way_gets_copies(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_attention_falls_back_to_copies(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong on the first try, or gives other logits, is not used."""
     adapter = random_adapter(qwen3)
     base = adapter.base
@@ -98,7 +98,7 @@ def _fails(*_: object) -> torch.Tensor:
     raise TypeError("no such argument")
 
 
-def test_the_attention_of_the_model_is_put_back() -> None:
+def test_family_attention_is_restored() -> None:
     config = AutoConfig.for_model("qwen3", **FAMILIES["qwen3"])
     before = config._attn_implementation
     state = SharedPromptCache(config, torch.tensor([0]), torch.tensor([0]), 2, torch.device("cpu"))
@@ -108,14 +108,14 @@ def test_the_attention_of_the_model_is_put_back() -> None:
     assert config._attn_implementation == before
 
 
-def test_sinks_and_windows_are_not_known() -> None:
+def test_sinks_and_windows_raise() -> None:
     query = torch.zeros(1, 1, 1, 2)
     for odd in ({"s_aux": torch.zeros(1)}, {"sliding_window": 4}):
         with pytest.raises(NotImplementedError):
             shared_prompt_cache._shared_prompt_attention(None, query, query, query, None, **odd)
 
 
-def test_sampling_tries_it_once(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sharing_is_tested_once(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = random_adapter(qwen3).base
     base.shares_prompts = None
     tried: list[int] = []

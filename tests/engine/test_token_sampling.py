@@ -44,7 +44,7 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("vocab", [1, 2, 127, 128, 129, 300, 1024])
-def test_every_token_has_its_share_of_the_line(vocab: int) -> None:
+def test_every_token_has_its_interval(vocab: int) -> None:
     """A number in the middle of a token's interval takes that token, at every vocabulary size around the blocks."""
     p = np.random.default_rng(0).dirichlet(np.full(vocab, 0.5))
     upto = np.cumsum(p)
@@ -79,9 +79,7 @@ HOW = st.tuples(st.sampled_from([-1, 1, 2, 5, 40, 1000]), st.sampled_from([0.05,
     st.sampled_from([0, 1, 3]),
     st.integers(0, 2**31),
 )
-def test_truncation_by_definition_with_ties_and_any_neighbours(
-    rows: list[tuple[int, float]], vocab: int, digits: int, seed: int
-) -> None:
+def test_truncation_matches_definition(rows: list[tuple[int, float]], vocab: int, digits: int, seed: int) -> None:
     """Logits rounded to few digits are often equal, as in bfloat16."""
     random = np.random.default_rng(seed)
     logits = torch.from_numpy(random.normal(0, 2, (len(rows), vocab)).round(digits)).float()
@@ -99,7 +97,7 @@ def test_truncation_by_definition_with_ties_and_any_neighbours(
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1 - 2**-53])
-def test_nothing_without_probability_is_ever_drawn(at: float) -> None:
+def test_zero_probability_is_never_sampled(at: float) -> None:
     """The last token that can be drawn lies far before the end of the vocabulary, or at its very end."""
     for live in ([0], [5, 200], [299], [127, 128]):
         logits = torch.full((300,), float("-inf"))
@@ -108,5 +106,22 @@ def test_nothing_without_probability_is_ever_drawn(at: float) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-20, 1e-4])
-def test_any_small_temperature_is_nearly_greedy(temperature: float) -> None:
+def test_small_temperatures_are_nearly_greedy(temperature: float) -> None:
     assert one([300.0, 310.0, -50.0], 0.99, temperature=temperature) == (1, pytest.approx(0.0, abs=1e-6))
+
+
+@given(st.lists(st.sampled_from([1.0, 0.5, 2.0]), min_size=1, max_size=5), st.integers(0, 2**31))
+def test_tokens_match_plain_inversion(temperatures: list[float], seed: int) -> None:
+    """The plain equivalent in the docstring of ``sample_tokens``."""
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(random.normal(0, 2, (len(temperatures), 300))).float()
+    heat = torch.tensor(temperatures)
+    numbers = torch.from_numpy(random.random(len(temperatures)))
+    p = torch.softmax(logits.double() / heat[:, None], dim=-1)
+    cumulative = p.cumsum(-1)
+    expected = torch.searchsorted(cumulative, numbers[:, None], right=True).squeeze(-1)
+    near_bound = ((cumulative - numbers[:, None]).abs() < 1e-6).any(-1)  # float32 may fall on either side there
+    how = SamplingSettings(heat, torch.full((len(heat),), -1), torch.ones(len(heat), dtype=torch.float64))
+    tokens, logprobs = sample_tokens(logits.clone(), how, numbers)
+    assert torch.equal(tokens[~near_bound], expected[~near_bound])
+    torch.testing.assert_close(logprobs.double(), p.gather(-1, tokens[:, None]).squeeze(-1).log(), rtol=0, atol=1e-5)

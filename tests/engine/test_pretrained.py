@@ -1,0 +1,109 @@
+"""Where base models are loaded from, and what cannot be loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging as hf_logging
+
+from mint_lab import tiny
+from mint_lab.engine.models import load_base
+from mint_lab.engine.pretrained import canonical_name, load_pretrained, resolve_source
+from mint_lab.errors import ModelError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_sources_and_names(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = str(tiny.path().resolve())
+    assert resolve_source("mint-tiny") == bundled
+    assert resolve_source("Qwen/Qwen3-0.6B") == canonical_name("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+    monkeypatch.chdir(qwen3.parent)
+    assert resolve_source(qwen3.name) == resolve_source(f"./{qwen3.name}") == str(qwen3.resolve())
+    assert canonical_name(str(qwen3)) == str(qwen3)
+    assert canonical_name(bundled) == "mint-tiny"
+
+
+def test_loaded_model_is_frozen_and_quiet(qwen3: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    hf_logging.enable_progress_bar()
+    tokenizer, model = load_pretrained(str(qwen3), torch.device("cpu"), torch.bfloat16)
+    assert hf_logging.is_progress_bar_enabled()
+    assert capfd.readouterr().err == ""
+    assert tokenizer.decode(tokenizer.encode("1 + 1")) == "1 + 1"
+    assert not model.training
+    assert {(p.dtype, p.requires_grad) for p in model.parameters()} == {(torch.bfloat16, False)}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "base_model is '', expected 'mint-tiny', a directory, or a hub name"),
+        (None, "base_model is None"),
+        ("/no/such/folder", "no directory '/no/such/folder'; give a model directory"),
+        ("./nothing", "no directory './nothing'"),
+        ("~/nothing/there", "no directory"),
+        ("a/b/c", "no directory 'a/b/c'"),
+    ],
+)
+def test_unknown_names_raise(name: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_base(name)
+
+
+def test_folder_without_model_raises(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config.json; expected a model saved by save_pretrained"):
+        load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["no weights", "cut weights", "no tokenizer", "config is no json", "unknown kind"])
+def test_damaged_folder_raises(damage: str, qwen3: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(qwen3, tmp_path / "m")
+    weights = folder / "model.safetensors"
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "no tokenizer":
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    elif damage == "config is no json":
+        (folder / "config.json").write_text("{")
+    else:
+        (folder / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
+    with pytest.raises(
+        ModelError, match=r"cannot load base model '.*' \(.+\): the directory is not a complete causal language model"
+    ):
+        load_base(str(folder))
+
+
+@pytest.mark.parametrize(
+    "network", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
+)
+def test_hub_name_without_network_raises_quickly(network: dict[str, str], tmp_path: Path) -> None:
+    """Left to itself huggingface_hub retries each file for 23 seconds, printing as it goes."""
+    code = (
+        "import time\nfrom mint_lab.engine.models import load_base\nfrom mint_lab.errors import ModelError\n"
+        "start = time.monotonic()\n"
+        "try: load_base('nobody/nothing')\nexcept ModelError as error: print(error)\n"
+        "print(time.monotonic() - start)"
+    )
+    environment = {**os.environ, **network, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    message, seconds = done.stdout.splitlines()
+    assert message.startswith("cannot load base model 'nobody/nothing' (no answer from http")
+    assert "give its directory as base_model, or use 'mint-tiny', which needs no download" in message
+    assert float(seconds) < 5
+    assert done.stderr == ""
+
+
+def test_bundled_model_has_one_name() -> None:
+    by_name, by_path = load_base("mint-tiny"), load_base(str(tiny.path()))
+    assert by_name is by_path
+    assert by_name.name == "mint-tiny"

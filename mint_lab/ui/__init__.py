@@ -1,4 +1,4 @@
-"""The Python halves of the widgets. Nothing is imported until a name is used: anywidget and a run cost a second."""
+"""The Python side of the widgets. Names are imported at first use, because anywidget and a run take a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``compare(["dpo", "simpo"])``: same batches, same seed, several losses, and their curves on top of each other."""
+"""``compare(["dpo", "simpo"])``: several losses, the same batches, the same seed, and their curves in one chart."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from .pictures import picture_of_runs
 from .protocol import Message, Reply
 from .protocol_runs import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .publisher import Publisher
-from .requests import reply_to
-from .widget import WIDGET_MIME, bundle
-from .wire import travels
+from .requests import reply_to, unknown_request
+from .state import finite
+from .utf8 import as_utf8
+from .widget import bundle, widget_view
 from .workbench import describe_data
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Compare", "compare"]
 
-_BUTTONS = ("start", "pause", "resume", "stop")
+BUTTONS = ("pause", "resume", "stop")
+MAX_CHARACTERS = 4000  # of a message that is sent
 
 
 def compare(
@@ -57,22 +59,22 @@ def compare(
 
     >>> both = ml.compare(["dpo", "simpo"], steps=200)          # a page: press Start    # doctest: +SKIP
     >>> ml.compare({"soft": ("dpo", {"beta": 0.05}), "hard": ("dpo", {"beta": 1.0})})  # doctest: +SKIP
-    >>> both.start().wait()                                     # or without it          # doctest: +SKIP
+    >>> both.start().wait()                                     # or without the page    # doctest: +SKIP
     >>> both.table(), both.gradient_cosines()                                            # doctest: +SKIP
 
     Args:
-        losses: names of registered losses, functions in the custom contract, or ``(loss, settings)``; as a list, or as
-            a mapping of labels to them.
-        recipe: "preference", "sft" or "rl".
-        seed: of the adapters' start, the order of the data, and the held-out split.
-        steps: optimizer steps of each run; None for the recipe's default.
-        data, held_out: as the recipe takes them; loaded once.
-        folder: where the runs are recorded, each in a new folder of its own below; None for ``./runs``.
-        run_options: as of :class:`~mint_lab.runs.comparison.comparison.Comparison`: ``clients``, and what every
+        losses: Names of registered losses, functions in the custom call form, or ``(loss, settings)`` tuples; a list of
+            these, or a mapping of labels to these.
+        recipe: Name of a recipe: "preference", "sft", "rl", or a registered one.
+        seed: Of the adapters' initial weights, the order of the data, and the held-out split.
+        steps: Optimizer steps of each run; None for the recipe's default.
+        data, held_out: As the recipe takes them; loaded once.
+        folder: Folder in which each run gets a new folder; None for ``./runs``.
+        run_options: As of :class:`~mint_lab.runs.comparison.comparison.Comparison`: ``clients``, and what every
             :class:`~mint_lab.runs.run.Run` takes, such as ``batch_size`` and ``base_model``.
 
     Raises:
-        ConfigError: as :class:`~mint_lab.runs.comparison.comparison.Comparison`.
+        ConfigError: As :class:`~mint_lab.runs.comparison.comparison.Comparison`.
     """
     comparison = Comparison(
         losses, recipe=recipe, seed=seed, steps=steps, data=data, held_out=held_out, folder=folder, **run_options
@@ -81,12 +83,12 @@ def compare(
 
 
 class Compare(anywidget.AnyWidget):
-    """Shows a comparison, with its controls. :meth:`close` ends its threads and subscriptions; the runs go on.
+    """Show a comparison, with its controls. :meth:`close` ends its threads and subscriptions; the runs continue.
 
     Attributes:
-        part: which widget of the bundle this is; fixed by the class.
-        compared: see :class:`~mint_lab.ui.protocol_runs.Compared`; made anew whenever it is sent.
-        cosines: see :class:`~mint_lab.ui.protocol_runs.CosineMatrix`; None before anything was measured.
+        part: The widget of the bundle; fixed by the class.
+        compared: See :class:`~mint_lab.ui.protocol_runs.Compared`; computed whenever it is sent.
+        cosines: See :class:`~mint_lab.ui.protocol_runs.CosineMatrix`; None before the first measurement.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -94,19 +96,19 @@ class Compare(anywidget.AnyWidget):
     compared = traitlets.Any(None).tag(sync=True, to_json=lambda _, widget: widget._compared())
     cosines = traitlets.Any(None).tag(sync=True)
 
-    _publishers: Sequence[Publisher] = ()  # also when the constructor raised half-way
+    _publishers: Sequence[Publisher] = ()  # a class attribute, so that close() works if the constructor raised
 
     def __init__(self, comparison: Comparison, *, data: str = "") -> None:
         self._outputs = Outputs()
-        self._pictured = 0  # steps that the picture for static readers shows, of all runs
+        self._pictured_steps = 0  # steps of all runs in the picture for readers without a kernel
         self._comparison = comparison
-        self._results: list[Result | None] = [None] * len(comparison.runs)
-        self._measuring = threading.Lock()
-        self._settling = threading.Lock()
-        # Before the page hears of the widget, for their snapshots are in the first thing that it hears.
+        self._results: list[Result | None] = [None] * len(comparison.runs)  # that pages have
+        self._measure_lock = threading.Lock()
+        self._idle_lock = threading.Lock()
+        # Before the widget is announced to the page, because the announcement has the snapshots of all runs.
         runs: list[Any] = list(comparison.runs.values())
         self._publishers = [
-            Publisher(run, functools.partial(self._send_of, number), data=data, settled=self._on_settled)
+            Publisher(run, functools.partial(self._send_from, number), data=data, on_idle=self._on_idle)
             for number, run in enumerate(runs)
         ]
         super().__init__()
@@ -116,7 +118,7 @@ class Compare(anywidget.AnyWidget):
 
     @property
     def comparison(self) -> Comparison:
-        """What is on show."""
+        """The comparison that the widget shows."""
         return self._comparison
 
     @property
@@ -125,10 +127,10 @@ class Compare(anywidget.AnyWidget):
         return self._comparison.runs
 
     def start(self) -> Compare:
-        """As ``Comparison.start``; also measures cosines at the start."""
+        """As ``Comparison.start``; also measure cosines before training, if the recipe has a batch by then."""
         self._comparison.start()
         if self.cosines is None and recipe_of(self._comparison.recipe).batch_before_training:
-            self._measure(None)
+            self._start_measurement(None)
         return self
 
     def pause(self) -> Compare:
@@ -137,7 +139,7 @@ class Compare(anywidget.AnyWidget):
         return self
 
     def stop(self) -> Compare:
-        """End every run after its current step, for good."""
+        """End every run for good after its current step."""
         self._comparison.stop()
         return self
 
@@ -160,7 +162,7 @@ class Compare(anywidget.AnyWidget):
     # -- display -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take the widget out of the page and end its threads."""
+        """Remove the widget from the page and end its threads."""
         for publisher in self._publishers:
             publisher.close()
         self._publishers = ()
@@ -170,14 +172,11 @@ class Compare(anywidget.AnyWidget):
         return f"Compare({list(self.runs)!r}, recipe={self._comparison.recipe!r})"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The live widget, a fixed text, and once there are curves a picture of them for readers without a kernel."""
-        bundle: dict[str, Any] = {
-            "text/plain": repr(self),
-            WIDGET_MIME: {"version_major": 2, "version_minor": 1, "model_id": self.model_id},
-        }
+        """Return the live widget, a text, and once there are curves their picture for readers without a kernel."""
+        mimebundle: dict[str, Any] = {"text/plain": repr(self), **widget_view(self.model_id)}
         if any(run.records for run in self.runs.values()):
-            bundle["image/png"] = picture_of_runs(self._comparison, self.cosines)
-        return bundle, {}
+            mimebundle["image/png"] = picture_of_runs(self._comparison, self.cosines)
+        return mimebundle, {}
 
     def _ipython_display_(self, **_: Any) -> None:
         self._outputs.add(self._repr_mimebundle_()[0])
@@ -197,22 +196,22 @@ class Compare(anywidget.AnyWidget):
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    def _on_settled(self) -> None:
-        """A run rests: once all do, keep what a saved notebook needs to show them without a kernel.
+    def _on_idle(self) -> None:
+        """Once every run has paused or ended, store what a saved notebook shows without a kernel.
 
-        Told by each run's own thread: two that end together must not display the output anew twice.
+        The publisher thread of each run calls this; with the lock, two runs that end together update the output once.
         """
-        with self._settling:
+        with self._idle_lock:
             status = self._comparison.status
             if status == "running" or not self._publishers:
                 return
             self.send_state("compared")
             steps = sum(len(run.records) for run in self.runs.values())
-            if status in ("stopped", "finished") and steps != self._pictured:
+            if status in ("stopped", "finished") and steps != self._pictured_steps:
                 self._outputs.update(self._repr_mimebundle_()[0])
-                self._pictured = steps
+                self._pictured_steps = steps
 
-    def _send_of(self, number: int, message: Message, buffers: Sequence[bytes]) -> None:
+    def _send_from(self, number: int, message: Message, buffers: Sequence[bytes]) -> None:
         result: Result | None = _result(list(self.runs.values())[number])
         if result == self._results[number]:
             result = None
@@ -230,7 +229,7 @@ class Compare(anywidget.AnyWidget):
         if content.get("type") == "sync":
             run, since = content.get("run"), content.get("since")
             if isinstance(run, int) and 0 <= run < len(self._publishers):
-                self._results[run] = None  # the page that asks may hold an old one
+                self._results[run] = None  # this page may have an old result
                 self._publishers[run].sync(since if isinstance(since, int) else -1, str(content.get("epoch")))
             return
         self._send_content(reply_to(content, self._perform))
@@ -239,31 +238,39 @@ class Compare(anywidget.AnyWidget):
         kind, at = request.get("type"), request.get("at")
         if kind == "start":
             self.start()
-        elif kind in _BUTTONS:
+        elif kind in BUTTONS:
             getattr(self._comparison, str(kind))()
         elif kind == "cosines":
-            self._measure(None if at is None else self._comparison[at].name)
+            self._start_measurement(None if at is None else self._comparison[at].name)
         else:
-            raise ConfigError(f"unknown request {str(kind)[:60]!r}")
+            raise unknown_request(kind)
 
-    def _measure(self, at: str | None) -> None:
-        """Have the cosines measured, on a thread of its own; one at a time."""
-        if not self._measuring.acquire(blocking=False):
+    def _start_measurement(self, at: str | None) -> None:
+        """Measure the cosines on a separate thread, one measurement at a time.
+
+        Args:
+            at: Label of the run whose weights to use; None: before training.
+
+        Raises:
+            ConfigError: If a measurement is in progress.
+        """
+        if not self._measure_lock.acquire(blocking=False):
             raise ConfigError("cosines are being measured; wait for them")
-        known: CosineMatrix = self.cosines or _matrix(Cosines([], [], [], None, 0, 0))
-        self.cosines = _with(known, busy=True)
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._look, at, known), daemon=True, name="mint_lab cosines").start()
+        previous: CosineMatrix = self.cosines or _cosine_matrix(Cosines([], [], [], None, 0, 0))
+        self.cosines = _with_status(previous, busy=True)
+        run_in_context, arguments = contextvars.copy_context().run, (self._measure, at, previous)
+        threading.Thread(target=run_in_context, args=arguments, daemon=True, name="mint_lab cosines").start()
 
-    def _look(self, at: str | None, known: CosineMatrix) -> None:
+    def _measure(self, at: str | None, previous: CosineMatrix) -> None:
         try:
             try:
-                found = _matrix(self._comparison.measure_cosines(at))
-            except Exception as error:  # the loss's own, too: the page says it, and the runs go on
-                found = _with(known, problem=travels(str(error)[:4000]) or type(error).__name__)
-            self.cosines = found
-        finally:  # not before it is told, or it might replace what the next measurement says of itself
-            self._measuring.release()
+                cosines = _cosine_matrix(self._comparison.measure_cosines(at))
+            except Exception as error:  # also an error of a loss: the page shows it, and the runs continue
+                problem = as_utf8(str(error)[:MAX_CHARACTERS]) or type(error).__name__
+                cosines = _with_status(previous, problem=problem)
+            self.cosines = cosines
+        finally:  # only after the trait is set; otherwise it could replace the "busy" of the next measurement
+            self._measure_lock.release()
 
     @traitlets.default("_esm")
     def _bundle(self) -> str:
@@ -272,28 +279,24 @@ class Compare(anywidget.AnyWidget):
 
 def _result(run: Run) -> Result:
     last = next((record for record in reversed(run.records) if record.held_out), None)
-    before, final = _finite(run.baseline), _finite(last.held_out if last else {})
+    before, final = (finite(compared_metrics(m)) for m in (run.baseline, last.held_out if last else {}))
     return Result(step=last.step if last else 0, before=before, final=final)
 
 
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: float(v) for name, v in compared_metrics(metrics).items() if math.isfinite(v)}
-
-
-def _with(known: CosineMatrix, *, busy: bool = False, problem: str = "") -> CosineMatrix:
-    changed = known.copy()
+def _with_status(matrix: CosineMatrix, *, busy: bool = False, problem: str = "") -> CosineMatrix:
+    changed = matrix.copy()
     changed["busy"], changed["problem"] = busy, problem
     return changed
 
 
-def _matrix(found: Cosines) -> CosineMatrix:
+def _cosine_matrix(cosines: Cosines) -> CosineMatrix:
     return CosineMatrix(
-        labels=found.labels,
-        values=[[None if math.isnan(value) else value for value in row] for row in found.values],
-        norms=found.norms,
-        at=found.at,
-        step=found.step,
-        datums=found.datums,
+        labels=cosines.labels,
+        values=[[None if math.isnan(value) else value for value in row] for row in cosines.values],
+        norms=cosines.norms,
+        at=cosines.at,
+        step=cosines.step,
+        datums=cosines.datums,
         busy=False,
         problem="",
     )

@@ -1,7 +1,7 @@
-"""Histograms over time, held in a fixed amount of memory: the twin of ``widgets/src/heat.ts``.
+"""Histograms over time in a fixed amount of memory: the Python twin of ``widgets/src/heat.ts``.
 
-The rule is that of :mod:`mint_lab.ui.history`: when the columns are full, neighbours merge, and each stands for twice
-as many histograms. A column is a mean of shares, so that every histogram counts alike, however many values it holds.
+The rule is that of :mod:`mint_lab.ui.history`: when the columns are full, neighbours merge, and each column stands for
+twice as many histograms. A column is a mean of shares, so each histogram has the same weight, whatever it counts.
 """
 
 from __future__ import annotations
@@ -10,16 +10,27 @@ import struct
 
 from .protocol import HeatData, Histogram
 
-__all__ = ["COLUMNS", "Heat", "HeatHistory"]
+__all__ = ["MAX_COLUMNS", "Heat", "HeatHistory"]
 
-COLUMNS = 128
-"""Columns a heat map may hold, an even number."""
+MAX_COLUMNS = 128
+"""Columns of a heat map, an even number."""
 
 
 class Heat:
-    """One histogram's history. Histograms come in order of their step and have the bins of the first."""
+    """The history of one histogram. Histograms arrive in the order of their steps and have the bins of the first one.
 
-    def __init__(self, first: Histogram, capacity: int = COLUMNS) -> None:
+    Attributes:
+        capacity: Largest number of columns.
+        name: Name of the histogram.
+        start, bin, bins: Left end of the first bin, width of a bin, number of bins.
+        source: "training" or "held-out".
+        width: Histograms per column; the last column may have fewer.
+        points: Number of histograms so far.
+        steps: Last step of each column.
+        columns: Shares by bin of each column.
+    """
+
+    def __init__(self, first: Histogram, capacity: int = MAX_COLUMNS) -> None:
         self.capacity = capacity
         self.name, self.start, self.bin = first["name"], first["start"], first["width"]
         self.bins, self.source = len(first["counts"]), first["source"]
@@ -29,32 +40,32 @@ class Heat:
         self.columns: list[list[float]] = []
 
     def add(self, step: float, counts: list[int]) -> None:
-        """Append one histogram; an empty one says nothing and is left out."""
+        """Append one histogram; an empty one is left out."""
         total = sum(counts)
         if not total:
             return
-        inside = self.points % self.width  # histograms in the last column, when it is not yet full
-        if not inside and len(self.steps) == self.capacity:
-            self._halve()
-            inside = self.points % self.width
+        in_last = self.points % self.width  # histograms in the last column; 0 if it is full
+        if not in_last and len(self.steps) == self.capacity:
+            self._merge_neighbours()
+            in_last = self.points % self.width
         shares = [count / total for count in counts]
-        if inside:
+        if in_last:
             last = self.columns[-1]
-            self.columns[-1] = [old + (new - old) / (inside + 1) for old, new in zip(last, shares, strict=True)]
+            self.columns[-1] = [old + (new - old) / (in_last + 1) for old, new in zip(last, shares, strict=True)]
             self.steps[-1] = step
         else:
             self.columns.append(shares)
             self.steps.append(step)
         self.points += 1
 
-    def _halve(self) -> None:
+    def _merge_neighbours(self) -> None:
         pairs = range(0, len(self.steps), 2)
         self.steps = [self.steps[i + 1] for i in pairs]
         self.columns = [[(a + b) / 2 for a, b in zip(self.columns[i], self.columns[i + 1], strict=True)] for i in pairs]
         self.width *= 2
 
     def to_data(self) -> HeatData:
-        """The heat map as it travels in a snapshot."""
+        """Return the heat map as a snapshot has it."""
         values = [share for column in self.columns for share in column]
         return HeatData(
             name=self.name,
@@ -70,16 +81,16 @@ class Heat:
 
 
 class HeatHistory:
-    """Every histogram of a run over time, by name."""
+    """All histograms of a run over time, by name."""
 
     def __init__(self) -> None:
         self.heats: dict[str, Heat] = {}
 
     def add(self, histogram: Histogram) -> bool:
-        """Append ``histogram``; False where it does not count.
+        """Append ``histogram``; return whether it was used.
 
-        Once held-out histograms arrive, those of single training batches would only flicker: they are left out, and
-        those there were are dropped.
+        After the first held-out histogram of a name, those of training batches are left out and the earlier ones are
+        dropped: single batches would only flicker.
         """
         heat = self.heats.get(histogram["name"])
         if heat is not None and heat.source != histogram["source"]:
@@ -92,5 +103,5 @@ class HeatHistory:
         return True
 
     def to_data(self) -> list[HeatData]:
-        """Every heat map as it travels in a snapshot."""
+        """Return all heat maps as a snapshot has them."""
         return [heat.to_data() for heat in self.heats.values()]

@@ -1,8 +1,9 @@
-"""Curves held in a fixed amount of memory: the twin of ``widgets/src/history.ts``.
+"""Curves in a fixed amount of memory: the Python twin of ``widgets/src/history.ts``.
 
-A series keeps at most ``CAPACITY`` buckets. When they are full, neighbours merge and each bucket stands for twice as
-many points; lowest, highest and mean survive, so a spike stays visible at any length. Kernel and page run the same rule
-on the same points, so that a page that has watched from the start and one that has just loaded draw the same picture.
+A series holds at most ``MAX_BUCKETS`` buckets. When they are full, neighbours merge, and each bucket stands for twice
+as many points; lowest, highest and mean value remain, so a spike stays visible in a run of any length. Kernel and page
+apply the same rule to the same points, so a page that was open from the start and a page that was just loaded draw the
+same picture.
 """
 
 from __future__ import annotations
@@ -10,23 +11,31 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from .protocol import SeriesData
 
-__all__ = ["CAPACITY", "COLUMNS", "History", "Series"]
+__all__ = ["MAX_BUCKETS", "MAX_SERIES", "History", "Series"]
 
-CAPACITY = 512
-"""Buckets a series may hold, an even number: about the pixels a chart is wide."""
+MAX_BUCKETS = 512
+"""Buckets of a series, an even number: about the width of a chart in pixels."""
 
-COLUMNS = 48
-"""Series a history may hold; a loss that reports more metrics gets the first ones drawn."""
+MAX_SERIES = 48
+"""Series of a history. If a loss reports more metrics, the first ones are drawn."""
 
 
 class Series:
-    """One curve. Points come in order of their step; values that are not finite in float32 are left out."""
+    """One curve. Points arrive in the order of their steps; values that are not finite in float32 are left out.
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    Attributes:
+        capacity: Largest number of buckets.
+        width: Points per bucket; the last bucket may have fewer.
+        points: Number of points so far.
+        steps: Last step of each bucket.
+        low, high, mean: Lowest, highest and mean value of each bucket.
+    """
+
+    def __init__(self, capacity: int = MAX_BUCKETS) -> None:
         self.capacity = capacity
         self.width = 1
         self.points = 0
@@ -39,20 +48,20 @@ class Series:
         return len(self.steps)
 
     def add(self, step: float, value: float) -> None:
-        """Append one point; the value is rounded to float32, as it travels."""
+        """Append one point; the value is rounded to float32, as in a message."""
         rounded = as_float32(value)
         if not math.isfinite(rounded):
             return
-        inside = self.points % self.width  # points in the last bucket, when it is not yet full
-        if inside:
+        in_last = self.points % self.width  # points in the last bucket; 0 if it is full
+        if in_last:
             last = len(self.steps) - 1
             self.steps[last] = step
             self.low[last] = min(self.low[last], rounded)
             self.high[last] = max(self.high[last], rounded)
-            self.mean[last] += (rounded - self.mean[last]) / (inside + 1)
+            self.mean[last] += (rounded - self.mean[last]) / (in_last + 1)
         else:
             if len(self.steps) == self.capacity:
-                self._halve()
+                self._merge_neighbours()
                 self.add(step, value)
                 return
             self.steps.append(step)
@@ -60,7 +69,7 @@ class Series:
                 column.append(rounded)
         self.points += 1
 
-    def _halve(self) -> None:
+    def _merge_neighbours(self) -> None:
         pairs = range(0, len(self.steps), 2)
         self.steps = array("d", (self.steps[i + 1] for i in pairs))
         self.low = array("d", (min(self.low[i], self.low[i + 1]) for i in pairs))
@@ -69,7 +78,7 @@ class Series:
         self.width *= 2
 
     def to_data(self, name: str) -> SeriesData:
-        """The series as it travels in a snapshot."""
+        """Return the series as a snapshot has it, under ``name``."""
         columns = (self.mean,) if self.width == 1 else (self.low, self.high, self.mean)
         values = b"".join(struct.pack(f"<{len(column)}f", *column) for column in columns)
         steps = struct.pack(f"<{len(self.steps)}d", *self.steps)
@@ -77,9 +86,9 @@ class Series:
 
 
 class History:
-    """Every curve of a run, by column name. Held-out metrics have the prefix ``held_out/``."""
+    """All curves of a run, by column name. Held-out metrics have the prefix ``held_out/``."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = MAX_BUCKETS) -> None:
         self.capacity = capacity
         self.series: dict[str, Series] = {}
 
@@ -88,18 +97,18 @@ class History:
         for name, value in columns.items():
             series = self.series.get(name)
             if series is None:
-                if len(self.series) >= COLUMNS:
+                if len(self.series) >= MAX_SERIES:
                     continue
                 series = self.series[name] = Series(self.capacity)
             series.add(step, value)
 
-    def to_data(self, names: Iterable[str] | None = None) -> list[SeriesData]:
-        """Every series as it travels in a snapshot."""
-        return [self.series[name].to_data(name) for name in (self.series if names is None else names)]
+    def to_data(self) -> list[SeriesData]:
+        """Return all series as a snapshot has them."""
+        return [series.to_data(name) for name, series in self.series.items()]
 
 
 def as_float32(value: float) -> float:
-    """``value`` rounded to float32; infinite where it does not fit."""
+    """Return ``value`` rounded to float32; infinite if it is too large."""
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:

@@ -1,25 +1,25 @@
-"""The losses as a picker shows them, with the reason why one cannot be used here."""
+"""The losses as the page's picker shows them, with the reason why a loss cannot be used."""
 
 from __future__ import annotations
 
 from ..losses import LOSSES, DataKind, LossSpec, Param
 from .protocol import InputEntry, LossEntry, ParamEntry
-from .wire import travels
+from .utf8 import as_utf8
 
 __all__ = ["loss_catalogue", "param_entry"]
 
-_LOG_SPAN = 50.0  # a slider whose ends differ by more than this factor is logarithmic
+LOG_SCALE_FACTOR = 50.0  # a slider is logarithmic if its ends differ by more than this factor
 
 
 def loss_catalogue(kind: DataKind) -> list[LossEntry]:
-    """Return every registered loss, those that fit data of this kind first."""
-    entries = travels([_entry(spec, kind) for spec in LOSSES.values()])
+    """Return all registered losses; those that fit data of this kind come first."""
+    entries = as_utf8([_entry(spec, kind) for spec in LOSSES.values()])
     return sorted(entries, key=lambda entry: bool(entry["reason"]))
 
 
 def param_entry(param: Param) -> ParamEntry:
     """Return a setting as a slider shows it."""
-    log = param.low > 0 and param.high / param.low > _LOG_SPAN
+    is_log = param.low > 0 and param.high / param.low > LOG_SCALE_FACTOR
     return ParamEntry(
         name=param.name,
         default=param.default,
@@ -27,7 +27,7 @@ def param_entry(param: Param) -> ParamEntry:
         high=param.high,
         minimum=param.minimum,
         doc=param.doc,
-        scale="log" if log else "linear",
+        scale="log" if is_log else "linear",
     )
 
 

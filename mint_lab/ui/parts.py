@@ -1,20 +1,16 @@
-"""The parts of the workbench as widgets of their own: ``LiveCharts(run)``, ``RunControls(run)`` and the others.
+"""The parts of the workbench as separate widgets: ``LiveCharts(run)``, ``RunControls(run)`` and the others.
 
-Any number of them may show the same run, next to each other or cells apart. Closing one leaves the run alone.
-Each shows one run that can go on: several are for :func:`~mint_lab.ui.compare.compare` and
-:class:`~mint_lab.ui.run_table.RunTable`, which also opens what is recorded.
+Any number of them can show the same run, in one cell or in several. Closing one does not affect the run. Each of them
+shows one run that can be trained; :func:`~mint_lab.ui.compare.compare` shows several runs, and
+:class:`~mint_lab.ui.run_table.RunTable` also recorded ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import traitlets
 
-from ..losses import LOSSES
-from .loss_catalogue import loss_catalogue
-from .protocol import Losses
 from .widget import RunWidget
 
 __all__ = ["LiveCharts", "LossPicker", "RunControls", "SamplesTable", "Warnings"]
@@ -33,8 +29,8 @@ class _Part(RunWidget):
 class LiveCharts(_Part):
     """Live charts of ``run``: training and held-out curves, histograms, and a marker at every change.
 
-    Pointing at a step shows every chart's value there; dragging zooms all of them, a double click zooms out. Arrow keys
-    walk through the steps of the chart that has the focus. The charts can be taken away as PNG, CSV and plotly JSON.
+    Pointing at a step shows the values of all charts there; dragging zooms all charts, a double click zooms out. The
+    arrow keys move through the steps of the focused chart. The charts can be downloaded as PNG, CSV and plotly JSON.
 
     >>> charts = ml.LiveCharts(lab.run)  # doctest: +SKIP
     """
@@ -43,7 +39,7 @@ class LiveCharts(_Part):
 
 
 class RunControls(_Part):
-    """Start, Pause, Step and Stop for ``run``, its progress, and why it paused when a step failed."""
+    """Start, Pause, Step and Stop for ``run``, its progress, and why it paused if a step failed."""
 
     part = traitlets.Unicode("run_controls", read_only=True).tag(sync=True)
 
@@ -51,32 +47,24 @@ class RunControls(_Part):
 class LossPicker(_Part):
     """The loss of ``run`` with its formula and settings, and every other loss as a card.
 
-    A loss that cannot train this run's data says why. "Edit as a cell" writes the loss as a ``%%loss`` cell.
+    The card of a loss that cannot train on the run's data says why. "Edit as a cell" writes the loss as a ``%%loss``
+    cell.
     """
 
     part = traitlets.Unicode("loss_picker", read_only=True).tag(sync=True)
-    _forget_losses: Callable[[], None] | None = None  # also when the constructor raised half-way
-
-    def __init__(self, run: Any) -> None:
-        super().__init__(run)
-        self._forget_losses = LOSSES.subscribe(lambda _: self._on_losses())
-
-    def close(self) -> None:
-        if self._forget_losses is not None:
-            self._forget_losses()
-        super().close()
-
-    def _on_losses(self) -> None:
-        self._send_message(Losses(type="losses", losses=loss_catalogue(self.run.data_kind)), [])
+    _has_loss_picker = True
 
 
 class SamplesTable(_Part):
-    """The latest responses of an "rl" ``run``: prompt, response token by token, reward and advantage."""
+    """The latest responses that ``run`` stored: prompt, response token by token, reward and advantage.
+
+    Of the bundled recipes, "rl" stores responses.
+    """
 
     part = traitlets.Unicode("samples_table", read_only=True).tag(sync=True)
 
 
 class Warnings(_Part):
-    """What ``run`` says about itself in plain words, each with the number that set it off and what to try."""
+    """The warnings of ``run`` in plain words, each with its number and what to try."""
 
     part = traitlets.Unicode("warnings", read_only=True).tag(sync=True)

@@ -1,7 +1,8 @@
-"""Carries a run to its page: a thread of its own reads what is new a few times a second and sends it.
+"""Sends a run to its page: a dedicated thread reads what is new a few times per second and sends it.
 
-The run only sets an event; nothing here can slow a step but the share of the interpreter that a publish takes (about a
-millisecond). The thread runs in a copy of its creator's context: ipykernel routes messages by context variables.
+The run only sets an event, so nothing here slows a step, except for the interpreter time of a publish (about a
+millisecond). The thread runs in a copy of its creator's context, because ipykernel routes messages by context
+variables.
 """
 
 from __future__ import annotations
@@ -30,44 +31,44 @@ if TYPE_CHECKING:
 
     from ..runs.token_inspection import HeldOutTokens
 
-__all__ = ["INTERVAL", "REPEATABLE", "Publisher", "Send"]
+__all__ = ["INTERVAL_SECONDS", "MAX_REPEATED_RECORDS", "Publisher", "Send", "SubscribableRun"]
+
+INTERVAL_SECONDS = 0.2
+"""Shortest time between two messages."""
+
+MAX_REPEATED_RECORDS = 2048
+"""Largest number of records in one update; beyond it, a snapshot is smaller."""
+
+MAX_DOUBLINGS = 6  # of the interval, while something fails
+LARGEST_FLOAT32 = 3.4e38
 
 _log = logging.getLogger(__name__)
 
-INTERVAL = 0.2
-"""Seconds between two messages at least."""
-
-REPEATABLE = 2048
-"""Records that are sent one by one at most; beyond, a snapshot is smaller."""
-
-
-_PATIENCE = 6  # times that the pause between two rounds doubles while something fails
-
 
 class Send(Protocol):
-    """Hands one message to every page that shows the run."""
+    """Sends one message to every page that shows the run."""
 
     def __call__(self, message: Message, buffers: Buffers) -> None: ...
 
 
 class SubscribableRun(RunLike, Protocol):
-    """A run that says when it changed, and shows tokens when asked."""
+    """A run that notifies subscribers of changes and computes tokens on request."""
 
-    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]: ...
+    def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]: ...
     def held_out_tokens(self) -> Future[HeldOutTokens]: ...
 
 
 class Publisher:
-    """One run on its way to the page.
+    """Sends one run to its pages.
 
     Args:
-        run: what is shown.
-        send: called with each message, from the publisher's thread or from the one that calls :meth:`sync`.
-        base_model, data: words for the page.
-        interval: seconds between two messages at least.
-        settled: called after the last message of a run that paused, stopped or finished.
-        show_tokens: called with tokens that were asked for, from the publisher's thread.
-        show_samples: called with the latest responses that the run kept, when there are new ones.
+        run: The run.
+        send: Called with each message, from the publisher's thread or from the thread that calls :meth:`sync`.
+        base_model, data: Names that the page shows.
+        interval: Shortest time between two messages, seconds.
+        on_idle: Called after the last message of a run that paused, stopped or finished.
+        on_tokens: Called with requested tokens, from the publisher's thread.
+        on_samples: Called with the latest responses that the run stored, when there are new ones.
     """
 
     def __init__(
@@ -77,28 +78,28 @@ class Publisher:
         *,
         base_model: str = "",
         data: str = "",
-        interval: float = INTERVAL,
-        settled: Callable[[], None] | None = None,
-        show_tokens: Callable[[Tokens], None] | None = None,
-        show_samples: Callable[[Samples], None] | None = None,
+        interval: float = INTERVAL_SECONDS,
+        on_idle: Callable[[], None] | None = None,
+        on_tokens: Callable[[Tokens], None] | None = None,
+        on_samples: Callable[[Samples], None] | None = None,
     ) -> None:
         self.run = run
         self.epoch = uuid.uuid4().hex
         self._send = send
-        self._words = {"base_model": base_model, "data": data}
+        self._names = {"base_model": base_model, "data": data}
         self._interval = interval
-        self._settled = settled
-        self._show_tokens = show_tokens
-        self._show_samples = show_samples
-        self._sampled: StepRecord | None = None  # has samples that have not been shown yet
-        self._tokens: Future[HeldOutTokens] | None = None  # asked for, and not shown yet
+        self._on_idle = on_idle
+        self._on_tokens = on_tokens
+        self._on_samples = on_samples
+        self._unshown: StepRecord | None = None  # the latest record with samples, until on_samples was called
+        self._tokens: Future[HeldOutTokens] | None = None  # requested, until on_tokens was called
         self._history = History()
         self._heats = HeatHistory()
         self._histograms: dict[str, Histogram] = {}
-        self._seen = 0
-        self._number = 0
-        self._failures = 0  # rounds of the thread, one after another, in which something failed
-        self._sent: State | None = None
+        self._seen = 0  # records read
+        self._number = 0  # of the last message
+        self._failures = 0  # consecutive rounds of the thread in which something failed
+        self._sent: State | None = None  # the state that pages have
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._closed = threading.Event()
@@ -114,96 +115,106 @@ class Publisher:
         self._dispose()
 
     def publish(self) -> int:
-        """Send what is new, if anything is; returns how many records went out."""
+        """Send what is new, if anything is; return the number of records sent."""
         with self._lock:
             if self._closed.is_set():
                 return 0
-            first, new = self._take()
+            first, new = self._read_records()
             state = self._state()
             change = _difference(self._sent, state)
             if not new and not change:
                 return 0
             self._number += 1
-            self._sent = None  # until it is out: what fails on the way is followed by the full state
-            if len(new) > REPEATABLE:
-                self._send(*_detached(self._whole(state)))
+            self._sent = None  # if sending fails, the next message has the full state
+            if len(new) > MAX_REPEATED_RECORDS:
+                self._send(*_as_message(self._snapshot(state)))
             else:
                 self._send(*self._update(first, new, change))
             self._sent = state
             return len(new)
 
     def snapshot(self) -> Snapshot:
-        """The whole picture as of now."""
+        """Return the whole run as it is now."""
         with self._lock:
             self.publish()
-            return self._whole(self._told())
+            return self._snapshot(self._sent_state())
 
     def sync(self, since: int, epoch: str) -> None:
-        """Send what a page that holds ``since`` records of run ``epoch`` has missed, with the full state."""
+        """Send what a page has missed, with the full state.
+
+        Args:
+            since: Number of records that the page has.
+            epoch: The run that the page shows.
+        """
         with self._lock:
             self.publish()
-            if epoch != self.epoch or not max(0, self._seen - REPEATABLE) <= since <= self._seen:
+            if epoch != self.epoch or not max(0, self._seen - MAX_REPEATED_RECORDS) <= since <= self._seen:
                 self.send_snapshot()
                 return
             self._number += 1
             records = self.run.records[since : self._seen]
-            self._send(*self._update(since, records, cast(StateChange, self._told())))
+            self._send(*self._update(since, records, cast(StateChange, self._sent_state())))
 
     def send_snapshot(self) -> None:
-        """Send the whole picture as a message."""
+        """Send the whole run as a message."""
         with self._lock:
-            self._send(*_detached(self.snapshot()))
+            self._send(*_as_message(self.snapshot()))
 
-    def ask_tokens(self) -> None:
-        """Have the run look at some tokens, and show them when it has. While an answer is due, more asking is vain.
+    def request_tokens(self) -> None:
+        """Let the run compute some tokens, and show them when they are ready; ignored while a request is pending.
 
         Raises:
-            RunError: the run has no model yet.
+            RunError: If the run has no model yet.
         """
         with self._lock:
             if self._tokens is None:
                 self._tokens = self.run.held_out_tokens()
                 self._tokens.add_done_callback(lambda _: self._wake.set())
 
-    def _take_tokens(self) -> None:
+    def _show_tokens(self) -> None:
         with self._lock:
-            asked = self._tokens
-            if asked is None or not asked.done():
+            request = self._tokens
+            if request is None or not request.done():
                 return
             self._tokens = None
-        # A model that cannot be asked fails the run's own steps too, which is told there.
-        if asked.exception() is None and self._show_tokens is not None:
-            self._show_tokens(tokens_of(asked.result()))
+        # If the model fails here, the run's own steps fail too, and the run reports it.
+        if request.exception() is None and self._on_tokens is not None:
+            self._on_tokens(tokens_of(request.result()))
 
-    def _give_samples(self) -> None:
+    def _show_samples(self) -> None:
         with self._lock:
-            record, self._sampled = self._sampled, None
-        if record is not None and self._show_samples is not None:
-            self._show_samples(samples_of(record))
+            record, self._unshown = self._unshown, None
+        if record is not None and self._on_samples is not None:
+            self._on_samples(samples_of(record))
 
-    def _take(self) -> tuple[int, Sequence[StepRecord]]:
+    def _read_records(self) -> tuple[int, Sequence[StepRecord]]:
+        """Read the new records; return the number of the first one, counted from 0, and the records."""
         first = self._seen
         new = self.run.records[first:]
         for record in new:
             columns, histograms = columns_of(record), histograms_of(record)
-            self._seen += 1  # here, so that a record that an interrupt cuts short is not taken twice
+            self._seen += 1  # before the record is added: an interrupt may lose it, but must not add it twice
             self._history.add(record.step, columns)
             for histogram in histograms:
                 if self._heats.add(histogram):
                     self._histograms[histogram["name"]] = histogram
             if record.samples:
-                self._sampled = record
-                self._wake.set()  # also where somebody else took the records, of a run that rests
+                self._unshown = record
+                self._wake.set()  # a run that is not running may never notify again
         return first, new
 
     def _state(self) -> State:
-        return state_of(self.run, list(self._histograms.values()), **self._words)
+        return state_of(self.run, list(self._histograms.values()), **self._names)
 
-    def _told(self) -> State:
-        """The state that pages were told last. Were another one shown, a change back from it would never be told."""
+    def _sent_state(self) -> State:
+        """Return the state that was sent last.
+
+        A snapshot with a newer state would be wrong: if the run then returned to the state that was sent, no message
+        would say so.
+        """
         return self._sent or self._state()
 
-    def _whole(self, state: State) -> Snapshot:
+    def _snapshot(self, state: State) -> Snapshot:
         return Snapshot(
             type="snapshot",
             protocol=PROTOCOL,
@@ -229,20 +240,20 @@ class Publisher:
             count=len(rows),
             columns=columns,
             full=len(change) == len(State.__annotations__),
-            histograms=self._counted(records),
+            histograms=self._heat_map_histograms(records),
             state=change,
         )
         if not rows:
             return message, []
         steps = struct.pack(f"<{len(rows)}d", *(record.step for record in records))
-        values = [_packable(row.get(name, math.nan)) for name in columns for row in rows]
+        values = [_in_float32(row.get(name, math.nan)) for name in columns for row in rows]
         return message, [steps, struct.pack(f"<{len(values)}f", *values)]
 
-    def _counted(self, records: Sequence[StepRecord]) -> list[Histogram]:
-        """The histograms of ``records`` that are part of the heat maps as they now stand."""
+    def _heat_map_histograms(self, records: Sequence[StepRecord]) -> list[Histogram]:
+        """Return the histograms of ``records`` that the heat maps contain."""
         sources = {name: heat.source for name, heat in self._heats.heats.items()}
-        every = (histogram for record in records for histogram in histograms_of(record))
-        return [histogram for histogram in every if sources[histogram["name"]] == histogram["source"]]
+        histograms = (histogram for record in records for histogram in histograms_of(record))
+        return [histogram for histogram in histograms if sources[histogram["name"]] == histogram["source"]]
 
     def _loop(self) -> None:
         while True:
@@ -250,29 +261,28 @@ class Publisher:
             if self._closed.is_set():
                 return
             self._wake.clear()
-            status = self.run.status
-            parts = [self.publish, self._take_tokens, self._give_samples]
-            if status != "running" and self._settled is not None:
-                parts.append(self._settled)
-            failed = sum(not self._done(part) for part in parts)
+            jobs: list[Callable[[], object]] = [self.publish, self._show_tokens, self._show_samples]
+            if self.run.status != "running" and self._on_idle is not None:
+                jobs.append(self._on_idle)
+            failed = sum(not self._attempt(job) for job in jobs)
             self._failures = self._failures + 1 if failed else 0
             if failed:
-                self._wake.set()  # a run that rests may never say anything again
-            self._closed.wait(self._interval * 2 ** min(self._failures, _PATIENCE))
+                self._wake.set()  # a run that is not running may never notify again
+            self._closed.wait(self._interval * 2 ** min(self._failures, MAX_DOUBLINGS))
 
-    def _done(self, part: Callable[[], object]) -> bool:
-        """Do one part of the work. A failure costs that part alone: no page stands still while its run goes on."""
+    def _attempt(self, job: Callable[[], object]) -> bool:
+        """Call one job; return whether it succeeded. A failure affects only that job: the page keeps updating."""
         try:
-            part()
+            job()
         except Exception:
-            level = logging.DEBUG if self._failures else logging.WARNING  # said once
-            _log.log(level, "the page could not be brought up to date; trying again", exc_info=True)
+            level = logging.DEBUG if self._failures else logging.WARNING  # one warning per series of failures
+            _log.log(level, "the page could not be updated; trying again", exc_info=True)
             return False
         return True
 
 
-def _detached(snapshot: Snapshot) -> tuple[Snapshot, Buffers]:
-    """A snapshot as a message: a trait may hold bytes anywhere, the JSON of a message nowhere."""
+def _as_message(snapshot: Snapshot) -> tuple[Snapshot, Buffers]:
+    """Return a snapshot as a message: a trait may contain bytes anywhere, the JSON of a message may not."""
     parts = [*snapshot["series"], *snapshot["heats"]]
     buffers = [buffer for part in parts for buffer in (part["steps"], part["values"])]
     message = snapshot.copy()
@@ -282,12 +292,13 @@ def _detached(snapshot: Snapshot) -> tuple[Snapshot, Buffers]:
 
 
 def _difference(old: State | None, new: State) -> StateChange:
+    """Return the fields of ``new`` that differ from ``old``; all of them if there is no old state."""
     if old is None:
         return cast(StateChange, new)
     before = cast("dict[str, Any]", old)
     return cast(StateChange, {key: value for key, value in new.items() if value != before[key]})
 
 
-def _packable(value: float) -> float:
-    """``value`` where float32 can hold it, else nan: neither would be drawn."""
-    return value if abs(value) < 3.4e38 else math.nan
+def _in_float32(value: float) -> float:
+    """Return ``value``, or nan if float32 cannot hold it: a chart draws neither."""
+    return value if abs(value) < LARGEST_FLOAT32 else math.nan

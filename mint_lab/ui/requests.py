@@ -1,4 +1,4 @@
-"""Turns what a page asks for into calls of the run. The page never writes state; it only asks."""
+"""Requests of a page: to change a run, or for a text. Only the kernel changes the state of a run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..errors import ConfigError, MintLabError
+from ..losses import LOSSES
+from ..usercode.cell_source import cell_from
 from .protocol import Reply
-from .wire import travels
+from .state import RunLike
+from .utf8 import as_utf8
 
-__all__ = ["Controllable", "perform", "reply_to"]
+__all__ = ["TEXT_REQUESTS", "Controllable", "perform", "reply_to", "requested_text", "unknown_request"]
+
+TEXT_REQUESTS = ("cell", "csv", "figure")
+"""Requests that :func:`requested_text` answers."""
+
+BUTTONS = ("start", "pause", "resume", "step", "stop")
 
 _log = logging.getLogger(__name__)
 
 
 class Controllable(Protocol):
-    """The part of a run that buttons and sliders reach."""
+    """The part of a run that buttons and sliders use."""
 
     def start(self) -> Any: ...
     def pause(self) -> Any: ...
@@ -27,21 +35,23 @@ class Controllable(Protocol):
     def set(self, /, **settings: float) -> Any: ...
 
 
-_BUTTONS = ("start", "pause", "resume", "step", "stop")
+def perform(run: Controllable, request: Mapping[str, Any], request_tokens: Callable[[], None] | None = None) -> None:
+    """Perform a request that changes the run, or that asks for tokens.
 
-
-def perform(run: Controllable, request: Mapping[str, Any], show_tokens: Callable[[], None] | None = None) -> None:
-    """Do what ``request`` asks; ``show_tokens`` is what there is to do for a page that wants tokens.
+    Args:
+        run: The run.
+        request: The request.
+        request_tokens: Called for a request of tokens; None refuses it.
 
     Raises:
-        ConfigError: the request is of no known kind, or its value is no finite number.
-        MintLabError: the run refused it.
+        ConfigError: If the kind of the request is unknown, or its value is not a number.
+        MintLabError: If the run refuses it.
     """
     kind = request.get("type")
-    if kind in _BUTTONS:
+    if kind in BUTTONS:
         getattr(run, str(kind))()
-    elif kind == "tokens" and show_tokens is not None:
-        show_tokens()
+    elif kind == "tokens" and request_tokens is not None:
+        request_tokens()
     elif kind == "set_loss":
         run.set_loss(_name(request))
     elif kind == "set":
@@ -50,27 +60,58 @@ def perform(run: Controllable, request: Mapping[str, Any], show_tokens: Callable
             raise ConfigError(f"{_name(request)} is {value!r}, expected a number")
         run.set(**{_name(request): value})
     else:
-        raise ConfigError(f"unknown request {str(kind)[:60]!r}")
+        raise unknown_request(kind)
+
+
+def requested_text(run: RunLike, request: Mapping[str, Any]) -> str:
+    """Return the text that a request, one of :data:`TEXT_REQUESTS`, asks for.
+
+    - "cell": a ``%%loss`` cell that computes the same as the loss ``name``.
+    - "csv": one row per step, as ``run.history``.
+    - "figure": ``run.figure()`` as JSON, which ``plotly.io.from_json`` reads.
+
+    Raises:
+        ConfigError: If there is no such loss, its source cannot be copied, or the request is of another kind.
+    """
+    kind = request.get("type")
+    if kind == "cell":
+        return cell_from(LOSSES[str(request.get("name"))])
+    records = list(run.records)
+    if kind == "csv":
+        from ..runs.store import history_frame
+
+        return history_frame(records).to_csv()
+    if kind == "figure":
+        from ..runs.figure import draw_run
+
+        return str(draw_run(run.recipe, records, list(run.edits), run.baseline).to_json())
+    raise unknown_request(kind)
 
 
 def reply_to(request: Mapping[str, Any], do: Callable[[Mapping[str, Any]], object]) -> Reply:
-    """``do(request)``, and in one line how that went. Whatever happens there is a reply, for the page waits for one.
+    """Call ``do(request)`` and return whether it succeeded, with the reason if it did not.
 
-    An error that is not of this package is one in it, and is logged.
+    There is a reply whatever happens, because the page waits for one. An error that is not of this package is a bug in
+    this package, so it is logged as well.
     """
-    refused = ""
+    error_text = ""
     try:
         do(request)
     except MintLabError as error:
-        refused = str(error)
+        error_text = str(error)
     except Exception as error:
         _log.exception("a page's request %r failed", request.get("type"))
-        refused = f"{type(error).__name__}: {error}".rstrip(": ")
-    return Reply(type="reply", request=_number(request), error=travels(refused))
+        error_text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return Reply(type="reply", request=_number(request), error=as_utf8(error_text))
+
+
+def unknown_request(kind: object) -> ConfigError:
+    """Return the error for a request whose kind does not exist."""
+    return ConfigError(f"unknown request {str(kind)[:60]!r}")
 
 
 def _number(request: Mapping[str, Any]) -> int:
-    """Under which the page waits for an answer; 0 where it gave none."""
+    """Return the number under which the page waits for a reply; 0 if the request has none."""
     number = request.get("request")
     return number if isinstance(number, int) else 0
 

@@ -1,6 +1,6 @@
-"""Responses that a run kept, as one :class:`~mint_lab.ui.protocol.Samples` message. Plain numpy.
+"""Responses that a run stored, as one :class:`~mint_lab.ui.protocol.Samples` message. Plain numpy.
 
-What they say is hostile text; it travels as it is, and becomes text nodes in the page.
+Their text is hostile; it is sent unchanged and becomes text nodes in the page.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .protocol import SampleRow, Samples, TokenColumn, TokenRow, Tokens
-from .wire import travels
+from .utf8 import as_utf8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..recipes.record import StepRecord
 
-__all__ = ["ROWS", "samples_of"]
+__all__ = ["MAX_ROWS", "samples_of"]
 
-ROWS, TEXT, TOKENS = 12, 2000, 256
-"""Responses, characters of a text, and tokens of a response that travel: a message has a largest size."""
+MAX_ROWS, MAX_CHARACTERS, MAX_TOKENS = 12, 2000, 256
+"""Responses, characters of a text, and tokens of a response in a message, whose size is limited."""
 
-_LEAST = 0.2  # the colour scale of the ratio reaches at least this far in nats: noise stays pale
+SCALE_ENDS = (0.2, 0.5, 1.0)  # nats; the colour scale of the ratio ends at one of these, so that noise stays pale
 
 
 def samples_of(record: StepRecord) -> Samples:
-    """The samples of one record; those of training with their tokens."""
+    """Return the responses of one record; those from training have their tokens."""
     rows: list[SampleRow] = []
-    kept: list[dict[str, Any]] = []
+    with_tokens: list[dict[str, Any]] = []
     start = 0
-    for sample in record.samples[:ROWS]:
-        length = min(len(sample.get("tokens", ())), TOKENS)
+    for sample in record.samples[:MAX_ROWS]:
+        length = min(len(sample.get("tokens", ())), MAX_TOKENS)
         advantage = sample.get("advantage")
         row = SampleRow(
             source="held-out" if sample["source"] == "held-out" else "training",
-            prompt=_cut(sample["prompt"]),
-            response=_cut(sample["response"]),
+            prompt=_truncated(sample["prompt"]),
+            response=_truncated(sample["response"]),
             reward=float(sample["reward"]),
             advantage=None if advantage is None else float(advantage),
             start=start,
@@ -46,23 +46,23 @@ def samples_of(record: StepRecord) -> Samples:
         )
         rows.append(row)
         if length:
-            kept.append(sample)
+            with_tokens.append(sample)
         start += length
-    return Samples(step=record.step, rows=rows, tokens=_tokens(record, kept) if kept else None)
+    return Samples(step=record.step, rows=rows, tokens=_tokens(record, with_tokens) if with_tokens else None)
 
 
 def _tokens(record: StepRecord, samples: Sequence[dict[str, Any]]) -> Tokens:
-    texts = [_cut(text) for sample in samples for text in sample["tokens"][:TOKENS]]
-    known = list(dict.fromkeys(texts))
-    place = {text: index for index, text in enumerate(known)}
-    ratios = np.array([ratio for sample in samples for ratio in sample["ratio"][:TOKENS]], dtype=np.float64)
-    clipped = np.array([flag for sample in samples for flag in sample["clipped"][:TOKENS]], dtype=np.float64)
+    texts = [_truncated(text) for sample in samples for text in sample["tokens"][:MAX_TOKENS]]
+    distinct = list(dict.fromkeys(texts))
+    index_of = {text: index for index, text in enumerate(distinct)}
+    ratios = np.array([ratio for sample in samples for ratio in sample["ratio"][:MAX_TOKENS]], dtype=np.float64)
+    clipped = np.array([flag for sample in samples for flag in sample["clipped"][:MAX_TOKENS]], dtype=np.float64)
     rows: list[TokenRow] = []
     for item, sample in enumerate(samples):
         start = rows[-1]["start"] + rows[-1]["length"] if rows else 0
-        length = min(len(sample["tokens"]), TOKENS)
+        length = min(len(sample["tokens"]), MAX_TOKENS)
         rows.append(TokenRow(item=item, title=_title(sample), role="", start=start, length=length, shared=0))
-    high = math.exp(_reach(ratios))
+    high = math.exp(_scale_end(ratios))
     return Tokens(
         step=record.step,
         about=f"{record.loss_name} v{record.loss_version}",
@@ -79,26 +79,26 @@ def _tokens(record: StepRecord, samples: Sequence[dict[str, Any]]) -> Tokens:
             ),
             TokenColumn(name="clipped", unit="", note="1: the clip acts on it", scale="sequential", low=0.0, high=1.0),
         ],
-        texts=known,
+        texts=distinct,
         ids=np.full(len(texts), -1, dtype="<i4").tobytes(),
-        pieces=np.array([place[text] for text in texts], dtype="<i4").tobytes(),
+        pieces=np.array([index_of[text] for text in texts], dtype="<i4").tobytes(),
         values=np.stack([ratios, clipped]).astype("<f4").tobytes(),
     )
 
 
-def _reach(ratios: NDArray[np.float64]) -> float:
-    """Where the colour scale ends, nats: at the largest log-ratio, in round steps, and never beyond 1."""
-    found = np.abs(np.log(ratios[np.isfinite(ratios) & (ratios > 0)]))
-    largest = float(found.max()) if len(found) else 0.0
-    return next((step for step in (_LEAST, 0.5) if largest <= step), 1.0)
+def _scale_end(ratios: NDArray[np.float64]) -> float:
+    """Return the first of ``SCALE_ENDS`` that reaches the largest absolute log-ratio, or else the last one."""
+    sizes = np.abs(np.log(ratios[np.isfinite(ratios) & (ratios > 0)]))
+    largest = float(sizes.max()) if len(sizes) else 0.0
+    return next((end for end in SCALE_ENDS if largest <= end), SCALE_ENDS[-1])
 
 
 def _title(sample: dict[str, Any]) -> str:
-    """Of readers without a kernel, who have no table."""
+    """Return a heading for readers without a kernel, who do not see the table."""
     advantage = sample.get("advantage")
-    known = "" if advantage is None else f", advantage {advantage:+.3g}"
-    return f"reward {sample['reward']:.3g}{known}: {' '.join(_cut(sample['prompt']).split())}"
+    advantage_text = "" if advantage is None else f", advantage {advantage:+.3g}"
+    return f"reward {sample['reward']:.3g}{advantage_text}: {' '.join(_truncated(sample['prompt']).split())}"
 
 
-def _cut(text: Any) -> str:
-    return travels(str(text)[:TEXT])
+def _truncated(text: Any) -> str:
+    return as_utf8(str(text)[:MAX_CHARACTERS])

@@ -1,16 +1,16 @@
-"""A run read from its folder, as a page draws it: the snapshot that a live run would give, with nothing to press."""
+"""The snapshot of a run that was read from its folder: what a page draws of it, without controls."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast, get_args
 
+from ..recipes.record import Status
 from ..recipes.registry import recipe_of
 from .heat import HeatHistory
 from .history import History
 from .protocol import PROTOCOL, Histogram, Snapshot, State
-from .state import columns_of, histograms_of, marks_of, option_entries
-from .wire import travels
+from .state import columns_of, finite, histograms_of, marks_of, option_entries
+from .utf8 import as_utf8
 from .wire_charts import charts_for, metric_entries
 
 if TYPE_CHECKING:
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["saved_snapshot"]
 
-_STATUSES = ("ready", "running", "paused", "stopped", "finished")
-
 
 def saved_snapshot(run: SavedRun) -> Snapshot:
-    """The curves of ``run``, its marks and its last histograms; its losses' settings as they last were."""
+    """Return the curves of ``run``, its marks and its last histograms, with the settings of its last step."""
     history = History()
     heats = HeatHistory()
     histograms: dict[str, Histogram] = {}
@@ -35,7 +33,7 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
     return Snapshot(
         type="snapshot",
         protocol=PROTOCOL,
-        epoch=travels(run.folder.name),
+        epoch=as_utf8(run.folder.name),
         number=1,
         seen=len(run.records),
         state=_state(run, recipe, list(histograms.values())),
@@ -49,31 +47,31 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
 
 def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
     last = run.records[-1] if run.records else None
-    status = run.info.status
-    facts = recipe_of(recipe)
+    description = recipe_of(recipe)
+    is_known = run.info.status in get_args(Status)  # the file can contain any text
     state = State(
-        status=cast(Any, status if status in _STATUSES else "stopped"),
+        status=cast(Status, run.info.status) if is_known else "stopped",
         steps_done=last.step if last else 0,
         steps_total=max(run.info.steps, last.step if last else 0),
         steps_per_s=0.0,
         recipe=recipe,
         options=option_entries(recipe, run.info.options),
-        headlines=list(facts.headlines),
-        tokens_about=facts.examples,
-        keeps_samples=facts.keeps_samples,
+        headlines=list(description.headlines),
+        tokens_about=description.examples,
+        keeps_samples=description.keeps_samples,
         base_model=run.info.base_model,
         data="",
         loss=last.loss_name if last else "",
         loss_label=f"{last.loss_name} v{last.loss_version}" if last else "",
         last_loss=last.loss_name if last else "",
-        settings={k: v for k, v in (last.settings if last else {}).items() if math.isfinite(v)},
+        settings=finite(last.settings if last else {}),
         controls=[],
         clip=None,
         marks=marks_of(run.edits),
         marks_total=len(run.edits),
-        baseline={k: v for k, v in run.baseline.items() if math.isfinite(v)},
+        baseline=finite(run.baseline),
         histograms=histograms,
         warnings=[],
         failure=None,
     )
-    return travels(state)
+    return as_utf8(state)

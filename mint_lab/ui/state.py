@@ -1,4 +1,4 @@
-"""What a page shows of a run besides its curves, read from the run's public face."""
+"""What a page shows of a run besides its curves, read through the public properties of the run."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
 from ..recipes.registry import recipe_of
 from .loss_catalogue import param_entry
 from .protocol import Bound, Clip, Failure, Histogram, Mark, OptionEntry, State
-from .wire import travels
+from .utf8 import as_utf8
 
 __all__ = [
-    "MARKS",
+    "MAX_MARKS",
     "FailureLike",
     "RunLike",
     "columns_of",
+    "finite",
     "histograms_of",
     "marks_of",
+    "option_entries",
     "state_of",
 ]
 
-MARKS = 60
-"""Edits sent to the page, the latest; what lies further back is counted only."""
+MAX_MARKS = 60
+"""Edits that are sent to the page, the latest ones; earlier ones are only counted."""
 
-_TEXT = 4000  # characters of a message that travel; a traceback may be ten times as long
-_WARNINGS = 4
-_OF_TRAINING = ("log_ratio/positive", "log_ratio/negative")  # also in a record that has an evaluation
+MAX_CHARACTERS = 4000  # of a message that is sent; a traceback can be ten times as long
+MAX_LABEL_CHARACTERS = 200
+MAX_WARNINGS = 4
+TRAINING_HISTOGRAMS = ("log_ratio/positive", "log_ratio/negative")  # of the batch, even if there is an evaluation
 
 
 class FailureLike(Protocol):
@@ -45,7 +48,7 @@ class FailureLike(Protocol):
 
 
 class RunLike(Protocol):
-    """The part of a run that a page reads and steers. Reading is safe from any thread."""
+    """The part of a run that a page reads. Reading is safe from any thread."""
 
     @property
     def status(self) -> Status: ...
@@ -78,25 +81,35 @@ class RunLike(Protocol):
 
 
 def marks_of(edits: Sequence[Edit]) -> list[Mark]:
-    """The latest edits, as marks."""
-    return [Mark(step=edit.step, kind=edit.kind, label=edit.label[:200]) for edit in edits[-MARKS:]]
+    """Return the latest edits as marks of the charts."""
+    return [Mark(step=e.step, kind=e.kind, label=e.label[:MAX_LABEL_CHARACTERS]) for e in edits[-MAX_MARKS:]]
 
 
 def option_entries(name: str, values: Mapping[str, Any]) -> list[OptionEntry]:
     """Return the options of the recipe called ``name``, with their one-line descriptions."""
     docs = recipe_of(name).option_docs()
-    return [OptionEntry(name=key, value=str(value)[:200], doc=docs.get(key, "")) for key, value in values.items()]
+    return [
+        OptionEntry(name=key, value=str(value)[:MAX_LABEL_CHARACTERS], doc=docs.get(key, ""))
+        for key, value in values.items()
+    ]
 
 
 def columns_of(record: StepRecord) -> dict[str, float]:
-    """A record as curves: its metrics by name, held-out ones with the prefix ``held_out/``."""
+    """Return the metrics of a record by name; those of held-out data have the prefix ``held_out/``."""
     held_out = {f"held_out/{name}": float(value) for name, value in record.held_out.items()}
     columns = {name: float(value) for name, value in record.metrics.items()} | held_out
-    return columns if "".join(columns).isascii() else travels(columns)  # of runs with many records, one by one
+    # A run can have many records, and as_utf8 takes longer than this check.
+    return columns if "".join(columns).isascii() else as_utf8(columns)
 
 
 def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str = "", data: str = "") -> State:
-    """The run as it is now."""
+    """Return the current state of the run.
+
+    Args:
+        run: The run.
+        histograms: The latest histogram of each name.
+        base_model, data: Names that the page shows.
+    """
     edits = list(run.edits)
     records = run.records
     warnings = records[-1].warnings if len(records) else []
@@ -106,41 +119,41 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
         status=run.status,
         steps_done=run.steps_done,
         steps_total=run.steps_total or 0,
-        steps_per_s=_rate(run),
+        steps_per_s=_steps_per_s(run),
         recipe=run.recipe,
         options=option_entries(run.recipe, run.options),
         headlines=list(recipe.headlines),
         tokens_about=recipe.examples,
         keeps_samples=recipe.keeps_samples,
         base_model=base_model,
-        data=_data(run, data),
+        data=_data_text(run, data),
         loss=loss.name,
         loss_label=loss.label,
         last_loss=records[-1].loss_name if len(records) else "",
-        settings=_finite(run.settings),
+        settings=finite(run.settings),
         controls=[param_entry(param) for param in run.setting_params],
         clip=_clip(loss),
         marks=marks_of(edits),
         marks_total=len(edits),
-        baseline=_finite(run.baseline),
+        baseline=finite(run.baseline),
         histograms=list(histograms),
-        warnings=[text[:_TEXT] for text in warnings[:_WARNINGS]],
+        warnings=[text[:MAX_CHARACTERS] for text in warnings[:MAX_WARNINGS]],
         failure=_failure(run),
     )
-    return travels(state)
+    return as_utf8(state)
 
 
 def histograms_of(record: StepRecord) -> list[Histogram]:
-    """The histograms of one record, with their bins."""
+    """Return the histograms of one record, with their bins."""
     return [
         Histogram(
             name=name,
             step=record.step,
-            source="held-out" if record.held_out and name not in _OF_TRAINING else "training",
+            source="held-out" if record.held_out and name not in TRAINING_HISTOGRAMS else "training",
             start=HISTOGRAM_EDGES[name][0],
             width=round(HISTOGRAM_EDGES[name][1] - HISTOGRAM_EDGES[name][0], 9),
             counts=[int(count) for count in counts],
-            clip=list(record.clip) if record.clip is not None and name in _OF_TRAINING else None,
+            clip=list(record.clip) if record.clip is not None and name in TRAINING_HISTOGRAMS else None,
         )
         for name, counts in record.histograms.items()
         if name in HISTOGRAM_EDGES
@@ -156,18 +169,18 @@ def _bound(bound: ClipBound) -> Bound:
     return Bound(setting=bound.setting, base=bound.base, slope=bound.slope)
 
 
-def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    """JSON knows neither nan nor inf."""
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the finite numbers; JSON has neither nan nor inf."""
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
-def _rate(run: RunLike) -> float:
+def _steps_per_s(run: RunLike) -> float:
     rate = run.steps_per_s or 0.0
     return round(rate, 2) if math.isfinite(rate) else 0.0
 
 
-def _data(run: RunLike, name: str) -> str:
-    sizes: tuple[int, int] | None = getattr(run, "data_sizes", None)  # known once it is loaded
+def _data_text(run: RunLike, name: str) -> str:
+    sizes: tuple[int, int] | None = getattr(run, "data_sizes", None)  # None before the data are loaded
     return name if sizes is None else f"{name or 'data'}, {sizes[0]:,} train / {sizes[1]:,} held out"
 
 
@@ -177,10 +190,10 @@ def _failure(run: RunLike) -> Failure | None:
         return None
     return Failure(
         step=run.steps_done + 1,
-        message=error.message[:_TEXT],
+        message=error.message[:MAX_CHARACTERS],
         line=error.line,
         index=error.index,
-        traceback=error.traceback[-_TEXT:],
+        traceback=error.traceback[-MAX_CHARACTERS:],
         loss=error.loss,
         reward=None if error.reward is None or error.reward.builtin else error.reward.name,
     )

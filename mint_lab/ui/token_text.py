@@ -1,7 +1,7 @@
-"""Tokens as text that a person can read: parts of characters as bytes, white space and invisible signs made visible.
+"""Tokens as readable text: parts of characters as bytes, white space and invisible characters made visible.
 
-A byte-level tokenizer cuts where it likes, also inside a character: decoded alone, such a token is a replacement
-character. Its bytes are shown instead, ⟨0xE2⟩. Whatever comes out is hostile text until it is escaped.
+A byte-level tokenizer can split a token inside a character. Decoded alone, such a token is a replacement character; its
+bytes are shown instead, ⟨0xE2⟩. The result is hostile text until it is escaped.
 """
 
 from __future__ import annotations
@@ -10,68 +10,78 @@ import re
 import unicodedata
 from typing import Any
 
-from .wire import travels
+from .utf8 import as_utf8
 
-__all__ = ["piece", "visible"]
+__all__ = ["token_text", "visible"]
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_SIGNS = {" ": "\N{OPEN BOX}", "\n": "↵", "\t": "⇥", "\r": "␍"}  # ␣ stands for a token that is all spaces
-# Invisible characters that are part of a picture when they stand in one: joiner and variation selectors.
-_JOINERS = frozenset("\u200d\ufe0e\ufe0f")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+SYMBOLS = {" ": "\N{OPEN BOX}", "\n": "↵", "\t": "⇥", "\r": "␍"}  # ␣ only for a text of spaces alone
+# Invisible characters that are part of an emoji when they stand in one: joiner and variation selectors.
+EMOJI_JOINERS = frozenset("\u200d\ufe0e\ufe0f")
 
 
-def piece(tokenizer: Any, token: int) -> str:
-    """The text of one token by itself, its leading space included; bytes that are no whole character as ⟨0xE2⟩."""
+def token_text(tokenizer: Any, token: int) -> str:
+    """Return the text of one token alone, its leading space included.
+
+    Bytes that are not a whole character are written as ⟨0xE2⟩.
+
+    Args:
+        tokenizer: Anything with ``decode``.
+        token: Token id.
+    """
     text = str(tokenizer.decode([token]))
-    raw = _raw(tokenizer, token)
-    if raw is None:
-        return travels(text)
-    found = _BYTE.fullmatch(raw)
-    if found:  # SentencePiece's byte fallback
-        return _from_bytes(bytes([int(found[1], 16)]))
-    if "\ufffd" in text and all(sign in _BYTES for sign in raw):
-        return _from_bytes(bytes(_BYTES[sign] for sign in raw))
-    if raw.startswith("▁") and not text.startswith((" ", "▁")):  # SentencePiece decodes a first word without its space
-        return travels(raw.replace("▁", " "))
-    return travels(text)
+    entry = _vocabulary_entry(tokenizer, token)
+    if entry is None:
+        return as_utf8(text)
+    byte = BYTE_TOKEN.fullmatch(entry)
+    if byte:  # SentencePiece's byte fallback
+        return _text_of_bytes(bytes([int(byte[1], 16)]))
+    if "\ufffd" in text and all(character in BYTE_OF_CHARACTER for character in entry):
+        return _text_of_bytes(bytes(BYTE_OF_CHARACTER[character] for character in entry))
+    if entry.startswith("▁") and not text.startswith((" ", "▁")):  # SentencePiece drops the space of a first word
+        return as_utf8(entry.replace("▁", " "))
+    return as_utf8(text)
 
 
 def visible(text: str) -> str:
-    """``text`` on one line, with every invisible character shown: ↵ ⇥ ␣ for white space, ⟨U+202E⟩ for the others."""
+    """Return ``text`` on one line with every invisible character written out.
+
+    White space becomes ↵ ⇥ ␣; other invisible characters become their code, such as ⟨U+202E⟩.
+    """
     if text and not text.strip(" "):
-        return _SIGNS[" "] * len(text)
-    picture = any(unicodedata.category(sign) == "So" for sign in text)
-    return "".join(_visible(sign, picture) for sign in text)
+        return SYMBOLS[" "] * len(text)
+    has_emoji = any(unicodedata.category(character) == "So" for character in text)
+    return "".join(_visible_character(character, has_emoji) for character in text)
 
 
-def _visible(sign: str, picture: bool) -> str:
-    if sign == " ":
-        return sign
-    if sign in _SIGNS:
-        return _SIGNS[sign]
-    if (picture and sign in _JOINERS) or unicodedata.category(sign)[0] not in "CZ":
-        return sign
-    return f"⟨U+{ord(sign):04X}⟩"
+def _visible_character(character: str, has_emoji: bool) -> str:
+    if character == " ":
+        return character
+    if character in SYMBOLS:
+        return SYMBOLS[character]
+    if (has_emoji and character in EMOJI_JOINERS) or unicodedata.category(character)[0] not in "CZ":
+        return character
+    return f"⟨U+{ord(character):04X}⟩"
 
 
-def _raw(tokenizer: Any, token: int) -> str | None:
-    """How the vocabulary spells a token; None where the tokenizer does not tell."""
+def _vocabulary_entry(tokenizer: Any, token: int) -> str | None:
+    """Return how the vocabulary spells a token; None if the tokenizer does not say."""
     convert = getattr(tokenizer, "convert_ids_to_tokens", None)
-    raw = convert(token) if callable(convert) else None
-    return raw if isinstance(raw, str) else None
+    entry = convert(token) if callable(convert) else None
+    return entry if isinstance(entry, str) else None
 
 
-def _from_bytes(raw: bytes) -> str:
-    """UTF-8 where it is, and the single bytes where it is not."""
+def _text_of_bytes(raw: bytes) -> str:
+    """Decode valid UTF-8 and write out all other bytes."""
     text = raw.decode("utf-8", errors="surrogateescape")
     return "".join(f"⟨0x{ord(c) - 0xDC00:02X}⟩" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
 
 
-def _byte_signs() -> dict[str, int]:
-    """The characters by which byte-level tokenizers spell bytes (Radford et al. 2019, the encoder of GPT-2)."""
+def _byte_of_character() -> dict[str, int]:
+    """Return the characters that stand for bytes in byte-level vocabularies (Radford et al. 2019, GPT-2's encoder)."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTES = _byte_signs()
+BYTE_OF_CHARACTER = _byte_of_character()

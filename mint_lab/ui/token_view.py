@@ -1,4 +1,4 @@
-"""``show_tokens(...)``: sequences with every token coloured by a number."""
+"""``show_tokens(...)``: sequences whose tokens are coloured by a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .pictures import strips_of
 from .protocol import Tokens
 from .tokens import tokens_message
-from .widget import WIDGET_MIME, bundle
+from .widget import bundle, widget_view
 
 if TYPE_CHECKING:
     from ..losses import LossSpec
@@ -23,11 +23,11 @@ __all__ = ["TokenView", "show_tokens"]
 
 
 class TokenView(anywidget.AnyWidget):
-    """Tokens on display; :func:`show_tokens` makes one.
+    """Show tokens; :func:`show_tokens` creates one.
 
     Attributes:
-        part: which widget of the bundle this is; fixed by the class.
-        tokens: see :class:`~mint_lab.ui.protocol.Tokens`; fixed when the view is made.
+        part: The widget of the bundle; fixed by the class.
+        tokens: See :class:`~mint_lab.ui.protocol.Tokens`; they do not change.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)
@@ -43,13 +43,13 @@ class TokenView(anywidget.AnyWidget):
         return f"TokenView({len(rows)} sequences, {count} tokens, by={self.tokens['by']!r})"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The live widget, a fixed text, and for readers without a kernel HTML without a script and a picture."""
+        """Return the live widget, a text, and for readers without a kernel a picture and HTML without scripts."""
         strips = strips_of(cast(Tokens, self.tokens))
         return {
             "text/plain": repr(self),
             "text/html": strips_html(strips),
             "image/png": strips_picture(strips),
-            WIDGET_MIME: {"version_major": 2, "version_minor": 1, "model_id": self.model_id},
+            **widget_view(self.model_id),
         }, {}
 
     @traitlets.default("_esm")
@@ -69,67 +69,68 @@ def show_tokens(
     pairs: bool | None = None,
     titles: Sequence[str] | None = None,
 ) -> TokenView:
-    """Draw ``data`` with every token coloured by a number; the page has a select for the others.
+    """Show ``data`` with every token coloured by a number; the page has a select for the other numbers.
 
     >>> ml.show_tokens(data, client)                                            # log-probabilities  # doctest: +SKIP
     >>> ml.show_tokens(data, client, loss="dpo")                                # and dLoss/dlogprob  # doctest: +SKIP
-    >>> ml.show_tokens(data, tokenizer, result=out)       # of a forward_backward that was made  # doctest: +SKIP
+    >>> ml.show_tokens(data, tokenizer, result=out)       # of an earlier forward_backward       # doctest: +SKIP
 
-    What the datums hold comes by itself: ``weight``, ``advantage``, ``sampling_logprob`` (their ``logprobs``),
-    ``reference_logprob``. With log-probabilities under the present weights there are also ``logprob``, ``ratio`` (to
-    the sampler) and ``reference_log_ratio`` (nats).
+    The fields of the datums are shown as ``weight``, ``advantage``, ``sampling_logprob`` (their ``logprobs``) and
+    ``reference_logprob``. With log-probabilities at the current weights there are also ``logprob``, ``ratio`` (to the
+    sampler) and ``reference_log_ratio`` (nats).
 
     Args:
-        data: datums with ``target_tokens``; consecutive (chosen, rejected) pairs are shown side by side.
-        source: a training client, which gives the texts and, unless ``result`` or ``values`` does, ``logprob``; or a
+        data: Datums with ``target_tokens``; consecutive (chosen, rejected) pairs are shown side by side.
+        source: A training client, which provides the texts and, unless ``result`` or ``values`` does, ``logprob``; or a
             tokenizer; or None, which shows token ids.
-        by: name of the number that colours; None for ``gradient`` where there is one, else the first there is.
-        loss: a name of ``LOSSES``, a ``LossSpec`` or a function in the custom contract, whose dLoss/dlogprob is shown
-            as ``gradient``. Needs a training client, whose weights and accumulated gradient are left as they are.
-        loss_config: settings of the loss.
-        result: of ``forward``, ``forward_backward`` or ``forward_backward_custom`` on ``data``; made with
+        by: Name of the number that colours; None for ``gradient`` if it is there, otherwise for the first number.
+        loss: A name of ``LOSSES``, a ``LossSpec``, or a function in the custom call form, whose dLoss/dlogprob is shown
+            as ``gradient``. Needs a training client; its weights and accumulated gradient do not change.
+        loss_config: Settings of the loss.
+        result: Result of ``forward``, ``forward_backward`` or ``forward_backward_custom`` on ``data``; with
             ``return_gradients=True`` it also has gradients.
-        values: further numbers by name, one array (list, tensor, TensorData) of shape ``(N_i,)`` a datum.
-        pairs: whether datums are consecutive (chosen, rejected); None looks at their prompts.
-        titles: one an item, a pair or a datum.
+        values: Further numbers by name: one array (list, tensor, TensorData) of shape ``(N_i,)`` per datum.
+        pairs: Whether the datums are consecutive (chosen, rejected) pairs; None: decide by their prompts.
+        titles: One per item (a pair, or a datum).
 
     Raises:
-        ConfigError: a loss without a training client, an unknown loss or ``by``, or titles of another number.
-        DataError: no datums, something that is none, or numbers of another length.
-        LossError: the loss is no scalar with a gradient.
+        ConfigError: If a loss is given without a training client, ``loss`` or ``by`` is unknown, or the number of
+            titles is wrong.
+        DataError: If there are no datums, one of them is something else, or an array has the wrong length.
+        LossError: If the loss is not a scalar with a gradient.
     """
     items: list[Any] = list(data) if isinstance(data, list | tuple) else [data]
     client = source if hasattr(source, "forward") else None
     if loss is not None and client is None:
         raise ConfigError(f"the gradient of a loss needs a training client, found {type(source).__name__}")
-    known: dict[str, Sequence[Any]] = {}
+    columns: dict[str, Sequence[Any]] = {}
     about = ""
     if result is not None:
-        known |= _of_result(result)
+        columns |= _columns_of_result(result)
     if loss is not None:
         from ..client.gradients import loss_spec, token_gradients
 
         spec = loss_spec(loss)
-        found = token_gradients(client, items, spec, loss_config)  # type: ignore[arg-type]  # not None, as seen above
-        items, about = found.data, spec.label
-        known |= {"logprob": found.logprobs, "gradient": found.gradients}
+        computed = token_gradients(client, items, spec, loss_config)  # type: ignore[arg-type]  # checked above
+        items, about = computed.data, spec.label
+        columns |= {"logprob": computed.logprobs, "gradient": computed.gradients}
         pairs = True if pairs is None and spec.unit == "pair" else pairs
-    elif client is not None and "logprob" not in {**known, **(values or {})}:
+    elif client is not None and "logprob" not in {**columns, **(values or {})}:
         from ..client.gradients import token_logprobs
 
-        known["logprob"] = token_logprobs(client, items)
+        columns["logprob"] = token_logprobs(client, items)
     tokenizer = source.get_tokenizer() if hasattr(source, "get_tokenizer") else source
     if tokenizer is not None and not hasattr(tokenizer, "decode"):
         raise ConfigError(f"source is {type(source).__name__}, expected a tokenizer, a training client or None")
-    known |= values or {}
-    return TokenView(tokens_message(items, tokenizer, known, by=by, pairs=pairs, titles=titles, about=about))
+    columns |= values or {}
+    return TokenView(tokens_message(items, tokenizer, columns, by=by, pairs=pairs, titles=titles, about=about))
 
 
-def _of_result(result: ForwardBackwardOutput) -> dict[str, Sequence[Any]]:
-    """``logprob`` and, where every output has it, ``gradient``."""
+def _columns_of_result(result: ForwardBackwardOutput) -> dict[str, Sequence[Any]]:
+    """Return ``logprob`` and ``gradient``, each if every output has it."""
     outputs = getattr(result, "loss_fn_outputs", None)
     if outputs is None:
-        raise ConfigError(f"result is {type(result).__name__}, expected what forward_backward(...).result() gives")
+        raise ConfigError(f"result is {type(result).__name__}, expected what forward_backward(...).result() returns")
     names = {"logprobs": "logprob", "gradients": "gradient"}
     return {
         name: [output[key] for output in outputs]

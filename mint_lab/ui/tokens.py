@@ -1,7 +1,7 @@
 """Datums and numbers about their tokens as one :class:`~mint_lab.ui.protocol.Tokens` message. Plain numpy.
 
-A datum's input and targets are one sequence of ``N + 1`` tokens; what a datum says of target ``i`` is shown at token
-``i + 1``. The first token is predicted by nothing and has no numbers.
+Input and targets of a datum are one sequence of ``N + 1`` tokens; a number about target ``i`` is shown at token
+``i + 1``. The model does not predict the first token, so it has no numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, one_of
 from .protocol import TokenColumn, TokenRow, Tokens
-from .token_text import piece
-from .wire import travels
+from .token_text import token_text
+from .utf8 import as_utf8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,29 +25,28 @@ if TYPE_CHECKING:
 
 __all__ = ["tokens_message", "tokens_of"]
 
-_QUANTILE = 0.99  # where a scale ends when single tokens lie far beyond it
+SCALE_QUANTILE = 0.99  # a colour scale ends here if single tokens lie far beyond it
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ColumnKind:
     unit: str
     note: str
     scale: Literal["diverging", "ratio", "sequential"]
 
 
-# In the order of the select; what is not named here comes last.
-_KINDS = {
-    "gradient": _Kind("dLoss / dlogprob", "below 0: a step makes the token likelier", "diverging"),
-    "logprob": _Kind("nats", "0: certain", "sequential"),
-    "ratio": _Kind("", "above 1: likelier than when it was sampled", "ratio"),
-    "advantage": _Kind("", "above 0: better than expected", "diverging"),
-    "reference_log_ratio": _Kind("nats", "above 0: likelier than under the reference", "diverging"),
-    "weight": _Kind("", "0: does not count", "sequential"),
-    "sampling_logprob": _Kind("nats", "0: certain", "sequential"),
-    "reference_logprob": _Kind("nats", "0: certain", "sequential"),
+# In the order of the page's select; other columns come last.
+COLUMN_KINDS = {
+    "gradient": _ColumnKind("dLoss / dlogprob", "below 0: a step makes the token likelier", "diverging"),
+    "logprob": _ColumnKind("nats", "0: certain", "sequential"),
+    "ratio": _ColumnKind("", "above 1: likelier than when it was sampled", "ratio"),
+    "advantage": _ColumnKind("", "above 0: better than expected", "diverging"),
+    "reference_log_ratio": _ColumnKind("nats", "above 0: likelier than under the reference", "diverging"),
+    "weight": _ColumnKind("", "0: does not count", "sequential"),
+    "sampling_logprob": _ColumnKind("nats", "0: certain", "sequential"),
+    "reference_logprob": _ColumnKind("nats", "0: certain", "sequential"),
 }
-# Field of a datum -> column.
-_FIELDS = {
+COLUMN_OF_FIELD = {
     "weights": "weight",
     "logprobs": "sampling_logprob",
     "advantages": "advantage",
@@ -66,17 +65,21 @@ def tokens_message(
     step: int | None = None,
     about: str = "",
 ) -> Tokens:
-    """``data`` with what they hold and ``values`` (column name -> one array a datum, ``(N_i,)``).
+    """Return datums, with the numbers in them and ``values``, as a message.
 
     Args:
-        tokenizer: anything with ``decode``; None shows token ids.
-        by: the column that colours; None for the first there is.
-        pairs: whether datums come as (chosen, rejected); None looks at the prompts.
-        titles: one an item (a pair, or a datum).
+        data: Datums with ``target_tokens``.
+        tokenizer: Anything with ``decode``; None shows token ids.
+        values: Further columns by name: one array ``(N_i,)`` per datum.
+        by: Column that colours; None for the first one.
+        pairs: Whether the datums are consecutive (chosen, rejected) pairs; None: decide by their prompts.
+        titles: One per item (a pair, or a datum).
+        step: Steps of training completed; None if unknown.
+        about: The loss whose gradient is shown.
 
     Raises:
-        ConfigError: no such column, or titles of another number.
-        DataError: no datums, something that is none, or numbers of another length.
+        ConfigError: If there is no column ``by``, or the number of titles is wrong.
+        DataError: If there are no datums, one of them is something else, or an array has the wrong length.
     """
     sequences = _sequences(data)
     columns = _columns(data, sequences, values)
@@ -90,17 +93,17 @@ def tokens_message(
     elif pairs and len(data) % 2:
         raise DataError(f"got {len(data)} datums, expected consecutive (chosen, rejected) pairs")
     rows = _rows(sequences, weights, pairs, titles)
-    ids = np.concatenate(sequences)
-    known, pieces = np.unique(ids, return_inverse=True)
-    texts = [f"⟨{token}⟩" if tokenizer is None else piece(tokenizer, int(token)) for token in known]
-    flat = {name: np.concatenate(column) for name, column in columns.items()}
-    live = np.nan_to_num(np.concatenate(weights)) != 0 if weights else np.ones(len(ids), dtype=bool)
+    ids = np.concatenate(sequences)  # (n,), n tokens of all sequences
+    distinct, pieces = np.unique(ids, return_inverse=True)
+    texts = [f"⟨{token}⟩" if tokenizer is None else token_text(tokenizer, int(token)) for token in distinct]
+    flat = {name: np.concatenate(column) for name, column in columns.items()}  # (n,) each
+    has_weight = np.nan_to_num(np.concatenate(weights)) != 0 if weights else np.ones(len(ids), dtype=bool)
     return Tokens(
         step=step,
-        about=travels(about),
-        by=travels(by),
-        rows=travels(rows),
-        columns=travels([_described(name, column, live) for name, column in flat.items()]),
+        about=as_utf8(about),
+        by=as_utf8(by),
+        rows=as_utf8(rows),
+        columns=as_utf8([_token_column(name, column, has_weight) for name, column in flat.items()]),
         texts=texts,
         ids=ids.astype("<i4").tobytes(),
         pieces=pieces.astype("<i4").tobytes(),
@@ -109,7 +112,7 @@ def tokens_message(
 
 
 def tokens_of(held_out: HeldOutTokens) -> Tokens:
-    """What a run has to show, as a message."""
+    """Return a few examples of a run as a message."""
     values = {"logprob": held_out.logprobs} | ({"gradient": held_out.gradients} if held_out.gradients else {})
     return tokens_message(
         held_out.data,
@@ -123,7 +126,7 @@ def tokens_of(held_out: HeldOutTokens) -> Tokens:
 
 
 def _sequences(data: Sequence[Any]) -> list[NDArray[np.int64]]:
-    """Input and targets of each datum as one sequence, ``(N_i + 1,)``."""
+    """Return input and targets of each datum as one sequence, ``(N_i + 1,)``."""
     if isinstance(data, str | bytes) or not isinstance(data, Sequence):
         raise DataError(f"got {type(data).__name__}, expected a list of Datum")
     if not data:
@@ -131,55 +134,62 @@ def _sequences(data: Sequence[Any]) -> list[NDArray[np.int64]]:
     sequences: list[NDArray[np.int64]] = []
     for index, datum in enumerate(data):
         try:
-            first = datum.model_input.to_ints()
+            inputs = datum.model_input.to_ints()
             targets = datum.loss_fn_inputs["target_tokens"].to_numpy()
         except (AttributeError, KeyError, TypeError, ValueError):
             raise DataError(
                 f"found {type(datum).__name__}, expected a Datum of text tokens with target_tokens", index=index
             ) from None
-        if targets.shape != (len(first),) or not len(first):
-            raise DataError(f"shape {targets.shape}, expected ({len(first)},)", index=index, field="target_tokens")
-        sequences.append(np.concatenate([first[:1], targets]).astype(np.int64))
+        if targets.shape != (len(inputs),) or not len(inputs):
+            raise DataError(f"shape {targets.shape}, expected ({len(inputs)},)", index=index, field="target_tokens")
+        sequences.append(np.concatenate([inputs[:1], targets]).astype(np.int64))
     return sequences
 
 
 def _columns(
     data: Sequence[Any], sequences: list[NDArray[np.int64]], values: Mapping[str, Sequence[Any]]
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Every number there is, ``(N_i + 1,)`` a datum, nan at the first token and where a datum has no such field."""
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    for field, name in _FIELDS.items():
+    """Return all columns, ``(N_i + 1,)`` per datum; nan at the first token, and if a datum lacks the field."""
+    columns: dict[str, list[NDArray[np.float64]]] = {}
+    for field, name in COLUMN_OF_FIELD.items():
         if any(field in datum.loss_fn_inputs for datum in data):
-            found[name] = [
+            columns[name] = [
                 _numbers(datum.loss_fn_inputs.get(field), len(tokens), index, field)
                 for index, (datum, tokens) in enumerate(zip(data, sequences, strict=True))
             ]
-    for name, given in values.items():
-        if len(given) != len(data):
-            raise DataError(f"{len(given)} arrays for {len(data)} datums, expected one each", field=name)
-        found[name] = [
-            _numbers(each, len(tokens), index, name)
-            for index, (each, tokens) in enumerate(zip(given, sequences, strict=True))
+    for name, arrays in values.items():
+        if len(arrays) != len(data):
+            raise DataError(f"{len(arrays)} arrays for {len(data)} datums, expected one each", field=name)
+        columns[name] = [
+            _numbers(array, len(tokens), index, name)
+            for index, (array, tokens) in enumerate(zip(arrays, sequences, strict=True))
         ]
-    if "logprob" in found and "sampling_logprob" in found:
-        gaps = zip(found["logprob"], found["sampling_logprob"], strict=True)
-        found.setdefault("ratio", [np.exp(np.clip(now - then, -80, 80)) for now, then in gaps])
-    if "logprob" in found and "reference_logprob" in found:
-        gaps = zip(found["logprob"], found["reference_logprob"], strict=True)
-        found.setdefault("reference_log_ratio", [now - then for now, then in gaps])
-    if not found:
+    if "logprob" in columns and "sampling_logprob" in columns:
+        both = zip(columns["logprob"], columns["sampling_logprob"], strict=True)
+        columns.setdefault("ratio", [np.exp(np.clip(now - sampled, -80, 80)) for now, sampled in both])
+    if "logprob" in columns and "reference_logprob" in columns:
+        both = zip(columns["logprob"], columns["reference_logprob"], strict=True)
+        columns.setdefault("reference_log_ratio", [now - reference for now, reference in both])
+    if not columns:
         raise DataError(
-            "these datums hold no weights, logprobs or advantages; give values=, result=, or a training client"
+            "these datums have no weights, logprobs or advantages; give values=, result=, or a training client"
         )
-    order = [*(name for name in _KINDS if name in found), *(name for name in found if name not in _KINDS)]
-    return {name: found[name] for name in order}
+    order = [*(name for name in COLUMN_KINDS if name in columns), *(n for n in columns if n not in COLUMN_KINDS)]
+    return {name: columns[name] for name in order}
 
 
 def _numbers(given: Any, length: int, index: int, field: str) -> NDArray[np.float64]:
-    """``(N,)`` of whatever kind as ``(N + 1,)``, the first one nan; None is nan throughout."""
-    out = np.full(length, np.nan)
+    """Return ``given``, ``(N,)`` of any array type, as ``(N + 1,)`` with nan first; for None, nan everywhere.
+
+    Args:
+        given: One number per target, or None.
+        length: N + 1.
+        index: Position of the datum, for messages.
+        field: Name of the field or column, for messages.
+    """
+    numbers = np.full(length, np.nan)
     if given is None:
-        return out
+        return numbers
     if hasattr(given, "detach"):  # a tensor
         given = given.detach().cpu()
     elif hasattr(given, "to_numpy"):
@@ -188,40 +198,41 @@ def _numbers(given: Any, length: int, index: int, field: str) -> NDArray[np.floa
         array = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError(
-            f"found {type(given).__name__}, expected one number a token", index=index, field=field
+            f"found {type(given).__name__}, expected one number per token", index=index, field=field
         ) from None
     if array.shape != (length - 1,):
-        raise DataError(f"shape {array.shape}, expected ({length - 1},): one number a target", index=index, field=field)
-    out[1:] = np.where(np.isfinite(array), array, np.nan)
-    return out
+        message = f"shape {array.shape}, expected ({length - 1},): one number per target"
+        raise DataError(message, index=index, field=field)
+    numbers[1:] = np.where(np.isfinite(array), array, np.nan)
+    return numbers
 
 
-def _prompt(tokens: NDArray[np.int64], weights: NDArray[np.float64] | None) -> int:
-    """How many tokens stand before the first that counts."""
+def _prompt_length(tokens: NDArray[np.int64], weights: NDArray[np.float64] | None) -> int:
+    """Return the number of tokens before the first one with a nonzero weight; 0 without weights."""
     if weights is None:
         return 0
-    counting = np.flatnonzero(np.nan_to_num(weights) != 0)
-    return int(counting[0]) if len(counting) else len(tokens)
+    weighted = np.flatnonzero(np.nan_to_num(weights) != 0)
+    return int(weighted[0]) if len(weighted) else len(tokens)
 
 
-def _common(
+def _shared_length(
     one: NDArray[np.int64], two: NDArray[np.int64], weights: tuple[NDArray[np.float64], NDArray[np.float64]] | None
 ) -> int:
-    """Tokens at the beginning that two sequences share; where there are weights, of those that do not count."""
-    room = min(len(one), len(two))
+    """Return the length of the common prefix of two sequences; with weights, only of their prompts."""
+    longest = min(len(one), len(two))
     if weights is not None:
-        room = min(_prompt(one, weights[0]), _prompt(two, weights[1]), room)
-    differ = np.flatnonzero(one[:room] != two[:room])
-    return int(differ[0]) if len(differ) else room
+        longest = min(_prompt_length(one, weights[0]), _prompt_length(two, weights[1]), longest)
+    different = np.flatnonzero(one[:longest] != two[:longest])
+    return int(different[0]) if len(different) else longest
 
 
 def _look_like_pairs(sequences: list[NDArray[np.int64]], weights: list[NDArray[np.float64]] | None) -> bool:
-    """Whether each two consecutive sequences have one prompt, and not all the same, as the samples of a group have."""
+    """Return whether the sequences come in couples with one prompt each, and not all with one, as a sampled group."""
     if len(sequences) % 2 or weights is None:
         return False
-    prompts = [tuple(s[: _prompt(s, w)].tolist()) for s, w in zip(sequences, weights, strict=True)]
-    couples = all(prompts[i] and prompts[i] == prompts[i + 1] for i in range(0, len(prompts), 2))
-    return couples and (len(prompts) == 2 or len(set(prompts)) > 1)
+    prompts = [tuple(s[: _prompt_length(s, w)].tolist()) for s, w in zip(sequences, weights, strict=True)]
+    are_couples = all(prompts[i] and prompts[i] == prompts[i + 1] for i in range(0, len(prompts), 2))
+    return are_couples and (len(prompts) == 2 or len(set(prompts)) > 1)
 
 
 def _rows(
@@ -233,17 +244,17 @@ def _rows(
     unit = 2 if pairs else 1
     items = len(sequences) // unit
     if titles is not None and len(titles) != items:
-        raise ConfigError(f"{len(titles)} titles, expected {items}: one {'a pair' if pairs else 'a datum'}")
+        raise ConfigError(f"{len(titles)} titles, expected {items}: one per {'pair' if pairs else 'datum'}")
     rows: list[TokenRow] = []
     start = 0
     for index, tokens in enumerate(sequences):
         item, side = divmod(index, unit)
         if pairs:
-            couple = slice(index - side, index - side + 2)
-            w = (weights[couple][0], weights[couple][1]) if weights else None
-            shared = _common(sequences[couple][0], sequences[couple][1], w)
+            chosen = index - side
+            pair_weights = (weights[chosen], weights[chosen + 1]) if weights else None
+            shared = _shared_length(sequences[chosen], sequences[chosen + 1], pair_weights)
         else:
-            shared = _prompt(tokens, weights[index] if weights else None)
+            shared = _prompt_length(tokens, weights[index] if weights else None)
             shared = 0 if shared == len(tokens) else shared
         title = str(titles[item]) if titles is not None else f"{'pair' if pairs else 'sequence'} {item + 1}"
         role: Literal["", "chosen", "rejected"] = ("chosen", "rejected")[side] if pairs else ""
@@ -253,33 +264,46 @@ def _rows(
     return rows
 
 
-def _described(name: str, values: NDArray[np.float64], live: NDArray[np.bool_]) -> TokenColumn:
-    """A column with the ends of its scale, from the tokens that count."""
-    shown = values[live & np.isfinite(values)]
-    known = _KINDS.get(name)
-    scale = known.scale if known else "diverging" if (shown < 0).any() else "sequential"
-    if scale == "sequential" and (shown < 0).any() and (shown > 0).any():
+def _token_column(name: str, values: NDArray[np.float64], has_weight: NDArray[np.bool_]) -> TokenColumn:
+    """Return a column with the ends of its colour scale, computed from the tokens with a nonzero weight.
+
+    Args:
+        name: Name of the column.
+        values: ``(n,)``, tokens of all sequences.
+        has_weight: ``(n,)``.
+    """
+    weighted = values[has_weight & np.isfinite(values)]
+    kind = COLUMN_KINDS.get(name)
+    scale = kind.scale if kind else "diverging" if (weighted < 0).any() else "sequential"
+    if scale == "sequential" and (weighted < 0).any() and (weighted > 0).any():
         scale = "diverging"
     if scale == "ratio":
-        high = math.exp(_end(np.abs(np.log(shown[shown > 0])), 0.1))
+        high = math.exp(_scale_end(np.abs(np.log(weighted[weighted > 0])), 0.1))
         low = 1 / high
     elif scale == "diverging":
-        everywhere = values[np.isfinite(values) & (values != 0)]  # a loss that ignores the weights shows here
-        high = _end(np.abs(everywhere), 1.0)
+        nonzero = values[np.isfinite(values) & (values != 0)]  # also without weight: shows a loss that ignores weights
+        high = _scale_end(np.abs(nonzero), 1.0)
         low = -high
-    elif (shown < 0).any():
-        low, high = -_end(-shown, 1.0), 0.0
+    elif (weighted < 0).any():
+        low, high = -_scale_end(-weighted, 1.0), 0.0
     else:
-        low, high = 0.0, _end(shown, 1.0)
-    unit, note = (known.unit, known.note) if known else ("", "")
+        low, high = 0.0, _scale_end(weighted, 1.0)
+    unit, note = (kind.unit, kind.note) if kind else ("", "")
     return TokenColumn(name=name, unit=unit, note=note, scale=scale, low=low, high=high)
 
 
-def _end(sizes: NDArray[np.float64], default: float) -> float:
-    """Where a scale from 0 ends: the largest size, unless single tokens would take the colour from all others."""
+def _scale_end(sizes: NDArray[np.float64], default: float) -> float:
+    """Return the end of a scale that starts at 0: the largest size, rounded up to two digits.
+
+    If a few tokens are far larger than all others, the scale ends at a quantile, so that the others keep their colour.
+
+    Args:
+        sizes: Absolute values, ``(n,)``.
+        default: Result if no size is above 0.
+    """
     if not len(sizes) or not sizes.max() > 0:
         return default
-    usual, largest = float(np.quantile(sizes, _QUANTILE)), float(sizes.max())
+    usual, largest = float(np.quantile(sizes, SCALE_QUANTILE)), float(sizes.max())
     end = usual if 0 < usual < largest / 2 else largest
-    digits = 10.0 ** (math.floor(math.log10(end)) - 1)  # two, upwards
-    return float(f"{math.ceil(end / digits - 1e-9) * digits:.2g}")
+    unit = 10.0 ** (math.floor(math.log10(end)) - 1)  # of the second digit
+    return float(f"{math.ceil(end / unit - 1e-9) * unit:.2g}")

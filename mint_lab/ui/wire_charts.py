@@ -6,14 +6,14 @@ from ..charts.spec import ChartSpec, charts_of
 from ..metrics.registry import METRICS
 from ..recipes.registry import recipe_of
 from .protocol import Chart, Line, MetricEntry, Overlay
-from .wire import travels
+from .utf8 import as_utf8
 
 __all__ = ["charts_for", "metric_entries"]
 
 
 def charts_for(recipe: str) -> list[Chart]:
     """Return the charts of a recipe. The page adds one for each metric that is in none of them."""
-    return travels([_chart(spec) for spec in charts_of(recipe_of(recipe).charts)])
+    return as_utf8([_chart(spec) for spec in charts_of(recipe_of(recipe).charts)])
 
 
 def metric_entries() -> dict[str, MetricEntry]:

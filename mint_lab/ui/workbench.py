@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import traitlets
 
 from ..errors import RunError
-from ..losses import LOSSES
 from ..recipes.registry import recipe_of
 from ..runs.run import Run
-from .loss_catalogue import loss_catalogue
-from .protocol import Losses
 from .widget import RunWidget
 
 __all__ = ["Workbench", "describe_data"]
+
+KEPT_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm")  # by a new run
 
 
 class Workbench(RunWidget):
     """A training run with its controls and charts on one page.
 
     Args:
-        recipe: ``"preference"``, ``"sft"`` or ``"rl"``.
-        loss: name of a registered loss, or a function in the custom contract; None for the recipe's own, which is
-            ``pairwise_preference`` for "preference", ``cross_entropy`` for "sft" and ``ppo`` for "rl".
-        base_model: ``"mint-tiny"``, a local directory or a hub name.
-        data: None for the arithmetic task, or whatever the recipe's data loader takes.
-        seed: fixes data order and initial weights.
-        run_options: further arguments of :class:`~mint_lab.runs.run.Run`, for example ``steps`` or ``batch_size``, and
-            the recipe's own, for example ``reward`` and ``group_size`` of "rl".
+        recipe: Name of a recipe: ``"preference"``, ``"sft"``, ``"rl"``, or a registered one.
+        loss: Name of a registered loss, or a function in the custom call form; None for the default of the recipe
+            (``pairwise_preference`` of "preference", ``cross_entropy`` of "sft", ``ppo`` of "rl").
+        base_model: ``"mint-tiny"``, a local directory, or a hub name.
+        data: As the recipe takes it; None for the recipe's default data.
+        seed: Of the adapter's initial weights, the order of the data, and the held-out split.
+        run_options: Further arguments of :class:`~mint_lab.runs.run.Run`, for example ``steps`` or ``batch_size``, and
+            options of the recipe, for example ``reward`` and ``group_size`` of "rl".
 
     Attributes:
-        run: the :class:`~mint_lab.runs.run.Run`. "New run" on the page puts another one here.
+        run: The :class:`~mint_lab.runs.run.Run`. "New run" on the page replaces it.
 
     Raises:
-        ConfigError: an unknown name or setting.
+        ConfigError: If a name or a setting is unknown, or the data do not fit the loss.
     """
 
     part = traitlets.Unicode("workbench", read_only=True).tag(sync=True)
-    _forget_losses: Callable[[], None] | None = None  # also when the constructor raised half-way
+    _has_loss_picker = True
 
     def __init__(
         self,
@@ -59,16 +58,10 @@ class Workbench(RunWidget):
             "data": data,
             "seed": seed,
         }
-        self._runs = 1
+        self._run_count = 1
         run = Run(loss=loss, **self._options)
         self._first_loss = run.loss.name
         super().__init__(run, base_model=base_model, data=describe_data(data, recipe))
-        self._forget_losses = LOSSES.subscribe(lambda _: self._on_losses())
-
-    def close(self) -> None:
-        if self._forget_losses is not None:
-            self._forget_losses()
-        super().close()
 
     def __repr__(self) -> str:
         options = self._options
@@ -77,28 +70,27 @@ class Workbench(RunWidget):
         )
 
     def new_run(self) -> Run:
-        """Start over from the base model with the loss and settings in use now; the old run stays in its folder.
+        """Start again from the base model with the current loss and settings; the old run stays in its folder.
 
         Raises:
-            RunError: the present run has not ended, or it trains a client that was given: there is no other one.
+            RunError: If the present run has not ended, or trains a client that was given, whose weights are changed.
         """
         old = self.run
         if old.status not in ("stopped", "finished"):
             raise RunError(f"the run is {old.status}; stop it before starting a new one")
         if self._options.get("client") is not None:
             raise RunError(
-                "this workbench was given a training client, whose weights are trained by now; "
+                "this workbench was given a training client, whose weights are trained already; "
                 "make a new client, and with it a new Workbench"
             )
-        self._runs += 1
+        self._run_count += 1
         options = dict(self._options)
-        kept = ("learning_rate", "warmup_steps", "grad_clip_norm")
-        options |= {name: old.settings[name] for name in kept if name in old.settings}
+        options |= {name: old.settings[name] for name in KEPT_SETTINGS if name in old.settings}
         options["batch_size"] = int(old.settings["batch_size"])
         options["steps"] = old.steps_total
         options["loss_config"] = dict(old.loss_config)
         if options.get("folder") is not None:
-            options["folder"] = Path(f"{options['folder']}-{self._runs}")
+            options["folder"] = Path(f"{options['folder']}-{self._run_count}")
         run = Run(loss=old.loss, **options)
         self.show(run)
         return run
@@ -109,13 +101,9 @@ class Workbench(RunWidget):
         else:
             super()._perform(request)
 
-    def _on_losses(self) -> None:
-        """A cell registered a loss: the picker learns of it, whatever the run does."""
-        self._send_message(Losses(type="losses", losses=loss_catalogue(self.run.data_kind)), [])
-
 
 def describe_data(data: Any, recipe: str) -> str:
-    """One line about the data, for the page."""
+    """Return a few words about the data, for the page."""
     if data is None:
         return recipe_of(recipe).default_data
     if isinstance(data, str | Path):

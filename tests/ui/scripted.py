@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 

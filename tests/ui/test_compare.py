@@ -149,9 +149,9 @@ def test_a_measurement_is_told_before_the_next_may_begin(
     widget = show()
     monkeypatch.setattr(widget.comparison, "measure_cosines", lambda at: 1 / 0)
     free: list[bool] = []
-    widget.observe(lambda change: free.append(not widget._measuring.locked()), "cosines")
-    widget._measure(None)
-    until(lambda: not widget._measuring.locked())
+    widget.observe(lambda change: free.append(not widget._measure_lock.locked()), "cosines")
+    widget._start_measurement(None)
+    until(lambda: not widget._measure_lock.locked())
     assert free == [False, False]  # busy, and done
 
 

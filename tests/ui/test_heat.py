@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.ui.heat import COLUMNS, Heat, HeatHistory
+from mint_lab.ui.heat import MAX_COLUMNS, Heat, HeatHistory
 from mint_lab.ui.protocol import Histogram
 
 TWIN = Path(__file__).parents[2] / "widgets" / "tests" / "heat_twin.json"
@@ -21,7 +21,7 @@ def histogram(step: int, counts: list[int], source: str = "training", name: str 
     return Histogram(name=name, step=step, source=source, start=-1.5, width=1.0, counts=counts, clip=None)
 
 
-def heat_of(all_counts: list[list[int]], capacity: int = COLUMNS) -> Heat:
+def heat_of(all_counts: list[list[int]], capacity: int = MAX_COLUMNS) -> Heat:
     heat = Heat(histogram(1, all_counts[0] if all_counts else [0, 0, 0]), capacity)
     for step, counts in enumerate(all_counts, 1):
         heat.add(step, counts)
@@ -64,10 +64,10 @@ def test_any_column_is_the_mean_of_its_histograms(all_counts: list[list[int]], c
 
 def test_the_size_does_not_depend_on_the_run() -> None:
     sizes = set()
-    for length in (2 * COLUMNS, 8 * COLUMNS, 32 * COLUMNS):
+    for length in (2 * MAX_COLUMNS, 8 * MAX_COLUMNS, 32 * MAX_COLUMNS):
         data = heat_of([[1, step % 7, 3] for step in range(length)]).to_data()
         sizes.add(len(data["steps"]) + len(data["values"]))
-    assert sizes == {COLUMNS * (8 + 3 * 4)}
+    assert sizes == {MAX_COLUMNS * (8 + 3 * 4)}
 
 
 def test_a_heat_map_travels_column_by_column() -> None:

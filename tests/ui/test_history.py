@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.ui.history import CAPACITY, COLUMNS, History, Series, as_float32
+from mint_lab.ui.history import MAX_BUCKETS, MAX_SERIES, History, Series, as_float32
 
 TWIN = Path(__file__).parents[2] / "widgets" / "tests" / "history_twin.json"
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
-def series_of(values: list[float], capacity: int = CAPACITY) -> Series:
+def series_of(values: list[float], capacity: int = MAX_BUCKETS) -> Series:
     series = Series(capacity)
     for step, value in enumerate(values, 1):
         series.add(step, value)
@@ -56,10 +56,10 @@ def test_any_points_keep_their_extent_and_mean(values: list[float], capacity: in
 
 def test_the_size_of_a_series_does_not_depend_on_the_run() -> None:
     sizes = set()
-    for length in (2 * CAPACITY, 8 * CAPACITY, 32 * CAPACITY):
+    for length in (2 * MAX_BUCKETS, 8 * MAX_BUCKETS, 32 * MAX_BUCKETS):
         data = series_of([math.sin(i) for i in range(length)]).to_data("loss")
         sizes.add(len(data["steps"]) + len(data["values"]))
-    assert sizes == {CAPACITY * (8 + 3 * 4)}
+    assert sizes == {MAX_BUCKETS * (8 + 3 * 4)}
 
 
 def test_a_series_travels_as_little_endian_columns() -> None:
@@ -71,8 +71,8 @@ def test_a_series_travels_as_little_endian_columns() -> None:
 
 def test_a_loss_with_too_many_metrics_gets_the_first_ones() -> None:
     history = History()
-    history.add(1, {f"m{i}": 1.0 for i in range(COLUMNS + 20)})
-    assert list(history.series) == [f"m{i}" for i in range(COLUMNS)]
+    history.add(1, {f"m{i}": 1.0 for i in range(MAX_SERIES + 20)})
+    assert list(history.series) == [f"m{i}" for i in range(MAX_SERIES)]
 
 
 def twin_cases() -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mint_lab.data.rewards import REWARDS, Reward
 from mint_lab.losses import LOSSES
-from mint_lab.ui.publisher import REPEATABLE, Publisher
+from mint_lab.ui.publisher import MAX_REPEATED_RECORDS, Publisher
 from tests.ui.listener import Page, Wire, assert_same_heats, attached
 from tests.ui.scripted import Failed, ScriptedRun, record
 
@@ -133,22 +133,22 @@ def test_a_page_that_makes_no_sense_gets_the_whole_picture(
 def test_a_page_that_missed_much_or_showed_another_run_gets_the_whole_picture(
     run: ScriptedRun, publisher: Publisher, wire: Wire
 ) -> None:
-    run.append(*(record(step) for step in range(1, REPEATABLE + 3)))
+    run.append(*(record(step) for step in range(1, MAX_REPEATED_RECORDS + 3)))
     publisher.sync(1, publisher.epoch)
     assert wire.sent[-1][0]["type"] == "snapshot"
-    publisher.sync(REPEATABLE, "another run")
+    publisher.sync(MAX_REPEATED_RECORDS, "another run")
     assert wire.sent[-1][0]["type"] == "snapshot"
 
 
 def test_many_records_at_once_travel_as_a_snapshot(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
-    run.append(*(replace(record(400), step=step) for step in range(1, REPEATABLE + 2)))
-    assert publisher.publish() == REPEATABLE + 1
+    run.append(*(replace(record(400), step=step) for step in range(1, MAX_REPEATED_RECORDS + 2)))
+    assert publisher.publish() == MAX_REPEATED_RECORDS + 1
     message, buffers = wire.sent[-1]
-    assert (message["type"], message["seen"]) == ("snapshot", REPEATABLE + 1)
+    assert (message["type"], message["seen"]) == ("snapshot", MAX_REPEATED_RECORDS + 1)
     assert wire.size() < 200_000
     assert publisher.publish() == 0
     series = {part["name"]: part for part in attached(message, buffers)["series"]}
-    assert series["loss"]["points"] == REPEATABLE + 1
+    assert series["loss"]["points"] == MAX_REPEATED_RECORDS + 1
 
 
 def test_a_page_that_comes_to_a_run_with_a_past_gets_all_of_it_as_buffers(
@@ -208,12 +208,12 @@ def test_no_record_is_lost_or_doubled_whatever_gets_lost_on_the_way(actions: Any
 
 
 def test_the_thread_follows_the_run_and_ends_with_its_last_word(wire: Wire) -> None:
-    settled = threading.Event()
+    idle = threading.Event()
     run = ScriptedRun(40, rate=400)
-    publisher = Publisher(run, wire, interval=0.02, settled=settled.set)
+    publisher = Publisher(run, wire, interval=0.02, on_idle=idle.set)
     run.start()
     assert run.wait()
-    assert settled.wait(5)
+    assert idle.wait(5)
     deadline = time.monotonic() + 5
     while publisher._state()["status"] != publisher._sent["status"] and time.monotonic() < deadline:  # type: ignore[index]
         time.sleep(0.01)
@@ -291,7 +291,7 @@ def test_a_page_costs_the_interpreter_little(run: ScriptedRun, publisher: Publis
 def test_the_latest_samples_are_shown_once(wire: Wire) -> None:
     """Also where several records with samples come at once, and later ones have none."""
     run, shown = ScriptedRun(100, recipe="rl"), []
-    publisher = Publisher(run, wire, interval=0.01, show_samples=shown.append)
+    publisher = Publisher(run, wire, interval=0.01, on_samples=shown.append)
     sample = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
     run.append(*(replace(record(step), samples=[sample] if step in (2, 3) else []) for step in (1, 2, 3, 4)))
     deadline = time.monotonic() + 10
@@ -307,7 +307,7 @@ def test_the_latest_samples_are_shown_once(wire: Wire) -> None:
 def test_the_clip_that_acted_and_the_one_that_will(run: ScriptedRun, publisher: Publisher) -> None:
     run.recipe, run.loss, run._config = "rl", LOSSES["ppo"], LOSSES["ppo"].config({"clip_low_threshold": 0.5})
     counts = {"log_ratio/positive": [1] * 41, "log_ratio/negative": [0] * 41}
-    run.append(replace(record(1), loss_name="ppo", histograms=counts, settings=LOSSES["ppo"].config()))
+    run.append(replace(record(1), loss_name="ppo", histograms=counts, settings=LOSSES["ppo"].config(), clip=(0.8, 1.2)))
     state = publisher.snapshot()["state"]
     assert [histogram["clip"] for histogram in state["histograms"]] == [[0.8, 1.2], [0.8, 1.2]]
     assert state["clip"] == {
@@ -327,7 +327,7 @@ def test_samples_of_a_run_that_rests_are_shown(wire: Wire) -> None:
     run, shown = ScriptedRun(100, recipe="rl"), threading.Event()
     sample = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
     run.append(replace(record(1), samples=[sample]))
-    publisher = Publisher(run, wire, interval=0.01, show_samples=lambda _: shown.set())
+    publisher = Publisher(run, wire, interval=0.01, on_samples=lambda _: shown.set())
     publisher.send_snapshot()
     assert shown.wait(10)
     publisher.close()

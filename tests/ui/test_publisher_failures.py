@@ -73,7 +73,7 @@ def test_what_was_lost_in_a_failed_send_follows(run: ScriptedRun, publisher: Pub
     assert [step for step, _ in page.columns["loss"]] == [1, 2]
 
 
-@pytest.mark.parametrize("part", ["send", "show_tokens", "show_samples", "settled"])
+@pytest.mark.parametrize("part", ["send", "on_tokens", "on_samples", "on_idle"])
 def test_a_failure_costs_its_own_part_alone_and_the_thread_goes_on(
     run: ScriptedRun, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
@@ -89,19 +89,19 @@ def test_a_failure_costs_its_own_part_alone_and_the_thread_goes_on(
 
         return do
 
-    names = ("show_tokens", "show_samples", "settled")
+    names = ("on_tokens", "on_samples", "on_idle")
     publisher = Publisher(run, does("send"), interval=0.01, **{name: does(name) for name in names})
     sample = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
     run.append(replace(record(1), samples=[sample]))
-    publisher.ask_tokens()
+    publisher.request_tokens()
     deadline = time.monotonic() + 10
-    while not (failing.is_set() and {"send", "settled"} <= set(heard)) and time.monotonic() < deadline:
+    while not (failing.is_set() and {"send", "on_idle"} <= set(heard)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert failing.is_set()
     assert publisher._thread.is_alive()
     heard.clear()
     run.append(replace(record(2), samples=[sample]))
-    publisher.ask_tokens()
+    publisher.request_tokens()
     while len(set(heard)) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     publisher.close()

@@ -1,39 +1,48 @@
+"""Requests of a page: what they do to a run, the texts that they ask for, and the replies."""
+
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+import plotly.io
 import pytest
 
 from mint_lab.errors import ConfigError
+from mint_lab.losses import LOSSES, LossSpec
+from mint_lab.registry import UnknownNameError
 from mint_lab.runs.run import Run
-from mint_lab.ui.requests import perform, reply_to
-from tests.ui.scripted import ScriptedRun
+from mint_lab.runs.store import history_frame
+from mint_lab.ui.requests import TEXT_REQUESTS, perform, reply_to, requested_text
+from tests.ui.scripted import ScriptedRun, record
 
 
 def answer(run: Any, request: dict[str, Any]) -> Any:
-    return reply_to(request, lambda asked: perform(run, asked))
+    return reply_to(request, lambda request: perform(run, request))
 
 
-def test_buttons_reach_the_run() -> None:
+# -- requests that change a run ---------------------------------------------------------------------------------------
+
+
+def test_buttons_call_the_run() -> None:
     run = ScriptedRun(5, rate=1000)
     for kind in ("start", "pause", "resume", "step", "stop"):
         perform(run, {"type": kind})
     assert run.calls == ["start", "pause", "resume", "step", "stop"]
 
 
-def test_a_setting_and_a_loss_reach_the_run() -> None:
+def test_setting_and_loss_are_set() -> None:
     run = ScriptedRun()
-    assert answer(run, {"type": "set", "name": "beta", "value": 2.5, "request": 7}) == {
-        "type": "reply",
-        "request": 7,
-        "error": "",
-    }
+    reply = answer(run, {"type": "set", "name": "beta", "value": 2.5, "request": 7})
+    assert reply == {"type": "reply", "request": 7, "error": ""}
     assert run.settings["beta"] == 2.5
     perform(run, {"type": "set_loss", "name": "simpo"})
     assert run.loss.name == "simpo"
 
 
-def test_a_refusal_is_an_answer_and_changes_nothing() -> None:
+def test_refused_request_gets_the_reason_and_changes_nothing() -> None:
     run = ScriptedRun()
     reply = answer(run, {"type": "set", "name": "beta", "value": -1, "request": 3})
     assert reply["request"] == 3
@@ -54,9 +63,10 @@ def test_a_refusal_is_an_answer_and_changes_nothing() -> None:
         {"type": "set", "name": "beta", "value": True},
         {"type": "set", "name": "beta"},
         {"type": "set_loss", "name": None},
+        {"type": "tokens"},  # no widget to show them
     ],
 )
-def test_what_no_page_would_send_is_refused(request_: dict[str, Any]) -> None:
+def test_malformed_request_is_refused(request_: dict[str, Any]) -> None:
     run = ScriptedRun()
     with pytest.raises(ConfigError):
         perform(run, request_)
@@ -64,12 +74,21 @@ def test_what_no_page_would_send_is_refused(request_: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["self", "loss", "settings", "plan"])
-def test_a_setting_that_is_called_like_an_argument_is_an_unknown_one(name: str) -> None:
+def test_setting_with_the_name_of_an_argument_is_unknown(name: str) -> None:
     error = answer(Run(), {"type": "set", "name": name, "value": 1.0, "request": 1})["error"]
     assert f"unknown setting {name!r}" in error
 
 
-def test_the_page_gets_an_answer_to_what_went_wrong_in_here(caplog: pytest.LogCaptureFixture) -> None:
+def test_request_of_tokens_calls_back() -> None:
+    requested: list[str] = []
+    perform(ScriptedRun(), {"type": "tokens"}, lambda: requested.append("tokens"))
+    assert requested == ["tokens"]
+
+
+# -- replies ----------------------------------------------------------------------------------------------------------
+
+
+def test_bug_is_replied_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     def breaks(_: Any) -> None:
         raise KeyError("no such thing \ud83d")
 
@@ -79,6 +98,82 @@ def test_the_page_gets_an_answer_to_what_went_wrong_in_here(caplog: pytest.LogCa
     assert reply_to({"type": "start", "request": "?"}, lambda _: None)["request"] == 0
 
 
-def test_a_name_that_cannot_travel_comes_back_as_one_that_can() -> None:
+def test_name_that_is_not_utf8_comes_back_escaped() -> None:
     error = answer(ScriptedRun(), {"type": "set", "name": "\ud83d", "value": 1.0})["error"]
     assert error.encode("utf-8")
+
+
+# -- requests of a text -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run() -> ScriptedRun:
+    run = ScriptedRun(40)
+    run.append(*(record(step, 40) for step in range(1, 21)))
+    return run
+
+
+@pytest.fixture
+def registered() -> Iterator[list[str]]:
+    names: list[str] = []
+    yield names
+    for name in names:
+        LOSSES._entries.pop(name, None)
+
+
+def test_cell_defines_the_loss_under_a_new_name(run: ScriptedRun) -> None:
+    cell = requested_text(run, {"type": "cell", "name": "simpo"})
+    magic, _, body = cell.partition("\n")
+    assert magic == "%%loss my_simpo --from simpo"
+    scope: dict[str, object] = {}
+    exec(compile(body, "cell", "exec"), scope)
+    assert callable(scope["my_simpo"])
+
+
+def test_csv_has_every_step(run: ScriptedRun) -> None:
+    frame = pd.read_csv(io.StringIO(requested_text(run, {"type": "csv"})), index_col=0)
+    expected = history_frame(run.records)
+    assert list(frame.index) == list(range(1, 21))
+    assert set(frame.columns) == set(expected.columns)
+    assert frame["loss"].to_list() == expected["loss"].to_list()  # to the last digit
+
+
+def test_figure_is_plotly_json(run: ScriptedRun) -> None:
+    figure = plotly.io.from_json(requested_text(run, {"type": "figure"}))
+    losses = next(trace for trace in figure.data if trace.name == "training")
+    assert list(losses.x) == list(range(1, 21))
+    assert list(losses.y) == pytest.approx([r.metrics["loss"] for r in run.records], rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["csv", "figure"])
+def test_run_without_steps_has_texts_too(kind: str) -> None:
+    text = requested_text(ScriptedRun(), {"type": kind})
+    assert text.strip()
+    if kind == "figure":
+        assert "no steps yet" in str(plotly.io.from_json(text).layout.annotations[0].text)
+
+
+def test_cell_of_an_unknown_loss_is_refused_with_a_suggestion(run: ScriptedRun) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown loss 'simop'.*simpo"):
+        requested_text(run, {"type": "cell", "name": "simop"})
+    with pytest.raises(UnknownNameError):
+        requested_text(run, {"type": "cell"})
+
+
+def test_cell_of_a_loss_that_needs_its_surroundings_is_refused(run: ScriptedRun, registered: list[str]) -> None:
+    scale = 2.0
+
+    def inner(data: object, logprobs_list: list[float]) -> tuple[float, dict[str, float]]:
+        return scale * sum(logprobs_list), {}
+
+    registered.append("inner")
+    source = "def inner(data, logprobs_list):\n    return scale * sum(logprobs_list), {}\n"
+    LOSSES.register(LossSpec(name="inner", family="custom", fn=inner, source=source))
+    with pytest.raises(ConfigError, match="uses scale of a function around it"):
+        requested_text(run, {"type": "cell", "name": "inner"})
+
+
+def test_other_requests_are_not_texts(run: ScriptedRun) -> None:
+    assert TEXT_REQUESTS == ("cell", "csv", "figure")
+    with pytest.raises(ConfigError, match="unknown request 'picture'"):
+        requested_text(run, {"type": "picture"})

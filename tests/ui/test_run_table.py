@@ -66,7 +66,7 @@ def test_a_folder_that_is_not_there_yet(comms: list[Comm], tmp_path: Path) -> No
 def test_only_the_newest_are_shown_and_the_others_counted(
     comms: list[Comm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(module, "MAX_ROWS", 2)
     for name in ("a", "b", "c"):
         write(tmp_path / name, steps=1)
     table = RunTable(tmp_path)
@@ -107,7 +107,7 @@ def test_ticked_runs_come_with_their_curves(comms: list[Comm], table: RunTable) 
     assert table.shown == [kept]  # not read again
     assert "has no run 'x'" in comm.ask(type="show", names=["a", "x"], request=3)[-1]["error"]
     assert table.shown == [kept]
-    with pytest.raises(RunError, match="9 runs on top of each other are too many"):
+    with pytest.raises(RunError, match="9 runs are too many to tell apart"):
         table.show([str(number) for number in range(9)])
 
 
@@ -144,7 +144,10 @@ def test_notes_and_deletions_are_seen_at_once(comms: list[Comm], table: RunTable
     assert [run["name"] for run in table.shown] == ["a"]
     assert table.opened is None
     (tmp_path / "a" / "mine.txt").write_text("mine")
-    assert "its folder stays, for it also holds mine.txt" in comm.ask(type="delete", name="a", request=3)[-1]["error"]
+    assert (
+        "its folder stays, because it also contains mine.txt"
+        in comm.ask(type="delete", name="a", request=3)[-1]["error"]
+    )
     assert [row["problem"][:12] for row in table.listing["rows"] if row["name"] == "a"] == ["holds no run"]
 
 

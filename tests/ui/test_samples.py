@@ -11,7 +11,7 @@ import pytest
 from mint_lab.charts.token_strips import strips_html
 from mint_lab.recipes.record import StepRecord
 from mint_lab.ui.pictures import strips_of
-from mint_lab.ui.samples import ROWS, samples_of
+from mint_lab.ui.samples import MAX_ROWS, samples_of
 
 
 def record(*samples: dict[str, Any]) -> StepRecord:
@@ -65,7 +65,7 @@ def test_the_scale_reaches_what_there_is_in_round_steps(ratios: list[float], hig
 def test_a_message_has_a_largest_size() -> None:
     long = training(["w" * 5000] * 4000, [1.0] * 4000, prompt="p" * 10**6, response="r" * 10**6)
     made = samples_of(record(*[long] * 50))
-    assert len(made["rows"]) == ROWS
+    assert len(made["rows"]) == MAX_ROWS
     tokens = made["tokens"]
     assert tokens is not None
     buffers = sum(len(tokens[name]) for name in ("ids", "pieces", "values"))

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from mint_lab import tiny
-from mint_lab.ui.token_text import piece, visible
+from mint_lab.ui.token_text import token_text, visible
 
 SIGNS = [
     ("cat", "cat"),
@@ -29,10 +29,10 @@ def test_what_cannot_be_seen_is_shown(text: str, shown: str) -> None:
 
 def test_parts_of_characters_are_bytes_and_together_the_text() -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(tiny.path()))
-    pieces = [piece(tokenizer, token) for token in tokenizer.encode("é <b> €")]
+    pieces = [token_text(tokenizer, token) for token in tokenizer.encode("é <b> €")]
     assert "".join(pieces).replace("<b>", "") == "⟨0xC3⟩⟨0xA9⟩  ⟨0xE2⟩⟨0x82⟩⟨0xAC⟩"
     plain = "Question: 12 + 34?\nAnswer: 46"
-    assert "".join(piece(tokenizer, token) for token in tokenizer.encode(plain)) == plain
+    assert "".join(token_text(tokenizer, token) for token in tokenizer.encode(plain)) == plain
 
 
 def test_sentencepiece_keeps_its_spaces_and_bytes() -> None:
@@ -40,8 +40,8 @@ def test_sentencepiece_keeps_its_spaces_and_bytes() -> None:
     spm = SimpleNamespace(
         decode=lambda ids: ["the", "\ufffd", "cat"][ids[0]], convert_ids_to_tokens=lambda token: raw[token]
     )
-    assert [piece(spm, token) for token in range(3)] == [" the", "⟨0xE2⟩", "cat"]
+    assert [token_text(spm, token) for token in range(3)] == [" the", "⟨0xE2⟩", "cat"]
 
 
 def test_half_a_surrogate_pair_can_travel() -> None:
-    assert piece(SimpleNamespace(decode=lambda ids: "a\ud800"), 0).encode("utf-8") == b"a\\ud800"
+    assert token_text(SimpleNamespace(decode=lambda ids: "a\ud800"), 0).encode("utf-8") == b"a\\ud800"

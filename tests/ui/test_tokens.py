@@ -98,9 +98,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"values": {"gradient": [[0, 0, 0], "no"]}}, DataError, "datum 1, field 'gradient': found str"),
     ({"by": "gradients", "values": {"gradient": [[0] * 3, [0] * 2]}}, ConfigError, "did you mean 'gradient'"),
-    ({"titles": ["a", "b"]}, ConfigError, "2 titles, expected 1: one a pair"),
+    ({"titles": ["a", "b"]}, ConfigError, "2 titles, expected 1: one per pair"),
     ({"data": [PAIR[0]], "pairs": True}, DataError, "got 1 datums"),
-    ({"data": [datum([1, 2])]}, DataError, "hold no weights"),
+    ({"data": [datum([1, 2])]}, DataError, "have no weights"),
 ]
 
 

@@ -189,8 +189,8 @@ def test_what_cannot_be_shown_leaves_the_present_run_on_show(comms: list[Comm]) 
     [
         (("dpo",), {}, "unknown recipe 'dpo'.*loss='dpo'"),
         (("org/model",), {}, "a model is given as base_model='org/model'"),
-        ((), {"base_model": "rl"}, "base_model is 'rl', which is no model but a recipe: recipe='rl'"),
-        ((), {"base_model": "dpo"}, "no model but a loss: loss='dpo'"),
+        ((), {"base_model": "rl"}, "base_model is 'rl', which is not a model but a recipe: recipe='rl'"),
+        ((), {"base_model": "dpo"}, "not a model but a loss: loss='dpo'"),
     ],
 )
 def test_a_name_in_the_wrong_place_is_told_its_right_one(
@@ -246,7 +246,7 @@ def test_what_a_run_still_says_when_another_is_on_show_is_not_shown(comms: list[
     """Its tokens may be under way while the person presses "New run"."""
     first, second = ScriptedRun(), ScriptedRun()
     bench = Bench(first)
-    say = bench._publisher._show_tokens  # type: ignore[union-attr]
+    say = bench._publisher._on_tokens  # type: ignore[union-attr]
     bench.show(second)
     assert say is not None
     say({"step": 1})  # type: ignore[typeddict-item]
@@ -256,11 +256,11 @@ def test_what_a_run_still_says_when_another_is_on_show_is_not_shown(comms: list[
 
 def test_the_picker_hears_of_a_new_loss_until_it_is_closed(comms: list[Comm]) -> None:
     lab = Workbench()
-    LOSSES.register(LossSpec(name="<b>mine</b>", family="custom", fn=lambda data, logprobs: None, pairs=True))
+    LOSSES.register(LossSpec(name="<b>mine</b>", family="custom", fn=lambda data, logprobs: None, unit="pair"))
     heard = [message for message in comms[0].custom if message["type"] == "losses"]
     assert "<b>mine</b>" in [entry["name"] for entry in heard[-1]["losses"]]
     lab.close()
-    LOSSES.register(LossSpec(name="later", family="custom", fn=lambda data, logprobs: None, pairs=True))
+    LOSSES.register(LossSpec(name="later", family="custom", fn=lambda data, logprobs: None, unit="pair"))
     assert len([message for message in comms[0].custom if message["type"] == "losses"]) == len(heard)
 
 

@@ -107,7 +107,7 @@ def test_many_changes_are_not_all_listed() -> None:
 
 
 def test_smoothing_restarts_with_another_loss() -> None:
-    """A loss of 100 gives way to one of 0: a curve that went on would take its time to come down."""
+    """A loss of 100 gives way to one of 0: a smoothing that does not restart comes down slowly."""
     records = [Record(step, {"loss": 100.0 if step <= 50 else 0.0}) for step in range(1, 101)]
     charts = charts_of([ChartSpec("loss", lines=(LineSpec("loss"),))])
     image = image_of(run_picture(run_data("", records, {}, [Edit(51, "loss", "other v1")]), charts))

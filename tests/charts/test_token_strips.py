@@ -77,7 +77,7 @@ def test_the_picture_has_the_colour_of_the_number(value: float, end: str) -> Non
     assert count(seen, hexadecimal(TOKENS["light"][end])) > 1500
 
 
-def test_long_lines_go_on_below() -> None:
+def test_long_lines_continue_below() -> None:
     short, long = (image_of(strips_picture(strips(*[" word"] * n))) for n in (3, 300))
     assert long.height > short.height + 200
 

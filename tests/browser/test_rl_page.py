@@ -36,7 +36,7 @@ def sampled(step):
                 "clipped": [False, True, False, True, False]},
                {"source": "held-out", "prompt": TEXT, "response": TEXT, "reward": 0.0}]
     made = record(step, 400)
-    return replace(made, loss_name="ppo", samples=samples, held_out={},
+    return replace(made, loss_name="ppo", samples=samples, held_out={}, clip=(0.8, 1.2),
                    histograms={"log_ratio/positive": histogram(rise, "log_ratio/positive"),
                                "log_ratio/negative": histogram(fall, "log_ratio/negative")},
                    settings={"learning_rate": 1e-3, **LOSSES["ppo"].config()})

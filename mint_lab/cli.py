@@ -23,7 +23,7 @@ from .errors import ConfigError, MintLabError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .charts.spec import ChartSpec
+    from .charts.chart_spec import ChartSpec
     from .runs.run import Run
 
 __all__ = ["app", "demo_report", "notebooks_dir"]
@@ -133,7 +133,7 @@ def demo_report(run: Run) -> dict[str, Any]:
 
 
 def _charts(run: Run) -> tuple[ChartSpec, ...]:
-    from .charts.spec import charts_of
+    from .charts.chart_spec import charts_of
     from .recipes.registry import recipe_of
 
     return charts_of(recipe_of(run.recipe).charts)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .chart_spec import CHARTS, ChartSpec, stray_charts
 from .run_data import Points, RunData
-from .spec import CHARTS, ChartSpec, stray_charts
 
 __all__ = ["OverlayChart", "compared_metrics", "ordered_metrics", "overlay_charts", "stray_overlays"]
 

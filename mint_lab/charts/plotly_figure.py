@@ -9,11 +9,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from .chart_spec import ChartSpec
 from .overlay import OverlayChart, overlay_charts, stray_overlays
 from .palette import BASE, DASHES, FONT, ROLES, RUNS
 from .ratio_bins import RATIO_TICKS, Half, halves_of, root_ticks
 from .run_data import Change, Counts, Points, RunData
-from .spec import ChartSpec
 
 __all__ = ["comparison_figure", "run_figure"]
 
@@ -35,7 +35,7 @@ def run_figure(run: RunData, charts: Sequence[ChartSpec]) -> go.Figure:
 
     Args:
         run: Its numbers.
-        charts: What :func:`~mint_lab.charts.spec.charts_of` returns.
+        charts: What :func:`~mint_lab.charts.chart_spec.charts_of` returns.
     """
     drawn = [chart for chart in (*charts, *run.stray(charts)) if run.draws(chart)]
     draw = {"lines": _draw_lines, "bars": _draw_heat, "ratios": _draw_ratios}

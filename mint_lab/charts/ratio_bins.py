@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .chart_spec import ChartSpec
 from .run_data import RatioLimits, RunData
-from .spec import ChartSpec
 
 __all__ = ["RATIO_TICKS", "Half", "Piece", "clipped_share", "halves_of", "pieces", "root_ticks"]
 

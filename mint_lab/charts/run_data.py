@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..metrics.registry import HELD_OUT
-from .spec import ChartSpec, LineSpec, stray_charts
+from .chart_spec import ChartSpec, LineSpec, stray_charts
 
 __all__ = ["Change", "Counts", "Points", "RatioLimits", "Record", "RunData", "run_data"]
 
@@ -89,7 +89,7 @@ class RunData:
     steps: int = 0
 
     def stray(self, charts: Iterable[ChartSpec]) -> tuple[ChartSpec, ...]:
-        """Return charts for what the run has beyond ``charts``, see :func:`~mint_lab.charts.spec.stray_charts`."""
+        """Return charts for what the run has beyond ``charts``: see :func:`~.chart_spec.stray_charts`."""
         return stray_charts([*self.training, *self.held_out], charts, self.histograms)
 
     def points(self, line: LineSpec) -> Points | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from .axes import short, thinned
 from .canvas import MUTED, WIDTH, Box, Sheet, drawing
+from .chart_spec import ChartSpec
 from .colour_scale import blend
 from .overlay import OverlayChart, overlay_charts, stray_overlays
 from .palette import DASHES, ROLES, RUNS
 from .run_data import Points, RunData
-from .spec import ChartSpec
 from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
 
 __all__ = ["CosineTable", "comparison_picture"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from .axes import round_range, short, thinned
 from .canvas import INK, MUTED, WIDTH, Box, Sheet, drawing
+from .chart_spec import ChartSpec, LineSpec
 from .colour_scale import blend
 from .palette import ROLES
 from .ratio_bins import RATIO_TICKS, Half, halves_of, root_ticks
 from .run_data import Change, RunData
-from .spec import ChartSpec, LineSpec
 from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
 from .token_strips import StripLayout, TokenStrips
 
@@ -32,7 +32,7 @@ def run_picture(
 
     Args:
         run: Its numbers.
-        charts: What :func:`~mint_lab.charts.spec.charts_of` returns.
+        charts: What :func:`~mint_lab.charts.chart_spec.charts_of` returns.
         heading: First line of the picture.
         tokens: Drawn below the charts.
 

@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..charts.chart_spec import charts_of
 from ..errors import ConfigError
 from ..losses import DataKind
 from ..losses.spec import REFERENCE
 from .job import BatchJob
 
 if TYPE_CHECKING:
-    from ..charts.spec import ChartSpec
+    from ..charts.chart_spec import ChartSpec
     from ..client.protocol import Tokenizer, TrainingClient
     from .guarded_trainer import GuardedTrainer
     from .job import Job
@@ -59,8 +60,8 @@ class Recipe(ABC):
         default_steps: Optimizer steps.
         default_learning_rate: Of AdamW.
         default_data: What it trains on if no data are given, in a few words.
-        charts: Names of registered charts, or :class:`~mint_lab.charts.spec.ChartSpec` objects, in order. A metric that
-            is in none of them gets a chart below these.
+        charts: Names of registered charts, or :class:`~mint_lab.charts.chart_spec.ChartSpec` objects, in order. A
+            metric that is in none of them gets a chart below these.
         headlines: Metrics that summarise a run, the most important first; a run may lack some of them.
         examples: What :meth:`GuardedTrainer.shown <mint_lab.recipes.guarded_trainer.GuardedTrainer.shown>` shows.
         keeps_samples: True if records keep model responses at each evaluation.
@@ -179,7 +180,8 @@ def check_recipe(recipe: type[Recipe]) -> None:
     """Check that a recipe class says what it must.
 
     Raises:
-        ConfigError: If it is not a subclass of :class:`Recipe`, or an attribute is missing or of the wrong kind.
+        ConfigError: If it is not a subclass of :class:`Recipe`, an attribute is missing or of the wrong kind, or there
+            is no chart of a name in ``charts``.
     """
     if not (isinstance(recipe, type) and issubclass(recipe, Recipe)):
         raise ConfigError(f"a recipe is {recipe!r}, expected a subclass of mint_lab.recipes.Recipe")
@@ -189,3 +191,4 @@ def check_recipe(recipe: type[Recipe]) -> None:
             raise ConfigError(f"{recipe.__name__}.{attribute} is {value!r}, expected a name (letters, digits, _)")
     if not is_dataclass(recipe.Options):
         raise ConfigError(f"{recipe.__name__}.Options is {recipe.Options!r}, expected a dataclass of options")
+    charts_of(recipe.charts)  # a misspelt name is an error of the recipe, not of the first run that shows it

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..charts.chart_spec import charts_of
 from ..charts.run_data import RatioLimits, run_data
-from ..charts.spec import charts_of
 from ..losses import LOSSES
 from ..recipes.record import Edit, StepRecord
 from ..recipes.registry import recipe_of

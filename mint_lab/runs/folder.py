@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import RunError
 from ..recipes.record import LARGEST_FLOAT
+from ..recipes.registry import recipe_of
 from .comparison.metric_table import metric_table
 from .entries import Evaluation, RunInfo, read_evaluation, read_loss, read_run_info
 from .folder_lock import LOCK_FILE, exclude_runs, is_locked
@@ -48,8 +49,6 @@ MAX_METRICS = 48
 MAX_INFO_BYTES = 4 << 20  # of a run.json
 MAX_LOSSES = 1000  # lines of losses.jsonl that are read
 MAX_NAME_LENGTH = 200  # characters
-# The curve shows the first of these metrics that was evaluated.
-MAIN_METRICS = ("pair_accuracy", "reward", "nll", "loss")
 # As a RunStore writes it. Text inside a record has its quotes escaped, so that it never matches.
 _EVALUATED = re.compile(rb'"held_out": \{"')
 
@@ -242,7 +241,9 @@ def _read_run(path: Path, changed: float) -> RunSummary:
     evaluations, last = _read_evaluations(path / RECORDS)
     before = _metrics(info.baseline)
     held_out = [_metrics(evaluation.held_out) for evaluation in evaluations]
-    main = next((name for name in MAIN_METRICS if any(name in metrics for metrics in [before, *held_out])), "")
+    # The curve in the table shows the recipe's most important metric that was evaluated.
+    headlines = recipe_of(info.recipe).headlines
+    main = next((name for name in headlines if any(name in metrics for metrics in [before, *held_out])), "")
     return RunSummary(
         path.name,
         title=_short(info.name),

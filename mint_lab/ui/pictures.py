@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..charts.chart_spec import charts_of
 from ..charts.colour_scale import ColourScale
 from ..charts.run_data import RatioLimits, run_data
-from ..charts.spec import charts_of
 from ..charts.static_comparison import CosineTable, comparison_picture
 from ..charts.static_picture import run_picture
 from ..charts.token_strips import Chip, Strip, StripGroup, TokenStrips

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..charts.spec import ChartSpec, charts_of
+from ..charts.chart_spec import ChartSpec, charts_of
 from ..metrics.registry import METRICS
 from ..recipes.registry import recipe_of
 from .protocol import Chart, Line, MetricEntry, Overlay

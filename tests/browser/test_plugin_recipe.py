@@ -9,7 +9,7 @@ from .conftest import Open
 RECIPE = """
 from dataclasses import dataclass
 import mint_lab as ml
-from mint_lab.charts.spec import ChartSpec
+from mint_lab.charts.chart_spec import ChartSpec
 from mint_lab.data import to_datum
 from mint_lab.metrics import MetricSpec, register_metric
 from mint_lab.recipes import BatchJob, Measured, Recipe, option

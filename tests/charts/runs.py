@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from mint_lab.charts.chart_spec import ChartSpec
 from mint_lab.charts.run_data import RatioLimits, RunData, run_data
-from mint_lab.charts.spec import ChartSpec
 
 __all__ = ["Edit", "Record", "colours", "count", "image_of", "run_of"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mint_lab.charts.chart_spec import CHARTS, ChartSpec, charts_of
 from mint_lab.charts.overlay import compared_metrics, ordered_metrics, overlay_charts, stray_overlays
 from mint_lab.charts.run_data import run_data
-from mint_lab.charts.spec import CHARTS, ChartSpec, charts_of
 from mint_lab.recipes.registry import RECIPES
 
 from .runs import Record

@@ -7,11 +7,11 @@ from typing import Any
 import plotly.io
 import pytest
 
+from mint_lab.charts.chart_spec import ChartSpec, charts_of
 from mint_lab.charts.overlay import overlay_charts
 from mint_lab.charts.palette import DASHES, RUNS
 from mint_lab.charts.plotly_figure import comparison_figure, run_figure
 from mint_lab.charts.run_data import RatioLimits, run_data
-from mint_lab.charts.spec import ChartSpec, charts_of
 from mint_lab.recipes.registry import RECIPES
 
 from .runs import Edit, Record, run_of

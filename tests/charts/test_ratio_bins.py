@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from mint_lab.charts.chart_spec import CHARTS
 from mint_lab.charts.ratio_bins import clipped_share, halves_of, pieces, root_ticks
 from mint_lab.charts.run_data import RatioLimits, RunData, run_data
-from mint_lab.charts.spec import CHARTS
 
 from .runs import Record
 

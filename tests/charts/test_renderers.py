@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from mint_lab.charts.canvas import Sheet
+from mint_lab.charts.chart_spec import charts_of
 from mint_lab.charts.overlay import overlay_charts
 from mint_lab.charts.plotly_figure import comparison_figure, run_figure
 from mint_lab.charts.run_data import RatioLimits
-from mint_lab.charts.spec import charts_of
 from mint_lab.charts.static_comparison import comparison_picture
 from mint_lab.charts.static_picture import run_picture
 from mint_lab.recipes.registry import RECIPES

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mint_lab.charts.chart_spec import CHARTS, charts_of
 from mint_lab.charts.run_data import run_data
-from mint_lab.charts.spec import CHARTS, charts_of
 
 from .runs import Record
 

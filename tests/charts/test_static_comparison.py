@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mint_lab.charts.chart_spec import charts_of
 from mint_lab.charts.colour_scale import blend
 from mint_lab.charts.palette import ROLES, RUNS
 from mint_lab.charts.run_data import run_data
-from mint_lab.charts.spec import charts_of
 from mint_lab.charts.static_comparison import CosineTable, comparison_picture
 from mint_lab.recipes.registry import RECIPES
 

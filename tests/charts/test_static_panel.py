@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mint_lab.charts.canvas import WIDTH, Box, Sheet
+from mint_lab.charts.chart_spec import ChartSpec
 from mint_lab.charts.palette import ROLES
-from mint_lab.charts.spec import ChartSpec
 from mint_lab.charts.static_panel import ROW, LegendEntry, Panel, Stroke, placed, range_of, tiles
 
 from .runs import colours, count, image_of

@@ -8,10 +8,10 @@ import time
 import pytest
 from PIL import Image
 
+from mint_lab.charts.chart_spec import ChartSpec, LineSpec, charts_of
 from mint_lab.charts.colour_scale import blend
 from mint_lab.charts.palette import ROLES
 from mint_lab.charts.run_data import RatioLimits, run_data
-from mint_lab.charts.spec import ChartSpec, LineSpec, charts_of
 from mint_lab.charts.static_panel import ROW, placed
 from mint_lab.charts.static_picture import run_picture
 from mint_lab.recipes.registry import RECIPES

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mint_lab as ml
 from mint_lab import cli
-from mint_lab.charts.spec import ChartSpec
+from mint_lab.charts.chart_spec import ChartSpec
 from mint_lab.data import to_datum
 from mint_lab.errors import ConfigError
 from mint_lab.metrics import MetricSpec, register_metric

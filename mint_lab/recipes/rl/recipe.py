@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...charts.spec import CHARTS, LineSpec
+from ...charts.chart_spec import CHARTS, LineSpec
 from ...data.rewards import REWARDS, Reward, exact_match, reward_of
 from ...data.tasks import ExampleTask, PromptTask, task_of
 from ...errors import DataError

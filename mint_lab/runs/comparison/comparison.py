@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...charts.chart_spec import charts_of
 from ...charts.run_data import run_data
-from ...charts.spec import charts_of
 from ...client import connect
 from ...data.reference_logprobs import with_reference
 from ...errors import ConfigError, RunError, one_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...charts.chart_spec import CHARTS
 from ...charts.overlay import compared_metrics, ordered_metrics
-from ...charts.spec import CHARTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mint_lab.charts.spec import (
+from mint_lab.charts.chart_spec import (
     CHARTS,
     MOST_STRAY,
     ChartSpec,

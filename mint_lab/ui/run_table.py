@@ -135,11 +135,7 @@ class RunTable(anywidget.AnyWidget):
         return {"text/plain": repr(self), "text/html": html_of(self.listing), **widget_view(self.model_id)}, {}
 
     def _read(self, name: str) -> ShownRun:
-        run = self._folder.open(name)
-        try:
-            return ShownRun(name=name, snapshot=saved_snapshot(run))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # odd values in a file
-            raise RunError(f"{run.folder} cannot be drawn: {type(error).__name__}: {error}") from error
+        return ShownRun(name=name, snapshot=saved_snapshot(self._folder.open(name)))
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if not isinstance(content, dict):

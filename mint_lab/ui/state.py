@@ -156,7 +156,8 @@ def histograms_of(record: StepRecord) -> list[Histogram]:
             clip=list(record.clip) if record.clip is not None and name in TRAINING_HISTOGRAMS else None,
         )
         for name, counts in record.histograms.items()
-        if name in HISTOGRAM_EDGES
+        # A file can contain a histogram of another version of mint_lab.
+        if name in HISTOGRAM_EDGES and len(counts) == len(HISTOGRAM_EDGES[name]) - 1
     ]
 
 

@@ -1,16 +1,18 @@
-"""A page's end of the channel, which remembers what went through."""
+"""The page's end of a widget's channel, which records every message."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-__all__ = ["Comm", "comms"]
+__all__ = ["Comm", "comms", "until"]
 
 
 class Comm:
-    """A channel to a page that remembers what went through."""
+    """A channel to a page that records what is sent."""
 
     comm_id = "a-page"
 
@@ -29,9 +31,11 @@ class Comm:
 
     @property
     def custom(self) -> list[Any]:
+        """Contents of the custom messages so far."""
         return [data["content"] for data, _ in self.sent if data["method"] == "custom"]
 
     def ask(self, **request: Any) -> list[Any]:
+        """Send a request as a page does; return the messages that answer it at once."""
         before = len(self.custom)
         self.receive({"content": {"data": {"method": "custom", "content": request}}, "buffers": []})
         return self.custom[before:]
@@ -39,13 +43,22 @@ class Comm:
 
 @pytest.fixture
 def comms(monkeypatch: pytest.MonkeyPatch) -> list[Comm]:
-    made: list[Comm] = []
+    """The channel of each widget that the test creates, in order."""
+    created: list[Comm] = []
 
     def create(**options: Any) -> Comm:
         comm = Comm(**options)
-        if "part" in comm.opened["state"]:  # and not that of the widget's layout
-            made.append(comm)
+        if "part" in comm.opened["state"]:  # not the channel of the widget's layout
+            created.append(comm)
         return comm
 
     monkeypatch.setattr("comm.create_comm", create)
-    return made
+    return created
+
+
+def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Wait until ``condition()`` is true; fail after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A stand-in for a run: the face that pages read and steer, over made-up numbers, at any speed and without a model."""
+"""A stand-in for a run: the same public members, with made-up numbers, at any speed and without a model."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ class Failed:
 
 
 def record(step: int, total: int = 400, rng: random.Random | None = None, **extra: float) -> StepRecord:
-    """What step ``step`` of a run that learns would leave behind."""
+    """Return a record as step ``step`` of a run that learns would leave it."""
     rng = rng or random.Random(step)
-    gone = step / total
-    margin = 1 + 7 * (1 - math.exp(-4 * gone))
-    accuracy = 0.72 + 0.26 * (1 - math.exp(-6 * gone))
+    progress = step / total
+    margin = 1 + 7 * (1 - math.exp(-4 * progress))
+    accuracy = 0.72 + 0.26 * (1 - math.exp(-6 * progress))
 
     def noisy(value: float, spread: float) -> float:
         return value + rng.gauss(0, spread)
 
     metrics = {
-        "loss": max(0.01, noisy(0.12 + 0.62 * math.exp(-5 * gone), 0.06)),
+        "loss": max(0.01, noisy(0.12 + 0.62 * math.exp(-5 * progress), 0.06)),
         "pair_accuracy": min(1.0, round(noisy(accuracy, 0.05) * 32) / 32),
         "mean_margin": noisy(margin, 0.5),
-        "logps/chosen": noisy(-9 - 2 * gone, 0.4),
-        "logps/rejected": noisy(-9 - 2 * gone - margin, 0.6),
-        "grad_norm": abs(noisy(2.4 * math.exp(-3 * gone) + 0.4, 0.2)),
+        "logps/chosen": noisy(-9 - 2 * progress, 0.4),
+        "logps/rejected": noisy(-9 - 2 * progress - margin, 0.6),
+        "grad_norm": abs(noisy(2.4 * math.exp(-3 * progress) + 0.4, 0.2)),
         "tokens_per_s": noisy(9000, 400),
         **extra,
     }
     held_out: dict[str, float] = {}
     if step % 10 == 0 or step == total:
         held_out = {
-            "loss": 0.14 + 0.6 * math.exp(-5 * gone),
+            "loss": 0.14 + 0.6 * math.exp(-5 * progress),
             "pair_accuracy": accuracy - 0.01,
             "mean_margin": margin - 0.2,
-            "displacement_frac": 0.14 * gone,
+            "displacement_frac": 0.14 * progress,
         }
     count = 400 if held_out else 32
-    margins = [rng.gauss(margin, 2 + 1.5 * gone) for _ in range(count)]
+    margins = [rng.gauss(margin, 2 + 1.5 * progress) for _ in range(count)]
     return StepRecord(
         step=step,
         time=step / 18,
@@ -82,7 +82,7 @@ def record(step: int, total: int = 400, rng: random.Random | None = None, **extr
 
 
 class ScriptedRun:
-    """Makes ``rate`` steps a second on a thread of its own; ``fail_at`` fails there once, as a bad loss cell would."""
+    """Complete ``rate`` steps per second on a separate thread; fail once at ``fail_at``, as a wrong loss cell does."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class ScriptedRun:
         self._own = {"learning_rate": 5e-4, "batch_size": 32.0}
         self._pending: list[Edit] = []
         self._rate, self._fail_at, self._extra = rate, fail_at, extra
-        self._budget: int | None = None
-        self._halt: Status | None = None
+        self._steps_left: int | None = None
+        self._requested_status: Status | None = None
         self._subscribers: list[Callable[[], None]] = []
         self._lock = threading.RLock()
         self._rng = random.Random(0)
@@ -147,60 +147,62 @@ class ScriptedRun:
     def subscribers(self) -> int:
         return len(self._subscribers)
 
-    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
-        self._subscribers.append(notify)
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self._subscribers.append(callback)
 
         def dispose() -> None:
-            if notify in self._subscribers:
-                self._subscribers.remove(notify)
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
 
         return dispose
 
-    def ring(self) -> None:
-        for notify in list(self._subscribers):
-            notify()
+    def notify_all(self) -> None:
+        for callback in list(self._subscribers):
+            callback()
 
     def append(self, *records: StepRecord) -> None:
-        """Let records appear at once, without a thread."""
+        """Add records at once, without a thread."""
         self.records.extend(records)
-        self.ring()
+        self.notify_all()
 
     def held_out_tokens(self) -> Future[HeldOutTokens]:
-        """Two pairs of letters, whose chosen side becomes likelier with every step."""
+        """Return two pairs of letters, whose chosen completion becomes more likely with every step."""
         self.calls.append("tokens")
         future: Future[HeldOutTokens] = Future()
         if not self.records:
             raise RunError("the run has not started")
         tokens = [[1, 2, 3, 10], [1, 2, 3, 11, 12], [4, 5, 13], [4, 5, 14]]
         data = [to_datum(row, 2 if row[0] == 4 else 3) for row in tokens]
-        sure = self.steps_done / (self.steps_done + 10)
-        logprobs = [torch.full((len(row) - 1,), -3.0 + 2 * sure * (-1) ** i) for i, row in enumerate(tokens)]
-        gradients = [d.loss_fn_inputs["weights"].to_torch() * (1 - sure) * (-1) ** (i + 1) for i, d in enumerate(data)]
+        certainty = self.steps_done / (self.steps_done + 10)
+        logprobs = [torch.full((len(row) - 1,), -3.0 + 2 * certainty * (-1) ** i) for i, row in enumerate(tokens)]
+        gradients = [
+            d.loss_fn_inputs["weights"].to_torch() * (1 - certainty) * (-1) ** (i + 1) for i, d in enumerate(data)
+        ]
         letters = SimpleNamespace(decode=lambda ids: chr(96 + ids[0]))
         future.set_result(HeldOutTokens(self.steps_done, self.loss.label, data, logprobs, gradients, True, letters))
         return future
 
     def start(self) -> ScriptedRun:
-        return self._go("start", None)
+        return self._run("start", None)
 
     def resume(self) -> ScriptedRun:
-        return self._go("resume", None)
+        return self._run("resume", None)
 
     def step(self, n: int = 1) -> ScriptedRun:
-        return self._go("step", n)
+        return self._run("step", n)
 
     def pause(self) -> ScriptedRun:
         self.calls.append("pause")
-        self._halt = "paused"
+        self._requested_status = "paused"
         return self
 
     def stop(self) -> ScriptedRun:
         self.calls.append("stop")
         if self.status == "running":
-            self._halt = "stopped"
+            self._requested_status = "stopped"
         else:
             self.status = "stopped"
-            self.ring()
+            self.notify_all()
         return self
 
     def set(self, **settings: float) -> ScriptedRun:
@@ -230,24 +232,24 @@ class ScriptedRun:
     def _edit(self, kind: str, label: str) -> None:
         with self._lock:
             self._pending.append(Edit(0, "loss" if kind == "loss" else "setting", label))
-        self.ring()
+        self.notify_all()
 
-    def _go(self, call: str, budget: int | None) -> ScriptedRun:
+    def _run(self, call: str, steps: int | None) -> ScriptedRun:
         self.calls.append(call)
         if self.status in ("stopped", "finished"):
             raise RunError(f"this run is {self.status}")
-        self._budget, self._halt, self.error = budget, None, None
+        self._steps_left, self._requested_status, self.error = steps, None, None
         if self.status != "running":
             self.status = "running"
             threading.Thread(target=contextvars.copy_context().run, args=(self._work,), daemon=True).start()
-        self.ring()
+        self.notify_all()
         return self
 
     def _work(self) -> None:
         if not self.baseline:
             first = record(10, 10**6)
             self.baseline = dict(first.held_out)
-        while self._halt is None and self.steps_done < self.steps_total:
+        while self._requested_status is None and self.steps_done < self.steps_total:
             step = self.steps_done + 1
             if step == self._fail_at:
                 self._fail_at = None
@@ -258,7 +260,7 @@ class ScriptedRun:
                     traceback="my_loss v2, line 5:\n      3 chosen = scores[0::2]\n      4 rejected = scores[1::2]\n"
                     "-->   5 margin = chosen - rejected[1:]\n      6 loss = -F.logsigmoid(margin).mean()\n",
                 )
-                self._halt = "paused"
+                self._requested_status = "paused"
                 break
             with self._lock:
                 if self.records:
@@ -267,11 +269,11 @@ class ScriptedRun:
             made = record(step, self.steps_total, self._rng, **self._extra)
             made.warnings.extend(self.warnings)
             self.records.append(made)
-            self.ring()
-            if self._budget is not None:
-                self._budget -= 1
-                if self._budget == 0:
-                    self._halt = "paused"
+            self.notify_all()
+            if self._steps_left is not None:
+                self._steps_left -= 1
+                if self._steps_left == 0:
+                    self._requested_status = "paused"
             time.sleep(1 / self._rate)
-        self.status = self._halt or "finished"
-        self.ring()
+        self.status = self._requested_status or "finished"
+        self.notify_all()

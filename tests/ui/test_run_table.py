@@ -1,4 +1,4 @@
-"""The kernel's half of the table of runs."""
+"""The table of runs: what it lists, reads and deletes, and its replies to the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.store import RunStore
 from mint_lab.ui import run_table as module
 from mint_lab.ui.run_table import RunTable
-from mint_lab.ui.saved import saved_snapshot
 from tests.ui.pages import Comm, comms
 from tests.ui.scripted import record
 
@@ -38,12 +37,12 @@ def table(comms: list[Comm], tmp_path: Path) -> Iterator[RunTable]:
     for name in ("a", "b", "c"):
         write(tmp_path / name)
     (tmp_path / "foreign").mkdir()
-    made = ml.RunTable(tmp_path)
-    yield made
-    made.close()
+    table = ml.RunTable(tmp_path)
+    yield table
+    table.close()
 
 
-def test_it_lists_what_is_there(table: RunTable, tmp_path: Path) -> None:
+def test_rows_are_the_folders(table: RunTable, tmp_path: Path) -> None:
     rows = {row["name"]: row for row in table.listing["rows"]}
     assert set(rows) == {"a", "b", "c", "foreign"}
     assert (rows["a"]["title"], rows["a"]["steps"], rows["a"]["steps_total"]) == (HOSTILE, 20, 40)
@@ -55,7 +54,7 @@ def test_it_lists_what_is_there(table: RunTable, tmp_path: Path) -> None:
     assert [r.step for r in table.load("a").records] == list(range(1, 21))
 
 
-def test_a_folder_that_is_not_there_yet(comms: list[Comm], tmp_path: Path) -> None:
+def test_folder_need_not_exist_yet(comms: list[Comm], tmp_path: Path) -> None:
     table = RunTable(tmp_path / "runs")
     assert table.listing["rows"] == []
     write(tmp_path / "runs" / "first")
@@ -63,7 +62,7 @@ def test_a_folder_that_is_not_there_yet(comms: list[Comm], tmp_path: Path) -> No
     table.close()
 
 
-def test_only_the_newest_are_shown_and_the_others_counted(
+def test_newest_runs_are_listed_and_the_others_counted(
     comms: list[Comm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 2)
@@ -79,7 +78,7 @@ HUGE = "1" + "0" * 400  # JSON holds it, a float does not
 
 @pytest.mark.parametrize("settings", ["[]", "{", '{"baseline": [1]}', f'{{"steps": {HUGE}}}', '{"steps": null}'])
 @pytest.mark.parametrize("line", ['{"step": 21}', "null", '{"step": %s}'])
-def test_whatever_is_in_the_files_the_page_gets_a_reply(
+def test_page_gets_a_reply_whatever_the_files_contain(
     comms: list[Comm], table: RunTable, tmp_path: Path, settings: str, line: str
 ) -> None:
     (tmp_path / "a" / "run.json").write_text(settings)
@@ -95,7 +94,7 @@ def test_whatever_is_in_the_files_the_page_gets_a_reply(
         assert reply["error"] == ""  # numbers that the page cannot hold are left out, and the rest is drawn
 
 
-def test_ticked_runs_come_with_their_curves(comms: list[Comm], table: RunTable) -> None:
+def test_ticked_runs_have_their_curves(comms: list[Comm], table: RunTable) -> None:
     comm = comms[0]
     assert comm.ask(type="show", names=["b", "a"], request=1)[-1]["error"] == ""
     assert [run["name"] for run in table.shown] == ["b", "a"]
@@ -111,7 +110,7 @@ def test_ticked_runs_come_with_their_curves(comms: list[Comm], table: RunTable) 
         table.show([str(number) for number in range(9)])
 
 
-def test_an_open_run_is_drawn_as_it_was(comms: list[Comm], table: RunTable) -> None:
+def test_open_run_has_its_recorded_state(comms: list[Comm], table: RunTable) -> None:
     assert comms[0].ask(type="open", name="c", request=1)[-1]["error"] == ""
     state = table.opened["snapshot"]["state"]
     assert (state["status"], state["steps_done"], state["steps_total"]) == ("finished", 20, 40)
@@ -124,14 +123,7 @@ def test_an_open_run_is_drawn_as_it_was(comms: list[Comm], table: RunTable) -> N
     assert "holds no run" in comms[0].ask(type="open", name="foreign", request=3)[-1]["error"]
 
 
-def test_a_run_without_anything_is_drawn_too(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "run.json").write_text('{"steps": "many", "status": 7, "recipe": null}')
-    snapshot = saved_snapshot(ml.load_run(tmp_path / "a"))
-    assert (snapshot["seen"], snapshot["series"], snapshot["state"]["status"]) == (0, [], "stopped")
-
-
-def test_notes_and_deletions_are_seen_at_once(comms: list[Comm], table: RunTable, tmp_path: Path) -> None:
+def test_notes_and_deletions_are_listed_at_once(comms: list[Comm], table: RunTable, tmp_path: Path) -> None:
     comm = comms[0]
     table.show(["a", "b"])
     table._perform({"type": "open", "name": "b"})
@@ -166,7 +158,7 @@ def test_notes_and_deletions_are_seen_at_once(comms: list[Comm], table: RunTable
         {},
     ],
 )
-def test_what_makes_no_sense_is_refused_and_changes_nothing(
+def test_malformed_request_is_refused_and_changes_nothing(
     comms: list[Comm], table: RunTable, tmp_path: Path, request_: dict[str, object]
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
@@ -177,7 +169,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
     comms[0].receive({"content": {"data": {"method": "custom", "content": "no mapping"}}, "buffers": []})
 
 
-def test_static_readers_get_a_table_of_text(table: RunTable) -> None:
+def test_readers_without_a_kernel_get_a_table(table: RunTable) -> None:
     table.note("a", HOSTILE)
     bundle, _ = table._repr_mimebundle_()
     assert "<img" not in bundle["text/html"]

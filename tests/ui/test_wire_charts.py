@@ -6,12 +6,10 @@ import json
 
 import pytest
 
-from mint_lab.charts.spec import CHARTS, charts_of
+from mint_lab.charts.chart_spec import CHARTS, charts_of
 from mint_lab.metrics.registry import METRICS
-from mint_lab.recipes.record import StepRecord
 from mint_lab.recipes.registry import RECIPES
 from mint_lab.ui.publisher import Publisher
-from mint_lab.ui.state import histograms_of
 from mint_lab.ui.wire_charts import charts_for, metric_entries
 from tests.ui.scripted import ScriptedRun, record
 
@@ -81,14 +79,3 @@ def test_a_metric_in_no_chart_reaches_the_page() -> None:
     publisher.close()
     assert "margin_std" in {series["name"] for series in snapshot["series"]}
     assert snapshot["metrics"] == metric_entries()
-
-
-def test_log_ratios_are_of_training_also_where_there_is_an_evaluation() -> None:
-    counts = [0] * 41
-    histograms = {"log_ratio/positive": counts, "margin": [0] * 40}
-    made = StepRecord(1, 0.0, 0.0, 1, "ppo", 1, held_out={"reward": 1.0}, histograms=histograms)
-    found = {h["name"]: h for h in histograms_of(made)}
-    assert found["log_ratio/positive"]["source"] == "training"
-    assert found["margin"]["source"] == "held-out"
-    edges = found["log_ratio/positive"]
-    assert (edges["start"], edges["width"], len(edges["counts"])) == (-1.025, 0.05, 41)

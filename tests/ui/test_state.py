@@ -1,0 +1,147 @@
+"""What a page shows of a run besides its curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mint_lab.data.rewards import REWARDS, Reward
+from mint_lab.losses import LOSSES
+from mint_lab.recipes.record import Edit, StepRecord
+from mint_lab.ui.protocol import State
+from mint_lab.ui.state import (
+    MAX_CHARACTERS,
+    MAX_MARKS,
+    MAX_WARNINGS,
+    columns_of,
+    finite,
+    histograms_of,
+    marks_of,
+    option_entries,
+    state_of,
+)
+from tests.ui.scripted import Failed, ScriptedRun, record
+
+
+def state(run: Any, **names: str) -> State:
+    return state_of(run, [], **names)
+
+
+def test_fresh_run_has_a_state() -> None:
+    fresh = state(ScriptedRun(70), base_model="mint-tiny", data="pairs")
+    assert set(fresh) == set(State.__annotations__)
+    assert (fresh["status"], fresh["steps_done"], fresh["steps_total"], fresh["last_loss"]) == ("ready", 0, 70, "")
+    assert (fresh["base_model"], fresh["data"], fresh["failure"]) == ("mint-tiny", "pairs", None)
+    assert [control["name"] for control in fresh["controls"]] == ["learning_rate", "beta"]
+
+
+def test_state_is_json_whatever_the_numbers() -> None:
+    run = ScriptedRun()
+    run.baseline = {"loss": math.nan, "pair_accuracy": 0.5}
+    run._config["beta"] = math.inf
+    run.append(record(1, weird=math.inf))
+    assert state(run)["baseline"] == {"pair_accuracy": 0.5}
+    assert "beta" not in state(run)["settings"]
+    json.dumps(state(run), allow_nan=False)
+
+
+def test_finite_keeps_numbers_and_their_order() -> None:
+    assert list(finite({"b": 1, "a": -math.inf, "c": math.nan, "d": -2.5}).items()) == [("b", 1.0), ("d", -2.5)]
+
+
+def test_sizes_of_the_data_are_named_once_they_are_known() -> None:
+    run: Any = ScriptedRun()
+    run.data_sizes = None
+    assert state(run, data="pairs")["data"] == "pairs"
+    run.data_sizes = (12_000, 400)
+    assert state(run, data="pairs")["data"] == "pairs, 12,000 train / 400 held out"
+    assert state(run)["data"] == "data, 12,000 train / 400 held out"
+
+
+def test_latest_marks_are_sent_and_all_are_counted() -> None:
+    run = ScriptedRun()
+    run.edits = [Edit(step, "setting", f"beta {step}") for step in range(1, 500)]
+    marks = state(run)["marks"]
+    assert (len(marks), state(run)["marks_total"]) == (MAX_MARKS, 499)
+    assert marks[-1] == {"step": 499, "kind": "setting", "label": "beta 499"}
+    assert marks_of([Edit(1, "loss", "x" * 999)])[0]["label"] == "x" * 200
+
+
+def test_first_warnings_of_the_last_step_are_sent() -> None:
+    run = ScriptedRun()
+    run.append(replace(record(1), warnings=["old"]), replace(record(2), warnings=["a", "b" * 9999, "c", "d", "e"]))
+    assert state(run)["warnings"] == ["a", "b" * MAX_CHARACTERS, "c", "d"]
+    assert len(state(run)["warnings"]) == MAX_WARNINGS
+
+
+def test_failure_has_the_end_of_the_traceback() -> None:
+    """The end names the error; the beginning is of the loop that called the loss."""
+    run = ScriptedRun()
+    run.append(record(1))
+    run.error = Failed("m" * 9999, line=2, index=7, traceback="begin" + "t" * 9999 + "end", loss="mine")
+    failure = state(run)["failure"]
+    assert failure is not None
+    assert (failure["step"], failure["line"], failure["index"], failure["loss"]) == (2, 2, 7, "mine")
+    assert failure["message"] == "m" * MAX_CHARACTERS
+    assert failure["traceback"].endswith("end")
+    assert len(failure["traceback"]) == MAX_CHARACTERS
+
+
+@pytest.mark.parametrize(("reward", "name"), [(Reward("mine", max), "mine"), (REWARDS["gsm8k"], None), (None, None)])
+def test_failed_reward_is_named_unless_it_is_built_in(reward: Reward | None, name: str | None) -> None:
+    """A built-in reward cannot be fixed by registering it again."""
+    run = ScriptedRun()
+    run.error = Failed("KeyError", reward=reward)
+    failure = state(run)["failure"]
+    assert failure is not None
+    assert failure["reward"] == name
+
+
+def test_options_have_the_text_of_their_value_and_their_description() -> None:
+    entries = {entry["name"]: entry for entry in option_entries("rl", {"group_size": 4, "gone": "x" * 999})}
+    assert entries["group_size"] == {"name": "group_size", "value": "4", "doc": "samples per prompt"}
+    assert (entries["gone"]["value"], entries["gone"]["doc"]) == ("x" * 200, "")
+
+
+def test_clip_of_the_next_step_and_clips_of_earlier_steps() -> None:
+    """The clip in the state follows the sliders; each histogram has the clip that acted at its step."""
+    run = ScriptedRun(recipe="rl")
+    run.loss, run._config = LOSSES["ppo"], LOSSES["ppo"].config({"clip_low_threshold": 0.5})
+    assert state(run)["clip"] == {
+        "low": {"setting": "clip_low_threshold", "base": 0.0, "slope": 1.0},
+        "high": {"setting": "clip_high_threshold", "base": 0.0, "slope": 1.0},
+        "both": False,
+    }
+    assert state(run)["settings"]["clip_low_threshold"] == 0.5
+    run.loss, run._config = LOSSES["gspo"], LOSSES["gspo"].config()  # clips whole samples
+    assert state(run)["clip"] is None
+    counts = {"log_ratio/positive": [1] * 41, "log_ratio/negative": [0] * 41}
+    clipped = replace(record(1), histograms=counts, clip=(0.8, 1.2))
+    assert [h["clip"] for h in histograms_of(clipped)] == [[0.8, 1.2], [0.8, 1.2]]
+    assert [h["clip"] for h in histograms_of(replace(clipped, clip=None))] == [None, None]
+
+
+def test_histograms_have_bins_and_source() -> None:
+    """Log-ratios are of the training batch also in a record with an evaluation; margins are then held out."""
+    histograms = {"log_ratio/positive": [0] * 41, "margin": [1] * 40}
+    made = StepRecord(3, 0.0, 0.0, 1, "ppo", 1, held_out={"reward": 1.0}, histograms=histograms)
+    by_name = {h["name"]: h for h in histograms_of(made)}
+    assert (by_name["log_ratio/positive"]["source"], by_name["margin"]["source"]) == ("training", "held-out")
+    ratios = by_name["log_ratio/positive"]
+    assert (ratios["step"], ratios["start"], ratios["width"], len(ratios["counts"])) == (3, -1.025, 0.05, 41)
+    assert histograms_of(replace(made, held_out={}))[1]["source"] == "training"
+
+
+@pytest.mark.parametrize("histograms", [{"unknown": [1, 2]}, {"margin": [1, 2]}, {"margin": [1] * 41}])
+def test_histogram_with_unknown_bins_is_left_out(histograms: dict[str, list[int]]) -> None:
+    """A file of another version can have one, and it would not fit into the heat map."""
+    assert histograms_of(replace(record(1), histograms=histograms)) == []
+
+
+def test_columns_are_training_and_held_out_metrics() -> None:
+    made = StepRecord(1, 0.0, 0.0, 1, "mine", 1, metrics={"loss": 1}, held_out={"loss": 2, "\ud83d": 3})
+    assert columns_of(made) == {"loss": 1.0, "held_out/loss": 2.0, "held_out/\\ud83d": 3.0}

@@ -1,0 +1,111 @@
+"""The workbench: its run, "New run", and what the page says of the data."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mint_lab.errors import ConfigError, RunError
+from mint_lab.losses import LOSSES, LossSpec
+from mint_lab.runs.run import Run
+from mint_lab.ui.workbench import Workbench, describe_data
+from tests.runs.bigram import BigramClient
+from tests.ui.pages import Comm, comms
+
+__all__ = ["comms"]
+
+
+def test_creation_loads_nothing_and_shows_settings(comms: list[Comm]) -> None:
+    lab = Workbench(steps=7)
+    assert repr(lab) == "Workbench(recipe='preference', loss='pairwise_preference', base_model='mint-tiny')"
+    assert (lab.run.status, lab.run.steps_total, lab.run.folder, lab.run.client) == ("ready", 7, None, None)
+    state = lab.get_state("snapshot")["snapshot"]["state"]
+    assert state["data"] == "arithmetic pairs"
+    assert [control["name"] for control in state["controls"]] == ["learning_rate", "beta"]
+    lab.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "recipe", "words"),
+    [
+        (None, "preference", "arithmetic pairs"),
+        (None, "rl", "two-digit additions"),
+        ("folder/pairs.jsonl", "preference", "pairs.jsonl"),
+        (Path("folder/rows.csv"), "sft", "rows.csv"),
+        ([("a", "b")], "sft", "your data"),
+        ({"a": 1}, "sft", "dict"),
+    ],
+)
+def test_data_are_described_in_a_few_words(data: Any, recipe: str, words: str) -> None:
+    assert describe_data(data, recipe) == words
+
+
+def test_arguments_are_in_the_order_of_a_run(comms: list[Comm]) -> None:
+    lab = Workbench("rl", "grpo")
+    assert (lab.run.recipe, lab.run.loss.name, lab.run.base_model) == ("rl", "grpo", "mint-tiny")
+    lab.close()
+    first_two = [list(inspect.signature(each).parameters)[:2] for each in (Workbench, Run)]
+    assert first_two == [["recipe", "loss"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "message"),
+    [
+        ((), {"loss": "no_such_loss"}, "unknown loss 'no_such_loss'"),
+        (("no_such_recipe",), {}, "unknown recipe 'no_such_recipe'"),
+        (("dpo",), {}, "unknown recipe 'dpo'.*loss='dpo'"),
+        (("org/model",), {}, "a model is given as base_model='org/model'"),
+        ((), {"base_model": "rl"}, "base_model is 'rl', which is not a model but a recipe: recipe='rl'"),
+        ((), {"base_model": "dpo"}, "not a model but a loss: loss='dpo'"),
+    ],
+)
+def test_invalid_name_is_refused_with_a_hint(
+    comms: list[Comm], args: tuple[str, ...], options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Workbench(*args, **options)  # type: ignore[arg-type]
+    assert comms == []
+
+
+def test_new_run_keeps_loss_and_settings(comms: list[Comm], tmp_path: Path) -> None:
+    lab = Workbench(steps=7, folder=tmp_path / "run")
+    old = lab.run
+    with pytest.raises(RunError, match="stop it"):
+        lab.new_run()
+    old.set_loss("simpo", gamma=2.0)
+    old.set(learning_rate=1e-3, batch_size=16, steps=9)
+    old.stop()
+    old.wait(10)
+    epoch = lab._publisher.epoch  # type: ignore[union-attr]
+    assert comms[0].ask(type="new_run", request=4)[-1] == {"type": "reply", "request": 4, "error": ""}
+    assert lab.run is not old
+    assert (lab.run.status, lab.run.loss.name) == ("ready", "simpo")
+    assert (lab.run.settings["learning_rate"], lab.run.loss_config["gamma"]) == (1e-3, 2.0)
+    assert (lab.run.settings["batch_size"], lab.run.steps_total) == (16, 9)
+    assert lab.run.folder == tmp_path / "run-2"
+    assert comms[0].custom[-2]["epoch"] != epoch
+    lab.close()
+
+
+def test_new_run_is_refused_if_the_client_was_given(comms: list[Comm]) -> None:
+    lab = Workbench(client=BigramClient())
+    old = lab.run.stop()
+    assert "make a new client" in comms[0].ask(type="new_run", request=1)[-1]["error"]
+    assert lab.run is old
+    lab.close()
+
+
+def test_new_losses_are_sent_until_the_workbench_is_closed(comms: list[Comm]) -> None:
+    lab = Workbench()
+
+    def register(name: str) -> list[Any]:
+        LOSSES.register(LossSpec(name=name, family="custom", fn=lambda data, logprobs: None, unit="pair"))
+        return [message for message in comms[0].custom if message["type"] == "losses"]
+
+    (message,) = register("mine")
+    assert "mine" in [entry["name"] for entry in message["losses"]]
+    lab.close()
+    assert len(register("later")) == 1

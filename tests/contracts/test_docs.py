@@ -113,6 +113,15 @@ def test_every_public_name_has_an_entry() -> None:
     assert not missing, f"add them to a page in docs/api: {missing}"
 
 
+def test_named_files_exist(root: Path) -> None:
+    """Files of the repository that the text names in code type; those of the worked examples are not there."""
+    texts = [(DOCS / page).read_text(encoding="utf-8") for page in [*PAGES, "../README.md"]]
+    named = {name for text in texts for name in re.findall(r"`((?:mint_lab|tests|widgets|notebooks)/[\w/.-]+)`", text)}
+    assert len(named) > 20
+    missing = {name for name in named if not (root / name).exists() and "sppo" not in name}
+    assert missing == set()
+
+
 def test_every_lesson_is_listed() -> None:
     index = (DOCS / "lessons" / "index.md").read_text(encoding="utf-8")
     lessons = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]

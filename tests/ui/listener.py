@@ -1,4 +1,4 @@
-"""The other end of a publisher: what a page makes of its messages, in Python."""
+"""The receiver of a publisher's messages, in Python: it does what a page does with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Page", "Wire", "assert_same_heats", "attached"]
 
 
 class Page:
-    """What a page does with messages, as the protocol says, and nothing else."""
+    """Apply messages as the protocol says, and nothing else."""
 
     def __init__(self) -> None:
         self.epoch, self.number, self.seen = "", 0, 0
@@ -28,7 +28,7 @@ class Page:
 
     def receive(self, message: Any, buffers: Any) -> None:
         if message["type"] == "snapshot":
-            if buffers:  # it came as a message
+            if buffers:  # a message, not the trait
                 message = attached(message, buffers)
             if message["epoch"] == self.epoch and message["number"] <= self.number and not self.wants_sync:
                 return
@@ -60,9 +60,9 @@ class Page:
             pairs = zip(steps, values[row * count : (row + 1) * count], strict=True)
             new = [pair for pair in list(pairs)[skip:] if not math.isnan(pair[1])]
             self.columns.setdefault(name, []).extend(new)
-        held = {name: heat.steps[-1] if heat.steps else 0 for name, heat in self.heats.heats.items()}
+        last_step = {name: heat.steps[-1] if heat.steps else 0 for name, heat in self.heats.heats.items()}
         for histogram in message["histograms"]:
-            if histogram["step"] > held.get(histogram["name"], 0):
+            if histogram["step"] > last_step.get(histogram["name"], 0):
                 self.heats.add(histogram)
         self.seen += count - skip
 
@@ -99,16 +99,16 @@ def loaded(heats: Any) -> HeatHistory:
 
 
 def assert_same_heats(page: Page, publisher: Publisher) -> None:
-    wanted = loaded(publisher.snapshot()["heats"]).heats
-    assert list(page.heats.heats) == list(wanted)
-    for name, heat in wanted.items():
+    expected = loaded(publisher.snapshot()["heats"]).heats
+    assert list(page.heats.heats) == list(expected)
+    for name, heat in expected.items():
         mine = page.heats.heats[name]
         assert (mine.source, mine.width, mine.points, mine.steps) == (heat.source, heat.width, heat.points, heat.steps)
         assert mine.columns == [pytest.approx(column, abs=1e-6) for column in heat.columns]  # float32 on the way
 
 
 class Wire:
-    """Keeps what was sent; sizes as they travel."""
+    """Record what was sent, serialized."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[Any, list[bytes]]] = []

@@ -1,11 +1,10 @@
-"""The kernel's half of a comparison on the page."""
+"""A comparison on the page: messages of every run, requests, and cosines measured on a separate thread."""
 
 from __future__ import annotations
 
 import gc
 import struct
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,18 +16,13 @@ import mint_lab as ml
 from mint_lab.errors import ConfigError
 from mint_lab.runs import Comparison
 from mint_lab.ui.compare import Compare
-from mint_lab.ui.protocol_runs import CosineMatrix
 from tests.runs.bigram import BigramClient, letter_pairs
-from tests.ui.pages import Comm, comms
+from tests.ui.pages import Comm, comms, until
 from tests.ui.scripted import record
 
 __all__ = ["comms"]
 
 OPTIONS: dict[str, Any] = {"data": letter_pairs(40), "held_out": letter_pairs(8), "batch_size": 4, "eval_every": 5}
-MATRIX = CosineMatrix(
-    **{"labels": ["a", "<b>"], "values": [[1.0, -0.5], [-0.5, None]], "norms": [1.0, 0.0]},
-    **{"at": "a", "step": 3, "datums": 8, "busy": False, "problem": ""},
-)
 
 
 @pytest.fixture
@@ -47,19 +41,12 @@ def show(comms: list[Comm], tmp_path: Path) -> Iterator[Callable[..., Compare]]:
         widget.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def updates(comm: Comm, run: int) -> list[Any]:
-    """The messages of one run."""
+    """Return the messages of one run."""
     return [m["message"] for m in comm.custom if m["type"] == "of_run" and m["run"] == run]
 
 
-def test_the_first_message_has_every_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
+def test_first_message_has_every_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show({"h": "hinge", "s": "simpo"})
     state = comms[0].opened["state"]
     assert state["part"] == "compare"
@@ -70,7 +57,7 @@ def test_the_first_message_has_every_run(comms: list[Comm], show: Callable[..., 
     assert widget.runs is widget.comparison.runs
 
 
-def test_start_reaches_every_run_and_each_has_its_own_stream(comms: list[Comm], show: Callable[..., Compare]) -> None:
+def test_start_starts_every_run_and_each_has_its_own_messages(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show()
     comm = comms[0]
     assert comm.ask(type="start", request=1)[-1] == {"type": "reply", "request": 1, "error": ""}
@@ -86,14 +73,14 @@ def test_start_reaches_every_run_and_each_has_its_own_stream(comms: list[Comm], 
     assert results[-1]["final"]["mean_margin"] == last["logps/chosen"] - last["logps/rejected"]
 
 
-def test_a_page_gets_what_it_missed_of_each_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
+def test_page_gets_what_it_missed_of_a_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show()
     assert widget.start().wait(30, check=True)
     comm = comms[0]
     answers = comm.ask(type="sync", run=1, since=9, epoch=widget._publishers[1].epoch)
     assert [(m["run"], m["message"]["count"], m["message"]["full"]) for m in answers][-1] == (1, 3, True)
     assert [m["result"]["step"] for m in answers if m["result"]] == [12]
-    # A page that knows nothing gets the snapshot, its bytes beside it.
+    # A page without records gets the snapshot, with its data in buffers.
     comm.ask(type="sync", run=0, since=0, epoch="another")
     data, buffers = comm.sent[-1]
     message = data["content"]["message"]
@@ -116,7 +103,7 @@ def test_requests_are_answered(comms: list[Comm], show: Callable[..., Compare]) 
     comm.receive({"content": {"data": {"method": "custom", "content": "no mapping"}}, "buffers": []})
 
 
-def test_why_cosines_cannot_be_had_is_shown_and_costs_nothing(comms: list[Comm], show: Callable[..., Compare]) -> None:
+def test_reason_for_missing_cosines_is_shown_and_runs_continue(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show()
     comms[0].ask(type="start", request=1)
     assert widget.wait(30, check=True)
@@ -125,15 +112,15 @@ def test_why_cosines_cannot_be_had_is_shown_and_costs_nothing(comms: list[Comm],
     assert widget.cosines["values"] == []
 
 
-def test_cosines_are_measured_when_training_starts_and_when_asked(comms: list[Comm], tmp_path: Path) -> None:
+def test_cosines_are_measured_at_the_start_and_on_request(comms: list[Comm], tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": ml.data.arithmetic_pairs(32), "batch_size": 8, "folder": tmp_path}
     widget = ml.compare(["hinge", "simpo"], steps=3, **options)
     assert widget.start().wait(60, check=True)
     until(lambda: not widget.cosines["busy"])
-    found = widget.cosines
-    assert (found["problem"], found["at"], found["step"], found["datums"]) == ("", None, 0, 16)
+    cosines = widget.cosines
+    assert (cosines["problem"], cosines["at"], cosines["step"], cosines["datums"]) == ("", None, 0, 16)
     frame = widget.gradient_cosines()
-    assert found["values"] == frame.to_numpy().tolist()
+    assert cosines["values"] == frame.to_numpy().tolist()
     assert comms[0].ask(type="cosines", at="simpo", request=1)[-1]["error"] == ""
     until(lambda: not widget.cosines["busy"])
     assert (widget.cosines["at"], widget.cosines["step"]) == ("simpo", 3)
@@ -142,10 +129,10 @@ def test_cosines_are_measured_when_training_starts_and_when_asked(comms: list[Co
     widget.close()
 
 
-def test_a_measurement_is_told_before_the_next_may_begin(
+def test_result_is_set_before_the_next_measurement_can_begin(
     comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any
 ) -> None:
-    """Else its result could replace that another one is being measured."""
+    """Otherwise a result could replace the "busy" of the next measurement."""
     widget = show()
     monkeypatch.setattr(widget.comparison, "measure_cosines", lambda at: 1 / 0)
     free: list[bool] = []
@@ -155,9 +142,7 @@ def test_a_measurement_is_told_before_the_next_may_begin(
     assert free == [False, False]  # busy, and done
 
 
-def test_the_picture_of_runs_that_went_on_after_their_end_is_that_of_the_last_end(
-    comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any
-) -> None:
+def test_picture_is_updated_at_every_end(comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any) -> None:
     widget = show(steps=2)
     pictured: list[int] = []
     monkeypatch.setattr(
@@ -183,7 +168,7 @@ def test_one_measurement_at_a_time(comms: list[Comm], show: Callable[..., Compar
     assert widget.cosines["problem"] == "division by zero"
 
 
-def test_an_update_is_as_long_as_what_is_new(comms: list[Comm], show: Callable[..., Compare]) -> None:
+def test_message_size_does_not_depend_on_the_length_of_the_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show(steps=10_000)
     run = widget.runs["hinge"]
 
@@ -203,7 +188,7 @@ def test_an_update_is_as_long_as_what_is_new(comms: list[Comm], show: Callable[.
     run.records.clear()
 
 
-def test_a_closed_widget_can_be_forgotten_and_the_runs_go_on(comms: list[Comm], tmp_path: Path) -> None:
+def test_closed_widget_is_collected_and_the_runs_continue(comms: list[Comm], tmp_path: Path) -> None:
     before = threading.active_count()
     comparison = Comparison(["hinge", "simpo"], clients=BigramClient, steps=12, folder=tmp_path, **OPTIONS)
     widget = Compare(comparison)
@@ -214,15 +199,10 @@ def test_a_closed_widget_can_be_forgotten_and_the_runs_go_on(comms: list[Comm], 
     del widget
     comms.clear()
     assert comparison.wait(30, check=True)
-    deadline = time.monotonic() + 10
-    while (gone() is not None or threading.active_count() > before) and time.monotonic() < deadline:
-        gc.collect()
-        time.sleep(0.02)
-    assert gone() is None
-    assert threading.active_count() <= before
+    until(lambda: gc.collect() >= 0 and gone() is None and threading.active_count() <= before)
 
 
-def test_static_readers_get_a_fixed_text_and_a_picture_once_there_is_one(
+def test_readers_without_a_kernel_get_a_text_and_a_picture_once_there_are_curves(
     comms: list[Comm], show: Callable[..., Compare]
 ) -> None:
     widget = show()
@@ -231,7 +211,7 @@ def test_static_readers_get_a_fixed_text_and_a_picture_once_there_is_one(
     assert widget._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
 
 
-def test_what_a_comparison_refuses_is_refused_at_once(comms: list[Comm]) -> None:
+def test_refused_comparison_creates_no_widget(comms: list[Comm]) -> None:
     with pytest.raises(ConfigError, match="two runs would have the label 'dpo'"):
         ml.compare(["dpo", "dpo"])
     assert comms == []

@@ -1,3 +1,5 @@
+"""Heat maps: shares, merging, bounded size, and the same rule as in the page."""
+
 from __future__ import annotations
 
 import json
@@ -28,14 +30,14 @@ def heat_of(all_counts: list[list[int]], capacity: int = MAX_COLUMNS) -> Heat:
     return heat
 
 
-def test_a_column_is_the_shares_of_one_histogram_while_there_is_room() -> None:
+def test_column_has_the_shares_of_one_histogram_until_it_is_full() -> None:
     heat = heat_of([[1, 1, 2], [0, 0, 8]], 4)
     assert (heat.start, heat.bin, heat.bins, heat.width) == (-1.5, 1.0, 3, 1)
     assert heat.steps == [1, 2]
     assert heat.columns == [[0.25, 0.25, 0.5], [0, 0, 1]]
 
 
-def test_neighbours_merge_when_full_and_every_histogram_counts_alike() -> None:
+def test_neighbours_merge_and_every_histogram_has_the_same_weight() -> None:
     # 4 values and 8 values weigh the same: ([1, 0, 0] + [0, 1, 0]) / 2. The fifth starts a column, the sixth joins it.
     heat = heat_of([[4, 0, 0], [0, 8, 0], [0, 0, 1], [0, 0, 9], [2, 0, 0], [0, 2, 0]], 4)
     assert heat.width == 2
@@ -44,13 +46,13 @@ def test_neighbours_merge_when_full_and_every_histogram_counts_alike() -> None:
     assert heat.points == 6
 
 
-def test_an_empty_histogram_says_nothing() -> None:
+def test_empty_histogram_is_left_out() -> None:
     heat = heat_of([[0, 0, 0], [1, 0, 1], [0, 0, 0]], 4)
     assert (heat.points, heat.steps) == (1, [2])
 
 
 @given(COUNTS, st.sampled_from([2, 4, 8]))
-def test_any_column_is_the_mean_of_its_histograms(all_counts: list[list[int]], capacity: int) -> None:
+def test_column_is_the_mean_of_its_histograms(all_counts: list[list[int]], capacity: int) -> None:
     heat = heat_of(all_counts, capacity)
     kept = [(step, [c / sum(counts) for c in counts]) for step, counts in enumerate(all_counts, 1) if sum(counts)]
     assert heat.points == len(kept)
@@ -62,7 +64,7 @@ def test_any_column_is_the_mean_of_its_histograms(all_counts: list[list[int]], c
         assert column == pytest.approx(means, abs=1e-12)
 
 
-def test_the_size_does_not_depend_on_the_run() -> None:
+def test_size_does_not_depend_on_the_length_of_the_run() -> None:
     sizes = set()
     for length in (2 * MAX_COLUMNS, 8 * MAX_COLUMNS, 32 * MAX_COLUMNS):
         data = heat_of([[1, step % 7, 3] for step in range(length)]).to_data()
@@ -70,14 +72,14 @@ def test_the_size_does_not_depend_on_the_run() -> None:
     assert sizes == {MAX_COLUMNS * (8 + 3 * 4)}
 
 
-def test_a_heat_map_travels_column_by_column() -> None:
+def test_data_are_little_endian_column_by_column() -> None:
     data = heat_of([[1, 1, 2], [0, 0, 8]]).to_data()
     assert struct.unpack("<2d", data["steps"]) == (1, 2)
     assert struct.unpack("<6f", data["values"]) == (0.25, 0.25, 0.5, 0, 0, 1)
     assert (data["name"], data["bins"], data["width"], data["points"]) == ("margin", 3, 1, 2)
 
 
-def test_held_out_histograms_take_the_place_of_training_ones_for_good() -> None:
+def test_held_out_histograms_replace_training_ones() -> None:
     history = HeatHistory()
     assert history.add(histogram(1, [1, 0, 0]))
     assert history.add(histogram(2, [0, 1, 0], "held-out"))
@@ -89,7 +91,7 @@ def test_held_out_histograms_take_the_place_of_training_ones_for_good() -> None:
 
 
 def twin_cases() -> list[dict[str, Any]]:
-    """Heat maps as the kernel makes them, for the page's test to make again."""
+    """Return heat maps as the kernel computes them; the page's test computes them again."""
     rng = random.Random(2)
     cases: list[dict[str, Any]] = []
     for name, count, capacity in (("short", 3, 4), ("full", 4, 4), ("merged twice", 11, 4), ("long", 150, 8)):
@@ -103,8 +105,8 @@ def twin_cases() -> list[dict[str, Any]]:
     return cases
 
 
-def test_the_page_is_tested_against_what_the_kernel_does_now() -> None:
-    # When the rule changes on purpose: python -m tests.ui.test_heat writes the file anew.
+def test_page_is_tested_against_the_current_rule() -> None:
+    # If the rule changes on purpose, python -m tests.ui.test_heat writes the file again.
     assert json.loads(TWIN.read_text()) == json.loads(json.dumps(twin_cases()))
 
 

@@ -1,3 +1,5 @@
+"""Curves in buckets: extent and mean survive merging, bounded size, and the same rule as in the page."""
+
 from __future__ import annotations
 
 import json
@@ -24,12 +26,12 @@ def series_of(values: list[float], capacity: int = MAX_BUCKETS) -> Series:
     return series
 
 
-def test_points_stay_as_they_are_while_there_is_room() -> None:
+def test_points_are_unchanged_until_the_buckets_are_full() -> None:
     series = series_of([3, 1, 2], 4)
     assert (series.width, list(series.steps), list(series.mean)) == (1, [1, 2, 3], [3, 1, 2])
 
 
-def test_neighbours_merge_when_full_and_a_spike_survives() -> None:
+def test_neighbours_merge_and_a_spike_stays_visible() -> None:
     # Four buckets hold 1 9 2 4; the fifth point halves them to (1, 9) and (2, 4), then starts a third.
     series = series_of([1, 9, 2, 4, 6], 4)
     assert series.width == 2
@@ -40,7 +42,7 @@ def test_neighbours_merge_when_full_and_a_spike_survives() -> None:
 
 
 @given(st.lists(FLOATS, max_size=300), st.sampled_from([2, 4, 8, 16]))
-def test_any_points_keep_their_extent_and_mean(values: list[float], capacity: int) -> None:
+def test_buckets_have_extent_and_mean_of_their_points(values: list[float], capacity: int) -> None:
     series = series_of(values, capacity)
     kept = [v for v in map(as_float32, values) if math.isfinite(v)]
     assert series.points == len(kept)
@@ -54,7 +56,7 @@ def test_any_points_keep_their_extent_and_mean(values: list[float], capacity: in
         assert series.mean[i] == pytest.approx(math.fsum(v / len(bucket) for v in bucket), abs=1e-9 * spread + 1e-300)
 
 
-def test_the_size_of_a_series_does_not_depend_on_the_run() -> None:
+def test_size_does_not_depend_on_the_length_of_the_run() -> None:
     sizes = set()
     for length in (2 * MAX_BUCKETS, 8 * MAX_BUCKETS, 32 * MAX_BUCKETS):
         data = series_of([math.sin(i) for i in range(length)]).to_data("loss")
@@ -62,21 +64,21 @@ def test_the_size_of_a_series_does_not_depend_on_the_run() -> None:
     assert sizes == {MAX_BUCKETS * (8 + 3 * 4)}
 
 
-def test_a_series_travels_as_little_endian_columns() -> None:
+def test_data_are_little_endian_columns() -> None:
     data = series_of([1, 9, 2, 4], 2).to_data("loss")
     assert struct.unpack("<2d", data["steps"]) == (2, 4)
     assert struct.unpack("<6f", data["values"]) == (1, 2, 9, 4, 5, 3)  # lowest, highest, mean
     assert (data["width"], data["points"]) == (2, 4)
 
 
-def test_a_loss_with_too_many_metrics_gets_the_first_ones() -> None:
+def test_first_metrics_are_kept_if_a_loss_has_too_many() -> None:
     history = History()
     history.add(1, {f"m{i}": 1.0 for i in range(MAX_SERIES + 20)})
     assert list(history.series) == [f"m{i}" for i in range(MAX_SERIES)]
 
 
 def twin_cases() -> list[dict[str, Any]]:
-    """Series as the kernel makes them, for the page's test to make again."""
+    """Return series as the kernel computes them; the page's test computes them again."""
     rng = random.Random(1)
     cases = []
     for name, count, capacity in (("short", 5, 8), ("full", 8, 8), ("merged twice", 21, 8), ("long", 700, 16)):
@@ -92,8 +94,8 @@ def twin_cases() -> list[dict[str, Any]]:
     return cases
 
 
-def test_the_page_is_tested_against_what_the_kernel_does_now() -> None:
-    # When the rule changes on purpose: python -m tests.ui.test_history writes the file anew.
+def test_page_is_tested_against_the_current_rule() -> None:
+    # If the rule changes on purpose, python -m tests.ui.test_history writes the file again.
     assert json.loads(TWIN.read_text()) == json.loads(json.dumps(twin_cases()))
 
 

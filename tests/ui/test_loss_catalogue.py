@@ -1,3 +1,5 @@
+"""Entries of the loss picker: order, reasons, inputs and slider scales."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,7 +14,7 @@ def catalogue(recipe: str) -> list[LossEntry]:
     return loss_catalogue(recipe_named(recipe).data_kind)
 
 
-def test_usable_losses_come_first_and_the_others_say_why_not() -> None:
+def test_usable_losses_come_first_and_others_have_a_reason() -> None:
     entries = catalogue("preference")
     assert [entry["name"] for entry in entries].index("pairwise_preference") < len(entries) // 2
     assert len(entries) == len(LOSSES)
@@ -22,19 +24,19 @@ def test_usable_losses_come_first_and_the_others_say_why_not() -> None:
     assert [bool(entry["reason"]) for entry in entries] == sorted(bool(entry["reason"]) for entry in entries)
 
 
-def test_the_preference_recipe_takes_every_preference_loss() -> None:
-    """Also those with a reference model, which a run computes; in the order of the registry."""
+def test_preference_recipe_accepts_every_preference_loss() -> None:
+    """Also losses with a reference model, which the run computes; in the order of the registry."""
     usable = [entry["name"] for entry in catalogue("preference") if not entry["reason"]]
     assert usable == [name for name, spec in LOSSES.items() if spec.family == "preference"]
     assert {"dpo", "kto", "orpo"} <= set(usable)
 
 
 @pytest.mark.parametrize(("low", "high", "scale"), [(1e-5, 1e-2, "log"), (0.0, 10.0, "linear"), (0.5, 1.5, "linear")])
-def test_a_wide_range_is_divided_logarithmically(low: float, high: float, scale: str) -> None:
+def test_wide_range_has_a_logarithmic_slider(low: float, high: float, scale: str) -> None:
     assert param_entry(Param("x", 1.0, low, high))["scale"] == scale
 
 
-def test_every_field_that_a_loss_reads_is_named_and_known_to_be_there_or_not() -> None:
+def test_inputs_are_named_with_whether_the_data_have_them() -> None:
     def inputs(name: str, recipe: str) -> dict[str, bool]:
         entry = next(entry for entry in catalogue(recipe) if entry["name"] == name)
         return {field["name"]: field["here"] for field in entry["inputs"]}

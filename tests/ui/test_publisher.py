@@ -1,9 +1,10 @@
-"""Messages of a run to its pages: complete, bounded, throttled, and the same picture whatever gets lost."""
+"""Messages of a run to its pages: complete, bounded, throttled, and the same picture whatever is lost or fails."""
 
 from __future__ import annotations
 
 import contextvars
 import gc
+import json
 import math
 import struct
 import threading
@@ -16,10 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mint_lab.data.rewards import Reward
+from mint_lab.losses import LossSpec, Param
+from mint_lab.recipes.record import Edit
 from mint_lab.ui.publisher import MAX_REPEATED_RECORDS, Publisher
+from mint_lab.ui.state import columns_of
 from tests.ui.listener import Page, Wire, assert_same_heats, attached
 from tests.ui.pages import until
-from tests.ui.scripted import ScriptedRun, record
+from tests.ui.scripted import Failed, ScriptedRun, record
 
 
 @pytest.fixture
@@ -310,3 +315,127 @@ def test_heat_maps_from_updates_are_those_of_a_snapshot(run: ScriptedRun, publis
     publisher.sync(page.seen, page.epoch)
     assert page.heats.heats["margin"].points == 285
     assert_same_heats(page, publisher)
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+HALF = "so funny \ud83d"
+"""Text with half an emoji, as truncation leaves it; UTF-8 cannot encode it."""
+
+
+def strict(message: Any, buffers: Any) -> None:
+    """Serialize a message as a kernel does."""
+    json.dumps(message, default=str, ensure_ascii=False).encode("utf-8")
+
+
+def test_every_text_of_a_run_is_sent_as_utf8(run: ScriptedRun) -> None:
+    heard: list[Any] = []
+    publisher = Publisher(run, lambda *sent: (strict(*sent), heard.append(sent[0])), base_model=HALF, data=HALF)
+    run._subscribers.clear()
+    run.loss = LossSpec(
+        name=HALF, family="custom", fn=lambda data, logprobs: None, params=(Param(HALF, 1.0, 0.5, 2.0, HALF),)
+    )
+    run._config = {HALF: 1.0}
+    run.baseline = {HALF: 0.5}
+    run.edits.append(Edit(1, "loss", HALF))
+    run.error = Failed(HALF, traceback=HALF, loss=HALF, reward=Reward(HALF, max))
+    run.append(replace(record(1, **{HALF: 2.0}), warnings=[HALF]))
+    assert publisher.publish() == 1
+    state = heard[-1]["state"]
+    assert state["failure"]["message"] == state["warnings"][0] == state["marks"][0]["label"] == "so funny \\ud83d"
+    assert state["settings"][r"so funny \ud83d"] == 1.0
+    assert r"so funny \ud83d" in heard[-1]["columns"]
+    strict(publisher.snapshot(), [])
+    publisher.close()
+
+
+def test_failed_send_is_followed_by_the_full_state(run: ScriptedRun, publisher: Publisher) -> None:
+    page, broken = Page(), True
+
+    def send(message: Any, buffers: Any) -> None:
+        if broken:
+            raise OSError("the socket is closed")
+        page.receive(message, buffers)
+
+    page.receive(publisher.snapshot(), [])
+    publisher._send = send
+    run.append(record(1), record(2))
+    run.steps_total = 77
+    with pytest.raises(OSError, match="socket"):
+        publisher.publish()
+    broken = False
+    assert publisher.publish() == 0
+    assert page.wants_sync  # a message without news tells the page that it missed one
+    publisher.sync(page.seen, page.epoch)
+    assert page.state["steps_total"] == 77
+    assert [step for step, _ in page.columns["loss"]] == [1, 2]
+
+
+@pytest.mark.parametrize("job", ["send", "on_tokens", "on_samples", "on_idle"])
+def test_failure_affects_only_its_own_job(run: ScriptedRun, caplog: pytest.LogCaptureFixture, job: str) -> None:
+    heard: list[str] = []
+    failing = threading.Event()
+
+    def does(name: str) -> Any:
+        def do(*_: Any) -> None:
+            if name == job and not failing.is_set():
+                failing.set()
+                raise RuntimeError("it is broken")
+            heard.append(name)
+
+        return do
+
+    names = ("on_tokens", "on_samples", "on_idle")
+    publisher = Publisher(run, does("send"), interval=0.01, **{name: does(name) for name in names})
+    sample = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
+    run.append(replace(record(1), samples=[sample]))
+    publisher.request_tokens()
+    until(lambda: failing.is_set() and {"send", "on_idle"} <= set(heard))
+    assert publisher._thread.is_alive()
+    heard.clear()
+    run.append(replace(record(2), samples=[sample]))
+    publisher.request_tokens()
+    until(lambda: len(set(heard)) == 4)
+    publisher.close()
+    assert set(heard) == {"send", *names}
+    assert [entry.levelname for entry in caplog.records if entry.levelname == "WARNING"] == ["WARNING"]
+    assert "it is broken" in caplog.text
+
+
+def test_snapshot_has_the_state_that_was_sent(run: ScriptedRun, publisher: Publisher) -> None:
+    """With a newer state, a page would not be told when the run returns to the state that was sent."""
+    page, whole = Page(), publisher._state
+    statuses = iter(["ready", "running"])
+
+    def flickering() -> Any:
+        state = whole()
+        state["status"] = next(statuses, "ready")  # type: ignore[typeddict-item]
+        return state
+
+    publisher._state = flickering  # type: ignore[method-assign]
+    publisher._send = page.receive
+    page.receive(publisher.snapshot(), [])
+    for _ in range(3):
+        publisher.publish()
+    assert page.state["status"] == "ready"
+
+
+def test_record_that_was_interrupted_is_counted_once(
+    run: ScriptedRun, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.append(*(record(step) for step in range(1, 13)))
+    calls = iter(range(1, 100))
+
+    def interrupted(entry: Any) -> dict[str, float]:
+        if next(calls) == 9:
+            raise KeyboardInterrupt
+        return columns_of(entry)
+
+    monkeypatch.setattr("mint_lab.ui.publisher.columns_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publisher.snapshot()
+    monkeypatch.undo()
+    snapshot = publisher.snapshot()
+    assert snapshot["seen"] == 12
+    assert {series["points"] for series in snapshot["series"] if series["name"] == "loss"} == {12}
+    assert {heat["points"] for heat in snapshot["heats"]} == {len([r for r in run.records if r.held_out])}

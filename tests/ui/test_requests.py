@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -113,14 +112,6 @@ def run() -> ScriptedRun:
     return run
 
 
-@pytest.fixture
-def registered() -> Iterator[list[str]]:
-    names: list[str] = []
-    yield names
-    for name in names:
-        LOSSES._entries.pop(name, None)
-
-
 def test_cell_defines_the_loss_under_a_new_name(run: ScriptedRun) -> None:
     cell = requested_text(run, {"type": "cell", "name": "simpo"})
     magic, _, body = cell.partition("\n")
@@ -160,13 +151,12 @@ def test_cell_of_an_unknown_loss_is_refused_with_a_suggestion(run: ScriptedRun) 
         requested_text(run, {"type": "cell"})
 
 
-def test_cell_of_a_loss_that_needs_its_surroundings_is_refused(run: ScriptedRun, registered: list[str]) -> None:
+def test_cell_of_a_loss_that_needs_its_surroundings_is_refused(run: ScriptedRun) -> None:
     scale = 2.0
 
     def inner(data: object, logprobs_list: list[float]) -> tuple[float, dict[str, float]]:
         return scale * sum(logprobs_list), {}
 
-    registered.append("inner")
     source = "def inner(data, logprobs_list):\n    return scale * sum(logprobs_list), {}\n"
     LOSSES.register(LossSpec(name="inner", family="custom", fn=inner, source=source))
     with pytest.raises(ConfigError, match="uses scale of a function around it"):

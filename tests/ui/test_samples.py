@@ -1,4 +1,4 @@
-"""Responses as a message: bounded, whole, and nothing taken from what they say."""
+"""Responses as a message: complete, of bounded size, with their text unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def training(tokens: list[str], ratio: list[float], **extra: Any) -> dict[str, A
 HELD_OUT = {"source": "held-out", "prompt": "q", "response": "r", "reward": 0.0}
 
 
-def test_rows_point_at_their_tokens() -> None:
+def test_rows_refer_to_their_tokens() -> None:
     made = samples_of(record(training(["a", "b"], [1.0, 1.5]), HELD_OUT, training(["a"], [0.5])))
     assert made["step"] == 7
     assert [(row["source"], row["start"], row["length"]) for row in made["rows"]] == [
@@ -46,7 +46,7 @@ def test_rows_point_at_their_tokens() -> None:
     assert set(np.frombuffer(tokens["ids"], "<i4")) == {-1}
 
 
-def test_only_held_out_answers_have_no_tokens() -> None:
+def test_held_out_answers_have_no_tokens() -> None:
     made = samples_of(record(HELD_OUT))
     assert made["tokens"] is None
     assert len(made["rows"]) == 1
@@ -55,14 +55,14 @@ def test_only_held_out_answers_have_no_tokens() -> None:
 @pytest.mark.parametrize(
     ("ratios", "high"), [([1.0, 1.0], 0.2), ([1.3], 0.5), ([0.5], 1.0), ([1e6, 0.0], 1.0), ([float("inf"), 1.0], 0.2)]
 )
-def test_the_scale_reaches_what_there_is_in_round_steps(ratios: list[float], high: float) -> None:
+def test_scale_ends_at_the_first_step_that_reaches_the_largest_ratio(ratios: list[float], high: float) -> None:
     tokens = samples_of(record(training(["x"] * len(ratios), ratios)))["tokens"]
     assert tokens is not None
     assert tokens["columns"][0]["high"] == pytest.approx(np.exp(high))
     assert tokens["columns"][0]["low"] == pytest.approx(np.exp(-high))
 
 
-def test_a_message_has_a_largest_size() -> None:
+def test_message_has_a_largest_size() -> None:
     long = training(["w" * 5000] * 4000, [1.0] * 4000, prompt="p" * 10**6, response="r" * 10**6)
     made = samples_of(record(*[long] * 50))
     assert len(made["rows"]) == MAX_ROWS
@@ -73,7 +73,7 @@ def test_a_message_has_a_largest_size() -> None:
     assert buffers + len(words) < 150_000
 
 
-def test_hostile_text_is_kept_as_it_is_and_escaped_in_html() -> None:
+def test_hostile_text_is_unchanged_and_escaped_in_html() -> None:
     hostile = "<img src=x onerror=alert(1)>\u202e"
     made = samples_of(record(training([hostile, "\ud800"], [1.0, 1.0], prompt=hostile)))
     assert made["rows"][0]["prompt"] == hostile

@@ -1,3 +1,5 @@
+"""Tokens as readable text, with bytes and invisible characters written out."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -23,11 +25,11 @@ SIGNS = [
 
 
 @pytest.mark.parametrize(("text", "shown"), SIGNS)
-def test_what_cannot_be_seen_is_shown(text: str, shown: str) -> None:
+def test_invisible_characters_are_written_out(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_parts_of_characters_are_bytes_and_together_the_text() -> None:
+def test_parts_of_characters_are_bytes() -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(tiny.path()))
     pieces = [token_text(tokenizer, token) for token in tokenizer.encode("é <b> €")]
     assert "".join(pieces).replace("<b>", "") == "⟨0xC3⟩⟨0xA9⟩  ⟨0xE2⟩⟨0x82⟩⟨0xAC⟩"
@@ -35,7 +37,7 @@ def test_parts_of_characters_are_bytes_and_together_the_text() -> None:
     assert "".join(token_text(tokenizer, token) for token in tokenizer.encode(plain)) == plain
 
 
-def test_sentencepiece_keeps_its_spaces_and_bytes() -> None:
+def test_sentencepiece_keeps_spaces_and_bytes() -> None:
     raw = ["▁the", "<0xE2>", "cat"]
     spm = SimpleNamespace(
         decode=lambda ids: ["the", "\ufffd", "cat"][ids[0]], convert_ids_to_tokens=lambda token: raw[token]
@@ -43,5 +45,5 @@ def test_sentencepiece_keeps_its_spaces_and_bytes() -> None:
     assert [token_text(spm, token) for token in range(3)] == [" the", "⟨0xE2⟩", "cat"]
 
 
-def test_half_a_surrogate_pair_can_travel() -> None:
+def test_half_a_surrogate_pair_is_escaped() -> None:
     assert token_text(SimpleNamespace(decode=lambda ids: "a\ud800"), 0).encode("utf-8") == b"a\\ud800"

@@ -1,3 +1,5 @@
+"""``show_tokens``: which numbers it shows, what it refuses, and that it changes nothing."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -31,9 +33,7 @@ def column(view: TokenView, name: str) -> Any:
     return np.frombuffer(view.tokens["values"], dtype="<f4").reshape(len(names), -1)[names.index(name)]
 
 
-def test_one_call_gives_log_probabilities_and_gradients_and_changes_nothing(
-    client: TrainingClient, pairs: list[Datum]
-) -> None:
+def test_loss_adds_logprobs_and_gradients_and_changes_nothing(client: TrainingClient, pairs: list[Datum]) -> None:
     view = ml.show_tokens(pairs, client, loss="pairwise_preference", loss_config={"beta": 2.0})
     assert client._adapter.gradients is None
     count = sum(d.model_input.length + 1 for d in pairs)
@@ -49,9 +49,7 @@ def test_one_call_gives_log_probabilities_and_gradients_and_changes_nothing(
     again.close()
 
 
-def test_a_client_alone_gives_log_probabilities_and_a_tokenizer_what_the_datums_hold(
-    client: TrainingClient, pairs: list[Datum]
-) -> None:
+def test_client_adds_logprobs_and_a_tokenizer_shows_the_fields(client: TrainingClient, pairs: list[Datum]) -> None:
     view = show_tokens(pairs, client)
     assert [c["name"] for c in view.tokens["columns"]] == ["logprob", "weight"]
     (logprobs,) = [
@@ -64,7 +62,7 @@ def test_a_client_alone_gives_log_probabilities_and_a_tokenizer_what_the_datums_
     one.close()
 
 
-def test_what_cannot_be_shown_is_refused_with_the_reason(client: TrainingClient, pairs: list[Datum]) -> None:
+def test_unusable_arguments_are_refused_with_the_reason(client: TrainingClient, pairs: list[Datum]) -> None:
     with pytest.raises(ConfigError, match="needs a training client, found NoneType"):
         show_tokens(pairs, loss="pairwise_preference")
     with pytest.raises(ConfigError, match="source is str, expected a tokenizer"):
@@ -73,7 +71,7 @@ def test_what_cannot_be_shown_is_refused_with_the_reason(client: TrainingClient,
         show_tokens(pairs, client.get_tokenizer(), result=[1])  # type: ignore[arg-type]
 
 
-def test_every_reader_gets_something(client: TrainingClient, pairs: list[Datum]) -> None:
+def test_output_has_text_html_and_picture(client: TrainingClient, pairs: list[Datum]) -> None:
     view = show_tokens(pairs, client, loss="pairwise_preference")
     bundle, _ = view._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html", "image/png", "application/vnd.jupyter.widget-view+json"}

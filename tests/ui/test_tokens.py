@@ -1,3 +1,5 @@
+"""Tokens as a message: which number belongs to which token, pairs, derived columns and colour scales."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -29,7 +31,7 @@ def scale(tokens: Tokens, name: str) -> tuple[str, float, float]:
     return found["scale"], found["low"], found["high"]
 
 
-def test_what_is_said_of_a_target_stands_at_the_token_after() -> None:
+def test_number_of_a_target_stands_at_the_target_token() -> None:
     tokens = tokens_message(PAIR, LETTERS, {"gradient": [[0, -0.5, -0.25], torch.tensor([0.0, 0.5])]})
     assert np.frombuffer(tokens["ids"], dtype="<i4").tolist() == [1, 2, 3, 4, 1, 2, 5]
     pieces = np.frombuffer(tokens["pieces"], dtype="<i4")
@@ -41,7 +43,7 @@ def test_what_is_said_of_a_target_stands_at_the_token_after() -> None:
     assert scale(tokens, "weight") == ("sequential", 0, 1)
 
 
-def test_a_pair_is_seen_by_its_prompt_and_a_group_of_samples_is_none() -> None:
+def test_pairs_are_recognized_by_their_prompt_and_groups_are_not() -> None:
     rows = tokens_message(PAIR, LETTERS, {})["rows"]
     assert [(r["item"], r["role"], r["start"], r["length"], r["shared"]) for r in rows] == [
         (0, "chosen", 0, 4, 2),
@@ -54,7 +56,7 @@ def test_a_pair_is_seen_by_its_prompt_and_a_group_of_samples_is_none() -> None:
     assert [r["role"] for r in tokens_message(group, LETTERS, {}, pairs=True)["rows"]] == ["chosen", "rejected"] * 2
 
 
-def test_ratios_are_those_of_the_log_probabilities() -> None:
+def test_ratios_are_computed_from_log_probabilities() -> None:
     sampled = [datum([1, 2, 3], [1, 1], logprobs=[-1, -2], advantages=[1, -1])]
     tokens = tokens_message(sampled, LETTERS, {"logprob": [np.array([-1 + np.log(2), -2 - np.log(4)])]})
     assert column(tokens, "ratio")[1:] == pytest.approx([2, 0.25])
@@ -67,19 +69,19 @@ def test_ratios_are_those_of_the_log_probabilities() -> None:
     assert column(tokens, "reference_log_ratio")[1] == pytest.approx(2)
 
 
-def test_a_single_outlier_does_not_take_the_colour_from_all_others() -> None:
+def test_single_outlier_does_not_set_the_colour_scale() -> None:
     many = datum([1] * 1001, [1] * 1000)
     values = np.full(1000, -0.01)
     values[7] = -5.0
     assert scale(tokens_message([many], None, {"gradient": [values]}), "gradient")[2] == pytest.approx(0.01)
-    # A gradient where the weight is 0 is on the scale: a loss that ignores the weights has to show.
+    # A gradient on a token of weight 0 is on the scale, so that a loss that ignores weights shows.
     masked = datum([1, 2, 3], [0, 1])
     assert scale(tokens_message([masked], None, {"gradient": [[9, 1]]}), "gradient") == ("diverging", -9, 9)
-    # What does not count leaves the scale of log-probabilities alone.
+    # Other numbers of a token of weight 0 do not change the scale.
     assert scale(tokens_message([masked], None, {"logprob": [[-50, -1]]}), "logprob") == ("sequential", -1, 0)
 
 
-def test_numbers_that_are_none_are_none_and_columns_of_ones_own_are_welcome() -> None:
+def test_own_columns_are_shown_and_nonfinite_numbers_are_nan() -> None:
     tokens = tokens_message(PAIR, None, {"mine": [[1, np.nan, np.inf], [2, 3]]}, by="mine")
     assert tokens["texts"][0] == "⟨1⟩"
     np.testing.assert_array_equal(column(tokens, "mine"), [np.nan, 1, np.nan, np.nan, np.nan, 2, 3])
@@ -105,7 +107,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("options", "kind", "message"), BAD, ids=[message for _, _, message in BAD])
-def test_what_does_not_fit_is_refused_with_its_place(options: dict[str, Any], kind: Any, message: str) -> None:
+def test_bad_input_is_refused_with_its_position(options: dict[str, Any], kind: Any, message: str) -> None:
     options = {"data": PAIR, "values": {}} | options
     with pytest.raises(kind, match=message):
         tokens_message(options.pop("data"), LETTERS, options.pop("values"), **options)

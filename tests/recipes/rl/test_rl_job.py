@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mint_lab.data import ExampleTask
-from mint_lab.data.rewards import REWARDS, reward
+from mint_lab.data.rewards import reward
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.recipes.rl.rl_job import Prompts, RlJob, RlOptions
 
@@ -91,13 +91,10 @@ def test_reward_of_the_task_is_built_in() -> None:
 
 def test_named_reward_is_looked_up_at_each_use() -> None:
     named = job(reward="length")
-    try:
-        reward(name="length")(lambda response_text, example: len(response_text))
-        assert named.reward(named.train).fn("abc", None) == 3
-        reward(name="length")(lambda response_text, example: -len(response_text))
-        assert (named.reward(named.held_out).label, named.reward(named.train).fn("abc", None)) == ("length v2", -3)
-    finally:
-        REWARDS._entries.pop("length", None)
+    reward(name="length")(lambda response_text, example: len(response_text))
+    assert named.reward(named.train).fn("abc", None) == 3
+    reward(name="length")(lambda response_text, example: -len(response_text))
+    assert (named.reward(named.held_out).label, named.reward(named.train).fn("abc", None)) == ("length v2", -3)
 
 
 def test_stop_strings_are_those_of_the_task() -> None:

@@ -1,4 +1,4 @@
-# Two commands: `make lab` opens the workbench, `make test` checks everything.
+# Two commands are enough: `make lab` opens the workbench, `make test` checks everything.
 
 # The only place that pins torch (binder/postBuild uses it through `make torch`), and torch's lower bound.
 TORCH_VERSION := 2.13.0

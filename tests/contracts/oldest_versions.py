@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def read_data_sets(folder: Path) -> None:
 
 
 def main() -> None:
+    # torch 2.6 leaves a temporary folder to the interpreter's exit.
+    warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
     if "--any-version" not in sys.argv:
         check_versions()
     names = list(module_names())

@@ -2,9 +2,9 @@
 
 >>> import mint_lab as ml
 >>> lab = ml.Workbench()          # a page in the notebook: pick a loss, press Start, watch
->>> client = ml.ServiceClient().create_lora_training_client("mint-tiny")   # the trainer, MinT's API
+>>> client = ml.ServiceClient().create_lora_training_client("mint-tiny")   # the trainer, with the API of MinT
 
-Importing this module loads neither torch nor transformers; each name is imported when it is first used.
+Importing this module loads neither torch nor transformers, because each name is imported at its first use.
 """
 
 from __future__ import annotations

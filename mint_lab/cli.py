@@ -1,4 +1,7 @@
-"""``mint-lab``: the same jobs in a terminal. Errors are one line and exit code 1; interrupting is 130."""
+"""``mint-lab``: training, the lessons and JupyterLab from a terminal.
+
+An error that a person can fix is one line and exit code 1; an interrupt is exit code 130.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +39,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-FIRST = "01_first_run.ipynb"
+EXTRA_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+FIRST_LESSON = "01_first_run.ipynb"
+POLL_SECONDS = 0.2  # between two updates of the progress bar
+STOP_SECONDS = 10  # that an interrupted run may take to stop
 CHECKOUT_NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def _one_line_errors(command: F) -> F:
-    """An error that is meant for people ends the program with its message; anything else is a bug and shows itself."""
+    """Turn errors of this package into one line and exit code 1; any other error is a bug and keeps its traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -62,9 +67,9 @@ def _one_line_errors(command: F) -> F:
 @_one_line_errors
 def demo(
     *,
-    loss: Annotated[str | None, typer.Option(help="Name of a loss; by default the recipe's own.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Name of a loss; default: the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the adapter's start and the order of the data.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the adapter's initial weights and the data order.")] = 0,
     recipe: Annotated[
         str, typer.Option(help="Name of a recipe: preference, sft, rl, or an installed one.")
     ] = "preference",
@@ -72,18 +77,18 @@ def demo(
         list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="Option of the recipe; repeatable.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the result here.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Keep the run's records here.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Record the run here.")] = None,
 ) -> None:
-    """Train the bundled model and report held-out numbers before and after."""
+    """Train the bundled model and report held-out metrics before and after."""
     from rich.console import Console
 
     from .runs.run import Run
 
     console = Console()
     with contextlib.ExitStack() as stack:
-        where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
-        run = Run(recipe, loss, steps=steps, seed=seed, folder=where, **_recipe_options(options or []))
-        if json_file is not None:  # before training, not after it
+        run_folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        run = Run(recipe, loss, steps=steps, seed=seed, folder=run_folder, **_recipe_options(options or []))
+        if json_file is not None:  # fail before the training, not after it
             _check_writable(json_file)
         _train(run, console)
         report = demo_report(run)
@@ -93,7 +98,11 @@ def demo(
 
 
 def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
-    """Return options of a recipe from ``NAME=VALUE`` texts; a value is a Python literal, or else a text."""
+    """Return options of a recipe from ``NAME=VALUE`` texts; a value that is not a Python literal is a text.
+
+    Raises:
+        ConfigError: If a text has another form.
+    """
     options: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -107,7 +116,10 @@ def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def demo_report(run: Run) -> dict[str, Any]:
-    """Return what ``demo --json`` writes; ``before`` and ``after`` are held-out metrics, ``seconds`` has no loading."""
+    """Return what ``demo --json`` writes.
+
+    ``before`` and ``after`` are held-out metrics; ``seconds`` is the time of training, without loading.
+    """
     from .charts.overlay import ordered_metrics
     from .runs.versions import versions
 
@@ -140,7 +152,7 @@ def _charts(run: Run) -> tuple[ChartSpec, ...]:
 
 
 def _train(run: Run, console: Console) -> None:
-    """Run to the end, with a progress bar where there is a terminal. Interrupting stops the run and passes on."""
+    """Run to the end, with a progress bar if there is a terminal. An interrupt stops the run and propagates."""
     changed = threading.Event()
     dispose = run.subscribe(changed.set)
     try:
@@ -149,13 +161,13 @@ def _train(run: Run, console: Console) -> None:
         with _progress(run, console) as show:
             run.start()
             while run.status == "running":
-                changed.wait(0.2)
+                changed.wait(POLL_SECONDS)
                 changed.clear()
                 show()
             show()
         run.wait()
     except KeyboardInterrupt:
-        run.stop().wait(10, check=False)
+        run.stop().wait(STOP_SECONDS, check=False)
         raise
     finally:
         dispose()
@@ -163,13 +175,14 @@ def _train(run: Run, console: Console) -> None:
 
 @contextlib.contextmanager
 def _progress(run: Run, console: Console) -> Generator[Callable[[], None]]:
+    """Show a progress bar; yield a function that updates it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     if not console.is_terminal:
         yield lambda: None
         return
     bar = BarColumn(bar_width=20)
-    room = console.width - 20 - len(f" {run.steps_total}/{run.steps_total}  0:00:00 ")
+    free_columns = console.width - 20 - len(f" {run.steps_total}/{run.steps_total}  0:00:00 ")
     charts = _charts(run)
     with Progress(
         bar, MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), console=console
@@ -178,18 +191,18 @@ def _progress(run: Run, console: Console) -> Generator[Callable[[], None]]:
 
         def show() -> None:
             records = run.records
-            numbers = _numbers(records[-1].metrics, charts, room) if records else ""
+            numbers = _numbers(records[-1].metrics, charts, free_columns) if records else ""
             progress.update(task, completed=len(records), numbers=numbers)
 
         yield show
 
 
-def _numbers(metrics: dict[str, float], charts: Sequence[ChartSpec], room: int) -> str:
-    """Return as many numbers of a training batch, in the order of the charts, as fit into ``room`` columns."""
+def _numbers(metrics: dict[str, float], charts: Sequence[ChartSpec], columns: int) -> str:
+    """Return as many metrics of a training batch, in the order of the charts, as fit into ``columns``."""
     text = ""
     for name in (name for chart in charts for name in chart.metrics if name in metrics):
         longer = f"{text}  {name} {metrics[name]:.3g}".lstrip()
-        if len(longer) > room:
+        if len(longer) > columns:
             break
         text = longer
     return text
@@ -228,26 +241,26 @@ def _check_writable(file: Path) -> None:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(context_settings=EXTRA_ARGUMENTS)
 @_one_line_errors
 def lab(context: typer.Context) -> None:
-    """Open JupyterLab on the lessons; further arguments go to JupyterLab."""
+    """Open JupyterLab on the lessons; further arguments are passed to JupyterLab."""
     import importlib.util
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise ConfigError("JupyterLab is not installed; install it with: pip install 'mint_lab[notebook]'")
-    where = notebooks_dir()
-    if where != CHECKOUT_NOTEBOOKS:  # the installed lessons stay as they are, so the person works on copies
-        where = _copy_notebooks(where, Path("mint-lab-notebooks"), replace=False, missing_only=True)
-    command = [sys.executable, "-m", "jupyterlab", str(where / FIRST), *context.args]
+    folder = notebooks_dir()
+    if folder != CHECKOUT_NOTEBOOKS:  # the installed lessons stay unchanged, so a person works on copies
+        folder = _copy_notebooks(folder, Path("mint-lab-notebooks"), replace=False, missing_only=True)
+    command = [sys.executable, "-m", "jupyterlab", str(folder / FIRST_LESSON), *context.args]
     raise typer.Exit(subprocess.call(command))
 
 
 @app.command()
 @_one_line_errors
 def notebooks(
-    folder: Annotated[Path, typer.Argument(help="Where to put them.", file_okay=False)],
-    force: Annotated[bool, typer.Option("--force", help="Replace notebooks that are there already.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder for the copies.", file_okay=False)],
+    force: Annotated[bool, typer.Option("--force", help="Replace existing notebooks.")] = False,
 ) -> None:
     """Copy the lessons into a folder."""
     source = notebooks_dir()
@@ -259,39 +272,50 @@ def notebooks_dir() -> Path:
     """Return the folder of the lessons: ``notebooks/`` of a checkout, otherwise the installed JupyterLab extension.
 
     The wheel contains the lessons once, in the extension, whose launcher also copies them. The extension is installed
-    outside the package; the list of installed files gives its place.
+    outside the package; the list of installed files gives its location.
 
     Raises:
         ConfigError: If this installation contains no lessons.
     """
-    if (CHECKOUT_NOTEBOOKS / FIRST).is_file():
+    if (CHECKOUT_NOTEBOOKS / FIRST_LESSON).is_file():
         return CHECKOUT_NOTEBOOKS
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("mint_lab") or []:
-            if file.name == FIRST and (path := Path(str(file.locate())).resolve()).is_file():
+            if file.name == FIRST_LESSON and (path := Path(str(file.locate())).resolve()).is_file():
                 return path.parent
-    raise ConfigError("this installation has no lessons; install mint_lab from its wheel or clone its repository")
+    raise ConfigError("this installation has no lessons; install mint_lab from its wheel, or clone its repository")
 
 
 def _copy_notebooks(source: Path, folder: Path, *, replace: bool, missing_only: bool) -> Path:
+    """Copy the lessons from ``source`` and return ``folder``.
+
+    Args:
+        source: Folder of the lessons.
+        folder: Folder for the copies.
+        replace: Replace existing files.
+        missing_only: Keep existing files, and copy the others.
+
+    Raises:
+        ConfigError: If files exist and neither is set, or the folder cannot be written.
+    """
     files = sorted(source.glob("*.ipynb"))
-    there = [f.name for f in files if (folder / f.name).exists()]
-    if there and not (replace or missing_only):
-        raise ConfigError(f"{folder} already has {', '.join(there)}; --force replaces them")
+    existing = [f.name for f in files if (folder / f.name).exists()]
+    if existing and not (replace or missing_only):
+        raise ConfigError(f"{folder} already has {', '.join(existing)}; --force replaces them")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
-            if replace or file.name not in there:
+            if replace or file.name not in existing:
                 shutil.copyfile(file, folder / file.name)
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror}") from error
     return folder
 
 
-@app.command("build-tiny", context_settings=PASS_ON)
+@app.command("build-tiny", context_settings=EXTRA_ARGUMENTS)
 @_one_line_errors
 def build_tiny(context: typer.Context) -> None:
-    """Pretrain the bundled model again; further arguments go to the builder."""
+    """Pretrain the bundled model again; further arguments are passed to the builder."""
     raise typer.Exit(subprocess.call([sys.executable, "-m", "mint_lab.tiny.build", *context.args]))
 
 

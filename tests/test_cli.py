@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from mint_lab import cli
-from mint_lab.charts.spec import ChartSpec, charts_of
+from mint_lab.charts.chart_spec import ChartSpec, charts_of
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES, LossSpec
 from mint_lab.runs import load_run
@@ -20,7 +20,7 @@ from .runs.bigram import BigramClient, letter_pairs
 
 
 class Service:
-    """Gives bigram trainers, which take any seed."""
+    """Creates bigram clients, which accept any seed."""
 
     def create_lora_training_client(self, base_model: str, rank: int = 16, seed: int | None = None) -> BigramClient:
         return BigramClient(seed or 0)
@@ -28,7 +28,7 @@ class Service:
 
 @pytest.fixture
 def bigram(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo on the bigram trainer and letter pairs: the command's own work, quickly."""
+    """The demo with the bigram client and letter pairs, so that only the command itself takes time."""
     monkeypatch.setattr("mint_lab.runs.run.connect", Service)
     monkeypatch.setattr("mint_lab.recipes.preference.arithmetic_pairs", lambda n, split: letter_pairs(40))
 
@@ -105,7 +105,7 @@ def test_demo_sft(tmp_path: Path) -> None:
     ],
 )
 def test_demo_rl_learns_arithmetic(tmp_path: Path, loss: str, seed: int, steps: int, reached: float) -> None:
-    """The bundled model itself: half of the held-out sums right before, nine in ten after 100 steps."""
+    """The bundled model: half of the held-out sums are right before, nine in ten after 100 steps."""
     options = ["--recipe", "rl", "--loss", loss, "--seed", seed, "--steps", steps]
     result = run("demo", *options, "--json", tmp_path / "out.json")
     assert result.exit_code == 0, result.output
@@ -141,7 +141,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 
 
 @pytest.mark.usefixtures("bigram")
-def test_a_failing_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def optim_step(self: Any, adam_params: Any) -> Any:
         raise OSError("the cable is out")
 
@@ -152,7 +152,7 @@ def test_a_failing_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bigram")
-def test_interrupting_stops_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interrupt_stops_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupt(self: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -184,14 +184,14 @@ def test_notebooks_are_copied_and_not_overwritten(monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "mine" / "01_first_run.ipynb").read_text() == "one"
 
 
-def test_lab_opens_the_first_lesson_and_passes_arguments_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lab_opens_the_first_lesson_with_further_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = lessons(tmp_path / "installed")
     calls: list[list[str]] = []
     monkeypatch.setattr(cli, "notebooks_dir", lambda: source)
     monkeypatch.setattr("subprocess.call", lambda command: calls.append(command) or 7)
     monkeypatch.chdir(tmp_path)
     assert run("lab", "--no-browser", "--port", 1234).exit_code == 7
-    # The package is no place to work in: the lessons come into the present folder, edited ones stay as they are.
+    # The lessons are copied from the package into the current folder; edited copies stay unchanged.
     assert calls[0][1:] == [
         *("-m", "jupyterlab", str(Path("mint-lab-notebooks") / "01_first_run.ipynb")),
         *("--no-browser", "--port", "1234"),
@@ -227,7 +227,7 @@ def test_lab_without_jupyterlab_says_what_to_install(monkeypatch: pytest.MonkeyP
     assert "pip install 'mint_lab[notebook]'" in result.stderr
 
 
-def test_build_tiny_passes_arguments_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_tiny_passes_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr("subprocess.call", lambda command: calls.append(command) or 0)
     assert run("build-tiny", "--steps", 5).exit_code == 0

@@ -365,7 +365,7 @@ def test_failed_send_is_followed_by_the_full_state(run: ScriptedRun, publisher: 
         publisher.publish()
     broken = False
     assert publisher.publish() == 0
-    assert page.wants_sync  # a message without news tells the page that it missed one
+    assert page.wants_sync  # an empty update shows the page that it missed one
     publisher.sync(page.seen, page.epoch)
     assert page.state["steps_total"] == 77
     assert [step for step, _ in page.columns["loss"]] == [1, 2]
@@ -403,7 +403,7 @@ def test_failure_affects_only_its_own_job(run: ScriptedRun, caplog: pytest.LogCa
 
 
 def test_snapshot_has_the_state_that_was_sent(run: ScriptedRun, publisher: Publisher) -> None:
-    """With a newer state, a page would not be told when the run returns to the state that was sent."""
+    """With a newer state, no message would report that the run returns to the state that was sent."""
     page, whole = Page(), publisher._state
     statuses = iter(["ready", "running"])
 

@@ -1,8 +1,8 @@
 """The data contract: the ``tinker`` package's own classes, re-exported.
 
-The same ``Datum`` goes to the local trainer and to a hosted one, because it *is* the same class. Nothing is imported
-until a name is used: importing ``tinker`` pulls torch and costs one to two seconds. This is the only module that
-imports ``tinker`` (``client/remote.py``, which is a client of its service, aside).
+The local trainer and a hosted one accept the same ``Datum``, because it is the same class. Nothing is imported until a
+name is used: importing ``tinker`` imports torch and takes one to two seconds. Only this module imports ``tinker``,
+apart from ``client/remote.py``, which is a client of its service.
 
 Alignment: position ``i`` of ``Datum.model_input`` predicts ``target_tokens[i]``, which is token ``i + 1`` of the full
 sequence. Every per-token field has shape ``(N,)`` with ``N = model_input.length``.

@@ -34,10 +34,11 @@ class TokenGradients:
     """A loss on some data, token by token.
 
     Attributes:
-        data: the datums as the loss saw them, with reference log-probabilities where it wanted some.
-        loss: its value, nats.
-        logprobs: of the targets under the client's present weights, ``(N_i,)`` float32 each, nats.
-        gradients: dLoss/dlogprob, ``(N_i,)`` float32 each; below 0 where a step makes the token likelier.
+        data: The datums as the loss received them, with reference log-probabilities if it needs them.
+        loss: The value of the loss, nats.
+        logprobs: Log-probabilities of the targets under the client's current weights, ``(N_i,)`` float32 for each
+            datum, nats.
+        gradients: dLoss/dlogprob, ``(N_i,)`` float32 for each datum; negative if a step makes the token more likely.
     """
 
     data: list[Datum]
@@ -47,10 +48,10 @@ class TokenGradients:
 
 
 def loss_spec(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
-    """The spec meant by a name, a spec, or a plain function (which is not registered).
+    """Return the spec of a name, of a spec itself, or of a plain function, which is not registered.
 
     Raises:
-        ConfigError: an unknown name, or a function that cannot be a loss.
+        ConfigError: If the name is unknown, or the function cannot be a loss.
     """
     if isinstance(loss, LossSpec):
         return loss
@@ -58,14 +59,17 @@ def loss_spec(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
 
 
 def token_logprobs(client: TrainingClient, data: Sequence[Datum]) -> list[torch.Tensor]:
-    """Log-probabilities of ``target_tokens`` under the client's present weights, ``(N_i,)`` float32 each, nats.
+    """Compute the log-probabilities of ``target_tokens`` under the client's current weights.
+
+    Returns:
+        ``(N_i,)`` float32 for each datum, nats.
 
     Raises:
-        DataError: no datums, or some that are not fit for the model.
+        DataError: If there are no datums, or the model cannot process one.
     """
     if not data:
         raise DataError("the list of datums is empty, expected at least one Datum")
-    result = client.forward([_plain(i, datum) for i, datum in enumerate(data)], "cross_entropy").result()
+    result = client.forward([_for_cross_entropy(i, datum) for i, datum in enumerate(data)], "cross_entropy").result()
     return [output["logprobs"].to_torch().float() for output in result.loss_fn_outputs]
 
 
@@ -111,15 +115,15 @@ def token_gradients(
     return TokenGradients(data, result.value, logprobs, result.gradient)
 
 
-def _plain(index: int, datum: Datum) -> Datum:
-    """``datum`` with what cross_entropy reads, and no more: built-in losses refuse fields that are not theirs."""
-    from ..types import Datum as Made
+def _for_cross_entropy(index: int, datum: Datum) -> Datum:
+    """Return ``datum`` with only the fields that cross_entropy reads: built-in losses reject other fields."""
+    from ..types import Datum as DatumClass
     from ..types import TensorData
 
-    if not isinstance(datum, Made) or "target_tokens" not in datum.loss_fn_inputs:
+    if not isinstance(datum, DatumClass) or "target_tokens" not in datum.loss_fn_inputs:
         raise DataError(f"found {type(datum).__name__}, expected a Datum with target_tokens", index=index)
     weights = datum.loss_fn_inputs.get("weights")
     if weights is None:
         weights = TensorData.from_numpy(np.ones(datum.model_input.length, dtype=np.float32))
     fields = {"target_tokens": datum.loss_fn_inputs["target_tokens"], "weights": weights}
-    return Made(model_input=datum.model_input, loss_fn_inputs=fields)
+    return DatumClass(model_input=datum.model_input, loss_fn_inputs=fields)

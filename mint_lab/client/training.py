@@ -150,11 +150,10 @@ class TrainingClient(SelfFuture):
             loss_fn: The name of a built-in loss, or a function as in :meth:`forward_backward_custom`.
             loss_fn_config: Settings of a built-in loss.
 
+        Errors are those of :meth:`forward_backward` for a name, of :meth:`forward_backward_custom` for a function.
+
         Returns:
             A future of ``(parameters,)`` float32, weight by weight in PEFT's order.
-
-        Raises:
-            Errors of :meth:`forward_backward` for a name, of :meth:`forward_backward_custom` for a function.
         """
         objective = custom_objective(loss_fn) if callable(loss_fn) else builtin_objective(loss_fn, loss_fn_config)
         data = _copied(data)

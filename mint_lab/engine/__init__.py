@@ -1,1 +1,1 @@
-"""The only place that owns model weights: loading, packing, the one trunk pass, sampling, checkpoints."""
+"""The only package that uses model weights: loading, packing, forward and backward passes, sampling, checkpoints."""

@@ -1,4 +1,4 @@
-"""Checked batches: datums laid end to end. Errors in a batch are found here, before any weight is used.
+"""Checked batches: datums laid end to end. Errors in a batch are raised here, before any weight is used.
 
 A message names the datum's index and the field, what was found and what was expected.
 """
@@ -91,8 +91,8 @@ def read_batch(data: Any, spec: LossSpec | None, *, vocab_size: int, context: in
 
     Raises:
         DataError: If the batch is empty or an item is not a text ``Datum``; if a sequence is empty or too long, or has
-            a token outside the vocabulary; if a field is missing, unknown, of the wrong type or length, or not finite
-            at a position whose weight is not 0.
+            a token outside the vocabulary; if a field is missing, unknown, or of the wrong type or length; if a weight
+            is not finite, or another field at a position whose weight is not 0.
     """
     if isinstance(data, (str, bytes)) or not isinstance(data, Sequence):
         raise DataError(f"got {type(data).__name__}, expected a list of Datum")

@@ -1,4 +1,6 @@
-"""Checkpoints: folders in PEFT's layout, which transformers, peft and vLLM load as they are. Only safetensors files.
+"""Checkpoints: folders in PEFT's layout, which transformers, peft and vLLM load as they are.
+
+Tensors are in safetensors files only; nothing is pickled.
 
 ::
 

@@ -303,7 +303,7 @@ class _GatedLoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gate, up, low, weight, bias, lora_a, lora_b = ctx.saved_tensors
         operands = _Operands(weight, bias, lora_a, lora_b, ctx.scaling)
-        # 1. Recompute the activation, with a graph of its own for its derivative.
+        # 1. Recompute the activation, with a separate graph for its derivative.
         with torch.enable_grad():
             gate_leaf = gate.detach().requires_grad_()
             activated = ctx.act(gate_leaf)  # (..., in)

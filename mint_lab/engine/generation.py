@@ -133,7 +133,7 @@ def generation_token_budget(base: BaseModel) -> int:
 
 
 def generate(base: BaseModel, requests: Sequence[GenerationRequest]) -> list[list[Sample]]:
-    """Continue each request's prompt ``num_samples`` times, with the adapter that the caller has made active.
+    """Continue each request's prompt ``num_samples`` times, with the adapter that the caller has activated.
 
     Rows that together exceed :func:`generation_token_budget` are generated one batch after another.
 
@@ -372,7 +372,7 @@ def _shares_exactly(base: BaseModel) -> bool:
 def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
     """Compute the log-probability of each token given those before it, in nats; None for the first token.
 
-    This takes one forward pass without a cache, with the adapter that the caller has made active.
+    This takes one forward pass without a cache, with the adapter that the caller has activated.
 
     Raises:
         DataError: If ``tokens`` is empty or too long, or has tokens outside the vocabulary.

@@ -5,7 +5,7 @@ Forward: the logits of one chunk of positions at a time are reduced to
 :math:`\partial \log p_y / \partial h`, which does not depend on the loss (see :mod:`mint_lab.engine.head`). Backward:
 that gradient is scaled by :math:`dL/d\log p_y`. A position that needs a gradient thus takes two products with the
 ``(vocab, hidden)`` matrix instead of three (logits, logits again, gradient), and a position that needs none takes one.
-LoRA on the head needs the probabilities in the backward pass too: they are kept if one chunk holds them all, and
+LoRA on the head needs the probabilities in the backward pass too: they are kept if they all fit into one chunk, and
 recomputed otherwise.
 """
 

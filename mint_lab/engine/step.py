@@ -161,7 +161,7 @@ Objective = Builtin | Custom
 
 @dataclass
 class PassResult:
-    """What a pass computed; holds no reference to the model.
+    """What a pass computed; keeps no reference to the model.
 
     Attempts that ran out of memory are counted in ``oom_retries`` only; the other counts are those of the last attempt.
 
@@ -278,7 +278,7 @@ def forward_batch(
     """Run backbone and head once on ``batch``.
 
     Args:
-        base: The model, with the wanted adapter active.
+        base: The model, with the requested adapter active.
         batch: A batch or micro-batch.
         needs_graph: Whether a backward pass follows.
         gradient_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.

@@ -1,7 +1,7 @@
-"""``python -m tests.benchmarks``: the engine against the plain way of doing things; ``... peers``: against TRL;
-``... scaling``: cost against size; ``... page``: what a page costs.
+"""``python -m tests.benchmarks``: the engine against plain methods; ``... peers``: against TRL; ``... scaling``: cost
+against size; ``... page``: cost of a page.
 
-Each prints one table and writes a JSON file with every number behind it.
+Each prints one table and writes a JSON file with all measurements behind it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(
     threads: Threads = 2,
     out: Annotated[Path, typer.Option(help="JSON file")] = Path("bench.json"),
 ) -> None:
-    """Measure what the engine's ideas are worth on this machine."""
+    """Measure what each optimization of the engine gains on this machine."""
     if context.invoked_subcommand:
         return
     torch.set_num_threads(threads)
@@ -72,12 +72,12 @@ def peers(  # noqa: PLR0917, a command's options
         "preference,sft,rl"
     ),
     steps: Annotated[int, typer.Option(help="timed steps a block")] = 4,
-    blocks: Annotated[int, typer.Option(help="times that each side has its turn")] = 2,
+    blocks: Annotated[int, typer.Option(help="blocks of each side")] = 2,
     threads: Threads = 2,
-    venv: Annotated[Path, typer.Option(help="TRL's environment, made when it is missing")] = Path(".cache/bench-venv"),
+    venv: Annotated[Path, typer.Option(help="TRL's environment, created if it is missing")] = Path(".cache/bench-venv"),
     out: Annotated[Path, typer.Option(help="JSON file")] = Path("bench-peers.json"),
 ) -> None:
-    """Do the same jobs with this engine and with TRL: 22 M-parameter Qwen3, LoRA of rank 16, float32."""
+    """Run the same jobs with this engine and with TRL: 22 M-parameter Qwen3, LoRA of rank 16, float32."""
     for option, path in (("--pairs", pairs), ("--prompts", prompts)):
         if not path.is_file():
             raise typer.BadParameter(
@@ -104,7 +104,7 @@ def peers(  # noqa: PLR0917, a command's options
 def scaling(
     rounds: Annotated[int, typer.Option(help="measured rounds of each size")] = 7,
     threads: Threads = 2,
-    out: Annotated[Path, typer.Option(help="JSON file; the picture lies beside it")] = Path("bench-scaling.json"),
+    out: Annotated[Path, typer.Option(help="JSON file; the picture is written beside it")] = Path("bench-scaling.json"),
 ) -> None:
     """Cost of a training pass against batch size, sequence length and group size: 22 M-parameter model."""
     torch.set_num_threads(threads)
@@ -120,11 +120,11 @@ def scaling(
 @app.command()
 def page(
     seconds: Annotated[float, typer.Option(help="how long the browser is watched")] = 20.0,
-    rounds: Annotated[int, typer.Option(help="turns of training with a page and without")] = 6,
+    rounds: Annotated[int, typer.Option(help="rounds of training with a page and without")] = 6,
     parts: Annotated[str, typer.Option(help="which, of bytes, tasks, left, speed")] = "bytes,tasks,left,speed",
     out: Annotated[Path, typer.Option(help="JSON file")] = Path("bench-page.json"),
 ) -> None:
-    """What a page costs: bytes, the browser's main thread, what a closed view leaves, and the speed of training."""
+    """Measure a page: bytes, the browser's main thread, what a closed view leaves, and the speed of training."""
     measures = {
         "bytes": page_costs.bytes_of_an_update,
         "tasks": lambda: page_costs.in_the_browser(seconds),

@@ -1,4 +1,4 @@
-"""What the engine's ideas are worth, each against the plain way of doing it on the same model, batch and threads."""
+"""What each optimization of the engine gains, against the plain method on the same model, batch and threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def medium_model(folder: Path) -> Path:
 
 
 def custom_against_builtin(rounds: int, pairs: int) -> list[Row]:
-    """The same linear objective as a built-in, as a custom loss, and as the hosted client does a custom loss.
+    """Measure one linear objective as a built-in loss, as a custom loss, and as the hosted client runs a custom loss.
 
     The hosted scheme is a forward pass, the loss on the client, then forward and backward on a surrogate whose weights
     are the loss's gradient.
@@ -88,7 +88,7 @@ def _three_ways(client: TrainingClient, data: list[Datum]) -> dict[str, Callable
 
 
 def packed_against_padded(rounds: int, pairs: int) -> list[Row]:
-    """Preference pairs, and sequences of very unequal length, with and without packing and shared prefixes."""
+    """Measure preference pairs, and sequences of very unequal length, with and without packing and shared prefixes."""
     from mint_lab.engine.models import load_base
     from mint_lab.losses import pairwise_preference_loss
 
@@ -116,7 +116,7 @@ def packed_against_padded(rounds: int, pairs: int) -> list[Row]:
 
 
 def run_against_calls(rounds: int, pairs: int) -> list[Row]:
-    """A step of ``Run`` (record, store, batches; no evaluation) beside the two bare client calls."""
+    """Compare a step of ``Run`` (record, store, batches; no evaluation) with its two client calls alone."""
     steps = max(rounds, 4)
     with tempfile.TemporaryDirectory() as folder:
         run = ml.Run(steps=100_000, batch_size=pairs, eval_every=10**6, folder=Path(folder) / "run", seed=0).prepare()
@@ -134,7 +134,7 @@ def run_against_calls(rounds: int, pairs: int) -> list[Row]:
 
 
 def rl_step_against_update(rounds: int) -> list[Row]:
-    """A step of reinforcement learning (8 prompts x 8 samples, rewards, one ppo update) beside such an update alone."""
+    """Compare an RL step (8 prompts x 8 samples, rewards, one ppo update) with its update alone."""
     steps = max(rounds // 3, 2)
     with tempfile.TemporaryDirectory() as folder:
         job = {"batch_size": 8, "group_size": 8, "eval_every": 10**6, "folder": Path(folder) / "run"}
@@ -155,7 +155,7 @@ def rl_step_against_update(rounds: int) -> list[Row]:
 
 
 def _rewarded(prompt: list[int], answer: list[int], advantage: float) -> Datum:
-    """A sample with its advantage on every token of the answer."""
+    """Return a sample with its advantage on every token of the answer."""
     tokens = prompt + answer
     mask = np.array([0.0] * (len(prompt) - 1) + [1.0] * len(answer), dtype=np.float32)
     return Datum(

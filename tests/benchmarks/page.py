@@ -1,5 +1,6 @@
-"""What a page costs: bytes of an update, work of the browser's main thread, what a closed view leaves behind, and the
-speed of training with and without one.
+"""Cost of a page: bytes of an update, work of the browser's main thread, what a closed view leaves behind.
+
+Also the speed of training with and without a page.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ HELD = (1_000, 10_000, 100_000)
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number beside what it should be; ``raw`` is what lies behind it."""
+    """One measured number with its target; ``raw`` has the measurements behind it."""
 
     what: str
     value: float
@@ -38,7 +39,7 @@ class Figure:
 
 
 def long_run(steps: int, *, rate: float = 20.0) -> ScriptedRun:
-    """A run that holds ``steps`` records already, an evaluation every tenth; there are 200 different ones."""
+    """Return a run that already has ``steps`` records, of 200 different ones, with an evaluation in every tenth."""
     run = ScriptedRun(steps + 10**6, rate=rate)
     plain, evaluated = ([record(10 * i + k, 1000) for i in range(100)] for k in (1, 10))
     kinds = (*[plain] * 9, evaluated)
@@ -47,7 +48,7 @@ def long_run(steps: int, *, rate: float = 20.0) -> ScriptedRun:
 
 
 def bytes_of_an_update(held: Sequence[int] = HELD) -> list[Figure]:
-    """An update of four records, and the snapshot, with so many steps held: JSON and buffers, as they travel."""
+    """Measure an update of four records, and the snapshot, with this many buffered steps: JSON and buffers as sent."""
     updates: dict[int, list[int]] = {}
     snapshots: dict[int, int] = {}
     for steps in held:
@@ -75,7 +76,7 @@ def bytes_of_an_update(held: Sequence[int] = HELD) -> list[Figure]:
 
 
 def _still(run: ScriptedRun, sizes: list[int]) -> Publisher:
-    """A publisher that speaks when it is told to."""
+    """Return a publisher that sends only when called."""
     publisher = Publisher(run, lambda message, buffers: sizes.append(_size(message, buffers)), interval=3600)
     publisher._dispose()
     return publisher
@@ -119,7 +120,7 @@ SEEN = """() => { const found = [window.__tasks, window.__frames];
 
 
 def in_the_browser(seconds: float = 20.0, held: Sequence[int] = HELD[1:]) -> list[Figure]:
-    """The whole workbench during ten updates a second: tasks of the main thread over 50 ms, and frames left out."""
+    """Measure the workbench at ten updates a second: main-thread tasks over 50 ms, and dropped frames."""
     rows: list[Figure] = []
     for steps in held:
         with _lab() as lab:
@@ -160,9 +161,9 @@ CELLS = [
 
 
 def what_is_left(times: int = 10) -> list[Figure]:
-    """What another view of a widget, and another widget, leave in the page once closed, beside a plain slider's.
+    """Measure what a closed view and a closed widget leave in the page, compared with a plain slider.
 
-    JupyterLab itself keeps some nodes and listeners whenever a cell is run and cleared: the slider tells how many.
+    JupyterLab itself keeps some nodes and listeners when a cell is run and cleared; the slider shows how many.
     """
     with _lab() as lab:
         notebook = lab.notebook("bench.ipynb", [SHOW.format(held=1000)]).show()
@@ -188,7 +189,7 @@ def what_is_left(times: int = 10) -> list[Figure]:
 
 
 def _left(notebook: Notebook, times: int, opens: int, closes: int | None, part: str) -> dict[str, float]:
-    """Growth a time, after two times that make what is made once."""
+    """Return the growth in each repetition, after two that create what is created only once."""
     counted: list[tuple[dict[str, float], list[int]]] = []
     for k in range(times + 2):
         if k == 2:
@@ -219,7 +220,7 @@ def _add(notebook: Notebook, source: str) -> None:
 
 def _counts(notebook: Notebook) -> tuple[dict[str, float], list[int]]:
     kernel = [int(count) for count in notebook.run_cell(1).split()]
-    notebook.page.wait_for_timeout(1500)  # timers that end by themselves have ended
+    notebook.page.wait_for_timeout(1500)  # let short timers end
     session = notebook.page.context.new_cdp_session(notebook.page)
     session.send("Performance.enable")
     for _ in range(3):
@@ -239,7 +240,7 @@ run.wait()
 
 
 def page_and_headless(rounds: int = 6, steps: int = 40) -> list[Figure]:
-    """One run of mint-tiny, some steps with its charts on the page and some without any page, in turn."""
+    """Alternate steps of one mint-tiny run with its charts on the page and without a page."""
     cells = [RUN, "charts = LiveCharts(run)\ncharts", "charts.close()", f"run.step({steps})\nrun.wait()"]
     cells.append(
         f"print([round(b.time - a.time, 5) for a, b in zip(run.records[-{steps}:], run.records[1 - {steps}:])])"

@@ -1,4 +1,4 @@
-"""What a training pass costs against batch size, sequence length and group size; each should be a straight line."""
+"""Cost of a training pass against batch size, sequence length and group size; each should be a straight line."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ VOCABULARY = 16_384
 
 @dataclass(frozen=True)
 class Curve:
-    """Seconds of a pass at each size, ``size`` by ``size``; the line through them; how much of the spread it explains.
+    """Seconds of a pass at each size, and the line through them.
 
     Attributes:
-        seconds: medians of the rounds; ``low``, ``high``: their quartiles.
-        slope, start: of the least-squares line; ``r2``: its coefficient of determination.
+        name: What the sizes count.
+        sizes: The sizes.
+        seconds: Median of the rounds at each size.
+        low: Their lower quartiles.
+        high: Their upper quartiles.
+        slope: Seconds for each unit of size, of the least-squares line.
+        start: Seconds at size 0, of that line.
+        r2: Its coefficient of determination.
     """
 
     name: str
@@ -42,7 +48,7 @@ class Curve:
 
 
 def measure(rounds: int) -> list[Curve]:
-    """Forward and backward of cross-entropy on random tokens, 22 M-parameter model, sizes in turn."""
+    """Time forward and backward of cross-entropy on random tokens, 22 M-parameter model, alternating sizes."""
     with tempfile.TemporaryDirectory() as folder:
         client = ml.ServiceClient().create_lora_training_client(
             str(medium_model(Path(folder))), rank=16, seed=0, train_unembed=False
@@ -72,7 +78,7 @@ def _curve(client: TrainingClient, name: str, batches: dict[int, list[Datum]], r
         for size, data in batches.items():
             start = time.perf_counter()
             client.forward_backward(data, "cross_entropy").result()
-            if turn:  # the first one warms up
+            if turn:  # the first round is warm-up
                 found[size].append(time.perf_counter() - start)
     sizes = list(batches)
     seconds = [statistics.median(found[size]) for size in sizes]
@@ -84,7 +90,7 @@ def _curve(client: TrainingClient, name: str, batches: dict[int, list[Datum]], r
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """One panel a curve: medians with quartiles, and the line through them."""
+    """Draw a panel for each curve: medians with quartiles, and the line through them."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -105,5 +111,5 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 
 
 def as_rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
-    """For the JSON file."""
+    """Return the curves for the JSON file."""
     return [asdict(curve) for curve in curves]

@@ -1,4 +1,4 @@
-"""The benchmarks run and their figures are sane; how fast things are is not asserted here."""
+"""The benchmarks run, and their figures are plausible; speed is not asserted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .peers.jobs import Job, Report, Stopwatch
 from .timing import alternate
 
 
-def test_a_short_run_prints_the_table_and_writes_the_figures(tmp_path: Path) -> None:
+def test_short_run_writes_table_and_figures(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     result = CliRunner().invoke(bench.app, ["--rounds", "2", "--pairs", "2", "--threads", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -28,7 +28,7 @@ def test_a_short_run_prints_the_table_and_writes_the_figures(tmp_path: Path) -> 
     assert all(0.05 < row["ratio"] < 50 for row in rows)
 
 
-def test_what_a_page_costs_in_bytes_is_printed_and_written(tmp_path: Path) -> None:
+def test_page_bytes_are_measured(tmp_path: Path) -> None:
     figures = page.bytes_of_an_update((100, 1_000, 3_000))
     update, again, _, ratio, snapshot = figures
     assert 200 < update.value < 2_000
@@ -41,13 +41,13 @@ def test_what_a_page_costs_in_bytes_is_printed_and_written(tmp_path: Path) -> No
     assert "'bites' is none of bytes, tasks, left, speed" in result.output
 
 
-def test_variants_take_turns() -> None:
+def test_variants_alternate() -> None:
     order: list[str] = []
     alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1)
     assert "".join(order) == "ab" + "ab" + "ba" + "ab"
 
 
-def test_peers_without_the_data_say_which_file_is_missing(tmp_path: Path) -> None:
+def test_peers_name_the_missing_file(tmp_path: Path) -> None:
     missing = str(tmp_path / "no.jsonl.gz")
     result = CliRunner().invoke(bench.app, ["peers", "--pairs", missing, "--prompts", missing])
     assert result.exit_code == 2
@@ -59,7 +59,7 @@ def _bundled(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["preference", "rl"])
-def test_our_side_of_a_job_reports_every_step(kind: str, tmp_path: Path) -> None:
+def test_our_side_reports_every_step(kind: str, tmp_path: Path) -> None:
     pairs, prompts = tmp_path / "pairs.jsonl", tmp_path / "prompts.jsonl"
     rows = [
         {"chosen": f"\n\nHuman: {k}\n\nAssistant: yes", "rejected": f"\n\nHuman: {k}\n\nAssistant: no, {k}"}
@@ -75,11 +75,11 @@ def test_our_side_of_a_job_reports_every_step(kind: str, tmp_path: Path) -> None
     assert len(report.seconds) == len(report.tokens) == 1
     assert len(report.losses) == 2
     assert report.peak_mb >= report.start_mb > 100
-    if kind == "preference":  # the adapter starts at nothing: every margin is 0
+    if kind == "preference":  # LoRA starts at B = 0: every margin is 0
         assert report.losses[0] == pytest.approx(0.693147, abs=1e-5)
 
 
-def test_a_figure_is_the_ratio_of_the_same_step() -> None:
+def test_figure_is_ratio_of_same_step() -> None:
     ours = Report(seconds=[1.0, 2.0], cpu=[2.0, 4.0], tokens=[10, 20], start_mb=100.0, peak_mb=200.0)
     theirs = Report(seconds=[3.0, 6.0], cpu=[4.0, 8.0], tokens=[10, 20], start_mb=100.0, peak_mb=900.0)
     speed, spent, peak, grown = compare.figures(Job("sft", "", 2), [ours], [theirs])
@@ -90,7 +90,7 @@ def test_a_figure_is_the_ratio_of_the_same_step() -> None:
     assert grown.ratio == pytest.approx(8.0)
 
 
-def test_arithmetic_beside_matrix_multiplication_by_clock_and_by_processor() -> None:
+def test_arithmetic_against_matmul_by_hand() -> None:
     extra = {"arithmetic": [{"flops": 6e9}], "matmul_rates": {"mlp": 4e9, "mlp by processor": 2e9}}
     ours = Report(seconds=[2.0], cpu=[4.0], tokens=[10], start_mb=100.0, peak_mb=200.0, extra=extra)
     theirs = Report(seconds=[2.0], cpu=[4.0], tokens=[10], start_mb=100.0, peak_mb=200.0)
@@ -99,7 +99,7 @@ def test_arithmetic_beside_matrix_multiplication_by_clock_and_by_processor() -> 
     assert processor.ratio == pytest.approx(0.75)
 
 
-def test_the_first_steps_are_not_kept() -> None:
+def test_warmup_steps_are_dropped() -> None:
     watch = Stopwatch(warmup=1)
     watch.step_done()
     watch.step_done()

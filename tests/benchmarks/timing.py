@@ -1,4 +1,4 @@
-"""Timing that holds on a busy machine: variants take turns, medians are compared, and the spread is shown."""
+"""Timing for a busy machine: variants alternate, medians are compared, and the spread is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Timing:
 
 
 def alternate(variants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, Timing]:
-    """Run every variant once a round, in an order that turns, and time each."""
+    """Run every variant once a round, each round starting with the next one, and time each."""
     names = list(variants)
     for _ in range(warmup):
         for name in names:

@@ -42,10 +42,14 @@ def chat() -> ModuleType:
     if not folder.is_dir():
         fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(fresh)]
-        for wanted in (["--no-deps", f"tinker-cookbook=={VERSION}"], NEEDS):
-            done = subprocess.run([*pip, *wanted], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{wanted} could not be installed:\n{done.stderr}"
-        fresh.rename(folder)
+        for packages in (["--no-deps", f"tinker-cookbook=={VERSION}"], NEEDS):
+            done = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{packages} could not be installed:\n{done.stderr}"
+        try:
+            fresh.rename(folder)
+        except OSError:  # another worker was first
+            assert folder.is_dir()
+            shutil.rmtree(fresh)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     from tinker_cookbook.renderers import register_renderer

@@ -16,7 +16,7 @@ def datum(
     logprobs: Sequence[float] | None = None,
     advantages: Sequence[float] | None = None,
 ) -> Datum:
-    """Tokens t0..tN as input t0..tN-1 and targets t1..tN; the other fields of length N."""
+    """Return tokens t0..tN as input t0..tN-1 and targets t1..tN, with other fields of length N."""
     fields = {"target_tokens": TensorData.from_numpy(np.array(tokens[1:], dtype=np.int64))}
     given = {"weights": weights, "logprobs": logprobs, "advantages": advantages}
     for name, values in given.items():
@@ -26,7 +26,7 @@ def datum(
 
 
 def sampled(seed: int, lengths: Sequence[int] = (5, 9, 3), vocab: int = 270, prefix: int = 0) -> list[Datum]:
-    """Random policy data: the first two weights of each datum are 0, the rest 1; ``prefix`` shared tokens in front."""
+    """Return random policy data with ``prefix`` shared tokens; weights are 0 at two tokens of each datum, then 1."""
     random = np.random.default_rng(seed)
     shared = random.integers(0, vocab, prefix).tolist()
     made = []

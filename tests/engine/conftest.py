@@ -16,7 +16,7 @@ from .families import build
 
 @pytest.fixture(scope="session")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a tiny random model of a family, built once."""
+    """Return the folder of a tiny random model of a family, which is built once."""
 
     @functools.cache
     def make(name: str) -> Path:
@@ -36,7 +36,7 @@ def adapter(qwen3: Path) -> Adapter:
 
 
 def random_adapter(folder: Path, **shape: bool) -> Adapter:
-    """An adapter whose B is not 0, as after some training, so that every parameter has a gradient."""
+    """Return an adapter whose B is not 0, as after some training, so that every parameter has a gradient."""
     made = load_base(str(folder)).attach(LoraShape(rank=3, **shape), seed=0)
     generator = torch.Generator().manual_seed(7)
     for parameter in made.parameters.values():

@@ -1,4 +1,4 @@
-"""Tiny models of many families with random weights: built in a second, real in every part of their forward pass."""
+"""Tiny models of many families with random weights; their forward passes have every part of the real ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi": _SMALL,
     "granite": {**_SMALL, "logits_scaling": 0.5, "residual_multiplier": 0.7},
     "cohere": {**_SMALL, "logit_scale": 0.5},
-    # Its attention cannot be told who sees whom, and has a window that it measures along the row.
+    # Its attention bypasses the registry of attention functions, and measures its window along the row.
     "gpt_neo": {
         "vocab_size": VOCAB,
         "hidden_size": 48,
@@ -66,7 +66,7 @@ def build(family: str, folder: Path) -> Path:
     config = CONFIG_MAPPING[family](**FAMILIES[family])
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config)
-    for parameter in model.parameters():  # larger than the usual start: the next-token distribution is far from uniform
+    for parameter in model.parameters():  # larger than usual, so that the next-token distribution is far from uniform
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))} | {"<|end|>": 256}

@@ -1,6 +1,6 @@
-"""The same numbers the plain way: transformers and peft alone, one sequence at a time, autograd, formulas as written.
+"""Reference numbers: transformers and peft alone, one sequence at a time, autograd, formulas as written.
 
-The adapter is read back from a saved checkpoint, so this also shows that others can load what is saved here.
+The adapter is read from a saved checkpoint, so this also shows that other programs can load a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 
 class Reference:
-    """A transformers model with the adapter of ``checkpoint`` on it."""
+    """A transformers model with the adapter of ``checkpoint``; None for no adapter."""
 
     def __init__(self, model: Path, checkpoint: Path | None) -> None:
         base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
@@ -26,14 +26,14 @@ class Reference:
         self.model.eval()
 
     def logprobs(self, tokens: Sequence[int], targets: Sequence[int]) -> torch.Tensor:
-        """(N,) with graph."""
+        """Return log-probabilities ``(N,)`` with a graph."""
         logits = self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0].float()
         return torch.log_softmax(logits, -1)[torch.arange(len(tokens)), torch.tensor(list(targets))]
 
     def loss_and_gradients(
         self, data: Sequence[Any], loss: Callable[[list[torch.Tensor]], torch.Tensor]
     ) -> tuple[float, list[torch.Tensor], dict[str, torch.Tensor]]:
-        """Value, log-probabilities, and the gradient of every LoRA parameter."""
+        """Return value, log-probabilities, and the gradient of every LoRA parameter."""
         self.model.zero_grad()
         lists = [
             self.logprobs(d.model_input.to_ints(), d.loss_fn_inputs["target_tokens"].to_torch().tolist()) for d in data

@@ -1,4 +1,4 @@
-"""Checkpoints: bit-exact, whole or not there, readable by peft alone, and never half loaded."""
+"""Checkpoints: bit-exact, complete or absent, readable by peft alone, and never half loaded."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def fresh(qwen3: Path, rank: int = 3, seed: int = 9, **shape: bool) -> tuple[Ada
 def test_round_trip_is_exact(trained: tuple[Adapter, Optimizer], saved: Path, qwen3: Path) -> None:
     at_save = state(*trained)
     other = fresh(qwen3)
-    step(*other, 50)  # moments of its own, which have to go
+    step(*other, 50)  # moments that must be replaced
     load_checkpoint(saved).load_into(*other)
     assert_same(state(*other), at_save)
     for seed in (10, 11):
@@ -157,7 +157,7 @@ def test_crash_while_writing_keeps_the_old_one(
 
 
 def kill_between_the_renames(trained: tuple[Adapter, Optimizer], saved: Path) -> dict[str, torch.Tensor]:
-    """An overwrite that ends after the first rename, and nothing is tidied up. Gives what was saved before."""
+    """Overwrite, and crash after the first rename without cleaning up; returns what was saved before."""
     before = state(*trained)
     step(*trained, 5)
     real = Path.replace
@@ -172,7 +172,7 @@ def kill_between_the_renames(trained: tuple[Adapter, Optimizer], saved: Path) ->
         with pytest.raises(Crash):
             save_checkpoint(saved, *trained)
     hidden = sorted(f.name for f in saved.parent.iterdir())
-    assert len(hidden) == 2, "both whole copies, and neither under the name"
+    assert len(hidden) == 2, "two complete copies, and neither has the name"
     assert all(name.startswith(".c") for name in hidden)
     return before
 
@@ -226,7 +226,7 @@ def test_unwritable_folder_raises(adapter: Adapter, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "file" / "c", adapter, None)
 
 
-def cut(file: Path) -> None:
+def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
@@ -239,8 +239,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "gone": (shutil.rmtree, "no checkpoint at .*: expected a folder with mint_lab.json in it"),
     "no facts": (lambda f: (f / "mint_lab.json").unlink(), "no checkpoint at"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "is damaged"),
-    "cut weights": (lambda f: cut(f / "adapter_model.safetensors"), "is damaged"),
-    "cut moments": (lambda f: cut(f / "optimizer.safetensors"), "is damaged"),
+    "truncated weights": (lambda f: truncate(f / "adapter_model.safetensors"), "is damaged"),
+    "truncated moments": (lambda f: truncate(f / "optimizer.safetensors"), "is damaged"),
     "empty moments file": (lambda f: (f / "optimizer.safetensors").write_bytes(b""), "is damaged"),
     "facts that are no json": (lambda f: (f / "mint_lab.json").write_text("{"), "is damaged"),
     "facts that are no text": (lambda f: (f / "mint_lab.json").write_bytes(b"\xff\xfe\x00"), "is damaged"),

@@ -1,4 +1,4 @@
-"""What a model's attention and output layer are found to do when it is loaded."""
+"""Probes of a model's attention and LM head when it is loaded."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_unsupported_attention_runs_padded(name: str, more: dict[str, Any], tmp_
 
 @pytest.mark.parametrize("decoder", [False, True])
 def test_bert_raises(decoder: bool, tmp_path: Path) -> None:
-    """BERT loads as a causal language model. Without the flag it is none; with it, there is a layer and a norm between
-    its hidden states and its output layer.
+    """BERT loads as a causal language model. Without the flag it is bidirectional; with it, there is a layer and a norm
+    between its hidden states and its head.
     """
     config = CONFIG_MAPPING["bert"](
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
@@ -64,7 +64,7 @@ def test_bert_raises(decoder: bool, tmp_path: Path) -> None:
         load_base(folder)
 
 
-# --- the probes themselves, on a model that sums up what it has seen -------------------------------------------------
+# --- the probes themselves, on a model that sums the tokens so far -------------------------------------------------
 
 TABLE = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
 
@@ -92,11 +92,11 @@ def test_wrong_attention_is_detected(blind: str) -> None:
         hidden = torch.zeros(layout.tokens.numel(), 4)
         for place, shared in zip(layout.token_index, layout.shared_lengths, strict=True):
             tokens = layout.tokens.flatten()
-            if blind == "to prefixes":  # a continuation begins anew
+            if blind == "to prefixes":  # a suffix starts from 0
                 if len(place) > shared:
                     own = torch.from_numpy(place[shared:])
                     hidden[own] = alone(tokens[own].tolist())
-            else:  # one row, causal, and nothing more
+            else:  # one causal row for all sequences
                 hidden = alone(tokens.tolist())
         return hidden[None]
 

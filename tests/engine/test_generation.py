@@ -1,4 +1,4 @@
-"""Generation: the right distribution, the trainer's log-probabilities, and seeds that do not see their neighbours."""
+"""Generation: the distribution, the trainer's log-probabilities, and seeds that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def test_seed_decides_whatever_the_batch(adapter: Adapter) -> None:
         batch = [*others[:place], mine, *others[place:]]
         assert [s.tokens for s in draw(adapter, *batch)[place]] == [s.tokens for s in alone]
     (more,) = draw(adapter, replace(mine, num_samples=5, max_tokens=6))
-    assert [s.tokens for s in more[:3]] == [s.tokens[:6] for s in alone], (
-        "more samples or fewer tokens: the same beginning"
-    )
+    assert [s.tokens for s in more[:3]] == [s.tokens[:6] for s in alone], "more samples or fewer tokens begin alike"
     assert len({tuple(s.tokens) for s in alone}) == 3, "samples of one request differ"
     (another,) = draw(adapter, replace(mine, seed=12))
     assert [s.tokens for s in another] != [s.tokens for s in alone]
@@ -115,7 +113,7 @@ def test_greedy_matches_transformers_argmax(qwen3: Path) -> None:
         ((found,),) = generate(base, [GenerationRequest(PROMPT, max_tokens=10, temperature=0.0)])
         ((narrow,),) = generate(base, [GenerationRequest(PROMPT, max_tokens=10, top_k=1, seed=3)])
     assert found.tokens == tokens[3:] == narrow.tokens
-    assert narrow.logprobs == [0.0] * 10, "log-probabilities are of the distribution sampled from"
+    assert narrow.logprobs == [0.0] * 10, "log-probabilities are those of the distribution sampled from"
     first = torch.log_softmax(plain(input_ids=torch.tensor([PROMPT])).logits[0, -1].detach(), -1).max()
     assert found.logprobs[0] == pytest.approx(float(first), abs=1e-5)
 
@@ -293,7 +291,7 @@ def test_several_batches_match_one(adapter: Adapter, monkeypatch: pytest.MonkeyP
         GenerationRequest([1] * 30, 2, 20, seed=4),
         GenerationRequest([9], 1, 2, seed=5),
     ]
-    whole = draw(adapter, *requests)  # which has tried, too, whether prompts can be shared
+    whole = draw(adapter, *requests)  # this also tests whether prompts can be shared
     sizes: list[int] = []
     original = generation._Batch.__init__
     monkeypatch.setattr(generation, "generation_token_budget", lambda base: 40)
@@ -317,7 +315,7 @@ def test_rerun_is_bit_identical(adapter: Adapter) -> None:
 
 
 def test_rows_end_one_by_one(adapter: Adapter) -> None:
-    """Many lengths in one batch, each sample as alone: rows are dropped now and then, the others go on."""
+    """Many lengths in one batch: rows are dropped at times, and each sample is the one it is alone."""
     requests = [GenerationRequest([k], 2, 3 * k, seed=k) for k in range(1, 14)]
     for request, found in zip(requests, draw(adapter, *requests), strict=True):
         assert [len(s.tokens) for s in found] == [request.max_tokens] * 2
@@ -326,7 +324,7 @@ def test_rows_end_one_by_one(adapter: Adapter) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
 def test_row_at_context_end_does_not_affect_others(name: str, family: Callable[[str], Path]) -> None:
-    """It runs along until it is dropped; GPT-2's positions are a table that ends there."""
+    """It keeps growing until it is dropped; GPT-2's positions are a table that ends there."""
     adapter = random_adapter(family(name))
     requests = [GenerationRequest([3] * 126, 1, 50, seed=0), GenerationRequest(PROMPT, 9, 30, seed=1)]
     full, others = draw(adapter, *requests)

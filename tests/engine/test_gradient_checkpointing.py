@@ -1,4 +1,4 @@
-"""Gradient checkpointing: nothing but memory changes."""
+"""Gradient checkpointing changes memory only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The growing cache holds what transformers' own holds, and copies little."""
+"""The growing cache has the contents of transformers' own, and copies little."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def configured(family: str) -> AutoConfig:
     st.lists(st.one_of(st.just("token"), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=90),
 )
 def test_cache_matches_transformers(family: str, prompt: int, events: list[str | list[int]]) -> None:
-    """A prompt, then tokens and choices of rows (modulo the rows there are), for full and sliding attention."""
+    """A prompt, then tokens and selections of rows (modulo the number of rows), for full and sliding attention."""
     config = configured(family)
     mine, theirs = new_cache(config), DynamicCache(config=config)
     generator = torch.Generator().manual_seed(0)
@@ -56,7 +56,7 @@ def test_cache_matches_transformers(family: str, prompt: int, events: list[str |
 
 
 def test_tokens_are_written_in_place() -> None:
-    """After 65 tokens the buffer has been made twice, whatever the number of tokens between."""
+    """After 64 tokens the buffer has been allocated twice: for the prompt, and once with room for 64."""
     cache = new_cache(configured("qwen3"))
     places = set()
     for width in [10] + [1] * 64:

@@ -1,4 +1,4 @@
-"""The memory estimate against what autograd really keeps; free memory; running out of it at every point of a pass."""
+"""The memory estimate against what autograd keeps; free memory; running out of it at every point of a pass."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kept_bytes(adapter: Adapter, sequences: list[list[int]], *, gradient_checkpo
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # alive, so that no address is used twice
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept alive, so that no address is reused
         return tensor
 
     layout = base.layout(sequences)
@@ -184,7 +184,7 @@ def test_out_of_memory_halves_the_budget_once(
 ) -> None:
     data: list[Datum] = PAIRS if callable(loss) else sampled(3)
     go(adapter, data, loss)
-    whole = go(adapter, data, loss)  # twice: the gradient of before has to stay, and only once
+    whole = go(adapter, data, loss)  # twice: the gradient accumulated before must stay
     expected = named_gradients(adapter)
     adapter.gradients = None
     go(adapter, data, loss)

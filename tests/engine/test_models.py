@@ -133,12 +133,12 @@ def test_misfit_weights_raise_and_change_nothing(adapter: Adapter) -> None:
 
 
 def test_vocabulary_may_exceed_the_tokenizer(adapter: Adapter) -> None:
-    """The model's rows decide which ids are good: 270, where the tokenizer knows 257."""
+    """The model's 270 rows decide which ids are valid, not the tokenizer's 257."""
     assert len(adapter.base.tokenizer) < adapter.base.vocab_size == VOCAB
 
 
 def test_window_under_another_name_limits_packing(tmp_path: Path) -> None:
-    """GPT-Neo calls it window_size and measures it along the row: sequences beyond it must not be packed."""
+    """GPT-Neo calls it window_size and measures it along the row: longer sequences must not be packed."""
     config = CONFIG_MAPPING["gpt_neo"](
         vocab_size=VOCAB, hidden_size=48, num_layers=2, num_heads=4, max_position_embeddings=128, window_size=30,
         attention_types=[[["global", "local"], 1]], bos_token_id=256, eos_token_id=256,
@@ -158,7 +158,7 @@ def test_window_under_another_name_limits_packing(tmp_path: Path) -> None:
 
 
 def test_passed_windows_are_packed(family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mistral's layers say 8, half of Gemma 2's do; one that kept it to itself would have rows of its own beyond it."""
+    """All of Mistral's layers pass 8, half of Gemma 2's. If layers pass none, longer sequences run padded."""
     mistral, gemma = load_base(str(family("mistral"))), load_base(str(family("gemma2")))
     assert (mistral.window, mistral._packed_windows) == (8, {8})
     assert (gemma.window, gemma._packed_windows) == (8, {8, None})

@@ -1,4 +1,4 @@
-"""The optimizer's step against AdamW as written, and what it refuses."""
+"""The optimizer's step against the formula of AdamW, and its errors."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def test_settings_out_of_range_raise(setting: str, value: float, adapter: Adapte
     weights = adapter.copy()
     with pytest.raises(ConfigError, match=f"AdamParams.{setting} is"):
         Optimizer(adapter).step(AdamParams(**{setting: value}))
-    assert adapter.gradients is not None, "the gradient is still there for a step with good settings"
+    assert adapter.gradients is not None, "the gradient is kept for a step with valid settings"
     assert all(torch.equal(p, weights[n]) for n, p in adapter.parameters.items())

@@ -62,13 +62,15 @@ def test_folder_without_model_raises(tmp_path: Path) -> None:
         load_base(str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["no weights", "cut weights", "no tokenizer", "config is no json", "unknown kind"])
+@pytest.mark.parametrize(
+    "damage", ["no weights", "truncated weights", "no tokenizer", "config is no json", "unknown kind"]
+)
 def test_damaged_folder_raises(damage: str, qwen3: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(qwen3, tmp_path / "m")
     weights = folder / "model.safetensors"
     if damage == "no weights":
         weights.unlink()
-    elif damage == "cut weights":
+    elif damage == "truncated weights":
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == "no tokenizer":
         for file in folder.glob("tokenizer*"):
@@ -87,7 +89,7 @@ def test_damaged_folder_raises(damage: str, qwen3: Path, tmp_path: Path) -> None
     "network", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
 )
 def test_hub_name_without_network_raises_quickly(network: dict[str, str], tmp_path: Path) -> None:
-    """Left to itself huggingface_hub retries each file for 23 seconds, printing as it goes."""
+    """By default huggingface_hub retries each file for 23 seconds, with output."""
     code = (
         "import time\nfrom mint_lab.engine.models import load_base\nfrom mint_lab.errors import ModelError\n"
         "start = time.monotonic()\n"

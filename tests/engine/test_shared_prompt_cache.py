@@ -1,4 +1,4 @@
-"""Samples that read their prompt's cache in common draw what they draw with copies of it."""
+"""Samples that share their prompt's cache are those with a copy of it each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_samples_match_copied_caches(name: str, family: Callable[[str], Path]) -
         base.shares_prompts = shares
         with base.using(adapter):
             found.append(generate(base, requests))
-    assert base.shares_prompts is (name not in WINDOWED), "a family that can share does"
+    assert base.shares_prompts is (name not in WINDOWED), "a family that can share prompts does"
     for copied, shared in zip(*found, strict=True):
         for a, b in zip(copied, shared, strict=True):
             assert a.tokens == b.tokens
@@ -73,7 +73,7 @@ def test_attention_matches_one_softmax(groups: int, cap: float | None) -> None:
 
 
 def test_other_attention_falls_back_to_copies(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong on the first try, or gives other logits, is not used."""
+    """Sharing that raises, or gives other logits, is not used."""
     adapter = random_adapter(qwen3)
     base = adapter.base
     with base.using(adapter):

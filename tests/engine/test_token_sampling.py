@@ -1,4 +1,4 @@
-"""Drawing a token: by the definition of the cumulative distribution and of truncation, row by row."""
+"""Sampling a token, against the definitions of the cumulative distribution and of truncation, row by row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def one(logits: list[float], at: float, **how: float) -> tuple[int, float]:
 
 
 def test_by_hand() -> None:
-    """P = (1/2, 1/4, 1/4): a number below 1/2 takes the first, and so on; bounds belong to the one above."""
+    """P = (1/2, 1/4, 1/4): a number below 1/2 selects the first token, and so on; a bound belongs to the next token."""
     logits = [math.log(2), 0.0, 0.0]
     assert [one(logits, at)[0] for at in (0.0, 0.49, 0.51, 0.74, 0.76, 0.9999999999999999)] == [0, 0, 1, 1, 2, 2]
     assert one(logits, 0.6)[1] == pytest.approx(math.log(1 / 4), abs=1e-6)
@@ -45,7 +45,7 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("vocab", [1, 2, 127, 128, 129, 300, 1024])
 def test_every_token_has_its_interval(vocab: int) -> None:
-    """A number in the middle of a token's interval takes that token, at every vocabulary size around the blocks."""
+    """A number in the middle of a token's interval selects that token, at vocabulary sizes around the block size."""
     p = np.random.default_rng(0).dirichlet(np.full(vocab, 0.5))
     upto = np.cumsum(p)
     middle = torch.from_numpy(upto - p / 2)
@@ -98,11 +98,11 @@ def test_truncation_matches_definition(rows: list[tuple[int, float]], vocab: int
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1 - 2**-53])
 def test_zero_probability_is_never_sampled(at: float) -> None:
-    """The last token that can be drawn lies far before the end of the vocabulary, or at its very end."""
-    for live in ([0], [5, 200], [299], [127, 128]):
+    """The last token that can be sampled is far before the end of the vocabulary, or at its end."""
+    for possible in ([0], [5, 200], [299], [127, 128]):
         logits = torch.full((300,), float("-inf"))
-        logits[live] = 1.0
-        assert one(logits.tolist(), at)[0] in live
+        logits[possible] = 1.0
+        assert one(logits.tolist(), at)[0] in possible
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-20, 1e-4])

@@ -1,5 +1,5 @@
-"""The same jobs done by this engine and by TRL, each in a process of its own, taking turns.
+"""The same jobs in this engine and in TRL, in separate, alternating processes.
 
-``python -m tests.benchmarks peers`` prints the table. TRL lives in an environment of its own, so that neither side's
-versions bend the other's.
+``python -m tests.benchmarks peers`` prints the table. TRL has a separate environment, so that neither side's versions
+constrain the other's.
 """

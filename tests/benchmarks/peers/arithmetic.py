@@ -18,11 +18,11 @@ SHAPES = {
 
 
 def arithmetic(model: str, data: list[Datum], rank: int) -> dict[str, float]:
-    r"""Floating-point operations of one forward and backward with LoRA on attention and MLP, ``(flops, tokens)``.
+    r"""Count the floating-point operations of one forward and backward pass with LoRA on attention and MLP.
 
-    Only what the job needs: every stored token once forward; backward to the inputs of the frozen layers (not to the
-    embeddings) and to LoRA's matrices; attention over visible keys only; logits once for every position and backward
-    where a weight is not 0. What is computed a second time (logits in chunks, attention scores) is not counted again.
+    Only what the job needs is counted: each stored token once forward; backward to the inputs of the frozen layers (not
+    to the embeddings) and to LoRA's matrices; attention over allowed keys only; logits once for every position, and
+    their backward pass at weights other than 0. Recomputation (logits in chunks, attention scores) is not counted.
     """
     import numpy as np
 
@@ -40,17 +40,23 @@ def arithmetic(model: str, data: list[Datum], rank: int) -> dict[str, float]:
     q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
     linears = [(h, q), (h, kv), (h, kv), (q, h), (h, inner), (h, inner), (inner, h)]
     frozen = layers * sum(2 * a * b for a, b in linears)
-    first = 2 * h * (q + 2 * kv)  # nothing below the first attention wants a gradient
+    first = 2 * h * (q + 2 * kv)  # nothing below the first attention needs a gradient
     lora = layers * sum(2 * rank * (a + b) for a, b in linears)
     attention = layers * 4 * q * visible
     head = 2 * h * c.vocab_size
-    unique, live = len(np.unique(key)), len(np.unique(key[weights != 0]))
-    flops = stored * (2 * frozen - first + 3 * lora) + 3 * attention + head * (unique + live)
-    return {"flops": float(flops), "stored_tokens": stored, "tokens": len(targets), "unique": unique, "live": live}
+    unique, weighted = len(np.unique(key)), len(np.unique(key[weights != 0]))
+    flops = stored * (2 * frozen - first + 3 * lora) + 3 * attention + head * (unique + weighted)
+    return {
+        "flops": float(flops),
+        "stored_tokens": stored,
+        "tokens": len(targets),
+        "unique": unique,
+        "weighted": weighted,
+    }
 
 
 def matmul_rates(threads: int, rounds: int = 15) -> dict[str, float]:
-    """Operations a second, and a processor second, of a float32 linear layer of each of ``SHAPES``: medians."""
+    """Measure operations a second, and a processor second, of a float32 linear layer of each of ``SHAPES``: medians."""
     import torch
     import torch.nn.functional as F
 

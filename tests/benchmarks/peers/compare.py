@@ -1,4 +1,4 @@
-"""Blocks of ours and theirs in turn, so that a machine that slows down slows both; ratios of the same step."""
+"""Alternating blocks of both sides, so that a machine that slows down slows both; ratios of the same step."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .jobs import Job, Report
 
 __all__ = ["Figure", "JobFailed", "compare", "figures", "one_side", "prepare"]
 
-# How much first losses may differ: the same sums in another order.
-SAME = 2e-3
+# Largest relative difference of the first losses, which are the same sums in another order.
+MAX_LOSS_DIFFERENCE = 2e-3
 
 
 class JobFailed(RuntimeError):
-    """A side's process ended with an error, or the two sides did not do the same job."""
+    """A side's process ended with an error, or the two sides did different jobs."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def prepare(
     max_length: int,
     model: Callable[[Path], object] = medium_model,
 ) -> None:
-    """Model (saved by ``model``) and data of all jobs: seeded rows, pairs of which both sides fit into ``max_length``.
+    """Write the model (saved by ``model``) and the data of all jobs: seeded rows, and pairs that fit ``max_length``.
 
-    Pairs that fit are taken because the two sides cut the others differently.
+    Longer pairs are left out, because the two engines truncate them differently.
     """
     from transformers import AutoTokenizer
 
@@ -84,10 +84,11 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def compare(jobs: Sequence[Job], venv: Path, blocks: int) -> tuple[list[Figure], dict[str, Any]]:
-    """Each job on both sides, ``blocks`` times in turn; the figures, and every number they come from.
+    """Run each job on both sides, in ``blocks`` alternating blocks, and return the figures and all measurements.
 
     Raises:
-        NoPeer: TRL cannot be installed. JobFailed: a side failed, or the first losses differ.
+        NoPeer: If TRL cannot be installed.
+        JobFailed: If a side failed, or the first losses differ.
     """
     python = peer_python(venv)
     found: list[Figure] = []
@@ -98,7 +99,9 @@ def compare(jobs: Sequence[Job], venv: Path, blocks: int) -> tuple[list[Figure],
         for _ in range(blocks):
             ours.append(_run(Path(sys.executable), "ours", job))
             theirs.append(_run(python, "theirs", job))
-        if job.kind != "rl" and abs(ours[0].losses[0] - theirs[0].losses[0]) > SAME * abs(theirs[0].losses[0]):
+        if job.kind != "rl" and abs(ours[0].losses[0] - theirs[0].losses[0]) > MAX_LOSS_DIFFERENCE * abs(
+            theirs[0].losses[0]
+        ):
             raise JobFailed(f"{job.kind}: first loss {ours[0].losses[0]:.5f}, TRL's {theirs[0].losses[0]:.5f}")
         name = _name(job)
         raw[name] = {"job": asdict(job), "ours": [asdict(r) for r in ours], "theirs": [asdict(r) for r in theirs]}
@@ -107,7 +110,7 @@ def compare(jobs: Sequence[Job], venv: Path, blocks: int) -> tuple[list[Figure],
 
 
 def one_side(job: Job, side: str, venv: Path | None = None) -> Report:
-    """One side alone: for profiling and for tests."""
+    """Run one side alone, for profiling and for tests."""
     return _run(Path(sys.executable) if side == "ours" else peer_python(venv or Path()), side, job)
 
 
@@ -137,7 +140,7 @@ def _name(job: Job) -> str:
 
 
 def figures(job: Job, ours: list[Report], theirs: list[Report]) -> list[Figure]:
-    """Speed of the same step on both sides, and the highest peak of each side's processes."""
+    """Return the speed of the same step on both sides, and the highest memory peak of each side."""
     a, b = [s for r in ours for s in r.seconds], [s for r in theirs for s in r.seconds]
     speed, memory, unit, what = {
         "preference": (5.0, 4.0, "pairs/s", "preference step (DPO)"),
@@ -168,9 +171,9 @@ def figures(job: Job, ours: list[Report], theirs: list[Report]) -> list[Figure]:
 
 
 def _against_matmul(ours: list[Report]) -> list[Figure]:
-    """Arithmetic of a step over what the same process reaches multiplying matrices of the model's shapes.
+    """Compare the arithmetic of a step with the rate at which the same process multiplies matrices of these shapes.
 
-    By the clock, and by processor seconds, which hold on a busy machine but do not see a core that waits.
+    By wall time, and by processor time, which a busy machine does not affect but which does not see an idle core.
     """
     found: list[Figure] = []
     for label, clock, limit in (("", "seconds", "mlp"), (", by processor time", "cpu", "mlp by processor")):

@@ -1,4 +1,4 @@
-"""The environment that TRL runs in, made on demand beside ours."""
+"""The environment that TRL runs in, created on demand beside this one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TRL = "1.16.*"
 
 
 class NoPeer(RuntimeError):
-    """The peer's environment cannot be made here."""
+    """The peer's environment cannot be created."""
 
 
 def peer_python(folder: Path) -> Path:
-    """The Python of an environment with TRL and, apart from it, the versions that this one has.
+    """Return the Python of an environment with TRL and otherwise the versions of this one.
 
     Raises:
-        NoPeer: a command that makes it failed; the message has its last lines.
+        NoPeer: If a command that creates it failed; the message has its last lines.
     """
     python = (folder / "bin" / "python").absolute()
     if _has_trl(python):
@@ -32,7 +32,7 @@ def peer_python(folder: Path) -> Path:
     ours = [f"{name}=={version(name)}" for name in ("transformers", "peft")]
     _run([str(python), "-m", "pip", "install", "--quiet", f"trl=={TRL}", *ours, "datasets"])
     if not _has_trl(python):
-        raise NoPeer(f"{folder} was made, but TRL cannot be imported there; delete it and try again")
+        raise NoPeer(f"{folder} was created, but TRL cannot be imported there; delete it and try again")
     return python
 
 

@@ -1,4 +1,4 @@
-"""A job as both sides read it, and what a side reports. Standard library only: both environments import this."""
+"""A job that both sides read, and the report of a side. Standard library only: both environments import this."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ MEGABYTE = 1024.0  # kB
 
 @dataclass(frozen=True)
 class Job:
-    """What to do: the same numbers for both sides.
+    """A job, with the same numbers for both sides.
 
     Attributes:
-        folder: holds ``model/``, ``pairs.jsonl`` (prompt, chosen, rejected) and ``prompts.jsonl`` (prompt).
-        steps: timed steps, after ``warmup`` untimed ones.
-        batch: pairs, sequences or prompts a step.
-        samples, new_tokens: of each prompt of an RL step.
-        micro: sequences a forward and backward on the peer's side, where it is to accumulate; 0: all at once.
-        packed: the peer is to pack without padding, where it can.
+        folder: Has ``model/``, ``pairs.jsonl`` (prompt, chosen, rejected) and ``prompts.jsonl`` (prompt).
+        steps: Timed steps, after ``warmup`` untimed ones.
+        batch: Pairs, sequences or prompts a step.
+        samples: Samples of each prompt of an RL step.
+        new_tokens: Tokens of each sample.
+        micro: Sequences in a micro-batch of the peer; 0 for the whole batch.
+        packed: Whether the peer packs without padding, if it can.
     """
 
     kind: Kind
@@ -68,11 +69,12 @@ class Report:
     """What one process measured.
 
     Attributes:
-        seconds: wall time of each timed step, from the end of the step before it.
-        cpu: processor seconds of each timed step, all threads: what a busy machine distorts least.
-        tokens: tokens of each timed step's sequences, padding aside.
-        losses: of every step, warm-up included, as the side itself reports them.
-        start_mb: resident memory before the first step, model and data loaded; peak_mb: highest during the steps.
+        seconds: Wall time of each timed step, from the end of the step before it.
+        cpu: Processor seconds of each timed step, all threads, which a busy machine distorts least.
+        tokens: Tokens of each timed step's sequences, without padding.
+        losses: Loss of every step, warm-up included, as the side itself reports it.
+        start_mb: Resident memory before the first step, with model and data loaded.
+        peak_mb: Highest resident memory during the steps.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -85,7 +87,7 @@ class Report:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def print(self) -> None:
-        """As the last line of standard output, which :mod:`.compare` reads."""
+        """Write the report as the last line of standard output, which :mod:`.compare` reads."""
         sys.stdout.write("\n" + json.dumps(asdict(self)) + "\n")
         sys.stdout.flush()
 
@@ -95,7 +97,7 @@ class Report:
 
 
 class Memory:
-    """Resident memory of this process, MB. On Linux the peak can be set back; elsewhere it is the whole process's."""
+    """Resident memory of this process, MB. On Linux the peak can be reset; elsewhere it is the whole process's."""
 
     def __init__(self) -> None:
         self.start = self._status("VmRSS")
@@ -107,7 +109,7 @@ class Memory:
 
     @staticmethod
     def _status(name: str) -> float:
-        # Not getrusage where it can be helped: its peak survives exec, so a child would begin with its parent's.
+        # Not getrusage, if possible: its peak survives exec, so a child would begin with its parent's.
         try:
             found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.M)
         except OSError:
@@ -119,7 +121,7 @@ class Memory:
 
 
 class Stopwatch:
-    """Seconds from the end of one step to the end of the next; the first ``warmup`` are not kept."""
+    """Seconds from the end of one step to the end of the next, without the first ``warmup`` steps."""
 
     def __init__(self, warmup: int) -> None:
         self._skip = warmup

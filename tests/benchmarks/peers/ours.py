@@ -63,7 +63,7 @@ def _adam(job: Job) -> Any:
 
 
 def _batches(job: Job, client: TrainingClient) -> list[list[Datum]]:
-    """Chosen and rejected in turn, a batch a step; nothing is cut, for the pairs were chosen to fit."""
+    """Return a batch for each step, chosen and rejected alternating; nothing is truncated, because all pairs fit."""
     import mint_lab as ml
 
     pairs = ml.data.load_pairs(read_rows(job, "pairs.jsonl"))
@@ -85,7 +85,7 @@ def _preference(job: Job, client: TrainingClient, extra: dict[str, Any]) -> Step
 
     batches = _batches(job, client)
     extra["arithmetic"] = [arithmetic(f"{job.folder}/model", data, job.rank) for data in batches]
-    # The adapter starts at nothing, so the model as it is now is the reference.
+    # LoRA starts at B = 0, so the model as it is now is the reference.
     for data in batches:
         outputs = client.forward(data, "cross_entropy").result().loss_fn_outputs
         data[:] = [
@@ -138,8 +138,8 @@ def _rl(job: Job, client: TrainingClient, extra: dict[str, Any]) -> Step:
     def step(k: int) -> tuple[float, int]:
         mine = prompts[k * job.batch : (k + 1) * job.batch]
         sampler = client.save_weights_and_get_sampling_client()
-        wanted = SamplingParams(max_tokens=job.new_tokens, temperature=1.0, seed=k)
-        futures = [sampler.sample(ModelInput.from_ints(p), job.samples, wanted) for p in mine]
+        params = SamplingParams(max_tokens=job.new_tokens, temperature=1.0, seed=k)
+        futures = [sampler.sample(ModelInput.from_ints(p), job.samples, params) for p in mine]
         data: list[Datum] = []
         for prompt, future in zip(mine, futures, strict=True):
             group = future.result().sequences

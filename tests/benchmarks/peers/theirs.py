@@ -70,7 +70,7 @@ def _run(job: Job, trainer: Any) -> Report:
 
 
 def _count(inputs: Any) -> int:
-    """Tokens that are no padding."""
+    """Count the tokens that are not padding."""
     masks = [v for k, v in inputs.items() if k.endswith("attention_mask") or k in ("prompt_mask", "completion_mask")]
     if any(k.endswith("attention_mask") for k in inputs):
         masks = [v for k, v in inputs.items() if k.endswith("attention_mask")]
@@ -137,7 +137,7 @@ def _sft(job: Job) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    # With packing off, TRL does not hold padding-free batches to a length.
+    # With packing off, TRL does not limit padding-free batches to a length.
     settings = SFTConfig(
         **_common(job), padding_free=job.packed, max_length=None if job.packed else job.max_length
     )  # fmt: skip

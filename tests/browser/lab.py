@@ -179,6 +179,8 @@ def _environment(home: Path) -> dict[str, str]:
     # Kernels import the scripted run from the tests.
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     quiet = {"JUPYTER_PLATFORM_DIRS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    # In a virtual environment, Jupyter would load the extension that was installed there instead of this checkout's.
+    quiet["JUPYTER_PREFER_ENV_PATH"] = "0"
     return {**os.environ, **own, **quiet, "PYTHONPATH": path}
 
 

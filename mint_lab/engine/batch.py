@@ -68,7 +68,7 @@ class Batch:
 
     def select(self, indices: Sequence[int]) -> Batch:
         """Return a micro-batch of the datums at ``indices``, in this order."""
-        starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        starts = np.concatenate([[0], np.cumsum(self.lengths)])  # datum i is at starts[i] to starts[i + 1]
         flat = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in indices])  # (sum N_i,) of the selected ones
         index = torch.from_numpy(flat)
         return Batch(
@@ -102,7 +102,7 @@ def read_batch(data: Any, spec: LossSpec | None, *, vocab_size: int, context: in
     for i, row in enumerate(tokens):
         check_tokens(row, vocab_size, context, i)
     lengths = [len(row) for row in tokens]
-    targets = _concatenate_field(data, "target_tokens", lengths, kinds="iu")
+    targets = _concatenate_field(data, "target_tokens", lengths, kinds="iu")  # (sum N_i,)
     _check_vocabulary(targets, lengths, vocab_size)
     fields = {} if spec is None else _builtin_fields(data, spec, lengths)
     return Batch(list(data), tokens, targets.astype(np.int64, copy=False), fields, range(len(data)))
@@ -227,6 +227,6 @@ def _check_finite(name: str, values: NDArray[Any], lengths: list[int]) -> None:
 
 def _locate(flat: int, lengths: list[int]) -> tuple[int, int]:
     """Return datum index and position of an index into datums of these lengths laid end to end."""
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths)  # ends[i] is the first index after datum i
     index = int(np.searchsorted(ends, flat, side="right"))
     return index, flat - (int(ends[index - 1]) if index else 0)

@@ -68,11 +68,12 @@ class Head:
             ``(tokens, vocab)``, float32.
         """
         if out is not None and hidden.dtype == out.dtype:
-            z = torch.mm(hidden, self.weight.T, out=out)
+            z = torch.mm(hidden, self.weight.T, out=out)  # (tokens, vocab)
             z = z if self.bias is None else z.add_(self.bias)
         else:
-            z = F.linear(hidden, self.weight, self.bias).float()
+            z = F.linear(hidden, self.weight, self.bias).float()  # (tokens, vocab); bfloat16 is rounded once
         if self.lora_a is not None and self.lora_b is not None:
+            # In place, with A h as (tokens, rank): a separate B A h would be another (tokens, vocab) matrix.
             z.addmm_(hidden.float() @ self.lora_a.T, self.lora_b.T, alpha=self.scaling)
         if self.factor != 1:
             z *= self.factor
@@ -85,7 +86,7 @@ class Head:
 
     def weight_rows(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the rows of :math:`W`, LoRA included, for token ids ``(tokens,)``: ``(tokens, hidden)``, float32."""
-        rows = self.weight[tokens].float()
+        rows = self.weight[tokens].float()  # a copy, so that addmm_ does not change the weight
         if self.lora_a is not None and self.lora_b is not None:
             rows.addmm_(self.lora_b.detach()[tokens], self.lora_a.detach(), alpha=self.scaling)
         return rows
@@ -93,7 +94,7 @@ class Head:
     @torch.no_grad()
     def grad_hidden(self, grad_z: torch.Tensor) -> torch.Tensor:
         """Return dL/dhidden, ``(tokens, hidden)``, from ``grad_z`` = dL/d(W h + b), ``(tokens, vocab)``."""
-        grad = (grad_z.to(self.weight.dtype) @ self.weight).float()
+        grad = (grad_z.to(self.weight.dtype) @ self.weight).float()  # (tokens, hidden)
         if self.lora_a is not None and self.lora_b is not None:
             grad.addmm_(grad_z @ self.lora_b, self.lora_a, alpha=self.scaling)
         return grad
@@ -109,8 +110,9 @@ class Head:
         assert self.lora_a is not None
         assert self.lora_b is not None
         hidden = hidden.float()
-        grad_a = (grad_z @ self.lora_b).T @ (hidden * self.scaling)
-        return grad_a, grad_z.T @ (hidden @ self.lora_a.T * self.scaling)
+        grad_a = (grad_z @ self.lora_b).T @ (hidden * self.scaling)  # (rank, hidden)
+        grad_b = grad_z.T @ (hidden @ self.lora_a.T * self.scaling)  # (vocab, rank)
+        return grad_a, grad_b
 
 
 def head_of(model: Any, config: Any) -> Head:

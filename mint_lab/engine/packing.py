@@ -72,10 +72,10 @@ def pack(sequences: Sequence[Sequence[int]]) -> Layout:
         previous = np.concatenate([previous[:shared], new])  # (N_i,)
         token_index[i], shared_lengths[i] = previous, shared
         tokens.extend(suffix)
-        positions.append(np.arange(shared, len(previous)))
+        positions.append(np.arange(shared, len(previous)))  # of the suffix, in its own sequence
     return Layout(
-        torch.tensor([tokens], dtype=torch.int64),
-        torch.from_numpy(np.concatenate(positions))[None],
+        torch.tensor([tokens], dtype=torch.int64),  # (1, stored)
+        torch.from_numpy(np.concatenate(positions))[None],  # (1, stored)
         token_index,
         shared_lengths,
         padded=False,
@@ -85,7 +85,7 @@ def pack(sequences: Sequence[Sequence[int]]) -> Layout:
 def pad(sequences: Sequence[Sequence[int]]) -> Layout:
     """Lay out ``sequences`` one a row, padded at the end, for families whose attention cannot run on a packed row."""
     width = max(map(len, sequences))
-    tokens = np.zeros((len(sequences), width), dtype=np.int64)
+    tokens = np.zeros((len(sequences), width), dtype=np.int64)  # 0 as padding: any token, since it is masked
     token_index: list[NDArray[np.int64]] = []
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence

@@ -67,7 +67,7 @@ class Builtin:
         """
         from ..losses.spec import BUILTIN_KEYWORDS
 
-        leaf = logprobs.clone().requires_grad_(True)
+        leaf = logprobs.clone().requires_grad_(True)  # a copy: the log-probabilities are returned unchanged
         fields = {BUILTIN_KEYWORDS[name]: value.to(leaf.device) for name, value in batch.fields.items()}
         per_token = self.spec.fn(leaf, **fields, **self.config)  # (sum N_i,)
         loss = per_token.sum()
@@ -78,6 +78,7 @@ class Builtin:
 
     def _nonfinite_error(self, batch: Batch, logprobs: torch.Tensor, per_token: torch.Tensor) -> LossError:
         nonfinite = (~torch.isfinite(per_token)).nonzero().flatten()
+        # If every term is finite, their sum has overflowed, and the largest one is named.
         flat = int(nonfinite[0]) if len(nonfinite) else int(per_token.abs().argmax())
         index, position = batch.locate(flat)
         fields = {name: float(value[flat]) for name, value in batch.fields.items()}
@@ -328,10 +329,11 @@ class _Attempt:
             elif not self.run_by_reduction(batch, micro_batches):
                 self.run_two_phases(batch, micro_batches)
         self.result.micro_batches = len(micro_batches)
+        # One pass is a forward of every micro-batch. Phase 2 may skip some, and a rejected reduction may end early.
         self.result.passes = math.ceil(self.forwards / len(micro_batches))
         self.result.stored_tokens = self.stored_tokens
         self.result.max_tokens = max_tokens
-        if self.needs_backward:
+        if self.needs_backward:  # a parameter that the loss did not reach has gradient 0
             self.adapter.add_gradients(
                 [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, self.grads, strict=True)]
             )
@@ -363,6 +365,7 @@ class _Attempt:
         try:
             for micro_batch in micro_batches:
                 hidden, logprobs = self.forward(micro_batch, needs_graph=True)
+                # mean over n datums = sum over micro-batches of (n_k / n) * mean over its n_k datums
                 weight = len(micro_batch.data) / len(batch.data) if reduction == "mean" else 1.0
                 gradients.append(self.compute_loss(micro_batch, logprobs.values)[1] * weight)
                 values.append(logprobs.values)
@@ -374,6 +377,7 @@ class _Attempt:
             return False
         # 2. The loss of the whole batch, and the check.
         loss, gradient, metrics = self.compute_loss(batch, torch.cat(values))
+        # Up to rounding in float32; atol is relative to the largest entry, because others may be 0 in one of the two.
         if not torch.allclose(torch.cat(gradients), gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max())):
             self.discard_gradients()
             return False
@@ -396,7 +400,7 @@ class _Attempt:
         # Phase 2: forward and backward of each micro-batch with dL/dlogprobs held constant.
         sizes = [sum(micro_batch.lengths) for micro_batch in micro_batches]
         for micro_batch, gradient in zip(micro_batches, grad_logprobs.split(sizes), strict=True):
-            if bool((gradient != 0).any()):
+            if bool((gradient != 0).any()):  # otherwise the loss does not depend on this micro-batch
                 hidden, logprobs = self.forward(micro_batch, needs_graph=True)
                 self.run_backward(hidden, logprobs, gradient)
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from mint_lab.client.protocol import TrainingClient as Protocol
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.errors import CheckpointError, ConfigError, LossError, ModelError
@@ -320,11 +319,7 @@ def test_info_and_tokenizer(client: TrainingClient, qwen3: Path) -> None:
     assert repr(client) == f"TrainingClient({str(qwen3)!r}, rank=3)"
 
 
-def test_client_satisfies_the_protocol(client: TrainingClient) -> None:
-    assert isinstance(client, Protocol)
-
-
-# What needs no waiting, as in the SDK, and what only this machine has.
+# Calls that do not wait, as in the SDK, and one that only the local client has.
 PLAIN = ("result", "get_tokenizer", "reference_folder")
 
 

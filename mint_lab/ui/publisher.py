@@ -7,12 +7,14 @@ variables.
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import logging
 import math
 import struct
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -36,6 +38,9 @@ __all__ = ["INTERVAL_SECONDS", "MAX_REPEATED_RECORDS", "Publisher", "Send", "Sub
 INTERVAL_SECONDS = 0.2
 """Shortest time between two messages."""
 
+EXIT_TIMEOUT_SECONDS = 5.0
+"""Longest wait for a publisher when the interpreter exits; an ordinary picture takes half a second."""
+
 MAX_REPEATED_RECORDS = 2048
 """Largest number of records in one update; beyond it, a snapshot is smaller."""
 
@@ -56,6 +61,19 @@ class SubscribableRun(RunLike, Protocol):
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]: ...
     def held_out_tokens(self) -> Future[HeldOutTokens]: ...
+
+
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End every publisher before the interpreter does: one that draws a picture meanwhile would abort the process."""
+    publishers = list(_publishers)
+    for publisher in publishers:
+        publisher.close()
+    for publisher in publishers:
+        publisher.wait_closed(EXIT_TIMEOUT_SECONDS)
 
 
 class Publisher:
@@ -107,12 +125,17 @@ class Publisher:
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._loop,), name="mint-lab-page", daemon=True)
         self._thread.start()
+        _publishers.add(self)
 
     def close(self) -> None:
         """Stop; the thread ends within one interval. May be called twice, and from any thread."""
         self._closed.set()
         self._wake.set()
         self._dispose()
+
+    def wait_closed(self, timeout: float) -> None:
+        """Wait until the thread has ended, ``timeout`` seconds at most. Not from the thread itself."""
+        self._thread.join(timeout)
 
     def publish(self) -> int:
         """Send what is new, if anything is; return the number of records sent."""

@@ -7,10 +7,13 @@ import gc
 import json
 import math
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -439,3 +442,33 @@ def test_record_that_was_interrupted_is_counted_once(
     assert snapshot["seen"] == 12
     assert {series["points"] for series in snapshot["series"] if series["name"] == "loss"} == {12}
     assert {heat["points"] for heat in snapshot["heats"]} == {len([r for r in run.records if r.held_out])}
+
+
+AT_EXIT = """
+import sys, threading
+sys.path.insert(0, {root!r})
+from mint_lab.ui.pictures import picture_of_run
+from mint_lab.ui.publisher import Publisher
+from tests.ui.scripted import ScriptedRun
+
+drawing = threading.Event()
+
+def draw():
+    drawing.set()
+    for _ in range(20):
+        picture_of_run(run)
+        if publisher._closed.is_set():
+            return
+
+run = ScriptedRun(40, rate=1e9)
+publisher = Publisher(run, lambda message, buffers: None, on_idle=draw)
+run.start()
+assert drawing.wait(60)
+"""
+
+
+def test_a_script_that_ends_while_a_picture_is_drawn_exits_cleanly() -> None:
+    """The publisher's thread is drawing when the interpreter exits; without an orderly end the process would abort."""
+    code = AT_EXIT.format(root=str(Path(__file__).resolve().parents[2]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -451,16 +451,14 @@ from mint_lab.ui.pictures import picture_of_run
 from mint_lab.ui.publisher import Publisher
 from tests.ui.scripted import ScriptedRun
 
-drawing = threading.Event()
+drawing, run = threading.Event(), ScriptedRun(40, rate=1e9)
 
 def draw():
+    picture_of_run(run)
     drawing.set()
-    for _ in range(20):
+    while not publisher._closed.is_set():
         picture_of_run(run)
-        if publisher._closed.is_set():
-            return
 
-run = ScriptedRun(40, rate=1e9)
 publisher = Publisher(run, lambda message, buffers: None, on_idle=draw)
 run.start()
 assert drawing.wait(60)

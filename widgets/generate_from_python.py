@@ -1,11 +1,11 @@
 """Writes the TypeScript files that follow from Python: the message types and the palette.
 
-Run it from the repository after a change to ``mint_lab/ui/protocol.py``, ``mint_lab/ui/protocol_runs.py`` or
+Run it from the repository after a change to ``mint_lab/ui/messages.py``, ``mint_lab/ui/run_messages.py`` or
 ``mint_lab/charts/palette.py``::
 
     python widgets/generate_from_python.py
 
-The files are committed, so that a build of the page needs no Python package. ``tests/ui/test_protocol.py`` fails while
+The files are committed, so that a build of the page needs no Python package. ``tests/ui/test_messages.py`` fails while
 one of them is out of date. The output is formatted as biome formats it.
 """
 
@@ -157,20 +157,20 @@ def _header(subject: str, source: str) -> str:
     )
 
 
-def protocol_source() -> str:
-    """``widgets/src/protocol.ts``."""
-    from mint_lab.ui import protocol
+def messages_source() -> str:
+    """``widgets/src/messages.ts``."""
+    from mint_lab.ui import messages
 
-    return module_types(protocol, _header("Messages between kernel and page", "mint_lab/ui/protocol.py"))
+    return module_types(messages, _header("Messages between kernel and page", "mint_lab/ui/messages.py"))
 
 
-def protocol_runs_source() -> str:
-    """``widgets/src/protocol_runs.ts``."""
-    from mint_lab.ui import protocol, protocol_runs
+def run_messages_source() -> str:
+    """``widgets/src/run_messages.ts``."""
+    from mint_lab.ui import messages, run_messages
 
-    header = _header("Messages about several runs", "mint_lab/ui/protocol_runs.py")
-    imports = '\nimport type { Message, Snapshot } from "./protocol";\n'
-    return module_types(protocol_runs, header, imports, {protocol.Message: "Message"})
+    header = _header("Messages about several runs", "mint_lab/ui/run_messages.py")
+    imports = '\nimport type { Message, Snapshot } from "./messages";\n'
+    return module_types(run_messages, header, imports, {messages.Message: "Message"})
 
 
 def palette_source() -> str:
@@ -206,8 +206,8 @@ def literal(value: Any, indent: str = "") -> str:
 
 
 GENERATED: dict[Path, Callable[[], str]] = {
-    SOURCES / "protocol.ts": protocol_source,
-    SOURCES / "protocol_runs.ts": protocol_runs_source,
+    SOURCES / "messages.ts": messages_source,
+    SOURCES / "run_messages.ts": run_messages_source,
     SOURCES / "lib" / "palette.ts": palette_source,
 }
 

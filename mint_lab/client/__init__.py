@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .protocol import ServiceClient
+    from .protocol import ServiceClientProtocol
 
 __all__ = ["connect"]
 
 
-def connect(base_url: str | None = None) -> ServiceClient:
+def connect(base_url: str | None = None) -> ServiceClientProtocol:
     """Return a service to train on: this machine, or a server of the API.
 
     Args:

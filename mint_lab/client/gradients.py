@@ -24,7 +24,7 @@ from ..usercode.result import evaluate_loss
 
 if TYPE_CHECKING:
     from ..types import Datum
-    from .protocol import TrainingClient
+    from .protocol import TrainingClientProtocol
 
 __all__ = ["TokenGradients", "loss_spec", "token_gradients", "token_logprobs"]
 
@@ -58,7 +58,7 @@ def loss_spec(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
     return LOSSES[loss] if isinstance(loss, str) else spec_of(loss)
 
 
-def token_logprobs(client: TrainingClient, data: Sequence[Datum]) -> list[torch.Tensor]:
+def token_logprobs(client: TrainingClientProtocol, data: Sequence[Datum]) -> list[torch.Tensor]:
     """Compute the log-probabilities of ``target_tokens`` under the client's current weights.
 
     Returns:
@@ -74,7 +74,7 @@ def token_logprobs(client: TrainingClient, data: Sequence[Datum]) -> list[torch.
 
 
 def token_gradients(
-    client: TrainingClient,
+    client: TrainingClientProtocol,
     data: Sequence[Datum],
     loss: str | LossSpec | Callable[..., Any],
     config: Mapping[str, float] | None = None,

@@ -3,8 +3,9 @@
 The local clients and those of MinT, Tinker and SkyRL all satisfy these protocols, so one can replace another. Every
 call returns at once; calls of one client execute in the order submitted.
 
-``ServiceClient`` creates a ``TrainingClient``, which creates a ``SamplingClient``. ``GradientClient`` and
-``AdapterClient`` describe what only some training clients can do, ``Future`` and ``Tokenizer`` what clients return.
+``ServiceClientProtocol`` creates a ``TrainingClientProtocol``, which creates a ``SamplingClientProtocol``.
+``GradientClient`` and ``AdapterClient`` describe what only some training clients can do, ``Future`` and ``Tokenizer``
+what clients return.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ __all__ = [
     "AdapterClient",
     "Future",
     "GradientClient",
-    "SamplingClient",
-    "ServiceClient",
+    "SamplingClientProtocol",
+    "ServiceClientProtocol",
     "Tokenizer",
-    "TrainingClient",
+    "TrainingClientProtocol",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -64,7 +65,7 @@ class Tokenizer(Protocol):
 
 
 @runtime_checkable
-class SamplingClient(Protocol):
+class SamplingClientProtocol(Protocol):
     """Samples from a fixed snapshot of a model."""
 
     def sample(
@@ -74,7 +75,7 @@ class SamplingClient(Protocol):
 
 
 @runtime_checkable
-class TrainingClient(Protocol):
+class TrainingClientProtocol(Protocol):
     """Trains one LoRA adapter."""
 
     def forward(
@@ -91,7 +92,7 @@ class TrainingClient(Protocol):
     def load_state(self, path: str) -> Future[LoadWeightsResponse]: ...
     def load_state_with_optimizer(self, path: str) -> Future[LoadWeightsResponse]: ...
     def save_weights_for_sampler(self, name: str) -> Future[SaveWeightsForSamplerResponse]: ...
-    def save_weights_and_get_sampling_client(self, name: str | None = None) -> SamplingClient: ...
+    def save_weights_and_get_sampling_client(self, name: str | None = None) -> SamplingClientProtocol: ...
     def get_tokenizer(self) -> Any: ...
     def get_info(self) -> GetInfoResponse: ...
 
@@ -126,10 +127,12 @@ class AdapterClient(Protocol):
 
 
 @runtime_checkable
-class ServiceClient(Protocol):
+class ServiceClientProtocol(Protocol):
     """Creates training and sampling clients."""
 
     def create_lora_training_client(
         self, base_model: str, rank: int = ..., seed: int | None = ...
-    ) -> TrainingClient: ...
-    def create_sampling_client(self, model_path: str | None = ..., base_model: str | None = ...) -> SamplingClient: ...
+    ) -> TrainingClientProtocol: ...
+    def create_sampling_client(
+        self, model_path: str | None = ..., base_model: str | None = ...
+    ) -> SamplingClientProtocol: ...

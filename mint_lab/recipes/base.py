@@ -23,7 +23,7 @@ from .job import BatchJob
 
 if TYPE_CHECKING:
     from ..charts.chart_spec import ChartSpec
-    from ..client.protocol import Tokenizer, TrainingClient
+    from ..client.protocol import Tokenizer, TrainingClientProtocol
     from .guarded_trainer import GuardedTrainer
     from .job import Job
     from .record import StepRecord
@@ -146,7 +146,7 @@ class Recipe(ABC):
             DataError: If there is nothing to train on, or an item cannot be used.
         """
 
-    def trainer(self, client: TrainingClient, job: Job, seed: int) -> GuardedTrainer:
+    def trainer(self, client: TrainingClientProtocol, job: Job, seed: int) -> GuardedTrainer:
         """Return what makes the steps: by default a trainer on a fixed data set, which needs a :class:`BatchJob`.
 
         Args:

@@ -24,7 +24,7 @@ from .record import StepRecord
 from .reference_cache import ReferenceCache, reads_reference
 
 if TYPE_CHECKING:
-    from ..client.protocol import TrainingClient
+    from ..client.protocol import TrainingClientProtocol
     from ..losses import LossSpec
     from ..types import Datum
 
@@ -36,7 +36,7 @@ EVALUATION_CHUNK = 256  # datums per forward request of an evaluation
 class BatchTrainer(GuardedTrainer):
     """Train one client on one :class:`~mint_lab.recipes.BatchJob`."""
 
-    def __init__(self, client: TrainingClient, job: BatchJob, seed: int) -> None:
+    def __init__(self, client: TrainingClientProtocol, job: BatchJob, seed: int) -> None:
         super().__init__(client)
         self._job = job
         self._sampler = ShuffledSampler(job.size, seed)

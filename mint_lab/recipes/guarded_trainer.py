@@ -19,7 +19,7 @@ from ..usercode.guarded_loss import CANCEL_AFTER_SECONDS, GuardedLoss
 if TYPE_CHECKING:
     import torch
 
-    from ..client.protocol import TrainingClient
+    from ..client.protocol import TrainingClientProtocol
     from ..data.rewards import Reward
     from ..losses import LossSpec
     from ..types import Datum, ForwardBackwardOutput
@@ -69,7 +69,7 @@ class GuardedTrainer(ABC):
         retry_plan: Plan of a step that failed after its gradient or its update; the retry must use it. Otherwise None.
     """
 
-    def __init__(self, client: TrainingClient) -> None:
+    def __init__(self, client: TrainingClientProtocol) -> None:
         self.client = client
         self.baseline: dict[str, float] = {}
         self.cancel_requested: Callable[[], bool] = lambda: False

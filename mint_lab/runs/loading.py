@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..recipes.registry import context_length
 
 if TYPE_CHECKING:
-    from ..client.protocol import TrainingClient
+    from ..client.protocol import TrainingClientProtocol
     from ..recipes.base import Recipe
     from ..recipes.guarded_trainer import GuardedTrainer
     from ..recipes.job import Job
@@ -31,7 +31,7 @@ class SharedData:
         self._given = (data, held_out)
         self._prepared: tuple[Job, list[str]] | None = None
 
-    def job(self, client: TrainingClient, recipe: Recipe, seed: int) -> tuple[Job, list[str]]:
+    def job(self, client: TrainingClientProtocol, recipe: Recipe, seed: int) -> tuple[Job, list[str]]:
         """Return the one job, and notes about the data. Raises as :func:`load_trainer`."""
         if self._prepared is None:
             self._prepared = _prepare(client, recipe, *self._given, seed)
@@ -39,7 +39,7 @@ class SharedData:
 
 
 def load_trainer(
-    client: TrainingClient, recipe: Recipe, data: Any, held_out: Any, seed: int
+    client: TrainingClientProtocol, recipe: Recipe, data: Any, held_out: Any, seed: int
 ) -> tuple[GuardedTrainer, list[str]]:
     """Return the trainer, with its data tokenized, and notes about the data in plain words.
 
@@ -60,7 +60,9 @@ def load_trainer(
     return recipe.trainer(client, job, seed), list(notes)
 
 
-def _prepare(client: TrainingClient, recipe: Recipe, data: Any, held_out: Any, seed: int) -> tuple[Job, list[str]]:
+def _prepare(
+    client: TrainingClientProtocol, recipe: Recipe, data: Any, held_out: Any, seed: int
+) -> tuple[Job, list[str]]:
     tokenizer = client.get_tokenizer()
     limit = context_length(tokenizer)
     # Warnings become notes of the run: a worker thread does not print.

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ..client.protocol import TrainingClient
+    from ..client.protocol import TrainingClientProtocol
     from ..recipes.guarded_trainer import GuardedTrainer
     from .token_inspection import HeldOutTokens
 
@@ -98,7 +98,7 @@ class Run:
         base_model: str = "mint-tiny",
         data: Any = None,
         held_out: Any = None,
-        client: TrainingClient | None = None,
+        client: TrainingClientProtocol | None = None,
         steps: int | None = None,
         batch_size: int = 32,
         learning_rate: float | None = None,
@@ -238,7 +238,7 @@ class Run:
         return dict(self._trainer.baseline) if self._trainer else {}
 
     @property
-    def client(self) -> TrainingClient | None:
+    def client(self) -> TrainingClientProtocol | None:
         """The training client; None until it is loaded."""
         return self._trainer.client if self._trainer else self._client
 

@@ -18,11 +18,11 @@ from ..recipes.registry import recipe_of
 from ..runs.comparison.comparison import Comparison
 from ..runs.comparison.gradient_cosines import Cosines
 from .display import Outputs
+from .messages import Message, Reply
 from .pictures import picture_of_runs
-from .protocol import Message, Reply
-from .protocol_runs import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .publisher import Publisher
 from .requests import reply_to, unknown_request
+from .run_messages import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .state import finite
 from .utf8 import as_utf8
 from .widget import bundle, widget_view
@@ -87,8 +87,8 @@ class Compare(anywidget.AnyWidget):
 
     Attributes:
         part: The widget of the bundle; fixed by the class.
-        compared: See :class:`~mint_lab.ui.protocol_runs.Compared`; computed whenever it is sent.
-        cosines: See :class:`~mint_lab.ui.protocol_runs.CosineMatrix`; None before the first measurement.
+        compared: See :class:`~mint_lab.ui.run_messages.Compared`; computed whenever it is sent.
+        cosines: See :class:`~mint_lab.ui.run_messages.CosineMatrix`; None before the first measurement.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from .protocol import HeatData, Histogram
+from .messages import HeatData, Histogram
 
 __all__ = ["MAX_COLUMNS", "Heat", "HeatHistory"]
 

@@ -13,7 +13,7 @@ import struct
 from array import array
 from collections.abc import Mapping
 
-from .protocol import SeriesData
+from .messages import SeriesData
 
 __all__ = ["MAX_BUCKETS", "MAX_SERIES", "History", "Series"]
 

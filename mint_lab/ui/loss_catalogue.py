@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..losses import LOSSES, DataKind, LossSpec, Param
-from .protocol import InputEntry, LossEntry, ParamEntry
+from .messages import InputEntry, LossEntry, ParamEntry
 from .utf8 import as_utf8
 
 __all__ = ["loss_catalogue", "param_entry"]

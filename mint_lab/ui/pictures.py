@@ -16,7 +16,7 @@ from ..charts.static_comparison import CosineTable, comparison_picture
 from ..charts.static_picture import run_picture
 from ..charts.token_strips import Chip, Strip, StripGroup, TokenStrips
 from ..recipes.registry import recipe_of
-from .protocol import Samples, TokenColumn, TokenRow, Tokens
+from .messages import Samples, TokenColumn, TokenRow, Tokens
 from .state import RunLike
 from .token_text import visible
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..runs.comparison.comparison import Comparison
-    from .protocol_runs import CosineMatrix
+    from .run_messages import CosineMatrix
 
 __all__ = ["picture_of_run", "picture_of_runs", "strips_of"]
 

@@ -22,7 +22,7 @@ from ..recipes.record import StepRecord
 from .heat import HeatHistory
 from .history import History
 from .loss_catalogue import loss_catalogue
-from .protocol import PROTOCOL, Buffers, Histogram, Message, Samples, Snapshot, State, StateChange, Tokens, Update
+from .messages import PROTOCOL, Buffers, Histogram, Message, Samples, Snapshot, State, StateChange, Tokens, Update
 from .samples import samples_of
 from .state import RunLike, columns_of, histograms_of, state_of
 from .tokens import tokens_of

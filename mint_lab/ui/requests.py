@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..errors import ConfigError, MintLabError
 from ..losses import LOSSES
 from ..usercode.cell_source import cell_from
-from .protocol import Reply
+from .messages import Reply
 from .state import RunLike
 from .utf8 import as_utf8
 

@@ -13,8 +13,8 @@ import traitlets
 from ..charts.overlay import compared_metrics
 from ..errors import ConfigError, RunError
 from ..runs.folder import RunFolder, RunSummary
-from .protocol_runs import Listing, RunRow, ShownRun
 from .requests import reply_to, unknown_request
+from .run_messages import Listing, RunRow, ShownRun
 from .saved import saved_snapshot
 from .token_text import visible
 from .utf8 import as_utf8
@@ -52,8 +52,8 @@ class RunTable(anywidget.AnyWidget):
 
     Attributes:
         part: The widget of the bundle; fixed by the class.
-        listing: See :class:`~mint_lab.ui.protocol_runs.Listing`; :meth:`refresh` updates it.
-        shown, opened: The ticked runs, and the open run, as :class:`~mint_lab.ui.protocol_runs.ShownRun`.
+        listing: See :class:`~mint_lab.ui.run_messages.Listing`; :meth:`refresh` updates it.
+        shown, opened: The ticked runs, and the open run, as :class:`~mint_lab.ui.run_messages.ShownRun`.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)

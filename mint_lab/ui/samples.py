@@ -1,4 +1,4 @@
-"""Responses that a run stored, as one :class:`~mint_lab.ui.protocol.Samples` message. Plain numpy.
+"""Responses that a run stored, as one :class:`~mint_lab.ui.messages.Samples` message. Plain numpy.
 
 Their text is hostile; it is sent unchanged and becomes text nodes in the page.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .protocol import SampleRow, Samples, TokenColumn, TokenRow, Tokens
+from .messages import SampleRow, Samples, TokenColumn, TokenRow, Tokens
 from .utf8 import as_utf8
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from ..recipes.record import Status
 from ..recipes.registry import recipe_of
 from .heat import HeatHistory
 from .history import History
-from .protocol import PROTOCOL, Histogram, Snapshot, State
+from .messages import PROTOCOL, Histogram, Snapshot, State
 from .state import columns_of, finite, histograms_of, marks_of, option_entries
 from .utf8 import as_utf8
 from .wire_charts import charts_for, metric_entries

@@ -12,7 +12,7 @@ from ..losses.clip import ClipBound
 from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
 from ..recipes.registry import recipe_of
 from .loss_catalogue import param_entry
-from .protocol import Bound, Clip, Failure, Histogram, Mark, OptionEntry, State
+from .messages import Bound, Clip, Failure, Histogram, Mark, OptionEntry, State
 from .utf8 import as_utf8
 
 __all__ = [

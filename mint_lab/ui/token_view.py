@@ -10,8 +10,8 @@ import traitlets
 
 from ..charts.token_strips import strips_html, strips_picture
 from ..errors import ConfigError
+from .messages import Tokens
 from .pictures import strips_of
-from .protocol import Tokens
 from .tokens import tokens_message
 from .widget import bundle, widget_view
 
@@ -27,7 +27,7 @@ class TokenView(anywidget.AnyWidget):
 
     Attributes:
         part: The widget of the bundle; fixed by the class.
-        tokens: See :class:`~mint_lab.ui.protocol.Tokens`; they do not change.
+        tokens: See :class:`~mint_lab.ui.messages.Tokens`; they do not change.
     """
 
     _esm = traitlets.Unicode().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Datums and numbers about their tokens as one :class:`~mint_lab.ui.protocol.Tokens` message. Plain numpy.
+"""Datums and numbers about their tokens as one :class:`~mint_lab.ui.messages.Tokens` message. Plain numpy.
 
 Input and targets of a datum are one sequence of ``N + 1`` tokens; a number about target ``i`` is shown at token
 ``i + 1``. The model does not predict the first token, so it has no numbers.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import ConfigError, DataError, one_of
-from .protocol import TokenColumn, TokenRow, Tokens
+from .messages import TokenColumn, TokenRow, Tokens
 from .token_text import token_text
 from .utf8 import as_utf8
 

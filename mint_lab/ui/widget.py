@@ -16,8 +16,8 @@ from ..losses import LOSSES
 from ..runs.store import SavedRun
 from .display import Outputs, after_each_cell, load_cell_magics
 from .loss_catalogue import loss_catalogue
+from .messages import Document, Losses, Message, Samples, Snapshot, Tokens
 from .pictures import picture_of_run
-from .protocol import Document, Losses, Message, Samples, Snapshot, Tokens
 from .publisher import Publisher
 from .requests import TEXT_REQUESTS, perform, reply_to, requested_text
 from .utf8 import as_utf8
@@ -33,9 +33,9 @@ class RunWidget(anywidget.AnyWidget):
 
     Attributes:
         part: The widget of the bundle; fixed by the class.
-        snapshot: See :class:`~mint_lab.ui.protocol.Snapshot`; computed whenever it is sent, and set only by the kernel.
-        tokens: See :class:`~mint_lab.ui.protocol.Tokens`: a few examples, after a page has requested them.
-        samples: See :class:`~mint_lab.ui.protocol.Samples`: the latest responses, if the run stores any.
+        snapshot: See :class:`~mint_lab.ui.messages.Snapshot`; computed whenever it is sent, and set only by the kernel.
+        tokens: See :class:`~mint_lab.ui.messages.Tokens`: a few examples, after a page has requested them.
+        samples: See :class:`~mint_lab.ui.messages.Samples`: the latest responses, if the run stores any.
 
     Raises:
         ConfigError: If ``run`` is not a run that can be trained, but for example a list, or a run read from a folder.

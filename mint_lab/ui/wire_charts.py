@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..charts.chart_spec import ChartSpec, charts_of
 from ..metrics.registry import METRICS
 from ..recipes.registry import recipe_of
-from .protocol import Chart, Line, MetricEntry, Overlay
+from .messages import Chart, Line, MetricEntry, Overlay
 from .utf8 import as_utf8
 
 __all__ = ["charts_for", "metric_entries"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mint_lab.ui.heat import Heat, HeatHistory
-from mint_lab.ui.protocol import Histogram
+from mint_lab.ui.messages import Histogram
 from mint_lab.ui.publisher import Publisher
 
 __all__ = ["Page", "Wire", "assert_same_heats", "attached"]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.ui.heat import MAX_COLUMNS, Heat, HeatHistory
-from mint_lab.ui.protocol import Histogram
+from mint_lab.ui.messages import Histogram
 
 TWIN = Path(__file__).parents[2] / "widgets" / "tests" / "heat_twin.json"
 COUNTS = st.lists(st.lists(st.integers(0, 50), min_size=3, max_size=3), max_size=120)

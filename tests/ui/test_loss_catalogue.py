@@ -7,7 +7,7 @@ import pytest
 from mint_lab.losses import LOSSES, Param
 from mint_lab.recipes.registry import recipe_named
 from mint_lab.ui.loss_catalogue import loss_catalogue, param_entry
-from mint_lab.ui.protocol import LossEntry
+from mint_lab.ui.messages import LossEntry
 
 
 def catalogue(recipe: str) -> list[LossEntry]:

@@ -12,7 +12,7 @@ import pytest
 from mint_lab.data.rewards import REWARDS, Reward
 from mint_lab.losses import LOSSES
 from mint_lab.recipes.record import Edit, StepRecord
-from mint_lab.ui.protocol import State
+from mint_lab.ui.messages import State
 from mint_lab.ui.state import (
     MAX_CHARACTERS,
     MAX_MARKS,

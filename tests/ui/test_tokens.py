@@ -11,7 +11,7 @@ import torch
 
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.types import TensorData
-from mint_lab.ui.protocol import Tokens
+from mint_lab.ui.messages import Tokens
 from mint_lab.ui.tokens import tokens_message
 
 from ..engine.batches import datum

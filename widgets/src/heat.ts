@@ -1,7 +1,7 @@
 /** Histograms over time in a fixed amount of memory. `mint_lab/ui/heat.py` computes the same and explains the rule. */
 
 import { float32s, float64s } from "./history";
-import type { HeatData, Histogram } from "./protocol";
+import type { HeatData, Histogram } from "./messages";
 
 /** Columns of a heat map. */
 export const MAX_COLUMNS = 128;

@@ -1,6 +1,6 @@
 /** Curves in a fixed amount of memory. `mint_lab/ui/history.py` computes the same and explains the rule. */
 
-import type { SeriesData } from "./protocol";
+import type { SeriesData } from "./messages";
 
 /** Buckets of a series. */
 export const CAPACITY = 512;

@@ -6,9 +6,9 @@
  */
 
 import type { Dispose } from "./lib/dom";
-import type { Message, Reply, Snapshot, State } from "./protocol";
-import type { Compared, OfRun, Result, ShownRun } from "./protocol_runs";
+import type { Message, Reply, Snapshot, State } from "./messages";
 import { type Model, Requests } from "./requests";
+import type { Compared, OfRun, Result, ShownRun } from "./run_messages";
 import { RunStore } from "./run_store";
 
 /** One of several runs. Its index in the list selects its colour and line style. */

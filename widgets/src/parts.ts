@@ -9,8 +9,8 @@ import { Settings } from "./controls/settings";
 import { Warnings } from "./controls/warnings";
 import { type Dispose, h } from "./lib/dom";
 import type { Theme } from "./lib/theme";
+import type { Tokens } from "./messages";
 import { page } from "./page";
-import type { Tokens } from "./protocol";
 import type { RunStore } from "./run_store";
 import { TokenStrip } from "./tokens/token_strip";
 

@@ -3,7 +3,7 @@
  * for the static picture.
  */
 
-import type { Bound, Clip, Histogram } from "./protocol";
+import type { Bound, Clip, Histogram } from "./messages";
 
 /** Lowest and highest ratio that the loss does not clip. */
 export interface Limits {

@@ -1,6 +1,6 @@
 /** Requests to the kernel that wait for an answer. */
 
-import type { Reply } from "./protocol";
+import type { Reply } from "./messages";
 
 /** The part of anywidget's model that this page uses. */
 export interface Model {

@@ -20,7 +20,7 @@ import {
   type State,
   type Tokens,
   type Update,
-} from "./protocol";
+} from "./messages";
 import { type Model, Requests } from "./requests";
 
 /** A second "sync" request may follow after this time without an answer. */

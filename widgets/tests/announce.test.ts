@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { type AnnouncedRun, Announcer } from "../src/announce";
 import { History } from "../src/history";
 import { RUN, type RunDetail } from "../src/lib/events";
-import type { State } from "../src/protocol";
+import type { State } from "../src/messages";
 import { STATE } from "./support";
 
 const READY: State = { ...STATE, status: "ready", headlines: ["reward", "pair_accuracy"] };

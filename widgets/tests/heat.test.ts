@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Heat, HeatHistory } from "../src/heat";
-import type { HeatData, Histogram } from "../src/protocol";
+import type { HeatData, Histogram } from "../src/messages";
 import cases from "./heat_twin.json";
 import { bytesBuffer } from "./support";
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { float32s, float64s, History, Series, valueAt } from "../src/history";
-import type { SeriesData } from "../src/protocol";
+import type { SeriesData } from "../src/messages";
 import cases from "./history_twin.json";
 import { bytesBuffer } from "./support";
 

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
+import type { State } from "../src/messages";
 import { MultiRunStore } from "../src/multi_run_store";
-import type { State } from "../src/protocol";
-import type { Compared, Result } from "../src/protocol_runs";
+import type { Compared, Result } from "../src/run_messages";
 import { FakeKernel, float32Buffer, float64Buffer, STATE, snapshotOf } from "./support";
 
 const LOSSES = { loss: [1, 2] };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Clip, Histogram } from "../src/protocol";
+import type { Clip, Histogram } from "../src/messages";
 import { clippedShare, limitsOf, rootHeight, rootTicks, splitBins, tokensIn } from "../src/ratios";
 import cases from "./ratios_twin.json";
 

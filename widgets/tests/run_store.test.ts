@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { type Message, PROTOCOL, type Request, type Snapshot, type Update } from "../src/protocol";
+import { type Message, PROTOCOL, type Request, type Snapshot, type Update } from "../src/messages";
 import type { Model } from "../src/requests";
 import { RunStore } from "../src/run_store";
 import { SNAPSHOT, STATE } from "./support";

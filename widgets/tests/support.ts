@@ -3,7 +3,7 @@
 import type { PanelView } from "../src/charts/panel";
 import { ROLES } from "../src/lib/palette";
 import type { Theme } from "../src/lib/theme";
-import { type Chart, type Line, PROTOCOL, type Snapshot, type State } from "../src/protocol";
+import { type Chart, type Line, PROTOCOL, type Snapshot, type State } from "../src/messages";
 import type { Model } from "../src/requests";
 import { RunStore } from "../src/run_store";
 

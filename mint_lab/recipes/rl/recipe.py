@@ -23,7 +23,7 @@ from .rl_advice import rl_findings
 from .rl_job import Prompts, RlJob, RlOptions
 
 if TYPE_CHECKING:
-    from ...client.protocol import Tokenizer, TrainingClient
+    from ...client.protocol import Tokenizer, TrainingClientProtocol
     from ..guarded_trainer import GuardedTrainer
     from ..record import StepRecord
 
@@ -79,7 +79,7 @@ class Rl(Recipe):
         options = replace(self.options, **given)
         return Rl(replace(options, reward=_registered(options.reward)))
 
-    def trainer(self, client: TrainingClient, job: Any, seed: int) -> GuardedTrainer:
+    def trainer(self, client: TrainingClientProtocol, job: Any, seed: int) -> GuardedTrainer:
         """As :meth:`Recipe.trainer`: samples rollouts and trains on them."""
         from .rl_trainer import RlTrainer
 

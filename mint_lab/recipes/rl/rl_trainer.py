@@ -43,7 +43,7 @@ from .rollout import (
 from .step_metrics import best_and_worst, measure_step, sample_rows
 
 if TYPE_CHECKING:
-    from ...client.protocol import SamplingClient, TrainingClient
+    from ...client.protocol import SamplingClientProtocol, TrainingClientProtocol
     from ...losses import LossSpec
     from ...types import Datum
     from .rl_job import Prompts, RlJob
@@ -87,13 +87,13 @@ class _StepMeasures:
 class RlTrainer(GuardedTrainer):
     """Train one client on the rewards of its own responses."""
 
-    def __init__(self, client: TrainingClient, job: RlJob, seed: int) -> None:
+    def __init__(self, client: TrainingClientProtocol, job: RlJob, seed: int) -> None:
         super().__init__(client)
         self._job = job
         self._seed = seed
         self._prompt_order = ShuffledSampler(job.size, seed)
         self._snapshots = Snapshots(client, job.options.delay)
-        self._base: SamplingClient | None = None  # on the first weights, if the client computes no references
+        self._base: SamplingClientProtocol | None = None  # on the first weights, if the client computes no references
         self._position = 0  # in the stream of prompts
         self._updates = 0  # completed so far
         self._ungraded: _Ungraded | None = None

@@ -18,7 +18,7 @@ from ...data.render import to_datum
 from ...metrics.rollout import completion_metrics, reward_metrics
 
 if TYPE_CHECKING:
-    from ...client.protocol import SamplingClient, TrainingClient
+    from ...client.protocol import SamplingClientProtocol, TrainingClientProtocol
     from ...types import Datum
     from .rl_job import Prompts
 
@@ -107,12 +107,12 @@ class SamplerSettings:
 class Snapshots:
     """Sampling clients on the weights after each number of updates, as far back as ``delay`` updates."""
 
-    def __init__(self, client: TrainingClient, delay: int = 0) -> None:
+    def __init__(self, client: TrainingClientProtocol, delay: int = 0) -> None:
         self._client = client
         self._delay = delay
-        self._kept: dict[int, SamplingClient] = {}  # by number of updates
+        self._kept: dict[int, SamplingClientProtocol] = {}  # by number of updates
 
-    def current(self, updates: int) -> SamplingClient:
+    def current(self, updates: int) -> SamplingClientProtocol:
         """Return a client on the current weights, which have received ``updates`` updates."""
         if updates not in self._kept:
             self._kept[updates] = self._client.save_weights_and_get_sampling_client()
@@ -120,7 +120,7 @@ class Snapshots:
                 del self._kept[old]
         return self._kept[updates]
 
-    def delayed(self, updates: int) -> tuple[SamplingClient, int]:
+    def delayed(self, updates: int) -> tuple[SamplingClientProtocol, int]:
         """Return a client on the weights of ``delay`` updates ago, or on the first ones, and their number of updates.
 
         Args:
@@ -141,7 +141,11 @@ class Snapshots:
 
 
 def sample_groups(
-    client: SamplingClient, prompts: Prompts, items: Sequence[int], settings: SamplerSettings, seeds: Sequence[int]
+    client: SamplingClientProtocol,
+    prompts: Prompts,
+    items: Sequence[int],
+    settings: SamplerSettings,
+    seeds: Sequence[int],
 ) -> list[SampledGroup]:
     """Sample responses to the prompts ``items``; all requests are submitted before the first result is awaited.
 

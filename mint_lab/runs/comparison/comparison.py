@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ...client.protocol import TrainingClient
+    from ...client.protocol import TrainingClientProtocol
     from ...losses import LossSpec
     from ...recipes.record import Status
     from ...types import Datum
@@ -74,7 +74,7 @@ class Comparison:
         seed: int = 0,
         data: Any = None,
         held_out: Any = None,
-        clients: Callable[[], TrainingClient] | None = None,
+        clients: Callable[[], TrainingClientProtocol] | None = None,
         folder: str | os.PathLike[str] | None = None,
         **run_options: Any,
     ) -> None:
@@ -90,7 +90,7 @@ class Comparison:
         self._base = (run_options.get("base_model", "mint-tiny"), run_options.get("rank", 16))
         self._folder = None if folder is None else Path(folder)
         self._cancel = threading.Event()
-        self._untrained: TrainingClient | None = None
+        self._untrained: TrainingClientProtocol | None = None
         shared = SharedData(data, held_out)
         self.runs: dict[str, Run] = {
             variant.label: Run(
@@ -259,7 +259,7 @@ class Comparison:
         is_complete = all("reference_logprobs" in datum.loss_fn_inputs for datum in data)
         return data if is_complete or not reads_reference(loss) else with_reference(data, client)
 
-    def _untrained_client(self) -> TrainingClient:
+    def _untrained_client(self) -> TrainingClientProtocol:
         """Return a client that nobody trains, at the weights that all runs start from."""
         with ONE_AT_A_TIME:
             if self._untrained is None:

@@ -3,7 +3,7 @@
 import type { Heat } from "../heat";
 import { short } from "../lib/format";
 import { openTicks, pair, type Range, roundUp, stepRange } from "../lib/scale";
-import type { Histogram } from "../protocol";
+import type { Histogram } from "../messages";
 import type { RunStore } from "../run_store";
 import type { LegendEntry } from "./chart_legend";
 import { columnAt, heatTrace, shareBetween } from "./heatmap";

@@ -2,7 +2,7 @@
 
 import { type Dispose, h, setAttributes, setText } from "../lib/dom";
 import { type Theme, watchTheme } from "../lib/theme";
-import type { Chart } from "../protocol";
+import type { Chart } from "../messages";
 import type { RunStore } from "../run_store";
 import { BarsPanel } from "./bars";
 import { downloads } from "./downloads";

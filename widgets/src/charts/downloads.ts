@@ -3,7 +3,7 @@
 import { toPng } from "html-to-image";
 import { type Dispose, h, listen, setText } from "../lib/dom";
 import type { Theme } from "../lib/theme";
-import type { State } from "../protocol";
+import type { State } from "../messages";
 import type { RunStore } from "../run_store";
 
 const FORMATS = [

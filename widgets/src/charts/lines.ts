@@ -5,7 +5,7 @@ import { short } from "../lib/format";
 import { extentWithin, fixedAxis, logRange, roundRange, stepRange } from "../lib/scale";
 import { rawPath, smooth } from "../lib/smooth";
 import type { Theme } from "../lib/theme";
-import type { Chart, Line } from "../protocol";
+import type { Chart, Line } from "../messages";
 import type { RunStore } from "../run_store";
 import type { LegendEntry } from "./chart_legend";
 import { lossChangeSteps, markLayout } from "./marks";

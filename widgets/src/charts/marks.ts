@@ -3,7 +3,7 @@
 import { h, setText } from "../lib/dom";
 import type { Range } from "../lib/scale";
 import type { Theme } from "../lib/theme";
-import type { Mark } from "../protocol";
+import type { Mark } from "../messages";
 import type { RunStore } from "../run_store";
 
 /** Entries of the list, the latest. */

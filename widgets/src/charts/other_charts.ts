@@ -1,6 +1,6 @@
 /** Charts for metrics that are in no chart of the recipe: whatever a loss reports is shown. */
 
-import type { Chart, MetricEntry } from "../protocol";
+import type { Chart, MetricEntry } from "../messages";
 
 /** At most so many; a loss may report any number of metrics. */
 const MAX_OTHER_CHARTS = 18;

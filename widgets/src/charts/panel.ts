@@ -5,7 +5,7 @@ import { thousands } from "../lib/format";
 import Plotly, { type Plot } from "../lib/plotly";
 import type { Range } from "../lib/scale";
 import type { Theme } from "../lib/theme";
-import type { Chart } from "../protocol";
+import type { Chart } from "../messages";
 import type { RunStore } from "../run_store";
 import { ChartLegend, type LegendEntry, legendText } from "./chart_legend";
 

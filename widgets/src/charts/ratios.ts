@@ -8,7 +8,7 @@ import type { Heat } from "../heat";
 import { setting } from "../lib/format";
 import { pair, roundUp, stepRange } from "../lib/scale";
 import type { Theme } from "../lib/theme";
-import type { Clip, Histogram, Line } from "../protocol";
+import type { Clip, Histogram, Line } from "../messages";
 import {
   type BinPart,
   clippedShare,

@@ -5,7 +5,7 @@ import { short, thousands, threeDecimals } from "../lib/format";
 import { visible } from "../lib/text";
 import type { Theme } from "../lib/theme";
 import type { MultiRunStore } from "../multi_run_store";
-import type { Compared, CosineMatrix } from "../protocol_runs";
+import type { Compared, CosineMatrix } from "../run_messages";
 
 /** Value of the choice "before training"; the others are indices of runs. */
 const BEFORE_TRAINING = "";

@@ -4,10 +4,10 @@ import { h } from "../lib/dom";
 import { short } from "../lib/format";
 import { visible } from "../lib/text";
 import type { Theme } from "../lib/theme";
+import type { Chart } from "../messages";
 import type { LabelledRun } from "../multi_run_store";
 import { overlayCharts } from "../overlay/curves";
 import { lineSample } from "../overlay/run_style";
-import type { Chart } from "../protocol";
 
 /**
  * The metrics that every run has, in the order of the charts. Metrics without a chart follow by name, and last those

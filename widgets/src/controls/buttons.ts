@@ -2,9 +2,9 @@
 
 import { type Dispose, h, type IconName, icon, listen, setAttributes, setText } from "../lib/dom";
 import { duration, thousands } from "../lib/format";
+import type { RequestType, State } from "../messages";
 import type { MultiRunStore } from "../multi_run_store";
-import type { RequestType, State } from "../protocol";
-import type { CompareRequestType } from "../protocol_runs";
+import type { CompareRequestType } from "../run_messages";
 import type { RunStore } from "../run_store";
 
 /** The first button, which changes with the status. */

@@ -1,7 +1,7 @@
 /** Every loss as a card, by family: formula, summary, inputs, and the reason if it cannot be used. */
 
 import { type Dispose, h, listen } from "../lib/dom";
-import type { LossEntry } from "../protocol";
+import type { LossEntry } from "../messages";
 import type { RunStore } from "../run_store";
 import { fitFormula, typeset } from "./formula";
 import { FAMILIES, inputsOf, nameOf } from "./loss_text";

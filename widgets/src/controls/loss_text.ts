@@ -1,7 +1,7 @@
 /** Names and inputs of a loss as text nodes. All of it may come from a person's own cell. */
 
 import { h } from "../lib/dom";
-import type { LossEntry } from "../protocol";
+import type { LossEntry } from "../messages";
 
 /** Headings of the families of losses. */
 export const FAMILIES: Record<string, string> = {

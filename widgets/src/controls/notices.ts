@@ -2,7 +2,7 @@
 
 import { type Dispose, h, setAttributes, setText } from "../lib/dom";
 import { short, thousands } from "../lib/format";
-import type { Failure, State } from "../protocol";
+import type { Failure, State } from "../messages";
 import { KERNEL_BUSY } from "../requests";
 import type { RunStore } from "../run_store";
 

@@ -1,7 +1,7 @@
 /** The current loss: a list by family, its formula, summary and inputs; all losses as cards; a loss as a cell. */
 
 import { type Dispose, h, listen, setText } from "../lib/dom";
-import type { LossEntry } from "../protocol";
+import type { LossEntry } from "../messages";
 import type { RunStore } from "../run_store";
 import { CellSource } from "./cell_source";
 import { fitFormula, typeset } from "./formula";

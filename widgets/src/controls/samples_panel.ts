@@ -4,7 +4,7 @@ import { type Dispose, h, listen, setText } from "../lib/dom";
 import { exact } from "../lib/format";
 import { visible } from "../lib/text";
 import type { Theme } from "../lib/theme";
-import type { SampleRow, Samples } from "../protocol";
+import type { SampleRow, Samples } from "../messages";
 import type { RunStore } from "../run_store";
 import { ColourScale } from "../tokens/colour_scale";
 import { TokenCells } from "../tokens/token_cells";

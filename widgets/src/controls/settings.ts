@@ -3,7 +3,7 @@
 import { type Dispose, h, setAttributes, setText } from "../lib/dom";
 import { setting } from "../lib/format";
 import { type SliderScale, sliderScale } from "../lib/scale";
-import type { OptionEntry, ParamEntry } from "../protocol";
+import type { OptionEntry, ParamEntry } from "../messages";
 import type { RunStore } from "../run_store";
 
 /** Positions of a slider. */

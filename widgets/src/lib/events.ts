@@ -3,7 +3,7 @@
  * works without the other.
  */
 
-import type { State } from "../protocol";
+import type { State } from "../messages";
 
 /**
  * From the widget: insert a cell into the notebook. The event can be cancelled: the listener that inserts the cell calls

@@ -1,6 +1,6 @@
 /** Colours of a view: those of the surrounding page for text and lines, those of the palette for curves. */
 
-import type { Line } from "../protocol";
+import type { Line } from "../messages";
 import type { Dispose } from "./dom";
 import { BASE, ROLES } from "./palette";
 

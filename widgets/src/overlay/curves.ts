@@ -2,8 +2,8 @@
 
 import { otherMetrics } from "../charts/other_charts";
 import { Series } from "../history";
+import type { Chart } from "../messages";
 import type { LabelledRun } from "../multi_run_store";
-import type { Chart } from "../protocol";
 import type { RunStore } from "../run_store";
 
 /** One chart of all runs. */

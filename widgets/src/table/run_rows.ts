@@ -6,7 +6,7 @@ import { visible } from "../lib/text";
 import type { Theme } from "../lib/theme";
 import type { MultiRunStore } from "../multi_run_store";
 import { lineSample } from "../overlay/run_style";
-import type { RunRow } from "../protocol_runs";
+import type { RunRow } from "../run_messages";
 import { sparkline } from "./sparkline";
 import type { TableState } from "./table_state";
 

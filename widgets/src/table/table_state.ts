@@ -1,7 +1,7 @@
 /** What all views of a table of runs share besides the runs: the listing, the ticks, and the row with an open form. */
 
 import type { MultiRunStore } from "../multi_run_store";
-import type { Listing, TableRequest } from "../protocol_runs";
+import type { Listing, TableRequest } from "../run_messages";
 
 const EMPTY: Listing = { folder: "", rows: [], more: 0 };
 

@@ -7,7 +7,7 @@
  */
 
 import { TOKENS } from "../lib/palette";
-import type { TokenColumn } from "../protocol";
+import type { TokenColumn } from "../messages";
 
 export type Colour = readonly [number, number, number];
 

@@ -2,7 +2,7 @@
 
 import { h, setText } from "../lib/dom";
 import { tick } from "../lib/format";
-import type { TokenColumn } from "../protocol";
+import type { TokenColumn } from "../messages";
 import { gradient } from "./colour";
 
 export class ColourScale {

@@ -8,7 +8,7 @@
 import { type Dispose, h, listen, setText } from "../lib/dom";
 import { visible } from "../lib/text";
 import type { Theme } from "../lib/theme";
-import type { Tokens } from "../protocol";
+import type { Tokens } from "../messages";
 import { ColourScale } from "./colour_scale";
 import { TokenCells } from "./token_cells";
 import { type TokenItem, type TokenLine, TokenTable, visiblePart } from "./token_table";

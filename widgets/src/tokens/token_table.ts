@@ -1,6 +1,6 @@
 /** A `Tokens` message in a form to read from: numbers by token, and the lines to draw. */
 
-import type { TokenColumn, TokenRow, Tokens } from "../protocol";
+import type { TokenColumn, TokenRow, Tokens } from "../messages";
 
 export interface TokenLine {
   label: string;

@@ -2,7 +2,7 @@
 import { describe, expect, it, vi } from "vitest";
 import "../page_stubs";
 import { BarsPanel } from "../../src/charts/bars";
-import type { HeatData, Histogram } from "../../src/protocol";
+import type { HeatData, Histogram } from "../../src/messages";
 import { chart, float32Buffer, float64Buffer, line, snapshotOf, storeOf, THEME, viewOf } from "../support";
 
 vi.mock("../../src/lib/plotly", () => ({ default: { react: vi.fn(), purge: vi.fn() } }));

@@ -1,7 +1,7 @@
 // @vitest-environment jsdom
 import { describe, expect, it } from "vitest";
 import { lossChangeSteps, MarkList, markLayout, markLines } from "../../src/charts/marks";
-import type { Mark } from "../../src/protocol";
+import type { Mark } from "../../src/messages";
 import { STATE, THEME } from "../support";
 
 describe("markLines", () => {

@@ -2,7 +2,7 @@
 import { describe, expect, it, vi } from "vitest";
 import "../page_stubs";
 import { RatiosPanel } from "../../src/charts/ratios";
-import type { Clip, HeatData, Histogram, State } from "../../src/protocol";
+import type { Clip, HeatData, Histogram, State } from "../../src/messages";
 import { chart, float32Buffer, float64Buffer, line, snapshotOf, storeOf, THEME, viewOf } from "../support";
 
 vi.mock("../../src/lib/plotly", () => ({ default: { react: vi.fn(), purge: vi.fn() } }));

@@ -1,8 +1,8 @@
 // @vitest-environment jsdom
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type ButtonRow, comparisonButtons, runButtons } from "../../src/controls/buttons";
+import type { State } from "../../src/messages";
 import { MultiRunStore } from "../../src/multi_run_store";
-import type { State } from "../../src/protocol";
 import { RunStore } from "../../src/run_store";
 import { FakeKernel, SNAPSHOT, STATE, settled } from "../support";
 

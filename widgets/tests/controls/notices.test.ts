@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { Notices, statusText } from "../../src/controls/notices";
 import { History } from "../../src/history";
-import type { Failure, LossEntry, State } from "../../src/protocol";
+import type { Failure, LossEntry, State } from "../../src/messages";
 import { STATE, snapshotOf, storeOf } from "../support";
 
 const FINISHED: State = { ...STATE, status: "finished", steps_done: 60 };

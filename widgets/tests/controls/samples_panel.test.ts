@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import "../page_stubs";
 import { SamplesPanel } from "../../src/controls/samples_panel";
-import type { SampleRow } from "../../src/protocol";
+import type { SampleRow } from "../../src/messages";
 import { RunStore } from "../../src/run_store";
 import { FakeKernel, SNAPSHOT, STATE, THEME } from "../support";
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Series } from "../../src/history";
+import type { Overlay } from "../../src/messages";
 import {
   difference,
   heldOutCurve,
@@ -8,7 +9,6 @@ import {
   overlayCharts,
   trainingCurve,
 } from "../../src/overlay/curves";
-import type { Overlay } from "../../src/protocol";
 import { chart, line, metricChart, snapshotOf, storeOf } from "../support";
 
 const LAST: Overlay = { difference: [], unit: "each in its own unit", last: true };

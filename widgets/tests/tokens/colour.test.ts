@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { TokenColumn } from "../../src/protocol";
+import type { TokenColumn } from "../../src/messages";
 import { colourAt, contrast, gradient, inkOn, scalePosition } from "../../src/tokens/colour";
 import cases from "../colour_twin.json";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { TokenColumn, TokenRow, Tokens } from "../../src/protocol";
+import type { TokenColumn, TokenRow, Tokens } from "../../src/messages";
 import { itemsOf, TokenTable, visiblePart } from "../../src/tokens/token_table";
 
 function column(scale: TokenColumn["scale"], low: number, high: number, name = "x"): TokenColumn {

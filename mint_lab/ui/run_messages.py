@@ -1,6 +1,6 @@
-"""The messages between kernel and page about several runs; see :mod:`mint_lab.ui.protocol`.
+"""The messages between kernel and page about several runs; see :mod:`mint_lab.ui.messages`.
 
-``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/protocol_runs.ts`` from this module.
+``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/run_messages.ts`` from this module.
 
 A comparison:
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, TypedDict
 
-from .protocol import Message, Snapshot
+from .messages import Message, Snapshot
 
 __all__ = [
     "CompareRequest",

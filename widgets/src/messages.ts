@@ -1,5 +1,5 @@
 /**
- * Messages between kernel and page. Generated from `mint_lab/ui/protocol.py`; after a change there, run
+ * Messages between kernel and page. Generated from `mint_lab/ui/messages.py`; after a change there, run
  * `python widgets/generate_from_python.py`.
  */
 

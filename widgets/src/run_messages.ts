@@ -1,9 +1,9 @@
 /**
- * Messages about several runs. Generated from `mint_lab/ui/protocol_runs.py`; after a change there, run
+ * Messages about several runs. Generated from `mint_lab/ui/run_messages.py`; after a change there, run
  * `python widgets/generate_from_python.py`.
  */
 
-import type { Message, Snapshot } from "./protocol";
+import type { Message, Snapshot } from "./messages";
 
 /**
  * Held-out metrics of a run; only finite numbers.

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, get_type_hints, is_typeddict
 
 import pytest
 
-from mint_lab.ui import protocol, protocol_runs
+from mint_lab.ui import messages, run_messages
 
 ROOT = Path(__file__).parents[2]
 GENERATOR = ROOT / "widgets" / "generate_from_python.py"
@@ -46,8 +46,8 @@ def test_generated_file_is_up_to_date(path: Path) -> None:
         (list[float] | None, "number[] | null"),
         (dict[str, list[str]], "Record<string, string[]>"),
         (Literal["a", "b"], '"a" | "b"'),
-        (protocol.Chart, "Chart"),
-        (list[protocol.Chart | None], "(Chart | null)[]"),
+        (messages.Chart, "Chart"),
+        (list[messages.Chart | None], "(Chart | null)[]"),
     ],
 )
 def test_annotation_becomes_its_typescript_type(annotation: Any, expected: str) -> None:
@@ -61,8 +61,8 @@ def test_annotation_without_counterpart_is_refused(annotation: Any) -> None:
 
 
 def test_alias_is_used_by_name_and_may_be_part_of_a_union() -> None:
-    assert generator.type_name(protocol.Message, {protocol.Message: "Message"}) == "Message"
-    assert generator.type_name(list[protocol.Message], {protocol.Message: "Message"}) == "Message[]"
+    assert generator.type_name(messages.Message, {messages.Message: "Message"}) == "Message"
+    assert generator.type_name(list[messages.Message], {messages.Message: "Message"}) == "Message[]"
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_docstrings_become_comments_and_optional_fields_get_a_question_mark() ->
 
 
 def test_state_change_has_the_fields_of_the_state() -> None:
-    assert get_type_hints(protocol.StateChange) == get_type_hints(protocol.State)
-    assert "export type StateChange = Partial<State>;" in generator.protocol_source()
+    assert get_type_hints(messages.StateChange) == get_type_hints(messages.State)
+    assert "export type StateChange = Partial<State>;" in generator.messages_source()
 
 
-@pytest.mark.parametrize("module", [protocol, protocol_runs], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [messages, run_messages], ids=lambda module: module.__name__)
 def test_described_attributes_are_fields(module: types.ModuleType) -> None:
     """A description of a field that was renamed would silently vanish from the TypeScript file."""
     kinds = [kind for kind in vars(module).values() if is_typeddict(kind)]

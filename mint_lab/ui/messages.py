@@ -1,6 +1,6 @@
 """The messages between kernel and page: their only definition.
 
-``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/protocol.ts`` from this module.
+``widgets/generate_from_python.py`` writes the TypeScript types in ``widgets/src/messages.ts`` from this module.
 
 Only the kernel changes the state of a run; the page sends requests. Small data travels as JSON. Data that grows with
 the run travels as typed binary buffers (little-endian): ``steps`` as float64, values as float32.

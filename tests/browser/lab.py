@@ -314,7 +314,7 @@ class Notebook(Shown):
         return self.run_cell(index)
 
     def await_end(self, status: str = "finished", timeout: float = 60) -> None:
-        """Wait until the run is over and its output displayed anew, with the picture that is saved in the notebook."""
+        """Wait until the run has ended and its output is displayed again, with the picture for the saved notebook."""
         self.await_status(status, timeout)
         self.page.wait_for_function(
             """() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.some(

@@ -70,7 +70,7 @@ class Shown:
         return int(self.chart(name).get_attribute("data-points") or 0)
 
     def await_points(self, name: str, at_least: int, timeout: float = 180) -> int:
-        """Wait until a chart has so many points. What is returned is what was seen then: it may be drawn anew next."""
+        """Wait until a chart has at least so many points; return the number seen. It may be redrawn right after."""
         try:
             found = self.page.wait_for_function(
                 """([name, wanted]) => { const found = [...document.querySelectorAll(`.mint-lab [data-name="${name}"]`)]

@@ -1,4 +1,4 @@
-"""A loss written in a cell and edited while a run goes on: swapped, refused, broken, mended, and without an end."""
+"""A loss written in a cell and edited during a run: swapped, refused, broken, fixed, and one that never returns."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_a_loss_that_raises_in_training_pauses_the_run_until_its_cell_is_mended(
     expect(failure(bench)).to_be_hidden()
     await_value(bench, "loss", 2 * LIFT)
     bench.await_points("grad_norm", done + 20)
-    # The version that never made a step of its own, or the few it made, and then the mended one.
+    # The version that made no step, or only a few, and then the fixed one.
     expect(marks(bench).last).to_contain_text("bent v3")
     expect(marks(bench).last).to_contain_text(f"from step {done + 1}")
     expect(marks(bench)).to_have_count(1 if broken is HIDDEN else 2)

@@ -283,7 +283,7 @@ def test_smoothing_changes_the_strong_line_and_can_be_switched_off(notebook: Not
 
 def redrawn(notebook: Notebook, old: list[str]) -> list[str]:
     """The curves of the last chart, once they are others than ``old`` and stay."""
-    notebook.await_that(lambda: notebook.drawn()["grad_norm"] != old, "curves drawn anew")
+    notebook.await_that(lambda: notebook.drawn()["grad_norm"] != old, "curves that were redrawn")
     notebook.await_still(0.3)
     return notebook.drawn()["grad_norm"]
 

@@ -1,4 +1,4 @@
-"""A comparison of losses on the bundled model, and the table of what it left behind."""
+"""A comparison of losses on the bundled model, and the table of its runs."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_two_losses_learn_together(open_notebook: Open) -> None:
     assert len({colour for colour, _ in drawn}) == len({dash for _, dash in drawn}) == 2
 
     check_the_square(notebook)
-    # A page that is loaded again in the middle shows what it showed, and goes on.
+    # A page that is reloaded during the run shows the same as before, and continues.
     notebook.reload()
     notebook.await_points("grad_norm", 2 * 14)
     seen = min(steps(notebook))
@@ -135,7 +135,7 @@ def test_two_losses_learn_together(open_notebook: Open) -> None:
 def test_a_press_hides_a_run_and_shows_it_again(open_notebook: Open) -> None:
     notebook = open_notebook([COMPARE.replace("STEPS", "3")]).show()
     notebook.button("Start").click()
-    # Displayed anew, it would take the focus from what has it.
+    # Displaying it again would take the keyboard focus away.
     notebook.await_end()
     notebook.await_points("grad_norm", 6)
     notebook.await_still()

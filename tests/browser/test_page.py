@@ -25,7 +25,7 @@ def test_start_moves_every_chart_to_the_end(scripted: Open, lab: Lab) -> None:
     expect(notebook.widget.get_by_role("region", name="All losses")).to_be_visible()
     assert notebook.run_cell(2) == "'running'"  # another cell runs meanwhile
     notebook.await_end()
-    # What was open stays open when the output is displayed anew.
+    # What was open stays open when the output is displayed again.
     expect(notebook.widget.get_by_role("region", name="All losses")).to_be_visible()
     notebook.button("All losses").click()
     notebook.await_points("loss", 165)  # 150 training, 15 held-out
@@ -152,7 +152,7 @@ def test_a_reload_in_mid_run_brings_the_same_picture_back(scripted: Open) -> Non
     notebook.await_points("grad_norm", 700)  # beyond the buckets a series holds: decimated on both sides
     notebook.reload()
     before = notebook.await_points("grad_norm", 720)
-    notebook.await_points("grad_norm", before + 30)  # it goes on
+    notebook.await_points("grad_norm", before + 30)  # it continues
     notebook.button("Pause").click()
     notebook.await_status("paused")
     notebook.await_still()
@@ -248,7 +248,7 @@ def test_what_a_page_receives_does_not_grow_with_the_run(scripted: Open) -> None
 
 
 def bytes_per_step(notebook: Notebook, made: int) -> float:
-    """While the run goes on, after a resync. By the step and not by the second, of which a busy machine takes more."""
+    """During the run, after a resync. Counted in steps and not in seconds, of which a busy machine needs more."""
     notebook.page.get_by_role("button", name="Start", exact=True).or_(notebook.button("Resume")).click()
     notebook.await_points("grad_norm", made + 1)  # the resync is over
     (begun, before), (step, now) = came(notebook, 0), (0, 0)

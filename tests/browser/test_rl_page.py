@@ -93,7 +93,7 @@ def test_the_limits_follow_a_slider_and_the_clip_follows_the_limits(open_noteboo
     expect(ratios(notebook)).to_have_attribute("data-low", "0")
     expect(notebook.chart("clip_frac")).to_have_attribute("data-marks", "1")
 
-    # No ratio lies below 0: what was clipped there is not any more, and the other side goes on as it was.
+    # No ratio is below 0: tokens that were clipped there are not any more, and the other bound is unchanged.
     shares = "\n".join(
         [
             "records, changed = lab.run.records, lab.run.edits[0].step",

@@ -167,7 +167,7 @@ def test_the_parts_stand_alone_in_cells_of_their_own(open_notebook: Open) -> Non
     expect(controls.get_by_role("button", name="New run")).to_have_count(0)
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         notebook.theme(theme)
-        notebook.run_cell(2)  # one made anew reads the theme that it finds
+        notebook.run_cell(2)  # a new one reads the theme that is set
         for label in (controls, loss, warnings, samples, charts):
             expect(label).to_have_attribute("data-theme", theme.split()[-1].lower())
 

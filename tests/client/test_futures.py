@@ -1,4 +1,4 @@
-"""One worker a base model: order, futures, cancelling, errors, and what is left behind."""
+"""One worker per base model: order, futures, cancelling, errors, and what remains."""
 
 from __future__ import annotations
 

@@ -24,10 +24,12 @@ from .spec import LossSpec, Param
 
 __all__ = [
     "CISPO",
+    "CLIP_PARAMS",
     "CROSS_ENTROPY",
     "DRO",
     "IMPORTANCE_SAMPLING",
     "PPO",
+    "SAMPLED_INPUTS",
     "cispo",
     "cross_entropy",
     "dro",
@@ -142,8 +144,8 @@ def _weighted(loss: torch.Tensor, weights: torch.Tensor, counted: torch.Tensor) 
     return loss.masked_fill(~counted, 0.0) * weights.masked_fill(~counted, 0.0)
 
 
-_SAMPLED = ("logprobs", "advantages")
-_CLIP = (
+SAMPLED_INPUTS = ("logprobs", "advantages")
+CLIP_PARAMS = (
     Param("clip_low_threshold", 0.8, 0.0, 1.0, "smallest ratio r that is not clipped"),
     Param("clip_high_threshold", 1.2, 1.0, 10.0, "largest ratio r that is not clipped"),
 )
@@ -165,7 +167,7 @@ IMPORTANCE_SAMPLING = LossSpec(
     fn=importance_sampling,
     formula=r"-\sum_t w_t\, r_t A_t,\quad r_t = e^{\log p_t - \log q_t}",
     summary="Policy gradient with the ratio to the sampler, unclipped.",
-    inputs=_SAMPLED,
+    inputs=SAMPLED_INPUTS,
     optional=("weights",),
     builtin=True,
     unit="datum",
@@ -177,13 +179,13 @@ PPO = LossSpec(
     fn=ppo,
     formula=r"-\sum_t w_t \min(r_t A_t,\ \mathrm{clamp}(r_t, lo, hi)\, A_t)",
     summary="Policy gradient that stops once the ratio has left [lo, hi] in the rewarded direction.",
-    inputs=_SAMPLED,
+    inputs=SAMPLED_INPUTS,
     optional=("weights",),
-    params=_CLIP,
+    params=CLIP_PARAMS,
     builtin=True,
     unit="datum",
     reduction="sum",
-    clip=clip_by_names(param.name for param in _CLIP),
+    clip=clip_by_names(param.name for param in CLIP_PARAMS),
     paper="https://arxiv.org/abs/1707.06347",
 )
 CISPO = LossSpec(
@@ -192,13 +194,13 @@ CISPO = LossSpec(
     fn=cispo,
     formula=r"-\sum_t w_t\, \mathrm{sg}[\mathrm{clamp}(r_t, lo, hi)]\, A_t \log p_t",
     summary="Policy gradient with a bounded ratio as weight: no token loses its gradient.",
-    inputs=_SAMPLED,
+    inputs=SAMPLED_INPUTS,
     optional=("weights",),
-    params=_CLIP,
+    params=CLIP_PARAMS,
     builtin=True,
     unit="datum",
     reduction="sum",
-    clip=clip_by_names((param.name for param in _CLIP), both=True),
+    clip=clip_by_names((param.name for param in CLIP_PARAMS), both=True),
     paper="https://arxiv.org/abs/2506.13585",
 )
 DRO = LossSpec(
@@ -207,7 +209,7 @@ DRO = LossSpec(
     fn=dro,
     formula=r"-\sum_t w_t \left(A_t \log p_t - \tfrac{\beta}{2} (\log p_t - \log q_t)^2\right)",
     summary="Reward with a quadratic pull towards the sampler: made for off-policy data.",
-    inputs=_SAMPLED,
+    inputs=SAMPLED_INPUTS,
     optional=("weights",),
     params=(Param("beta", 0.05, 0.0, 10.0, "strength of the pull towards the sampler"),),
     builtin=True,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import DataError
+from .builtin import CLIP_PARAMS, SAMPLED_INPUTS
 from .clip import clip_by_names
 from .spec import REFERENCE, LossSpec, Param
 
@@ -265,12 +266,6 @@ def clip_share(rollouts: Rollouts, ratio: torch.Tensor, low: float, high: float)
     }
 
 
-_SAMPLED = ("logprobs", "advantages")
-_CLIP = (
-    Param("clip_low_threshold", 0.8, 0.0, 1.0, "smallest ratio r that is not clipped"),
-    Param("clip_high_threshold", 1.2, 1.0, 10.0, "largest ratio r that is not clipped"),
-)
-
 GRPO = LossSpec(
     name="grpo",
     family="policy",
@@ -278,12 +273,12 @@ GRPO = LossSpec(
     formula=r"\tfrac1n \sum_i \tfrac{1}{|y_i|} \sum_t -\min(r_t A_t,\ \mathrm{clamp}(r_t, lo, hi)\, A_t)"
     r" + \beta\,(e^{u_t} - u_t - 1),\quad u_t = \log p_{ref,t} - \log p_t",
     summary="PPO's clip on group advantages, a mean per sample, and a KL term towards the reference.",
-    inputs=(*_SAMPLED, REFERENCE),
+    inputs=(*SAMPLED_INPUTS, REFERENCE),
     optional=("weights",),
-    params=(Param("beta", 0.04, 0.0, 1.0, "weight of the KL term, advantage / nats"), *_CLIP),
+    params=(Param("beta", 0.04, 0.0, 1.0, "weight of the KL term, advantage / nats"), *CLIP_PARAMS),
     unit="datum",
     reduction="mean",
-    clip=clip_by_names(param.name for param in _CLIP),
+    clip=clip_by_names(param.name for param in CLIP_PARAMS),
     paper="https://arxiv.org/abs/2402.03300",
 )
 DR_GRPO = LossSpec(
@@ -292,12 +287,12 @@ DR_GRPO = LossSpec(
     fn=dr_grpo_loss,
     formula=r"-\tfrac{1}{n L} \sum_{i,t} \min(r_t A_t,\ \mathrm{clamp}(r_t, lo, hi)\, A_t)",
     summary="GRPO whose token sums are divided by a constant: no reward for length.",
-    inputs=_SAMPLED,
+    inputs=SAMPLED_INPUTS,
     optional=("weights",),
-    params=(Param("max_tokens", 256.0, 1.0, 4096.0, "the constant L, tokens", minimum=1.0), *_CLIP),
+    params=(Param("max_tokens", 256.0, 1.0, 4096.0, "the constant L, tokens", minimum=1.0), *CLIP_PARAMS),
     unit="datum",
     reduction="mean",
-    clip=clip_by_names(param.name for param in _CLIP),
+    clip=clip_by_names(param.name for param in CLIP_PARAMS),
     paper="https://arxiv.org/abs/2503.20783",
 )
 GSPO = LossSpec(
@@ -307,7 +302,7 @@ GSPO = LossSpec(
     formula=r"-\tfrac1n \sum_i \min(\rho_i A_i,\ \mathrm{clamp}(\rho_i, lo, hi)\, A_i)"
     r",\quad \rho_i = e^{\overline{\log p - \log q}}",
     summary="One ratio for a whole sample, which is clipped or kept as a whole.",
-    inputs=_SAMPLED,
+    inputs=SAMPLED_INPUTS,
     optional=("weights",),
     params=(
         Param("clip_low_threshold", 0.9997, 0.99, 1.0, "smallest ratio of a sample that is not clipped"),

@@ -1,9 +1,14 @@
-"""The recipes by name, how another one is registered, and what a run's arguments mean."""
+"""The recipes by name, how another one is registered, and what a run's arguments mean.
+
+A bundled recipe is a class in a module of this package; nothing else names it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import math
+import pkgutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +19,6 @@ from ..errors import ConfigError, one_of
 from ..losses import LOSSES, LossSpec
 from .base import Recipe, check_recipe
 from .options import check_options
-from .preference import Preference
-from .rl.recipe import Rl
-from .sft import Sft
 
 __all__ = [
     "RECIPES",
@@ -88,7 +90,26 @@ class _Recipes(Mapping[str, Recipe]):
         return len(self._all())
 
 
-RECIPES = _Recipes(Preference, Sft, Rl)
+# The order in which the recipes are listed. A recipe that is not named follows in alphabetical order.
+_ORDER = ("preference", "sft", "rl")
+
+
+def _bundled() -> list[type[Recipe]]:
+    """Return every recipe that a module of this package defines, or the module ``recipe`` of a package in it."""
+    package = __name__.rpartition(".")[0]
+    kinds: list[type[Recipe]] = []
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if found.name == "registry":
+            continue
+        module = importlib.import_module(f"{package}.{found.name}" + (".recipe" if found.ispkg else ""))
+        own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+        kinds += [
+            value for value in own if isinstance(value, type) and issubclass(value, Recipe) and value is not Recipe
+        ]
+    return sorted(kinds, key=lambda kind: (_ORDER.index(kind.name) if kind.name in _ORDER else len(_ORDER), kind.name))
+
+
+RECIPES = _Recipes(*_bundled())
 
 
 def recipe(kind: R) -> R:

@@ -14,7 +14,7 @@ from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.builtin import cispo, dro, importance_sampling, ppo
 
-NAMES = ["importance_sampling", "ppo", "cispo", "dro"]
+NAMES = [name for name, spec in LOSSES.items() if spec.builtin and "advantages" in spec.inputs]
 LO, HI, BETA = 0.8, 1.2, 0.05
 
 
@@ -31,6 +31,8 @@ def documented(
         return -torch.min(prob_ratio * advantages, clipped_ratio * advantages)
     if name == "cispo":
         return -(clipped_ratio.detach() * target_logprobs * advantages)
+    if name != "dro":
+        raise AssertionError(f"add the documented formula of {name}")
     quadratic_term = (target_logprobs - sampling_logprobs) ** 2
     return -(target_logprobs * advantages - 0.5 * beta * quadratic_term)
 

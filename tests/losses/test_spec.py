@@ -174,8 +174,7 @@ def test_every_loss_that_ships_says_what_it_is() -> None:
 @pytest.mark.parametrize("name", [name for name, s in LOSSES.items() if not s.builtin])
 def test_a_loss_that_ships_can_be_opened_as_a_cell(name: str) -> None:
     """Its own source, with the public names of the modules, is the whole loss; as a cell it reads the same inputs."""
-    modules = [importlib.import_module(f"mint_lab.losses.{m}") for m in ("preference", "dpo", "grpo")]
-    namespace = {key: getattr(module, key) for module in modules for key in module.__all__}
+    namespace = dict(vars(importlib.import_module(LOSSES[name].fn.__module__)))
     namespace |= {"torch": torch, "F": torch.nn.functional, "Datum": Datum, "ConfigError": ConfigError}
     fields = ("logprobs", "advantages", "teacher_logprobs", "reference_logprobs")
     data = [to_datum([1, 2, 3], 2, **{f: [-9.0, -k / 4] for k, f in enumerate(fields)}) for _ in range(2)]

@@ -41,12 +41,15 @@ def test_pair_metrics_by_hand() -> None:
     # Two positions count: the letter and the end mark. Scores: -1, -3 and -4, -2; margins 2 and -2.
     now = [torch.tensor([-9.0, *row]) for row in ([-0.5, -0.5], [-2.0, -1.0], [-3.0, -1.0], [-1.0, -1.0])]
     measured = job.measure(job.held_out, now)
-    assert measured.metrics == {
-        "pair_accuracy": 0.5,
-        "mean_margin": 0.0,
-        "logps/chosen": -2.5,
-        "logps/rejected": -2.5,
-    }
+    assert (
+        measured.metrics.items()
+        >= {
+            "pair_accuracy": 0.5,
+            "mean_margin": 0.0,
+            "logps/chosen": -2.5,
+            "logps/rejected": -2.5,
+        }.items()
+    )
     counts = measured.histograms["margin"]
     assert {i - 20: c for i, c in enumerate(counts) if c} == {2: 1, -2: 1}  # bins of one nat from -20
     # Before: margins 0 and 0, chosen scores -0.5 and -4: the first pair's margin rose while its chosen side fell.

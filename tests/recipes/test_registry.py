@@ -56,8 +56,8 @@ def test_unfit_losses_are_refused_with_the_reason(name: str, loss: str, reason: 
 def test_every_bundled_loss_fits_the_recipe_of_its_family() -> None:
     expected = {"preference": "preference", "supervised": "sft", "policy": "rl"}
     for name, spec in LOSSES.items():
-        fitting = [] if name == "reverse_kl" else [expected[spec.family]]
-        assert recipes_for(spec) == fitting, name
+        fitting = [other for other in recipes_for(spec) if other in expected.values()]
+        assert fitting == ([] if name == "reverse_kl" else [expected[spec.family]]), name
 
 
 def test_the_refusal_names_the_recipe_that_fits() -> None:
@@ -127,7 +127,8 @@ def test_an_option_of_another_recipe_is_said_to_be_one() -> None:
 
 def test_a_registered_recipe_is_found_and_forgotten(made: type[Recipe]) -> None:
     assert isinstance(recipe_named("made"), made)
-    assert list(RECIPES) == ["preference", "sft", "rl", "made"]
+    assert list(RECIPES)[:3] == ["preference", "sft", "rl"]
+    assert "made" in RECIPES
     assert recipe(made) is made  # once more: replaced
     with pytest.raises(ConfigError, match="no registered recipe is called 'nope'"):
         RECIPES.remove("nope")

@@ -37,7 +37,7 @@ def test_the_bundled_model_learns(options: dict[str, Any]) -> None:
     last = run.records[-1]
     assert last.held_out["mean_margin"] > run.baseline["mean_margin"] + 0.5
     assert last.held_out["pair_accuracy"] > run.baseline["pair_accuracy"]
-    assert set(last.metrics) == {
+    assert set(last.metrics) >= {
         *("loss", "pair_accuracy", "mean_margin", "logps/chosen", "logps/rejected", "grad_norm", "tokens_per_s"),
     }
     assert load_run(run.folder).records == run.records

@@ -1,8 +1,9 @@
 """The generated parts of the site: the losses of ``LOSSES`` and the metrics of ``METRICS``.
 
 ``{losses} FAMILY`` writes one section for each loss of that family, ``{loss-table}`` the overview, ``{metrics}`` the
-table of metrics, ``{recipe-options} NAME`` the options of a recipe, ``{data-types}`` the re-exported types. All of it
-is read from the package when the site is built, so a loss or a metric that is added appears here without an edit.
+table of metrics, ``{recipe-options} NAME`` the options of a recipe, ``{data-types}`` the re-exported types.
+``{loss-modules}`` and ``{recipe-modules}`` document the modules that define a bundled loss or recipe. All of it is read
+from the package when the site is built, so a loss, a metric or a recipe that is added appears here without an edit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("loss-table", LossTable)
     app.add_directive("losses", Losses)
+    app.add_directive("loss-modules", LossModules)
     app.add_directive("metrics", Metrics)
+    app.add_directive("recipe-modules", RecipeModules)
     app.add_directive("recipe-options", RecipeOptions)
     app.add_directive("data-types", DataTypes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -50,6 +53,7 @@ class LossTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
+        self.env.note_reread()  # a new loss changes the page, though no file of the page changes
         rows = [(f"[`{spec.name}`](#loss-{_anchor(spec.name)})", spec.summary, _inputs(spec)) for spec in losses()]
         return self.parse_text_to_nodes(_table(("loss", "what it does", "reads"), rows))
 
@@ -62,6 +66,28 @@ class Losses(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
         text = "\n\n".join(_loss_text(spec) for spec in losses() if spec.family == self.arguments[0])
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class LossModules(SphinxDirective):
+    """One section for each module that defines a bundled loss."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the sections."""
+        self.env.note_reread()
+        text = _modules_text(spec.fn.__module__ for spec in losses())
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class RecipeModules(SphinxDirective):
+    """One section for each module that defines a bundled recipe."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the sections."""
+        from mint_lab.recipes import RECIPES
+
+        self.env.note_reread()
+        text = _modules_text(type(recipe).__module__ for recipe in RECIPES.values())
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
@@ -106,6 +132,14 @@ class DataTypes(SphinxDirective):
             for name in types.__all__
         ]
         return self.parse_text_to_nodes("\n\n".join(entries))
+
+
+def _modules_text(names: Iterable[str]) -> str:
+    """Return a section for each module of this package, once each, in their order."""
+    modules = dict.fromkeys(name for name in names if name.startswith("mint_lab."))
+    return "\n\n".join(
+        f"### `{name}`\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```" for name in modules
+    )
 
 
 def _loss_text(spec: Any) -> str:

@@ -93,6 +93,8 @@ def demo(
         _train(run, console)
         report = demo_report(run)
     _print_report(report, console)
+    for note in run.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

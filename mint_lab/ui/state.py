@@ -33,6 +33,7 @@ MAX_MARKS = 60
 MAX_CHARACTERS = 4000  # of a message that is sent; a traceback can be ten times as long
 MAX_LABEL_CHARACTERS = 200
 MAX_WARNINGS = 4
+MAX_NOTES = 3
 TRAINING_HISTOGRAMS = ("log_ratio/positive", "log_ratio/negative")  # of the batch, even if there is an evaluation
 
 
@@ -54,6 +55,8 @@ class RunLike(Protocol):
     def status(self) -> Status: ...
     @property
     def error(self) -> FailureLike | None: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
     @property
     def steps_done(self) -> int: ...
     @property
@@ -112,7 +115,8 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
     """
     edits = list(run.edits)
     records = run.records
-    warnings = records[-1].warnings if len(records) else []
+    # Advice changes with the run; notes about its loss and its data stay, the latest last.
+    warnings = [*(records[-1].warnings[:MAX_WARNINGS] if len(records) else []), *run.notes[-MAX_NOTES:]]
     loss = run.loss
     recipe = recipe_of(run.recipe)
     state = State(
@@ -137,7 +141,7 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
         marks_total=len(edits),
         baseline=finite(run.baseline),
         histograms=list(histograms),
-        warnings=[text[:MAX_CHARACTERS] for text in warnings[:MAX_WARNINGS]],
+        warnings=[text[:MAX_CHARACTERS] for text in warnings],
         failure=_failure(run),
     )
     return as_utf8(state)

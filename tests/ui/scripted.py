@@ -104,6 +104,7 @@ class ScriptedRun:
         self.loss: LossSpec = LOSSES["pairwise_preference"]
         self.steps_total = steps
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self._config = self.loss.config()
         self._own = {"learning_rate": 5e-4, "batch_size": 32.0}
         self._pending: list[Edit] = []

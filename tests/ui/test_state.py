@@ -145,3 +145,13 @@ def test_histogram_with_unknown_bins_is_left_out(histograms: dict[str, list[int]
 def test_columns_are_training_and_held_out_metrics() -> None:
     made = StepRecord(1, 0.0, 0.0, 1, "mine", 1, metrics={"loss": 1}, held_out={"loss": 2, "\ud83d": 3})
     assert columns_of(made) == {"loss": 1.0, "held_out/loss": 2.0, "held_out/\\ud83d": 3.0}
+
+
+def test_notes_follow_the_advice() -> None:
+    """What is noteworthy about loss and data stays; of the notes the latest three are sent."""
+    run = ScriptedRun(4)
+    run.notes = ["first", "second", "third", "mine v1 was not checked"]
+    assert state_of(run, [])["warnings"] == ["second", "third", "mine v1 was not checked"]
+    run.records.append(replace(record(1, 4), warnings=[f"advice {i}" for i in range(6)]))
+    assert state_of(run, [])["warnings"][:4] == [f"advice {i}" for i in range(4)]
+    assert state_of(run, [])["warnings"][4:] == run.notes[1:]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
-from mint_lab.losses.builtin import cispo, dro, importance_sampling, ppo
 
 NAMES = [name for name, spec in LOSSES.items() if spec.builtin and "advantages" in spec.inputs]
 LO, HI, BETA = 0.8, 1.2, 0.05
@@ -180,9 +179,9 @@ def test_bad_settings(name: str, config: Any, words: str) -> None:
 
 
 def test_what_the_registry_says_of_them() -> None:
-    for name, fn in zip(NAMES, (importance_sampling, ppo, cispo, dro), strict=True):
+    for name in NAMES:
         spec = LOSSES[name]
-        assert (spec.fn, spec.builtin, spec.reduction, spec.unit) == (fn, True, "sum", "datum")
+        assert (spec.fn.__name__, spec.builtin, spec.reduction, spec.unit) == (name, True, "sum", "datum")
         assert (spec.inputs, spec.optional) == (("logprobs", "advantages"), ("weights",))
     assert LOSSES["ppo"].config() == LOSSES["cispo"].config() == {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}
     assert LOSSES["dro"].config() == {"beta": 0.05}

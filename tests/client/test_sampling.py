@@ -12,7 +12,7 @@ import pytest
 import torch
 from tinker.types import ImageChunk
 
-from mint_lab.client.protocol import SamplingClient as Protocol
+from mint_lab.client.protocol import SamplingClientProtocol
 from mint_lab.client.sampling import SamplingClient
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
@@ -196,7 +196,7 @@ def test_async_forms(client: TrainingClient, qwen3: Path) -> None:
         assert await sampler is sampler
 
     asyncio.run(use())
-    assert isinstance(sampler, Protocol)
+    assert isinstance(sampler, SamplingClientProtocol)
     assert sampler.get_tokenizer() is client.get_tokenizer()
     assert repr(sampler) == f"SamplingClient({str(qwen3)!r})"
     assert isinstance(sampler.result(), SamplingClient)

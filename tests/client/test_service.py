@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mint_lab.client import connect
-from mint_lab.client.protocol import ServiceClient as Protocol
+from mint_lab.client.protocol import ServiceClientProtocol
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.errors import CheckpointError, ConfigError, ModelError
@@ -47,7 +47,7 @@ def test_service_is_a_context_manager(tmp_path: Path) -> None:
     assert isinstance(found, GetServerCapabilitiesResponse)
     assert [m.model_name for m in found.supported_models] == ["mint-tiny"]
     assert service.close("errored", detail="why").result() is None
-    assert isinstance(service, Protocol)
+    assert isinstance(service, ServiceClientProtocol)
     assert isinstance(connect(), ServiceClient)
     assert list(tmp_path.iterdir()) == [], "nothing is written before something is saved"
 

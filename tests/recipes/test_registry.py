@@ -13,8 +13,14 @@ from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
 from mint_lab.recipes import RECIPES, Recipe, recipe
 from mint_lab.recipes.registry import ENTRY_POINTS, check_loss, recipe_named, recipe_of, recipes_for, unchecked_note
-from mint_lab.runs import Run
+from mint_lab.runs import Run, loop
 from mint_lab.usercode.cell_source import cell_from
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, preflight checks a cell on the data of a run that another test file left behind."""
+    monkeypatch.setattr(loop, "_latest_trainer", [])
 
 
 class _Made(Recipe):

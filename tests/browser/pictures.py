@@ -43,7 +43,7 @@ def workbench(notebook: Notebook) -> None:
     notebook.button("Start").click()
     notebook.await_points("grad_norm", 120, timeout=300)
     notebook.widget.get_by_label("Loss", exact=True).select_option("hinge")
-    notebook.await_points("grad_norm", 190, timeout=300)
+    notebook.await_points("grad_norm", 150, timeout=300)
 
 
 def preference(notebook: Notebook) -> None:

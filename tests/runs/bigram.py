@@ -98,7 +98,7 @@ class BigramClient:
         return _future(lambda: self._pass(data, loss_fn, backward=True))
 
     def optim_step(self, adam_params: Any) -> Future[OptimStepResponse]:
-        return _future(lambda: self._step(adam_params.learning_rate))
+        return _future(lambda: self._step(adam_params))
 
     def save_weights_and_get_sampling_client(self, name: str | None = None) -> BigramSampler:
         self.calls.append("snapshot")
@@ -130,13 +130,16 @@ class BigramClient:
             metrics={**metrics, "loss": value, "loss:sum": value, "time:sum": 0.0},
         )
 
-    def _step(self, learning_rate: float) -> OptimStepResponse:
+    def _step(self, adam: Any) -> OptimStepResponse:
         self.calls.append("optim_step")
         assert self.gradient is not None
-        self.optimizer.param_groups[0]["lr"] = learning_rate
-        self.table.grad, self.gradient = self.gradient, None
+        self.optimizer.param_groups[0]["lr"] = adam.learning_rate
+        gradient, self.gradient = self.gradient, None
+        norm = float(gradient.norm())
+        is_clipped = 0 < adam.grad_clip_norm < norm
+        self.table.grad = gradient * (adam.grad_clip_norm / norm) if is_clipped else gradient
         self.optimizer.step()
-        return OptimStepResponse(metrics={"grad_norm": float(self.table.grad.norm())})
+        return OptimStepResponse(metrics={"grad_norm": norm})
 
 
 class BigramSampler:

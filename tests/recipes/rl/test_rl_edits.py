@@ -1,0 +1,270 @@
+"""An edit reaches the rollout and the policy loss: an edited run equals rollouts and updates by hand.
+
+The loop by hand samples, grades and updates with the client alone. Records and weights must agree to the last bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mint_lab.data.render import to_datum
+from mint_lab.data.rewards import reward
+from mint_lab.losses import LOSSES
+from mint_lab.losses.decorator import loss as register_loss
+from mint_lab.runs import Run
+from mint_lab.types import AdamParams, ModelInput, SamplingParams
+from mint_lab.ui.workbench import Workbench
+from tests.ui.pages import Comm, comms
+
+from ...runs.bigram import BigramClient, Gate
+from ...runs.conftest import TIMEOUT, timeless
+
+__all__ = ["comms"]
+
+PROMPTS = [{"prompt": f"{chr(97 + i % 26)}:", "answer": "?"} for i in range(40)]
+GROUP, MAX_TOKENS, SEED = 8, 4, 0
+
+
+def low(response_text: str, example: Any) -> float:
+    return sum(ord(c) < 64 for c in response_text) / max(len(response_text), 1)
+
+
+def even(response_text: str, example: Any) -> float:
+    return sum(ord(c) % 2 == 0 for c in response_text) / max(len(response_text), 1)
+
+
+def policy_gradient(data: Any, logprobs_list: Any, scale: float = 1.0) -> Any:
+    advantages = [d.loss_fn_inputs["advantages"].to_torch() for d in data]
+    return -scale * sum((lp * a).sum() for lp, a in zip(logprobs_list, advantages, strict=True)), {}
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: a built-in loss by name, or a function."""
+
+    loss: str | Callable[..., Any] = "ppo"
+    config: dict[str, float] = field(default_factory=lambda: {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2})
+    learning_rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout and the updates on it."""
+
+    updates: Sequence[Update] = (Update(),)
+    reward: Callable[[str, Any], float] = low
+    batch_size: int = 4
+
+
+def by_hand(client: BigramClient, rollouts: Sequence[Rollout]) -> tuple[list[float], list[float]]:
+    """Return the mean reward of each rollout and the loss of each update."""
+    position, rewards, losses = 0, [], []
+    for rollout in rollouts:
+        batch, mean = roll_out(client, rollout, position)
+        position += rollout.batch_size
+        rewards.append(mean)
+        losses += [apply(client, batch, update) for update in rollout.updates]
+    return rewards, losses
+
+
+def roll_out(client: BigramClient, rollout: Rollout, position: int) -> tuple[list[Any], float]:
+    order = np.random.default_rng([SEED, 0]).permutation(len(PROMPTS)).tolist()
+    seeds = np.random.default_rng([SEED, 0, position]).integers(2**31, size=rollout.batch_size).tolist()
+    sampler = client.save_weights_and_get_sampling_client()
+    batch: list[Any] = []
+    every: list[float] = []
+    for k in range(rollout.batch_size):
+        example = PROMPTS[order[position + k]]
+        prompt = [ord(c) for c in example["prompt"]]
+        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=1.0, seed=seeds[k])
+        answers = sampler.sample(ModelInput.from_ints(prompt), GROUP, params).result().sequences
+        texts = ["".join(chr(t) for t in answer.tokens if t) for answer in answers]
+        rewards = [rollout.reward(text, example) for text in texts]
+        every += rewards
+        if len(set(rewards)) == 1:
+            continue  # nothing to learn from
+        for answer, value in zip(answers, rewards, strict=True):
+            tokens, before = list(answer.tokens), [0.0] * (len(prompt) - 1)
+            advantages = before + [value - float(np.mean(rewards))] * len(tokens)
+            logprobs = np.array(before + [float(x) for x in answer.logprobs], np.float32)
+            batch.append(
+                to_datum(prompt + tokens, len(prompt), logprobs=logprobs, advantages=np.array(advantages, np.float32))
+            )
+    return batch, float(np.mean(every))
+
+
+def apply(client: BigramClient, batch: list[Any], update: Update) -> float:
+    if isinstance(update.loss, str):
+        result = client.forward_backward(batch, update.loss, update.config).result()
+    else:
+        result = client.forward_backward_custom(batch, functools.partial(update.loss, **update.config)).result()
+    client.optim_step(AdamParams(learning_rate=update.learning_rate)).result()
+    return float(result.metrics["loss"])
+
+
+@pytest.fixture
+def rl(make_run: Callable[..., Run]) -> Callable[..., Run]:
+    def make(**options: Any) -> Run:
+        given = {"data": PROMPTS, "held_out": PROMPTS[:3], "reward": low, "max_tokens": MAX_TOKENS, "steps": 4}
+        return make_run("rl", **{**given, "learning_rate": 0.1, "eval_every": 100, **options})
+
+    return make
+
+
+def after_step(run: Run, step: int, edit: Callable[[], Any]) -> Run:
+    """Edit the run after ``step`` or, if its client has a gate, inside that step; then finish it."""
+    gate: Any = run.client.gate  # type: ignore[union-attr]
+    if gate is None:
+        assert run.step(step).wait(TIMEOUT)
+        edit()
+        run.start()
+    else:
+        run.start()
+        for _ in range(step - 1):
+            gate.wait()
+            gate.open()
+        gate.wait()
+        edit()
+        gate.open(100)
+    assert run.wait(TIMEOUT)
+    return run
+
+
+def compare(run: Run, rollouts: Sequence[Rollout]) -> None:
+    client = BigramClient()
+    rewards, losses = by_hand(client, rollouts)
+    assert [r.metrics["reward"] for r in run.records if "reward" in r.metrics] == pytest.approx(rewards, rel=1e-12)
+    assert [r.metrics["loss"] for r in run.records] == losses
+    assert torch.equal(run.client.table, client.table)  # type: ignore[union-attr]
+
+
+def edits_of(run: Run) -> list[tuple[int, str, str]]:
+    return [(edit.step, edit.kind, edit.label) for edit in run.edits]
+
+
+PPO = Update()
+EDITS: dict[str, tuple[Callable[[Run], Any], Rollout, tuple[str, str]]] = {
+    "reward": (lambda _: reward(name="low")(even), Rollout(reward=even), ("reward", "low v2")),
+    "batch size": (lambda run: run.set(batch_size=7), Rollout(batch_size=7), ("setting", "batch_size 7")),
+    "learning rate": (
+        lambda run: run.set(learning_rate=0.4),
+        Rollout([replace(PPO, learning_rate=0.4)]),
+        ("setting", "learning_rate 0.4"),
+    ),
+    "built-in loss": (
+        lambda run: run.set_loss("importance_sampling"),
+        Rollout([Update("importance_sampling", {})]),
+        ("loss", "importance_sampling v1"),
+    ),
+    "custom loss": (
+        lambda run: run.set_loss(policy_gradient, scale=3.0),
+        Rollout([Update(policy_gradient, {"scale": 3.0})]),
+        ("loss", "policy_gradient v1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("when", ["paused", "running"])
+@pytest.mark.parametrize("name", EDITS)
+def test_edited_run_equals_rollouts_by_hand(rl: Any, name: str, when: str) -> None:
+    edit, after, (kind, label) = EDITS[name]
+    run = rl(client=BigramClient(gate=Gate() if when == "running" else None))
+    after_step(run, 2, lambda: edit(run))
+    compare(run, [Rollout(), Rollout(), after, after])
+    assert edits_of(run) == [(3, kind, label)]
+
+
+def test_reward_and_batch_size_wait_for_the_next_rollout(rl: Any) -> None:
+    """Inside a rollout of three updates, only the loss and the optimizer can change."""
+
+    def edit() -> None:
+        reward(name="low")(even)
+        run.set(batch_size=6, learning_rate=0.3)
+
+    run = rl(updates_per_rollout=3, steps=5)
+    after_step(run, 1, edit)
+    fast = replace(PPO, learning_rate=0.3)
+    compare(run, [Rollout([PPO, fast, fast]), Rollout([fast, fast], even, 6)])
+    marks = [(2, "setting", "learning_rate 0.3"), (2, "setting", "batch_size 6"), (4, "reward", "low v2")]
+    assert edits_of(run) == marks
+
+
+def test_edit_on_the_page_reaches_the_rollout(rl: Any, comms: list[Comm]) -> None:
+    run = rl(updates_per_rollout=2)
+    lab = Workbench("rl", steps=1)
+    lab.show(run)
+
+    def edit() -> None:
+        for request in (
+            {"type": "set_loss", "name": "cispo"},
+            {"type": "set", "name": "clip_high_threshold", "value": 1.01},
+            {"type": "set", "name": "batch_size", "value": 3},
+        ):
+            assert comms[-1].ask(request=1, **request)[-1] == {"type": "reply", "request": 1, "error": ""}
+
+    after_step(run, 1, edit)
+    cispo = Update("cispo", {"clip_low_threshold": 0.8, "clip_high_threshold": 1.01})
+    compare(run, [Rollout([PPO, cispo]), Rollout([cispo, cispo], batch_size=3)])
+    # The settings that came with a loss belong to its mark.
+    assert edits_of(run) == [(2, "loss", "cispo v1"), (2, "setting", "batch_size 3")]
+    lab.close()
+
+
+POLICY_PARAMS = [
+    *((name, "clip_low_threshold", 0.98) for name in ("ppo", "cispo", "grpo", "dr_grpo")),
+    *((name, "clip_high_threshold", 1.02) for name in ("ppo", "cispo", "grpo", "dr_grpo")),
+    *(("gspo", "clip_low_threshold", 0.5), ("gspo", "clip_high_threshold", 1.3)),
+    *(("dro", "beta", 5.0), ("grpo", "beta", 0.5), ("dr_grpo", "max_tokens", 16.0)),
+]
+
+
+@pytest.mark.parametrize(("loss", "name", "value"), POLICY_PARAMS)
+def test_every_setting_of_a_policy_loss_reaches_the_update(rl: Any, loss: str, name: str, value: float) -> None:
+    """Four updates on one rollout; the setting changes after the second. The datums are those that the run used."""
+    spec = LOSSES[loss]
+    assert {(loss, p.name) for p in spec.params} <= {(each, param) for each, param, _ in POLICY_PARAMS}
+    run = rl(loss=loss, updates_per_rollout=4)
+    after_step(run, 2, lambda: run.set(**{name: value}))
+    tables = []
+    for after in ({**spec.config(), name: value}, spec.config()):
+        client = BigramClient()
+        for k in range(4):
+            config = after if k >= 2 else spec.config()
+            apply(client, run.client.batches[0], Update(loss if spec.builtin else spec.fn, config))
+        tables.append(client.table)
+    assert torch.equal(run.client.table, tables[0])
+    assert not torch.equal(*tables), "the setting matters here"
+    assert edits_of(run) == [(3, "setting", f"{name} {value:g}")]
+
+
+def test_records_equal_those_of_a_run_that_begins_with_the_clip(rl: Any) -> None:
+    """Before its first update a rollout's ratios are 1, so that no clip acts at step 1."""
+    clip = {"clip_low_threshold": 0.99, "clip_high_threshold": 1.01}
+    run = rl(updates_per_rollout=4)
+    after_step(run, 1, lambda: run.set(**clip))
+    other = rl(updates_per_rollout=4, loss_config=clip)
+    assert other.start().wait(TIMEOUT)
+    assert list(map(timeless, run.records[1:])) == list(map(timeless, other.records[1:]))
+    assert [r.clip for r in run.records] == [(0.8, 1.2), *[(0.99, 1.01)] * 3]
+    assert run.records[1].metrics["clip_frac/low"] + run.records[1].metrics["clip_frac/high"] > 0.1
+
+
+def test_registered_policy_loss_reaches_the_next_update(rl: Any) -> None:
+    """In the middle of a rollout: the responses stay, the loss changes."""
+    register_loss(name="mine", unit="datum")(policy_gradient)
+    run = rl(loss="mine", loss_config={"scale": 2.0}, updates_per_rollout=2)
+
+    def opposite(data: Any, logprobs_list: Any, scale: float = 1.0) -> Any:
+        return policy_gradient(data, logprobs_list, -scale)
+
+    after_step(run, 1, lambda: register_loss(name="mine", unit="datum")(opposite))
+    first, second = (Update(fn, {"scale": 2.0}) for fn in (policy_gradient, opposite))
+    compare(run, [Rollout([first, second]), Rollout([second, second])])
+    assert edits_of(run) == [(2, "loss", "mine v2")]

@@ -94,3 +94,23 @@ describe("heatTrace", () => {
     expect(zmax).toBe(10);
   });
 });
+
+describe("every part of heatTrace", () => {
+  it("is exact", () => {
+    const heat = heatOf([[1, 0, 0]]);
+    expect(heatTrace(heat, "#012", THEME)).toEqual({
+      ...{ type: "heatmap", x: [0, 1], y: [-1.5, -0.5, 0.5, 1.5], z: [[10], [0], [0]], yaxis: "y", zmin: 0, zmax: 10 },
+      colorscale: [
+        [0, THEME.surface],
+        [1, "#012"],
+      ],
+      ...{ showscale: false, hoverinfo: "skip" },
+    });
+    expect(heatTrace(heat, "#012", THEME, "y2").yaxis).toBe("y2");
+  });
+
+  it("has a colour scale up to one percent at least", () => {
+    const heat = new Heat(0, 1, 2, "training");
+    expect(heatTrace(heat, "#012", THEME)).toMatchObject({ x: [], z: [[], []], zmax: 1 });
+  });
+});

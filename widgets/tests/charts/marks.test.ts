@@ -67,3 +67,84 @@ describe("MarkList", () => {
     expect(list.element.dataset.marks).toBe("20");
   });
 });
+
+describe("MarkList in detail", () => {
+  const marks = (count: number, label = "x") =>
+    Array.from({ length: count }, (_, i): Mark => ({ step: 10 * i, kind: "loss", label }));
+
+  it("has number, label and step of each change, and the number of all", () => {
+    const list = new MarkList();
+    list.draw([{ step: 1234, kind: "reward", label: "grade v2" }], 1);
+    const [item] = [...list.element.children] as HTMLElement[];
+    expect([...(item?.children ?? [])].map((part) => [part.localName, part.className, part.textContent])).toEqual([
+      ["b", "", "1"],
+      ["span", "ml-mark-label", "grade v2"],
+      ["span", "ml-quiet", "from step 1234"],
+    ]);
+    expect([item?.dataset.kind, list.element.dataset.marks]).toEqual(["reward", "1"]);
+    expect([list.element.localName, list.element.getAttribute("aria-label")]).toEqual(["ol", "Changes during the run"]);
+  });
+
+  it("counts the changes that were not sent", () => {
+    const list = new MarkList();
+    list.draw(marks(3), 50);
+    const numbers = () => [...list.element.querySelectorAll("b")].map(({ textContent }) => textContent);
+    expect(numbers()).toEqual(["48", "49", "50"]);
+    list.draw(marks(3), 51);
+    expect(numbers()).toEqual(["49", "50", "51"]);
+    list.draw(marks(9), 9);
+    expect(numbers()).toEqual(["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+  });
+
+  it("redraws only a change of what it shows", () => {
+    const list = new MarkList();
+    list.draw(marks(2), 2);
+    const { firstChild } = list.element;
+    list.draw(marks(2), 2);
+    expect(list.element.firstChild).toBe(firstChild);
+    list.draw(marks(2, "y"), 2);
+    expect(list.element.firstChild).not.toBe(firstChild);
+    list.draw([], 0);
+    expect([list.element.children.length, list.element.dataset.marks]).toEqual([0, "0"]);
+  });
+});
+
+describe("markLayout in detail", () => {
+  const state = (...steps: number[]) => ({
+    ...STATE,
+    ...{ marks: steps.map((step): Mark => ({ step, kind: "loss", label: "x" })), marks_total: steps.length },
+  });
+
+  it("is exact", () => {
+    expect(markLayout({ state: state(20) }, [0, 100], THEME)).toEqual({
+      shapes: [
+        {
+          ...{ type: "line", xref: "x", yref: "paper", x0: 19.5, x1: 19.5, y0: 0, y1: 1, layer: "below" },
+          line: { color: THEME.muted, width: 1, dash: "dot" },
+        },
+      ],
+      annotations: [
+        {
+          ...{ x: 19.5, y: 1, xref: "x", yref: "paper", xanchor: "center", yanchor: "bottom", showarrow: false },
+          ...{ text: "1", font: { size: 10, color: THEME.muted }, borderpad: 0 },
+        },
+      ],
+    });
+    expect(markLayout({ state: null }, [0, 100], THEME)).toEqual({ shapes: [], annotations: [] });
+  });
+
+  it("has the lines at both ends of the axis, and none beyond", () => {
+    const { shapes } = markLayout({ state: state(10, 11, 61, 62) }, [10.5, 60.5], THEME);
+    expect(shapes).toMatchObject([{ x0: 10.5 }, { x0: 60.5 }]);
+  });
+
+  it("has one number for lines closer than 6 % of the axis", () => {
+    const texts = (...steps: number[]) =>
+      markLayout({ state: state(...steps) }, [100, 200], THEME).annotations.map(
+        (one) => (one as { text: string }).text,
+      );
+    expect(texts(110, 116)).toEqual(["1–2"]);
+    expect(texts(110, 117)).toEqual(["1", "2"]);
+    expect(markLayout({ state: state(110, 116) }, [100, 200], THEME).shapes).toHaveLength(2);
+  });
+});

@@ -21,3 +21,21 @@ describe("otherChart", () => {
     expect(otherChart("own", undefined)).toMatchObject({ definition: "", unit: "" });
   });
 });
+
+describe("the chart of a metric without one", () => {
+  it("is exact", () => {
+    expect(otherChart("ess", { definition: "1 / mean(w²)", unit: "share" })).toEqual({
+      ...{ name: "ess", title: "ess", definition: "1 / mean(w²)", unit: "share", kind: "lines", axis: "", counts: "" },
+      ...{ bounds: null, overlay: null },
+      lines: [
+        { series: "ess", label: "training", role: "train", spread: "" },
+        { series: "held_out/ess", label: "held-out", role: "held_out", spread: "" },
+      ],
+    });
+  });
+
+  it("is for a prefix at the start of a name only", () => {
+    expect(otherMetrics(["a/held_out/b", "held_out/c"], new Set(["c"]))).toEqual(["a/held_out/b"]);
+    expect(otherMetrics(["held_out/c"], new Set(["held_out/c"]))).toEqual([]);
+  });
+});

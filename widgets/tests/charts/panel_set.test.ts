@@ -1,5 +1,5 @@
 // @vitest-environment jsdom
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Panel } from "../../src/charts/panel";
 import { PanelSet } from "../../src/charts/panel_set";
 
@@ -69,5 +69,59 @@ describe("PanelSet", () => {
     expect(main()).toBe("loss nats margin unscaled");
     expect(created).toEqual(["loss nats", "margin", "margin unscaled"]);
     expect(disposed).toEqual(["margin"]);
+  });
+});
+
+describe("the box of further metrics", () => {
+  it("counts them, is as open as asked, and reports when a person opens it", () => {
+    const onToggle = vi.fn();
+    const closed = new PanelSet<Panel>(false, onToggle);
+    expect([closed.moreBox.open, closed.moreBox.hidden, new PanelSet<Panel>(true, onToggle).moreBox.open]).toEqual([
+      ...[false, true, true],
+    ]);
+    closed.moreBox.open = true;
+    closed.moreBox.dispatchEvent(new Event("toggle"));
+    expect(onToggle.mock.calls).toEqual([[true]]);
+    const { arrange, panels } = scene();
+    arrange([], charts("a", "b"));
+    expect(panels.moreBox.querySelector("summary")?.textContent).toBe("More metrics (2)");
+    arrange(charts("a"));
+    expect(panels.moreBox.querySelector("summary")?.textContent).toBe("More metrics (0)");
+  });
+
+  it("disposes of every panel", () => {
+    const { arrange, panels, disposed } = scene();
+    arrange(charts("a"), charts("b"));
+    panels.dispose();
+    expect(disposed).toEqual(["a", "b"]);
+    expect([...panels.values()]).toEqual([]);
+  });
+});
+
+describe("the cursor of all panels", () => {
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  it("moves once a frame, to the last step, and only if it changed", () => {
+    vi.useFakeTimers();
+    const panels = new PanelSet<Panel>(false, () => {});
+    const point = vi.fn();
+    panels.arrange(charts("a", "b"), [], () => {
+      const element = document.createElement("figure");
+      return { element, point, dispose: () => {} } as unknown as Panel;
+    });
+    panels.point(3);
+    panels.point(4);
+    expect([panels.cursor, point.mock.calls]).toEqual([4, []]);
+    vi.advanceTimersToNextFrame();
+    expect(point.mock.calls).toEqual([[4], [4]]);
+    panels.point(4);
+    vi.advanceTimersToNextFrame();
+    expect(point).toHaveBeenCalledTimes(2);
+    panels.point(null);
+    panels.dispose();
+    vi.advanceTimersToNextFrame();
+    expect(point).toHaveBeenCalledTimes(2);
   });
 });

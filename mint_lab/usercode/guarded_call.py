@@ -116,8 +116,9 @@ class _Worker(threading.Thread):
         self._exit_lock = threading.Lock()
 
     def run(self) -> None:
-        # The exception can also arrive just after the function has returned.
-        with contextlib.suppress(_Cancel):
+        # The exception can also arrive just after the function has returned. Not contextlib.suppress: its methods are
+        # Python code, in which the exception can arrive too, and which it then leaves.
+        try:
             while not self.retired:
                 self.call = call = self.calls.get()
                 if call is None:
@@ -127,9 +128,14 @@ class _Worker(threading.Thread):
                 del call  # the next call may come much later: do not keep this one's tensors alive
                 callbacks.put(None)
                 del callbacks
+        except _Cancel:
+            pass
         while not self._exiting:
-            with contextlib.suppress(_Cancel), self._exit_lock:
-                self._exiting = True
+            try:
+                with self._exit_lock:
+                    self._exiting = True
+            except _Cancel:
+                pass
         _absorb_pending_cancel()
 
     def cancel(self) -> None:
@@ -241,8 +247,6 @@ def _cancelled(worker: _Worker, call: _Call, seconds: float) -> LossCancelled:
     if _cancel(worker, call):
         error = LossCancelled("it was cancelled", seconds=seconds)
     else:
-        # The abandoned worker's exception stays pending; the interpreter's flag for it is set again when it wakes up.
-        threading.Thread(target=_absorb_pending_cancel, daemon=True).start()
         error = LossCancelled(
             "it was abandoned, because code in C (time.sleep, a long tensor operation) cannot be cancelled, nor can "
             "code that catches every exception: its thread ends when that returns, or with the kernel",
@@ -277,9 +281,14 @@ def _cancel(worker: _Worker, call: _Call) -> bool:
 
 
 def _keep_cancelling(worker: _Worker) -> None:
-    """Cancel an abandoned worker again and again: a loop that swallows the exception may not do so everywhere."""
+    """Cancel an abandoned worker again and again: a loop that swallows the exception may not do so everywhere.
+
+    In between, the worker's exception stays pending without the interpreter's flag: code in C may take hours, and
+    nobody could debug for that time. When the worker takes the interpreter lock again, the flag is set again.
+    """
     while worker.is_alive():
         worker.cancel()
+        _absorb_pending_cancel()
         worker.join(ABANDONED_RETRY_SECONDS)
 
 

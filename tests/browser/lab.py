@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from typing import Any, Literal, TypeAlias
 
 import nbformat
 from playwright.sync_api import BrowserContext, Playwright
+
+from tests.waiting import until
 
 from .shown import Shown
 
@@ -53,7 +54,7 @@ WEBSOCKET_COUNTER = """
 """
 
 KERNEL_READY = """async () => { const app = window.jupyterapp; await app.restored;
-  const pause = () => new Promise((resolve) => setTimeout(resolve, 100));
+  const pause = () => new Promise((resolve) => requestAnimationFrame(resolve));
   while (!app.shell.currentWidget?.sessionContext) await pause();
   const panel = app.shell.currentWidget;
   await panel.revealed; await panel.context.ready; await panel.sessionContext.ready;
@@ -202,18 +203,15 @@ def _write_settings(home: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _await_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
-    while True:
+    def answers() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"JupyterLab ended at once:\n{server.log.read_text()[-3000:]}")
-        try:
+        with contextlib.suppress(OSError):
             server.request("/api/status")
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.15)
-        else:
-            return
+            return True
+        return False
+
+    until(answers, lambda: f"JupyterLab does not answer:\n{server.log.read_text()[-3000:]}", limit=240)
 
 
 def _shut_down(server: Server, process: subprocess.Popen[bytes]) -> None:

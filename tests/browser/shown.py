@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+from tests.waiting import TIMEOUT, until
 
 __all__ = ["Shown"]
 
@@ -83,13 +84,9 @@ class Shown:
             raise AssertionError(f"{name} has not {at_least} points after {timeout} s; {self.seen()}") from error
         return found.json_value()[0]
 
-    def await_that(self, holds: Callable[[], object], what: str, timeout: float = 60) -> None:
+    def await_that(self, holds: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
         """Wait until ``holds()``: for what another frame draws, or another message tells, than what was seen."""
-        deadline = time.monotonic() + timeout
-        while not holds():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not so after {timeout} s: {what}; {self.seen()}")
-            self.page.wait_for_timeout(50)
+        until(holds, lambda: f"not so: {what}; {self.seen()}", pause=lambda: self.await_frames(3), limit=timeout)
 
     def await_frames(self, count: int = 24) -> None:
         """Let the page draw so often, however long it takes: enough for every chart of a grid, drawn one a frame."""
@@ -101,22 +98,23 @@ class Shown:
         except PlaywrightTimeout as error:
             raise AssertionError(f"the run is not {status} after {timeout} s; {self.seen()}") from error
 
-    def await_still(self, seconds: float = 0.8, timeout: float = 120) -> None:
-        """Wait until no curve, number of points or word of the page has changed for ``seconds``, nor for three times
-        8 frames, and the charts of a run that rests have all of its steps.
+    def await_still(self, frames: int = 48) -> None:
+        """Wait until no curve, number of points or word of the page has changed for so many frames, and the charts of a
+        run that rests have all of its steps.
 
-        A page may lag behind its run, by more on a busy machine than any fixed pause would cover.
+        Frames and not seconds: a busy machine draws fewer of them, and a page lags behind its run by more there.
         """
-        began = changed = time.monotonic()
-        seen, unchanged, behind = None, 0, True
-        while behind or unchanged < 3 or time.monotonic() - changed < seconds:
+        seen, unchanged = None, 0
+
+        def is_still() -> bool:
+            nonlocal seen, unchanged
             self.await_frames(8)
             now, behind = self.page.evaluate(PICTURE)
-            unchanged += 1
-            if now != seen:
-                seen, changed, unchanged = now, time.monotonic(), 0
-            if time.monotonic() - began > timeout:
-                raise AssertionError(f"the page still changes, or is behind, after {timeout} s; {self.seen()}")
+            unchanged = unchanged + 8 if now == seen else 0
+            seen = now
+            return unchanged >= frames and not behind
+
+        until(is_still, lambda: f"the page still changes, or is behind; {self.seen()}", pause=lambda: None)
 
     def press(self, key: str, times: int) -> None:
         """Press a key so often in a row. A page that knows by a pause of 250 ms that the row is over waits for longer

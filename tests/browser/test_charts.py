@@ -243,13 +243,13 @@ def test_a_logarithmic_axis_is_offered_where_all_is_positive(notebook: Notebook)
     toggle = notebook.chart("loss").get_by_role("button", name="log")
     toggle.click()
     expect(toggle).to_have_attribute("aria-pressed", "true")
-    notebook.await_still(0.3)
+    notebook.await_still(24)
     assert axis() == "log"
     low, high = plot(notebook, "loss").evaluate("(plot) => plot._fullLayout.yaxis.range")
     assert -2.5 < low < high < 0.3  # powers of ten around 0.01 to 1
     toggle.click()
     expect(toggle).to_have_attribute("aria-pressed", "false")
-    notebook.await_still(0.3)
+    notebook.await_still(24)
     assert axis() == "linear"
 
 
@@ -260,11 +260,11 @@ def test_a_key_of_the_legend_switches_its_curve(notebook: Notebook) -> None:
     notebook.page.keyboard.press("Enter")
     expect(key).to_have_attribute("aria-pressed", "false")
     expect(key.locator(".ml-value")).to_have_text("off")
-    notebook.await_still(0.3)
+    notebook.await_still(24)
     assert len(notebook.drawn()["loss"]) < len(before)
     key.click()
     expect(key).to_have_attribute("aria-pressed", "true")
-    notebook.await_still(0.3)
+    notebook.await_still(24)
     assert notebook.drawn()["loss"] == before
 
 
@@ -284,7 +284,7 @@ def test_smoothing_changes_the_strong_line_and_can_be_switched_off(notebook: Not
 def redrawn(notebook: Notebook, old: list[str]) -> list[str]:
     """The curves of the last chart, once they are others than ``old`` and stay."""
     notebook.await_that(lambda: notebook.drawn()["grad_norm"] != old, "curves that were redrawn")
-    notebook.await_still(0.3)
+    notebook.await_still(24)
     return notebook.drawn()["grad_norm"]
 
 

@@ -43,8 +43,7 @@ def settle(shown: Shown) -> None:
     known = -1
     while known != len(shown.complaints):
         known = len(shown.complaints)
-        shown.page.wait_for_timeout(2000)
-        shown.await_frames()
+        shown.await_frames(120)
 
 
 def nameless(complaint: str) -> str:

@@ -124,12 +124,12 @@ def test_no_formula_is_cut_off(scripted: Open) -> None:
         notebook.page.set_viewport_size({"width": width, "height": 1100})
         for name in LONG:
             loss.select_option(name)
-            notebook.await_still(0.2)
+            notebook.await_still(24)
             [(beyond, size)] = notebook.widget.evaluate(FORMULAS)
             assert beyond <= 1, (width, name)
             assert size >= 0.74, (width, name)
         notebook.button("All losses").click()
-        notebook.await_still(0.3)
+        notebook.await_still(24)
         found = notebook.widget.evaluate(FORMULAS)
         assert len(found) > 20
         assert all(beyond <= 1 and size >= 0.74 for beyond, size in found), (width, found)
@@ -137,7 +137,7 @@ def test_no_formula_is_cut_off(scripted: Open) -> None:
     # Where there is no room at all it can be scrolled, from its beginning.
     notebook.widget.locator(".ml-picker").evaluate("(card) => { card.style.width = '120px'; }")
     loss.select_option("dpo")
-    notebook.await_still(0.3)
+    notebook.await_still(24)
     start, scrolls = notebook.widget.locator(".ml-picker .ml-formula").evaluate(
         """(place) => [place.querySelector("math").getBoundingClientRect().left - place.getBoundingClientRect().left,
              place.scrollWidth > place.clientWidth && getComputedStyle(place).overflowX === "auto"]"""
@@ -270,7 +270,7 @@ def came(notebook: Notebook, after: int) -> tuple[int, int]:
 
 def check_room(notebook: Notebook, *charts: str) -> None:
     """Once all is laid out, nothing sticks out of the widget, and these charts are wide enough to be read."""
-    notebook.await_still(0.4)
+    notebook.await_still(24)
     notebook.await_that(lambda: overflow(notebook) == 0, "the widget fits into its room")
     plots = {name: notebook.chart(name).locator(".ml-plot svg").first for name in charts}
 

@@ -12,6 +12,7 @@ from mint_lab.cells.loss_cell import run_cell
 from mint_lab.errors import ConfigError, LossError
 from mint_lab.losses import LOSSES
 from mint_lab.runs.failure import describe
+from tests.waiting import TIMEOUT
 
 GOOD = """\
 import torch
@@ -232,14 +233,14 @@ def test_a_cell_of_a_running_shell_swaps_the_loss_of_a_run(tmp_path: Any) -> Non
 
     run_cell("my_loss", GOOD, {})
     run = Run(loss="my_loss", client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
-    assert run.step(2).wait(30)
+    assert run.step(2).wait(TIMEOUT)
     done = threading.Event()
     dispose = run.subscribe(done.set)
     run_cell("my_loss", GOOD.replace("beta=0.1", "beta=0.1, gamma=1.0"), {})
-    assert done.wait(30)
+    assert done.wait(TIMEOUT)
     dispose()
     assert run.loss.label == "my_loss v2"
-    assert run.start().wait(30)
+    assert run.start().wait(TIMEOUT)
     assert run.error is None
     assert [e.label for e in run.edits] == ["my_loss v2"]
     assert "gamma" in run.losses[1].source
@@ -283,7 +284,7 @@ def test_the_report_beside_a_running_job_says_what_a_step_takes(tmp_path: Any) -
     from tests.runs.bigram import BigramClient, letter_pairs
 
     run = Run(client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
-    assert run.step(2).wait(30)
+    assert run.step(2).wait(TIMEOUT)
     cell = run_cell("my_loss", GOOD, {})
     assert cell.report is not None
     assert "a step of the run loaded last, with 36 datums, " in cell._repr_html_()
@@ -296,7 +297,7 @@ def test_a_loss_that_the_run_does_not_use_says_how_it_would(tmp_path: Any) -> No
 
     assert "run.set_loss" not in repr(run_cell("my_loss", GOOD, {}))
     run = Run(client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
-    assert run.step(2).wait(30)
+    assert run.step(2).wait(TIMEOUT)
     head = repr(run_cell("my_loss", GOOD, {})).partition("\n")[0]
     assert "the run continues with pairwise_preference until" in head
     assert "run.set_loss('my_loss')" in head
@@ -310,7 +311,7 @@ def test_a_loss_for_other_data_than_those_of_the_loaded_run(tmp_path: Any) -> No
     from tests.runs.bigram import BigramClient, letter_pairs
 
     run = Run(client=BigramClient(), data=letter_pairs(20), steps=6, folder=tmp_path / "run")
-    assert run.step().wait(30)
+    assert run.step().wait(TIMEOUT)
     cell = run_cell("my_loss --from ppo", "", {})
     assert cell.report is not None
     (line,) = [line for line in cell.report.lines if line.verdict == "warn"]

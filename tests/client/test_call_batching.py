@@ -23,6 +23,7 @@ from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.errors import DataError
 from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams
+from tests.waiting import TIMEOUT
 
 from ..engine.batches import sampled
 
@@ -60,10 +61,10 @@ def test_consecutive_items_run_together_in_order() -> None:
         worker.submit(lambda: order.append(f"between, after {len(doubling.seen)}"))
         second = [worker.submit_to(doubling.batcher, i, 1) for i in (3, -4, 5)]
         third = worker.submit_to(other.batcher, 6, 1)
-    assert [f.result(10) for f in first] == [0, 2, 4]
-    assert [second[0].result(10), second[2].result(10), third.result(10)] == [6, 10, 12]
+    assert [f.result(TIMEOUT) for f in first] == [0, 2, 4]
+    assert [second[0].result(TIMEOUT), second[2].result(TIMEOUT), third.result(TIMEOUT)] == [6, 10, 12]
     with pytest.raises(ValueError, match="-4"):
-        second[1].result(10)
+        second[1].result(TIMEOUT)
     assert (doubling.seen, other.seen) == ([[0, 1, 2], [3, -4, 5]], [[6]])
     assert order == ["between, after 1"]
 
@@ -72,7 +73,7 @@ def test_batches_keep_to_their_size_limit() -> None:
     worker, doubling = Worker("t"), Doubling(limit=10)
     with held(worker):
         futures = [worker.submit_to(doubling.batcher, size, size) for size in (4, 6, 1, 50, 9, 1)]
-    assert [f.result(10) for f in futures] == [8, 12, 2, 100, 18, 2]
+    assert [f.result(TIMEOUT) for f in futures] == [8, 12, 2, 100, 18, 2]
     assert doubling.seen == [[4, 6], [1], [50], [9, 1]]
 
 
@@ -82,9 +83,9 @@ def test_cancelled_items_are_left_out() -> None:
         futures = [worker.submit_to(doubling.batcher, i, 1) for i in range(4)]
         assert futures[0].future().cancel()
         assert futures[2].future().cancel()
-    assert [futures[1].result(10), futures[3].result(10)] == [2, 6]
+    assert [futures[1].result(TIMEOUT), futures[3].result(TIMEOUT)] == [2, 6]
     with pytest.raises(concurrent.futures.CancelledError):
-        futures[2].result(10)
+        futures[2].result(TIMEOUT)
     with held(worker):
         alone = worker.submit_to(doubling.batcher, 9, 1)
         assert alone.future().cancel()
@@ -101,16 +102,16 @@ def test_batch_error_reaches_every_caller() -> None:
         cut = [worker.submit_to(short, i, 1) for i in range(2)]
     for future in futures:
         with pytest.raises(ZeroDivisionError):
-            future.result(10)
-    assert cut[0].result(10) == 7
+            future.result(TIMEOUT)
+    assert cut[0].result(TIMEOUT) == 7
     with pytest.raises(ValueError, match="shorter"):
-        cut[1].result(10)
+        cut[1].result(TIMEOUT)
     assert worker.run(lambda: 4) == 4
 
 
 def test_item_submitted_by_a_call_runs_at_once() -> None:
     worker, doubling = Worker("t"), Doubling()
-    assert worker.submit(lambda: worker.submit_to(doubling.batcher, 3, 1).result(1)).result(10) == 6
+    assert worker.submit(lambda: worker.submit_to(doubling.batcher, 3, 1).result(TIMEOUT)).result(TIMEOUT) == 6
 
 
 def test_collected_worker_finishes_its_queue() -> None:
@@ -118,8 +119,8 @@ def test_collected_worker_finishes_its_queue() -> None:
     thread = worker._thread
     last = worker.submit_to(doubling.batcher, 4, 1)
     del worker
-    assert last.result(10) == 8
-    thread.join(10)
+    assert last.result(TIMEOUT) == 8
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
 
 
@@ -247,7 +248,7 @@ def results(service: ServiceClient, model: str, calls: list[str], *, waiting: bo
 
 def said(future: Any) -> Any:
     try:
-        found = future.result(60)
+        found = future.result(TIMEOUT)
     except Exception as error:  # compared with the other order's
         return str(error)
     if isinstance(found, SampleResponse):

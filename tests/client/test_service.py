@@ -15,6 +15,7 @@ from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.errors import CheckpointError, ConfigError, ModelError
 from mint_lab.types import AdamParams, GetServerCapabilitiesResponse, ModelInput
+from tests.waiting import TIMEOUT
 
 from ..engine.batches import sampled
 
@@ -23,7 +24,7 @@ PROMPT = ModelInput.from_ints([1, 2, 3])
 
 def test_clients_work_directly_and_as_futures(service: ServiceClient, qwen3: Path) -> None:
     client = service.create_lora_training_client(str(qwen3), rank=2, seed=0)
-    assert client.result(timeout=1) is client
+    assert client.result(timeout=TIMEOUT) is client
     assert client.get_info().lora_rank == 2
     sampler = service.create_sampling_client(base_model=str(qwen3))
     assert sampler.result() is sampler

@@ -31,6 +31,7 @@ from mint_lab.types import (
     SaveWeightsResponse,
     TensorData,
 )
+from tests.waiting import TIMEOUT
 
 from ..engine.batches import datum, sampled
 from .steps import ADAM, PAIRS, assert_same, state, sum_loss, train, weights
@@ -147,7 +148,7 @@ def test_custom_loss_may_call_its_base_model(service: ServiceClient, client: Tra
         anchors = [torch.tensor(a[1:]) for a in asked[-len(PAIRS) :]]
         return sum(((lp - a) ** 2).sum() for lp, a in zip(lists, anchors, strict=True)), {}  # type: ignore[return-value]
 
-    client.forward_backward_custom(PAIRS, dpo).result(60)
+    client.forward_backward_custom(PAIRS, dpo).result(TIMEOUT)
     nested = [g.clone() for g in client._adapter.gradients or []]
     client.optim_step(AdamParams(learning_rate=0)).result()
     outside = [torch.tensor(reference.compute_logprobs(ModelInput.from_ints(t)).result()[1:]) for t in tokens]
@@ -383,6 +384,6 @@ def test_later_edits_of_the_list_do_not_matter(client: TrainingClient) -> None:
     gradient = client.weight_gradient(batch, sum_loss)
     batch.clear()
     begin.set()
-    assert [len(call.result(60).loss_fn_outputs) for call in calls] == [len(PAIRS)] * 3
-    assert len(references.result(60)) == len(PAIRS)
-    assert gradient.result(60).to_torch().any()
+    assert [len(call.result(TIMEOUT).loss_fn_outputs) for call in calls] == [len(PAIRS)] * 3
+    assert len(references.result(TIMEOUT)) == len(PAIRS)
+    assert gradient.result(TIMEOUT).to_torch().any()

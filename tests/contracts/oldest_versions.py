@@ -20,6 +20,7 @@ from pathlib import Path
 
 import mint_lab as ml
 from mint_lab.recipes.registry import RECIPES
+from tests.waiting import TIMEOUT
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints-oldest.txt"
 STEPS = 3
@@ -76,7 +77,7 @@ def show(run: ml.Run) -> None:
     # The interpreter must not exit while the widget's thread is drawing: Python would end that thread inside C++ code.
     for thread in threading.enumerate():
         if thread.name == "mint-lab-page":
-            thread.join(60)
+            thread.join(TIMEOUT)
 
 
 def read_data_sets(folder: Path) -> None:

@@ -88,20 +88,20 @@ def test_damaged_folder_raises(damage: str, qwen3: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "network", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}]
 )
-def test_hub_name_without_network_raises_quickly(network: dict[str, str], tmp_path: Path) -> None:
+def test_hub_name_without_network_raises_at_once(network: dict[str, str], tmp_path: Path) -> None:
     """By default huggingface_hub retries each file for 23 seconds, with output."""
     code = (
         "import time\nfrom mint_lab.engine.models import load_base\nfrom mint_lab.errors import ModelError\n"
-        "start = time.monotonic()\n"
+        "pauses = []\ntime.sleep = pauses.append\n"
         "try: load_base('nobody/nothing')\nexcept ModelError as error: print(error)\n"
-        "print(time.monotonic() - start)"
+        "print(pauses)"
     )
     environment = {**os.environ, **network, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    message, seconds = done.stdout.splitlines()
+    message, pauses = done.stdout.splitlines()
     assert message.startswith("cannot load base model 'nobody/nothing' (no answer from http")
     assert "give its directory as base_model, or use 'mint-tiny', which needs no download" in message
-    assert float(seconds) < 5
+    assert pauses == "[]"
     assert done.stderr == ""
 
 

@@ -6,7 +6,6 @@ hold a run inside a step without sleeping.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -27,6 +26,10 @@ from mint_lab.types import (
     TensorData,
 )
 
+from ..waiting import Gate
+
+__all__ = ["BigramClient", "BigramSampler", "CharTokenizer", "Gate", "letter_pairs"]
+
 VOCABULARY = 128
 
 
@@ -44,24 +47,6 @@ class CharTokenizer:
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False, **_: Any) -> str:
         return "".join(chr(t) for t in token_ids if t or not skip_special_tokens)
-
-
-class Gate:
-    """Holds the worker until the test calls ``open``; ``wait`` returns once the worker has arrived."""
-
-    def __init__(self) -> None:
-        self.arrived = threading.Semaphore(0)
-        self._permits = threading.Semaphore(0)
-
-    def __call__(self) -> None:
-        self.arrived.release()
-        assert self._permits.acquire(timeout=30)
-
-    def wait(self) -> None:
-        assert self.arrived.acquire(timeout=30)
-
-    def open(self, times: int = 1) -> None:
-        self._permits.release(times)
 
 
 class BigramClient:

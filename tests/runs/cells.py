@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +13,9 @@ from mint_lab.losses import LOSSES
 from mint_lab.runs import Run
 
 from ..preflight.broken import HEAD
-from .conftest import TIMEOUT
+from ..waiting import until
+
+__all__ = ["GOOD", "LOOP", "cancel_polls", "cell", "in_the_loss", "open_gate", "patient", "training_only", "until"]
 
 GOOD = "def mine(data, logprobs_list):\n    return pairwise_preference_loss(data, logprobs_list)\n"
 LOOP = "kept.append('in')\nwhile True:\n    time.time()"
@@ -48,12 +50,24 @@ def patient(make_run: Callable[..., Run]) -> Callable[..., Run]:
     return make
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def in_the_loss(run: Run) -> bool:
     return bool(run.loss.fn.__globals__["kept"]) and run.loss.fn.__globals__["kept"][-1] == "in"
+
+
+def open_gate(run: Run) -> None:
+    """Let a loss go on that waits in ``gate.acquire()``."""
+    run.loss.fn.__globals__["gate"].release()
+
+
+def cancel_polls(run: Run) -> threading.Semaphore:
+    """A semaphore that is released each time the run says to a function in progress that it is to be cancelled."""
+    said, requested = threading.Semaphore(0), run._loop._cancel_requested
+
+    def poll() -> bool:
+        answer = requested()
+        if answer:
+            said.release()
+        return answer
+
+    run._loop._cancel_requested = poll  # type: ignore[method-assign]
+    return said

@@ -12,9 +12,10 @@ import pytest
 from mint_lab.recipes.record import StepRecord
 from mint_lab.runs.run import Run
 
-from .bigram import BigramClient, Gate, letter_pairs
+from ..waiting import TIMEOUT, Gate
+from .bigram import BigramClient, letter_pairs
 
-TIMEOUT = 30.0
+__all__ = ["TIMEOUT", "finish", "in_state", "timeless"]
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from mint_lab.losses import LOSSES
 from mint_lab.runs import Run
 
 from ..preflight.broken import HEAD, REFUSED, WARNED
+from ..waiting import TIMEOUT, until
 from .bigram import BigramClient
-from .cells import GOOD, LOOP, cell, in_the_loss, patient, training_only, until
-from .conftest import TIMEOUT, finish, timeless
+from .cells import GOOD, LOOP, cell, in_the_loss, patient, training_only
+from .conftest import finish, timeless
 
 __all__ = ["patient"]
 
@@ -189,10 +190,13 @@ def test_failure_of_the_data_is_not_the_losss(make_run: Any) -> None:
 
 
 def test_version_registered_while_the_old_one_fails_is_used(patient: Any) -> None:
-    run = patient(training_only("kept.append('in')\ntime.sleep(0.3)\nraise ValueError('the old one')"))
+    run = patient(training_only("kept.append('in')\ngate.acquire()\nraise ValueError('the old one')"))
+    run._trainer.cancel_after = 10 * TIMEOUT
+    old = run.loss.fn.__globals__["gate"]
     run.start()
     until(lambda: in_the_loss(run))
     cell(GOOD)
+    old.release()
     assert run.wait(TIMEOUT, check=True)
     assert (run.status, {r.loss_version for r in run.records}) == ("finished", {2})
 

@@ -19,9 +19,9 @@ from mint_lab.errors import RunError
 from mint_lab.runs import Run
 from mint_lab.runs.folder_lock import LOCK_FILE, FolderLock, exclude_runs, is_locked
 
-from .bigram import BigramClient, Gate
-from .cells import until
-from .conftest import TIMEOUT, finish
+from ..waiting import TIMEOUT, Gate, join, until
+from .bigram import BigramClient
+from .conftest import finish
 
 HOLD = (
     "import sys, pathlib; from mint_lab.runs.folder_lock import FolderLock\n"
@@ -66,7 +66,7 @@ def test_another_thread_may_release_it(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     thread = threading.Thread(target=lock.release)
     thread.start()
-    thread.join(TIMEOUT)
+    join(thread)
     assert is_locked(tmp_path) is False
 
 
@@ -128,7 +128,7 @@ def test_a_look_at_the_folder_does_not_keep_a_run_from_its_lock(tmp_path: Path) 
     thread = threading.Thread(target=lambda: locks.append(FolderLock(tmp_path)))
     thread.start()
     probe.release()
-    thread.join(TIMEOUT)
+    join(thread)
     assert is_locked(tmp_path) is True
     locks[0].release()
 

@@ -6,7 +6,7 @@ import threading
 
 from mint_lab.runs.notifier import ChangeNotifier
 
-TIMEOUT = 30
+from ..waiting import TIMEOUT, join
 
 
 def test_stuck_subscriber_delays_nobody_and_gets_the_last_change() -> None:
@@ -50,8 +50,7 @@ def test_thread_ends_with_the_last_subscriber_and_starts_again() -> None:
     assert thread is not None
     dispose()
     dispose()
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
+    join(thread)
     dispose = notifier.subscribe(notified.set)
     notifier.notify()
     assert notified.wait(TIMEOUT)

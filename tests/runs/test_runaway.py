@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 
+from ..waiting import TIMEOUT, join, until
 from .bigram import BigramClient
-from .cells import GOOD, LOOP, cell, in_the_loss, patient, training_only, until
-from .conftest import TIMEOUT, finish
+from .cells import GOOD, LOOP, cancel_polls, cell, in_the_loss, open_gate, patient, training_only
+from .conftest import finish
 
 __all__ = ["patient"]
 
@@ -54,16 +56,23 @@ def test_fixed_version_replaces_a_runaway_loss_at_once(patient: Any) -> None:
 
 
 def test_a_loss_that_takes_its_time_is_not_cancelled(patient: Any) -> None:
-    run = patient(training_only("kept.append('in')\ntime.sleep(0.02)"), steps=3)
+    """It is asked to end, and returns within its time."""
+    run = patient(training_only("kept.append('in')\ngate.acquire()"), steps=3)
+    run._trainer.cancel_after = 10 * TIMEOUT
+    polls = cancel_polls(run)
     run.start()
     until(lambda: in_the_loss(run))
     run.pause()
+    for _ in range(2):  # by the second one, the first one has had its effect
+        assert polls.acquire(timeout=TIMEOUT)
+    open_gate(run)
     assert run.wait(TIMEOUT, check=True)
     assert (run.status, run.steps_done) == ("paused", 1)
 
 
-def test_stop_abandons_a_loss_in_c(patient: Any) -> None:
-    run = patient(training_only("kept.append('in')\ntime.sleep(4)\nkept.append('out')"))
+def test_stop_abandons_a_loss_in_c(patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mint_lab.usercode.guarded_call.CANCEL_TIMEOUT_SECONDS", 0.05)
+    run = patient(training_only("kept.append('in')\ngate.acquire()\nkept.append('out')"))
     run.start()
     until(lambda: in_the_loss(run))
     kept = run.loss.fn.__globals__["kept"]
@@ -72,9 +81,13 @@ def test_stop_abandons_a_loss_in_c(patient: Any) -> None:
     assert run.wait(TIMEOUT, check=False)
     assert kept[-1] == "in"  # it has not returned
     assert run.status == "stopped"
-    assert "time.sleep(4)" in run.loss.source.splitlines()[run.error.line - 1]
+    assert run.loss.source.splitlines()[run.error.line - 1].strip() == "gate.acquire()"
     assert "it was abandoned, because code in C" in run.error.message
     assert torch.equal(run.client.table, before)
+    [worker] = [thread for thread in threading.enumerate() if thread.name == "mint_lab loss abandoned"]
+    open_gate(run)
+    join(worker)  # it ends with the thread of the loss
+    assert kept[-1] == "in"  # cancelled as soon as it returned from C
 
 
 def test_runaway_loss_on_held_out_data_costs_only_its_metric(patient: Any) -> None:
@@ -103,7 +116,7 @@ def test_runaway_loss_on_held_out_data_costs_only_its_metric(patient: Any) -> No
 
 def test_cancel_never_interrupts_the_trainer(patient: Any) -> None:
     """Losses that return just when they are cancelled, many times: a step completes or changes nothing."""
-    run = patient(training_only("kept.append('in')\ntime.sleep(0.0005)"), steps=200)
+    run = patient(training_only("kept.append('in')\nfor _ in range(20_000):\n    pass"), steps=200)
     run._trainer.cancel_after = 0.0
     while run.status not in ("finished", "stopped"):
         run.start()
@@ -132,12 +145,18 @@ def test_printed_lines_of_a_call_are_limited_and_counted(patient: Any, capfd: py
 
 def test_lines_of_others_are_not_limited(patient: Any, capfd: pytest.CaptureFixture[str]) -> None:
     run = patient(
-        training_only("kept.append('in')\nfor i in range(1000):\n    print('loss')\ntime.sleep(0.2)"), steps=1
+        training_only(
+            "for i in range(500):\n    print('loss')\n"
+            "kept.append('in')\ngate.acquire()\n"
+            "for i in range(500):\n    print('loss')"
+        ),
+        steps=1,
     )
     run.start()
     until(lambda: in_the_loss(run))
     for _ in range(30):
         print("mine")
+    open_gate(run)
     assert run.wait(TIMEOUT, check=True)
     out = capfd.readouterr().out.split()
     assert (out.count("mine"), out.count("loss")) == (30, 20)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.waiting import until
 
 __all__ = ["Comm", "comms", "until"]
 
@@ -54,11 +54,3 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> list[Comm]:
 
     monkeypatch.setattr("comm.create_comm", create)
     return created
-
-
-def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Wait until ``condition()`` is true; fail after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -6,7 +6,6 @@ import contextvars
 import math
 import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mint_lab.losses import LOSSES, DataKind, LossSpec, Param
 from mint_lab.recipes.record import Edit, Status, StepRecord, histogram
 from mint_lab.recipes.registry import recipe_named
 from mint_lab.runs.token_inspection import HeldOutTokens
+from tests.waiting import TIMEOUT
 
 __all__ = ["Failed", "ScriptedRun", "record"]
 
@@ -113,6 +113,9 @@ class ScriptedRun:
         self._requested_status: Status | None = None
         self._subscribers: list[Callable[[], None]] = []
         self._lock = threading.RLock()
+        self._asked_to_end = threading.Event()  # ends the time that a step takes
+        self._at_rest = threading.Event()
+        self._at_rest.set()
         self._rng = random.Random(0)
         self.calls: list[str] = []
 
@@ -195,12 +198,14 @@ class ScriptedRun:
     def pause(self) -> ScriptedRun:
         self.calls.append("pause")
         self._requested_status = "paused"
+        self._asked_to_end.set()
         return self
 
     def stop(self) -> ScriptedRun:
         self.calls.append("stop")
         if self.status == "running":
             self._requested_status = "stopped"
+            self._asked_to_end.set()
         else:
             self.status = "stopped"
             self.notify_all()
@@ -222,13 +227,8 @@ class ScriptedRun:
         self._edit("loss", self.loss.label)
         return self
 
-    def wait(self, timeout: float = 30.0) -> bool:
-        deadline = time.monotonic() + timeout
-        while self.status == "running":
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        return True
+    def wait(self, timeout: float = TIMEOUT) -> bool:
+        return self._at_rest.wait(timeout)
 
     def _edit(self, kind: str, label: str) -> None:
         with self._lock:
@@ -240,8 +240,10 @@ class ScriptedRun:
         if self.status in ("stopped", "finished"):
             raise RunError(f"this run is {self.status}")
         self._steps_left, self._requested_status, self.error = steps, None, None
+        self._asked_to_end.clear()
         if self.status != "running":
             self.status = "running"
+            self._at_rest.clear()
             threading.Thread(target=contextvars.copy_context().run, args=(self._work,), daemon=True).start()
         self.notify_all()
         return self
@@ -275,6 +277,7 @@ class ScriptedRun:
                 self._steps_left -= 1
                 if self._steps_left == 0:
                     self._requested_status = "paused"
-            time.sleep(1 / self._rate)
+            self._asked_to_end.wait(1 / self._rate)
         self.status = self._requested_status or "finished"
+        self._at_rest.set()
         self.notify_all()

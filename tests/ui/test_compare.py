@@ -17,8 +17,9 @@ from mint_lab.errors import ConfigError
 from mint_lab.runs import Comparison
 from mint_lab.ui.compare import Compare
 from tests.runs.bigram import BigramClient, letter_pairs
-from tests.ui.pages import Comm, comms, until
+from tests.ui.pages import Comm, comms
 from tests.ui.scripted import record
+from tests.waiting import TIMEOUT, until
 
 __all__ = ["comms"]
 
@@ -37,7 +38,7 @@ def show(comms: list[Comm], tmp_path: Path) -> Iterator[Callable[..., Compare]]:
     yield make
     for widget in made:
         widget.stop()
-        assert widget.wait(30)
+        assert widget.wait(TIMEOUT)
         widget.close()
 
 
@@ -61,7 +62,7 @@ def test_start_starts_every_run_and_each_has_its_own_messages(comms: list[Comm],
     widget = show()
     comm = comms[0]
     assert comm.ask(type="start", request=1)[-1] == {"type": "reply", "request": 1, "error": ""}
-    assert widget.wait(30, check=True)
+    assert widget.wait(TIMEOUT, check=True)
     for run in (0, 1):
         until(lambda run=run: sum(m.get("count", 0) for m in updates(comm, run)) == 12)
         assert {m["epoch"] for m in updates(comm, run)} == {widget._publishers[run].epoch}
@@ -75,7 +76,7 @@ def test_start_starts_every_run_and_each_has_its_own_messages(comms: list[Comm],
 
 def test_page_gets_what_it_missed_of_a_run(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show()
-    assert widget.start().wait(30, check=True)
+    assert widget.start().wait(TIMEOUT, check=True)
     comm = comms[0]
     answers = comm.ask(type="sync", run=1, since=9, epoch=widget._publishers[1].epoch)
     assert [(m["run"], m["message"]["count"], m["message"]["full"]) for m in answers][-1] == (1, 3, True)
@@ -106,7 +107,7 @@ def test_requests_are_answered(comms: list[Comm], show: Callable[..., Compare]) 
 def test_reason_for_missing_cosines_is_shown_and_runs_continue(comms: list[Comm], show: Callable[..., Compare]) -> None:
     widget = show()
     comms[0].ask(type="start", request=1)
-    assert widget.wait(30, check=True)
+    assert widget.wait(TIMEOUT, check=True)
     until(lambda: widget.cosines is not None and not widget.cosines["busy"])
     assert "BigramClient returns no gradients" in widget.cosines["problem"]
     assert widget.cosines["values"] == []
@@ -115,7 +116,7 @@ def test_reason_for_missing_cosines_is_shown_and_runs_continue(comms: list[Comm]
 def test_cosines_are_measured_at_the_start_and_on_request(comms: list[Comm], tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": ml.data.arithmetic_pairs(32), "batch_size": 8, "folder": tmp_path}
     widget = ml.compare(["hinge", "simpo"], steps=3, **options)
-    assert widget.start().wait(60, check=True)
+    assert widget.start().wait(TIMEOUT, check=True)
     until(lambda: not widget.cosines["busy"])
     cosines = widget.cosines
     assert (cosines["problem"], cosines["at"], cosines["step"], cosines["datums"]) == ("", None, 0, 16)
@@ -148,19 +149,19 @@ def test_picture_is_updated_at_every_end(comms: list[Comm], show: Callable[..., 
     monkeypatch.setattr(
         widget._outputs, "update", lambda _: pictured.append(sum(len(run.records) for run in widget.runs.values()))
     )
-    assert widget.start().wait(30, check=True)
+    assert widget.start().wait(TIMEOUT, check=True)
     until(lambda: 4 in pictured)
     for run in widget.runs.values():
         run.set(steps=5)
     for run in widget.runs.values():
-        assert run.start().wait(30, check=True)
+        assert run.start().wait(TIMEOUT, check=True)
     until(lambda: 10 in pictured)
 
 
 def test_one_measurement_at_a_time(comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any) -> None:
     widget = show()
     gate = threading.Event()
-    monkeypatch.setattr(widget.comparison, "measure_cosines", lambda at: gate.wait(10) and 1 / 0)
+    monkeypatch.setattr(widget.comparison, "measure_cosines", lambda at: gate.wait(TIMEOUT) and 1 / 0)
     assert comms[0].ask(type="cosines", at=None, request=1)[-1]["error"] == ""
     assert "being measured" in comms[0].ask(type="cosines", at=None, request=2)[-1]["error"]
     gate.set()
@@ -198,7 +199,7 @@ def test_closed_widget_is_collected_and_the_runs_continue(comms: list[Comm], tmp
     assert widget.get_state("compared")["compared"] is None
     del widget
     comms.clear()
-    assert comparison.wait(30, check=True)
+    assert comparison.wait(TIMEOUT, check=True)
     until(lambda: gc.collect() >= 0 and gone() is None and threading.active_count() <= before)
 
 
@@ -207,7 +208,7 @@ def test_readers_without_a_kernel_get_a_text_and_a_picture_once_there_are_curves
 ) -> None:
     widget = show()
     assert set(widget._repr_mimebundle_()[0]) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
-    assert widget.start().wait(30, check=True)
+    assert widget.start().wait(TIMEOUT, check=True)
     assert widget._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
 
 

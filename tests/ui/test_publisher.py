@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import json
 import math
 import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +22,10 @@ from mint_lab.data.rewards import Reward
 from mint_lab.losses import LossSpec, Param
 from mint_lab.recipes.record import Edit
 from mint_lab.ui.publisher import MAX_REPEATED_RECORDS, Publisher
-from mint_lab.ui.state import columns_of
+from mint_lab.ui.state import columns_of, histograms_of
 from tests.ui.listener import Page, Wire, assert_same_heats, attached
-from tests.ui.pages import until
 from tests.ui.scripted import Failed, ScriptedRun, record
+from tests.waiting import TIMEOUT, Gate, join, until
 
 
 @pytest.fixture
@@ -200,7 +198,7 @@ def test_thread_sends_every_record_and_the_final_state(wire: Wire) -> None:
     publisher = Publisher(run, wire, interval=0.02, on_idle=idle.set)
     run.start()
     assert run.wait()
-    assert idle.wait(5)
+    assert idle.wait(TIMEOUT)
     until(lambda: publisher._state()["status"] == publisher._sent["status"])  # type: ignore[index]
     publisher.close()
     updates = [message for message, _ in wire.sent]
@@ -212,16 +210,64 @@ def test_thread_sends_every_record_and_the_final_state(wire: Wire) -> None:
     assert (final["status"], final["steps_done"]) == ("finished", 40)
 
 
+class HeldPauses:
+    """A publisher's pauses between two messages: each lasts until the test opens the gate."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.gate, self.seconds, self._closed, self._publisher = Gate(), [], publisher._closed, publisher
+        publisher._closed = self  # type: ignore[assignment]
+
+    def wait(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.gate()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._closed, name)
+
+    def end(self) -> None:
+        self._publisher.close()
+        self.gate.open(1000)
+        join(self._publisher._thread)
+
+
 def test_messages_are_throttled(wire: Wire) -> None:
-    run = ScriptedRun(200, rate=1000)
+    """What comes during a pause is sent after it, as one message."""
+    run = ScriptedRun(200)
     publisher = Publisher(run, wire, interval=0.1)
-    began = time.monotonic()
-    run.start()
-    assert run.wait()
-    until(lambda: sum(message["count"] for message, _ in wire.sent) == 200)
-    seconds = time.monotonic() - began
-    publisher.close()
-    assert len(wire.sent) <= seconds / 0.1 + 2
+    pauses = HeldPauses(publisher)
+    run.append(record(1))
+    pauses.gate.wait()
+    for step in range(2, 102):
+        run.append(record(step))
+    assert [message["count"] for message, _ in wire.sent] == [1]
+    pauses.gate.open()
+    pauses.gate.wait()
+    assert [message["count"] for message, _ in wire.sent] == [1, 100]
+    assert pauses.seconds == [0.1, 0.1]
+    pauses.end()
+
+
+def test_pauses_double_while_something_fails(run: ScriptedRun) -> None:
+    """0.1 s, doubled six times at most, and 0.1 s again after the first round without a failure."""
+    broken = True
+
+    def send(message: Any, buffers: Any) -> None:
+        if broken:
+            raise OSError("the socket is closed")
+
+    publisher = Publisher(run, send, interval=0.1)
+    pauses = HeldPauses(publisher)
+    run.append(record(1))
+    for _ in range(8):
+        pauses.gate.wait()
+        run.append(record(len(run.records) + 1))
+        pauses.gate.open()
+    pauses.gate.wait()
+    broken = False
+    pauses.gate.open()
+    pauses.gate.wait()
+    assert pauses.seconds == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 6.4, 6.4, 6.4, 0.1])
+    pauses.end()
 
 
 def test_thread_runs_in_the_context_of_its_creator(run: ScriptedRun) -> None:
@@ -237,7 +283,7 @@ def test_thread_runs_in_the_context_of_its_creator(run: ScriptedRun) -> None:
 
     publisher = Publisher(run, send, interval=0.01)
     run.append(record(1))
-    assert heard.wait(5)
+    assert heard.wait(TIMEOUT)
     publisher.close()
     assert found[0] == "here"
 
@@ -248,29 +294,28 @@ def test_closing_ends_thread_and_subscription(wire: Wire) -> None:
     thread = publisher._thread
     publisher.close()
     publisher.close()
-    thread.join(5)
-    assert not thread.is_alive()
+    join(thread)
     assert run.subscribers == 0
     run.append(record(1))
     assert publisher.publish() == 0
     assert wire.sent == []
 
 
-def test_publishing_takes_little_time(run: ScriptedRun, publisher: Publisher) -> None:
-    # Five publishes per second of a few records each: 4 ms each are 2% of one core.
-    run.append(*(record(step) for step in range(1, 5_001)))
+def test_publishing_reads_only_what_is_new(
+    run: ScriptedRun, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cost does not grow with the run: five times per second, each record that was sent would cost a step."""
+    run.append(*(record(step) for step in range(1, 1_001)))
     publisher.publish()
-    gc.disable()
-    try:
-        took = []
-        for i in range(50):
-            run.append(*(record(5_001 + 4 * i + k) for k in range(4)))
-            began = time.perf_counter()
-            publisher.publish()
-            took.append(time.perf_counter() - began)
-    finally:
-        gc.enable()
-    assert sorted(took)[25] < 0.004
+    read: list[int] = []
+    for name, real in (("columns_of", columns_of), ("histograms_of", histograms_of)):
+        monkeypatch.setattr(
+            f"mint_lab.ui.publisher.{name}", lambda made, real=real: (read.append(made.step), real(made))[1]
+        )
+    run.append(*(record(step) for step in range(1_001, 1_005)))
+    assert publisher.publish() == 4
+    assert sorted(set(read)) == [1_001, 1_002, 1_003, 1_004]
+    assert len(read) == 4 * 4  # once for the history, and once for the message
 
 
 def test_latest_samples_are_shown_once(wire: Wire) -> None:
@@ -292,7 +337,7 @@ def test_samples_of_an_idle_run_are_shown(wire: Wire) -> None:
     run.append(replace(record(1), samples=[sample]))
     publisher = Publisher(run, wire, interval=0.01, on_samples=lambda _: shown.set())
     publisher.send_snapshot()
-    assert shown.wait(10)
+    assert shown.wait(TIMEOUT)
     publisher.close()
 
 

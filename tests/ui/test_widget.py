@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gc
 import threading
-import time
 import weakref
 from typing import Any
 
@@ -15,8 +14,9 @@ import traitlets
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.ui.parts import LiveCharts
 from mint_lab.ui.widget import BUNDLE, RunWidget
-from tests.ui.pages import Comm, comms, until
+from tests.ui.pages import Comm, comms
 from tests.ui.scripted import ScriptedRun, record
+from tests.waiting import TIMEOUT, until
 
 __all__ = ["comms"]
 
@@ -126,8 +126,12 @@ def test_picture_is_updated_at_every_end_of_the_run(comms: list[Comm], monkeypat
     run.start()
     until(lambda: pictured == [4, 9])
     charts._on_cell_done()
-    run.notify_all()
-    time.sleep(0.5)
+    publisher, idled = charts._publisher, threading.Semaphore(0)
+    assert publisher is not None
+    publisher._on_idle = lambda: (charts._on_idle(), idled.release())
+    for _ in range(2):
+        run.notify_all()
+        assert idled.acquire(timeout=TIMEOUT)
     assert pictured == [4, 9]
     charts.close()
 

@@ -14,6 +14,7 @@ from mint_lab.runs.run import Run
 from mint_lab.ui.workbench import Workbench, describe_data
 from tests.runs.bigram import BigramClient
 from tests.ui.pages import Comm, comms
+from tests.waiting import TIMEOUT
 
 __all__ = ["comms"]
 
@@ -78,7 +79,7 @@ def test_new_run_keeps_loss_and_settings(comms: list[Comm], tmp_path: Path) -> N
     old.set_loss("simpo", gamma=2.0)
     old.set(learning_rate=1e-3, batch_size=16, steps=9)
     old.stop()
-    old.wait(10)
+    old.wait(TIMEOUT)
     epoch = lab._publisher.epoch  # type: ignore[union-attr]
     assert comms[0].ask(type="new_run", request=4)[-1] == {"type": "reply", "request": 4, "error": ""}
     assert lab.run is not old

@@ -6,7 +6,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ import torch
 
 from mint_lab.errors import LossError
 from mint_lab.usercode.guarded_call import CANCEL_POLL_SECONDS, LossCancelled, _CallbackQueue, call_guarded, hand_back
-
-TIMEOUT = 30
+from tests.waiting import TIMEOUT, join
 
 
 def never(seconds: float) -> bool:
@@ -67,14 +65,13 @@ def test_a_worker_serves_many_calls_until_it_is_cancelled() -> None:
     assert not caught.value.abandoned
     assert caught.value.seconds >= 0.1
     assert call_guarded(threading.current_thread, (), should_cancel=never) is not first
-    first.join(TIMEOUT)
-    assert not first.is_alive()
+    join(first)
 
 
 def test_the_cause_shows_where_the_function_was() -> None:
     def endless() -> None:
         while True:
-            time.time()
+            pass
 
     with pytest.raises(LossCancelled) as caught:
         call_guarded(endless, (), should_cancel=soon)
@@ -127,8 +124,8 @@ def test_a_function_that_hands_back_without_end_is_cancelled() -> None:
 def test_functions_can_be_traced_after_a_cancel() -> None:
     """In a separate process: if this fails (Python 3.11), the interpreter hangs."""
     program = """
-import faulthandler, sys, time
-faulthandler.dump_traceback_later(60, exit=True)
+import faulthandler, sys, threading
+faulthandler.dump_traceback_later(100, exit=True)
 from mint_lab.usercode.guarded_call import LossCancelled, call_guarded
 
 def endless():
@@ -136,34 +133,40 @@ def endless():
 
 def traced(): return 1
 
-for fn in (endless, lambda: time.sleep(5)):
+gate = threading.Lock()
+gate.acquire()
+for fn in (endless, lambda: gate.acquire()):  # the second one is abandoned, and has not returned when it is traced
     try:
-        call_guarded(fn, (), should_cancel=lambda seconds: seconds > 0.1)
+        call_guarded(fn, (), should_cancel=lambda seconds: True)
     except LossCancelled:
-        time.sleep(0.3)
+        pass
     events = []
     sys.settrace(lambda frame, event, arg: events.append(event))
     traced()
     sys.settrace(None)
     assert "call" in events
+gate.release()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_function_in_c_is_abandoned_and_its_late_result_dropped() -> None:
+def test_a_function_in_c_is_abandoned_and_its_late_result_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mint_lab.usercode.guarded_call.CANCEL_TIMEOUT_SECONDS", 0.05)
     returned: list[int] = []
+    gate = threading.Lock()
+    gate.acquire()
 
     def stuck() -> None:
-        time.sleep(2.0)
+        gate.acquire()
         returned.append(1)  # cancelled before this line
 
     with pytest.raises(LossCancelled, match="it was abandoned, because code in C") as caught:
         call_guarded(stuck, (), should_cancel=soon)
     assert caught.value.abandoned
     worker = next(t for t in threading.enumerate() if t.name == "mint_lab loss abandoned")
-    worker.join(TIMEOUT)
-    assert not worker.is_alive()
+    gate.release()
+    join(worker)
     assert returned == []
     assert call_guarded(lambda: 7, (), should_cancel=never) == 7
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ def total(data: Any, lps: Any) -> Any:
 
 def endless(data: Any, lps: Any) -> Any:
     while True:
-        time.time()
+        pass
 
 
 def test_result_is_the_functions_and_can_be_differentiated() -> None:
@@ -93,17 +92,16 @@ def test_the_cause_of_a_loss_that_is_not_finite_is_named() -> None:
 
 
 def test_a_call_is_cancelled_once_that_is_requested_and_it_has_run_too_long() -> None:
-    polled: list[float] = []
-    start = time.perf_counter()
+    polls = 0
 
     def requested() -> bool:
-        polled.append(time.perf_counter() - start)
-        return True
+        nonlocal polls
+        polls += 1
+        return polls > 2
 
     with pytest.raises(LossCancelled) as caught:
-        guarded(endless, cancel_requested=requested, cancel_after=0.2)(DATA, leaves())
-    assert caught.value.seconds > 0.2
-    assert polled
+        guarded(endless, cancel_requested=requested, cancel_after=0.0)(DATA, leaves())
+    assert polls == 3
     text = str(caught.value)
     assert text.startswith(f"the loss had not returned after {caught.value.seconds:.1f} s; it was cancelled. ")
     assert text.endswith("No weight was changed. Look for a loop that does not end")

@@ -102,4 +102,12 @@ export class FakeKernel implements Model {
 }
 
 /** Resolves after every settled promise has run its callbacks. */
-export const settled = () => new Promise((resolve) => setTimeout(resolve, 0));
+export const settled = () =>
+  new Promise<void>((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null); // a task of its own, which follows all callbacks of promises
+  });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,7 +79,7 @@ def test_endless_reward_is_cancelled_on_request() -> None:
     def endless(response_text: str, example: Any) -> float:
         graded.append(response_text)
         while response_text == "xx":
-            time.time()
+            pass
         return 0.0
 
     with pytest.raises(RewardError, match=r"mine v1.*it had not returned after .*response 'xx'"):
@@ -87,12 +87,30 @@ def test_endless_reward_is_cancelled_on_request() -> None:
     assert graded == ["x", "y", "x", "xx"]
 
 
-def test_request_does_not_cancel_a_response_within_its_time() -> None:
-    """The limit is per response: five of them take 5 times 20 ms, each far less than ``cancel_after``."""
+@pytest.mark.parametrize("requested", [True, False])
+def test_each_response_may_take_twice_the_longest_one(monkeypatch: pytest.MonkeyPatch, requested: bool) -> None:
+    """More is cancelled, and only on request. Before, the limit is ``cancel_after``: 1, 3, 6, 13, 26 s in turn."""
+    now, polls, answers = 0.0, [], []
+
+    def called_at_once(fn: Any, args: Any, *, should_cancel: Any) -> Any:
+        polls.append(should_cancel)
+        return fn(*args)
+
+    monkeypatch.setattr("mint_lab.recipes.rl.grading.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr("mint_lab.recipes.rl.grading.call_guarded", called_at_once)
+    seconds = iter([(1.0, 1.5), (2.0, 3.0), (4.0, 6.5), (10.0, 13.0), (26.0, 26.5)])
 
     def slow(response_text: str, example: Any) -> float:
-        time.sleep(0.02)
+        nonlocal now
+        began = now
+        for after in next(seconds):
+            now = began + after
+            answers.append(polls[0](1e9))
         return 1.0
 
-    rewards = grade_groups(GROUPS, prompts(), Reward("slow", slow), cancel_requested=lambda: True, cancel_after=5.0)
+    rewards = grade_groups(
+        GROUPS, prompts(), Reward("slow", slow), cancel_requested=lambda: requested, cancel_after=1.0
+    )
     assert rewards == [[1.0] * 2, [1.0] * 3]
+    too_long = [False, True, False, False, False, True, False, False, False, True]
+    assert answers == [requested and answer for answer in too_long]

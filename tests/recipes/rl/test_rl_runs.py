@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +22,9 @@ from mint_lab.types import Datum, TensorData
 from mint_lab.ui.tokens import tokens_of
 
 from ...runs.bigram import BigramClient
-from ...runs.cells import until
-from ...runs.conftest import TIMEOUT, finish
+from ...runs.cells import cancel_polls
+from ...runs.conftest import finish
+from ...waiting import TIMEOUT, Gate, until
 
 PROMPTS = [{"prompt": f"{chr(97 + i % 26)}:", "answer": "?"} for i in range(40)]
 
@@ -71,7 +72,7 @@ def endless(calls: list[Any], from_call: int) -> Callable[..., Any]:
     def mine(data: Any, logprobs_list: Any) -> Any:
         calls.append(len(data))
         while len(calls) >= from_call:
-            time.time()
+            pass
         return LOSSES["ppo"].bind()(data, logprobs_list)
 
     return mine
@@ -188,7 +189,7 @@ def test_runaway_reward_is_cancelled(rl: Any, control: str, status: str) -> None
     def endless(response_text: str, example: Any) -> float:
         calls.append(response_text)
         while len(calls) > 5:
-            time.time()
+            pass
         return low(response_text, example)
 
     run.start()
@@ -236,20 +237,28 @@ def test_message_says_weights_unchanged_only_before_the_update(rl: Any, where: s
     assert ("No weight was changed" in run.error.message) == untouched == (where == "training")
 
 
-def test_slow_reward_is_not_cancelled(rl: Any) -> None:
-    """A whole rollout takes far longer than the limit for one response."""
+def test_slow_reward_is_not_cancelled(rl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole rollout takes far longer than the limit for one response: 0.9 s each, by the clock of the grading."""
     calls: list[str] = []
+    gate, clock = Gate(), SimpleNamespace(now=0.0)
+    monkeypatch.setattr("mint_lab.recipes.rl.grading.time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def slow(response_text: str, example: Any) -> float:
         calls.append(response_text)
-        time.sleep(0.05)
+        clock.now += 0.9
+        if len(calls) == 20:
+            gate()
         return low(response_text, example)
 
     run = rl(reward=slow, held_out=PROMPTS[:1], steps=2)
     run._trainer.cancel_after = 1.0
+    polls = cancel_polls(run)
     run.start()
-    until(lambda: len(calls) > 3)
+    gate.wait()
     run.pause()
+    for _ in range(2):  # by the second one, the first one has had its effect
+        assert polls.acquire(timeout=TIMEOUT)
+    gate.open()
     assert run.wait(TIMEOUT, check=True)
     assert (run.status, run.steps_done) == ("paused", 1)
     assert len(calls) >= 32

@@ -21,8 +21,9 @@ from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
 from mint_lab.recipes import preference
 from mint_lab.runs import Comparison, Run, load_run
 
+from ...waiting import TIMEOUT, until
 from ..bigram import BigramClient, letter_pairs
-from ..conftest import TIMEOUT, finish, timeless
+from ..conftest import finish, timeless
 
 Make = Callable[..., Comparison]
 
@@ -169,13 +170,7 @@ def test_forgotten_comparison_is_collected(make: Make, tmp_path: Path) -> None:
     assert both.start().wait(TIMEOUT, check=True)
     gone = [weakref.ref(both), *(weakref.ref(run) for run in both.runs.values())]
     del both
-    for _ in range(100):
-        gc.collect()
-        if not any(ref() for ref in gone) and threading.active_count() <= before:
-            break
-        threading.Event().wait(0.05)
-    assert [ref() for ref in gone] == [None] * 3
-    assert threading.active_count() <= before
+    until(lambda: gc.collect() >= 0 and threading.active_count() <= before and not any(ref() for ref in gone))
 
 
 # -- results -----------------------------------------------------------------------------------------------------------

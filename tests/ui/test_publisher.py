@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 from mint_lab.data.rewards import Reward
 from mint_lab.losses import LossSpec, Param
 from mint_lab.recipes.record import Edit
+from mint_lab.ui.loss_catalogue import loss_catalogue
+from mint_lab.ui.messages import PROTOCOL
 from mint_lab.ui.publisher import MAX_REPEATED_RECORDS, Publisher
 from mint_lab.ui.state import columns_of, histograms_of
+from mint_lab.ui.wire_charts import charts_for
 from tests.ui.listener import Page, Wire, assert_same_heats, attached
 from tests.ui.scripted import Failed, ScriptedRun, record
-from tests.waiting import TIMEOUT, Gate, join, until
+from tests.waiting import TIMEOUT, join, until
 
 
 @pytest.fixture
@@ -85,10 +88,11 @@ def test_message_size_does_not_depend_on_the_length_of_the_run(
     run: ScriptedRun, publisher: Publisher, wire: Wire
 ) -> None:
     sizes, snapshots = [], []
+    same = record(400)
     for length in (1_000, 20_000):
-        run.append(*(record(step) for step in range(len(run.records) + 1, length)))
+        run.append(*(replace(same, step=step) for step in range(len(run.records) + 1, length)))
         publisher.publish()
-        run.append(replace(record(400), step=length))  # the same numbers each time
+        run.append(replace(same, step=length))
         publisher.publish()
         sizes.append(wire.size())
         series = publisher.snapshot()["series"]
@@ -125,6 +129,76 @@ def test_page_that_missed_many_records_or_showed_another_run_gets_a_snapshot(
     assert wire.sent[-1][0]["type"] == "snapshot"
     publisher.sync(MAX_REPEATED_RECORDS, "another run")
     assert wire.sent[-1][0]["type"] == "snapshot"
+
+
+def test_most_records_that_are_repeated(
+    run: ScriptedRun, publisher: Publisher, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most 4 here. New records: 4 are an update, 5 a snapshot. After 9: since 5 to 9 an update, 4 and 10 not."""
+    monkeypatch.setattr("mint_lab.ui.publisher.MAX_REPEATED_RECORDS", 4)
+    run.append(*(record(step) for step in range(1, 5)))
+    assert publisher.publish() == 4
+    assert (wire.sent[-1][0]["type"], wire.sent[-1][0]["count"]) == ("update", 4)
+    run.append(*(record(step) for step in range(5, 10)))
+    assert publisher.publish() == 5
+    assert wire.sent[-1][0]["type"] == "snapshot"
+    repeated = {}
+    for since in (-1, 0, 4, 5, 8, 9, 10):
+        sent = len(wire.sent)
+        publisher.sync(since, publisher.epoch)
+        ((message, buffers),) = wire.sent[sent:]
+        repeated[since] = (message["first"], message["count"]) if message["type"] == "update" else None
+        if message["type"] == "update":
+            assert message["full"]
+            assert struct.unpack(f"<{message['count']}d", buffers[0] if buffers else b"") == tuple(range(since + 1, 10))
+    assert repeated == {-1: None, 0: None, 4: None, 5: (5, 4), 8: (8, 1), 9: (9, 0), 10: None}
+    publisher.sync(8, "another run")
+    assert wire.sent[-1][0]["type"] == "snapshot"
+    numbers = [message["number"] for message, _ in wire.sent]
+    assert numbers == [1, 2, 2, 2, 2, 3, 4, 5, 5, 5], "a snapshot has the number of the last message"
+
+
+def test_values_beyond_float32_are_nan(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    run.append(*(record(step, odd=value) for step, value in enumerate((-3e38, 3e38, -1e39, math.inf, -math.inf), 1)))
+    publisher.publish()
+    message, (_, values) = wire.sent[-1]
+    row = 5 * message["columns"].index("odd")
+    sent = struct.unpack(f"<{len(values) // 4}f", values)[row : row + 5]
+    assert sent[:2] == pytest.approx((-3e38, 3e38), rel=1e-6)
+    assert all(map(math.isnan, sent[2:]))
+
+
+def test_update_has_the_columns_of_its_records_only(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
+    """Record 10 has an evaluation, record 11 none; in between comes a message without records, and without buffers."""
+    run.append(record(10))
+    publisher.publish()
+    assert "held_out/loss" in wire.sent[-1][0]["columns"]
+    run.set(beta=2.0)
+    publisher.publish()
+    message, buffers = wire.sent[-1]
+    assert (message["first"], message["count"], message["columns"], buffers) == (1, 0, [], [])
+    assert set(message["state"]) == {"settings"}
+    run.append(record(11))
+    publisher.publish()
+    message, (steps, values) = wire.sent[-1]
+    assert set(message["columns"]) == set(record(11).metrics)
+    assert (len(steps), len(values)) == (8, 4 * len(message["columns"]))
+    assert message["histograms"] == [], "held-out ones have replaced those of training batches"
+
+
+def test_snapshot_names_run_protocol_and_what_it_contains(run: ScriptedRun) -> None:
+    publisher = Publisher(run, Wire(), base_model="a-model", data="my pairs", interval=60)
+    run._subscribers.clear()
+    run.append(record(1), record(2))
+    first, second = publisher.snapshot(), publisher.snapshot()
+    assert (first["type"], first["protocol"], first["epoch"]) == ("snapshot", PROTOCOL, publisher.epoch)
+    assert (first["number"], first["seen"]) == (second["number"], second["seen"]) == (1, 2)
+    assert (first["state"]["base_model"], first["state"]["data"]) == ("a-model", "my pairs")
+    assert first["charts"] == charts_for("preference")
+    assert first["losses"] == loss_catalogue(run.data_kind)
+    assert [heat["name"] for heat in first["heats"]] == ["margin"]
+    assert {series["name"]: series["points"] for series in first["series"]} == dict.fromkeys(columns_of(record(1)), 2)
+    publisher.close()
 
 
 def test_many_records_at_once_are_sent_as_a_snapshot(run: ScriptedRun, publisher: Publisher, wire: Wire) -> None:
@@ -208,66 +282,6 @@ def test_thread_sends_every_record_and_the_final_state(wire: Wire) -> None:
     for message in updates:
         final |= message["state"]
     assert (final["status"], final["steps_done"]) == ("finished", 40)
-
-
-class HeldPauses:
-    """A publisher's pauses between two messages: each lasts until the test opens the gate."""
-
-    def __init__(self, publisher: Publisher) -> None:
-        self.gate, self.seconds, self._closed, self._publisher = Gate(), [], publisher._closed, publisher
-        publisher._closed = self  # type: ignore[assignment]
-
-    def wait(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        self.gate()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._closed, name)
-
-    def end(self) -> None:
-        self._publisher.close()
-        self.gate.open(1000)
-        join(self._publisher._thread)
-
-
-def test_messages_are_throttled(wire: Wire) -> None:
-    """What comes during a pause is sent after it, as one message."""
-    run = ScriptedRun(200)
-    publisher = Publisher(run, wire, interval=0.1)
-    pauses = HeldPauses(publisher)
-    run.append(record(1))
-    pauses.gate.wait()
-    for step in range(2, 102):
-        run.append(record(step))
-    assert [message["count"] for message, _ in wire.sent] == [1]
-    pauses.gate.open()
-    pauses.gate.wait()
-    assert [message["count"] for message, _ in wire.sent] == [1, 100]
-    assert pauses.seconds == [0.1, 0.1]
-    pauses.end()
-
-
-def test_pauses_double_while_something_fails(run: ScriptedRun) -> None:
-    """0.1 s, doubled six times at most, and 0.1 s again after the first round without a failure."""
-    broken = True
-
-    def send(message: Any, buffers: Any) -> None:
-        if broken:
-            raise OSError("the socket is closed")
-
-    publisher = Publisher(run, send, interval=0.1)
-    pauses = HeldPauses(publisher)
-    run.append(record(1))
-    for _ in range(8):
-        pauses.gate.wait()
-        run.append(record(len(run.records) + 1))
-        pauses.gate.open()
-    pauses.gate.wait()
-    broken = False
-    pauses.gate.open()
-    pauses.gate.wait()
-    assert pauses.seconds == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 6.4, 6.4, 6.4, 0.1])
-    pauses.end()
 
 
 def test_thread_runs_in_the_context_of_its_creator(run: ScriptedRun) -> None:

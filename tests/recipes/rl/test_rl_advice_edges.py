@@ -97,8 +97,8 @@ def test_one_token_clipped_on_either_side_is_clipped(side: str) -> None:
             0.3,
             -inf,
             (
-                "The effective sample size is 30% of the tokens: a few tokens with large ratios dominate the update. Use "
-                "each rollout for fewer updates, shorten the delay, lower the learning rate, or clip (ppo, cispo)"
+                "The effective sample size is 30% of the tokens: a few tokens with large ratios dominate the update. "
+                "Use each rollout for fewer updates, shorten the delay, lower the learning rate, or clip (ppo, cispo)"
             ),
         ),
         (
@@ -138,8 +138,8 @@ def test_one_token_clipped_on_either_side_is_clipped(side: str) -> None:
             0.1,
             inf,
             (
-                "10% of the responses were truncated at max_tokens (16) and graded unfinished: raise max_tokens, or reward "
-                "short answers"
+                "10% of the responses were truncated at max_tokens (16) and graded unfinished: raise max_tokens, or "
+                "reward short answers"
             ),
         ),
     ],

@@ -15,6 +15,8 @@ LAB_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
+PACKAGE ?= losses
+MUTANTS_ARGS ?=
 WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -26,7 +28,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
   $(shell find widgets \( -name node_modules -o -name tests -o -name __pycache__ \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test test-oldest demo lint docs format bench lock clean torch browser
+.PHONY: help lab test test-oldest demo lint docs format bench mutants lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +40,7 @@ help:
 	@echo "make docs         build the documentation into docs/_build/html; a warning is an error"
 	@echo "make format       fix formatting, and the lint errors that ruff can fix"
 	@echo "make bench        measure speed, also against plain implementations   (BENCH_ARGS=...)"
+	@echo "make mutants      plant mistakes in one package and count those its tests find   (PACKAGE=runs MUTANTS_ARGS='--count 80')"
 	@echo "make lock         upgrade everything to its newest version and write the versions to constraints.txt"
 	@echo "make torch        install the pinned torch, as its small CPU build if there is no GPU"
 	@echo "make browser      install chromium for the browser tests if it is missing"
@@ -73,6 +76,10 @@ format: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m tests.benchmarks page)
+
+# PACKAGE is a package or a module of mint_lab, or "widgets" for the TypeScript.
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutants $(PACKAGE) $(MUTANTS_ARGS)
 
 # All installs use the versions of constraints.txt, so a release of another package cannot break a commit that passed.
 lock: $(VENV)/.test

@@ -1,0 +1,1 @@
+"""``python -m tests.mutants PACKAGE``: which planted mistakes the tests of a package find."""

@@ -32,3 +32,19 @@ vi.stubGlobal("matchMedia", (query: string) => {
     removeEventListener: (_: string, listener: () => void) => media.listeners.delete(listener),
   };
 });
+
+/** Elements in the top layer, which jsdom does not have. */
+export const openPopovers = new Set<Element>();
+
+const { matches } = Element.prototype;
+Object.assign(Element.prototype, {
+  matches(this: Element, selector: string) {
+    return selector === ":popover-open" ? openPopovers.has(this) : matches.call(this, selector);
+  },
+  showPopover(this: Element) {
+    openPopovers.add(this);
+  },
+  hidePopover(this: Element) {
+    openPopovers.delete(this);
+  },
+});

@@ -3,7 +3,15 @@
 import type { PanelView } from "../src/charts/panel";
 import { ROLES } from "../src/lib/palette";
 import type { Theme } from "../src/lib/theme";
-import { type Chart, type Line, PROTOCOL, type Snapshot, type State } from "../src/messages";
+import {
+  type Chart,
+  type Line,
+  type LossEntry,
+  PROTOCOL,
+  type Snapshot,
+  type State,
+  type Tokens,
+} from "../src/messages";
 import type { Model } from "../src/requests";
 import { RunStore } from "../src/run_store";
 
@@ -111,3 +119,26 @@ export const settled = () =>
     };
     port2.postMessage(null); // a task of its own, which follows all callbacks of promises
   });
+
+/** A loss for the picker. */
+export const lossEntry = (name: string, change: Partial<LossEntry> = {}): LossEntry => ({
+  ...{ name, label: `${name} v1`, family: "preference", formula: "", summary: `About ${name}.`, paper: "" },
+  ...{ inputs: [], params: [], reason: "", ...change },
+});
+
+export const int32Buffer = (values: number[]) => new DataView(new Int32Array(values).buffer);
+
+/** A sequence whose tokens "a", "b", ... have these gradients, each with weight 1. */
+export const tokensOf = (gradients: number[], change: Partial<Tokens> = {}): Tokens => ({
+  ...{ step: 3, about: "dpo v1", by: "gradient" },
+  rows: [{ item: 0, title: "pair 1", role: "", start: 0, length: gradients.length, shared: 0 }],
+  columns: [
+    { name: "gradient", unit: "nats", note: "blue lowers", scale: "diverging", low: -1, high: 1 },
+    { name: "weight", unit: "", note: "", scale: "sequential", low: 0, high: 1 },
+  ],
+  texts: gradients.map((_, i) => String.fromCharCode(97 + (i % 26))),
+  ids: int32Buffer(gradients.map((_, i) => 100 + i)),
+  pieces: int32Buffer(gradients.map((_, i) => i)),
+  values: float32Buffer([...gradients, ...gradients.map(() => 1)]),
+  ...change,
+});

@@ -55,4 +55,74 @@ describe("TokenTable", () => {
     expect(table.hasSameText(new TokenTable(tokens([4, 5], [0, 1], [0, 9])))).toBe(true);
     expect(table.hasSameText(new TokenTable(tokens([4, 4], [0, 1], [0, 1])))).toBe(false);
   });
+
+  it("has no text, id or number beyond its tokens", () => {
+    const table = new TokenTable(tokens([4], [1], [2]));
+    expect([table.size, table.text(1), table.id(1), table.value(1, 1)]).toEqual([1, "", -1, Number.NaN]);
+    const odd = new TokenTable({ ...tokens([4], [1], [2]), pieces: view(Int32Array.from([7])) });
+    expect(odd.text(0)).toBe("");
+  });
+
+  it("reads unaligned little-endian numbers", () => {
+    const bytes = new Uint8Array([9, 1, 2, 0, 0, 0, 0, 192, 63]);
+    const table = new TokenTable({
+      ...tokens([4], [1], [2]),
+      ids: new DataView(bytes.buffer, 1, 4),
+      values: new DataView(bytes.buffer, 5, 4),
+    });
+    expect([table.id(0), table.value(0, 0)]).toEqual([513, 1.5]);
+  });
+
+  it("counts every token if weights are unknown, and none without a number or with weight 0", () => {
+    const columns = [column("diverging", -1, 1, "gradient")];
+    expect(new TokenTable({ ...tokens([4], [], [0]), columns }).isCounted(0)).toBe(true);
+    const table = new TokenTable(tokens([4, 5, 6, 7], [Number.NaN, 0, -1, 0.5], [1, 1, 1, 1]));
+    expect([0, 1, 2, 3].map((i) => table.isCounted(i))).toEqual([false, false, true, true]);
+  });
+
+  it("knows clipped tokens only from a column", () => {
+    expect(new TokenTable(tokens([4], [1], [1])).isClipped(0)).toBe(false);
+    const columns = [column("sequential", 0, 1, "clipped"), column("diverging", -1, 1, "gradient")];
+    const table = new TokenTable({ ...tokens([4, 5, 6], [1, 1, 1], [0, 1, Number.NaN]), columns });
+    expect([0, 1, 2].map((i) => table.isClipped(i))).toEqual([false, true, false]);
+    expect(table.columnIndex("gradient")).toBe(1);
+  });
+
+  it("compares texts only where ids were not stored, and the rows", () => {
+    const base = tokens([4, -1], [1, 1], [1, 1]);
+    const same = (change: Partial<Tokens>) => new TokenTable(base).hasSameText(new TokenTable({ ...base, ...change }));
+    expect(same({})).toBe(true);
+    expect(same({ texts: ["z", "b"] })).toBe(true); // the first token has an id
+    expect(same({ pieces: view(Int32Array.from([0, 0])) })).toBe(false);
+    expect(same({ ids: view(Int32Array.from([4])) })).toBe(false);
+    expect(same({ rows: [{ ...(base.rows[0] as TokenRow), shared: 0 }] })).toBe(false);
+  });
+});
+
+describe("the items of rows", () => {
+  const row = (item: number, change: Partial<TokenRow> = {}): TokenRow => ({
+    ...{ item, title: `pair ${item}`, role: "", start: 0, length: 2, shared: 0, ...change },
+  });
+
+  it("are in the order of their first rows, also if rows alternate", () => {
+    const items = itemsOf([row(7), row(3, { start: 2 }), row(7, { start: 4, title: "ignored" })]);
+    expect(items.map(({ title, lines }) => [title, lines.map(({ start }) => start)])).toEqual([
+      ["pair 7", [0, 4]],
+      ["pair 3", [2]],
+    ]);
+    expect(itemsOf([])).toEqual([]);
+  });
+
+  it("call a line with a prompt and without a role a completion", () => {
+    const labels = (change: Partial<TokenRow>) => itemsOf([row(0, change)])[0]?.lines.map(({ label }) => label);
+    expect(labels({ shared: 1 })).toEqual(["prompt", "completion"]);
+    expect(labels({ shared: 0 })).toEqual([""]);
+    expect(labels({ shared: 1, role: "chosen" })).toEqual(["prompt", "chosen"]);
+  });
+
+  it("are whole if they have exactly as many tokens as are drawn", () => {
+    const line = { label: "", role: "" as const, start: 10, end: 15 };
+    expect(visiblePart(line, 5)).toBe(line);
+    expect(visiblePart(line, 4)).toEqual({ start: 10, end: 14 });
+  });
 });

@@ -7,14 +7,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from mint_lab.charts.chart_spec import ChartSpec
 from mint_lab.charts.run_data import RatioLimits, RunData, run_data
+from mint_lab.charts.static_panel import placed
 
-__all__ = ["Edit", "Record", "colours", "count", "image_of", "run_of"]
+__all__ = ["Edit", "Record", "colours", "count", "image_of", "panels", "places", "run_of"]
 
 Rgb = tuple[int, int, int]
+PIXELS = 1.5  # of a unit
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,21 @@ def count(seen: dict[Rgb, int], colour: str, tolerance: int = 6) -> int:
     """Pixels of about the colour #rrggbb: the palette of a picture is not exact for small areas."""
     wanted = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
     return sum(n for found, n in seen.items() if max(map(abs, map(int.__sub__, wanted, found))) <= tolerance)
+
+
+def places(image: Image.Image, colour: str, tolerance: int = 6) -> list[tuple[int, int]]:
+    """Return x and y of the pixels of about the colour #rrggbb."""
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    rows, columns = np.nonzero((abs(np.asarray(image, dtype=int) - wanted) <= tolerance).all(axis=2))
+    return list(zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+def panels(image: Image.Image, charts: Sequence[ChartSpec], top: float = 30) -> dict[str, Image.Image]:
+    """Return the part of the picture with the curves of each chart: 290 by 152 units, of a wide chart 650 by 152."""
+    frames, _ = placed([2 if chart.kind == "ratios" else 1 for chart in charts], top)
+    return {
+        chart.name: image.crop(
+            [round(PIXELS * v) for v in (f.left + 56, f.top + 52, f.left + f.width - 14, f.top + f.height - 26)]
+        )
+        for chart, f in zip(charts, frames, strict=True)
+    }

@@ -6,32 +6,20 @@ import math
 import time
 
 import pytest
-from PIL import Image
 
+from mint_lab.charts.canvas import MUTED
 from mint_lab.charts.chart_spec import ChartSpec, LineSpec, charts_of
 from mint_lab.charts.colour_scale import blend
 from mint_lab.charts.palette import ROLES
 from mint_lab.charts.run_data import RatioLimits, run_data
-from mint_lab.charts.static_panel import ROW, placed
+from mint_lab.charts.static_panel import ROW
 from mint_lab.charts.static_picture import run_picture
 from mint_lab.recipes.registry import RECIPES
 
-from .runs import Edit, Record, colours, count, image_of, run_of
+from .runs import PIXELS, Edit, Record, colours, count, image_of, panels, places, run_of
 
 CHARTS = {name: charts_of(recipe.charts) for name, recipe in RECIPES.items()}
 LIMITS = RatioLimits(0.8, 1.2)
-PIXELS = 1.5  # of a unit
-
-
-def panels(image: Image.Image, charts: tuple[ChartSpec, ...], top: float = 30) -> dict[str, Image.Image]:
-    """The part of the picture with the curves of each chart."""
-    frames, _ = placed([2 if chart.kind == "ratios" else 1 for chart in charts], top)
-    return {
-        chart.name: image.crop(
-            [round(PIXELS * v) for v in (f.left + 56, f.top + 52, f.left + f.width - 14, f.top + f.height - 26)]
-        )
-        for chart, f in zip(charts, frames, strict=True)
-    }
 
 
 @pytest.mark.parametrize("recipe", CHARTS)
@@ -55,10 +43,40 @@ def test_a_run_without_numbers_has_empty_charts(recipe: str) -> None:
         assert count(colours(image), colour, 20) == 0
 
 
-def test_the_curves_move_when_the_numbers_do() -> None:
+def test_curves_lie_where_their_numbers_are() -> None:
+    """An accuracy of 0.25 in training and 0.75 held out, steps 1 to 20.
+
+    The axis goes from -0.03 to 1.03 over 228 pixels, so 0.25 lies at 228 * (1.03 - 0.25) / 1.06 = 167.8, and 0.75 at
+    60.2. Steps go from 0 to 20 over 435 pixels, so step 1 lies at 21.75.
+    """
     charts = CHARTS["preference"]
-    one, other = (run_picture(run_of(charts, steps=30, loss=value), charts) for value in (1.0, 2.0))
-    assert one != other
+    records = [Record(step, {"pair_accuracy": 0.25}, {"pair_accuracy": 0.75}) for step in range(1, 21)]
+    drawn = panels(image_of(run_picture(run_data("", records, {}), charts)), charts)
+    for role, expected in (("train", 167.8), ("held_out", 60.2)):
+        found = places(drawn["pair_accuracy"], ROLES["light"][role])
+        assert sum(y for _, y in found) / len(found) == pytest.approx(expected, abs=1)
+        assert min(x for x, _ in found) == pytest.approx(21.75, abs=4)  # held-out values have a marker each
+        assert max(x for x, _ in found) == 434
+    for chart in charts:
+        if chart.name != "pair_accuracy":
+            assert all(count(colours(drawn[chart.name]), colour) == 0 for colour in ROLES["light"].values())
+
+
+def test_bars_stand_at_their_bins_with_their_shares() -> None:
+    """Of 40 bins from -20 to 20, bin 30 (10 to 11) has 30 pairs and bin 5 (-15 to -14) has 10: 75 % and 25 %."""
+    charts = CHARTS["preference"]
+    counts = [30 if i == 30 else 10 if i == 5 else 0 for i in range(40)]
+    picture = run_picture(run_data("", [Record(1, histograms={"margin": counts})], {}), charts)
+    panel = panels(image_of(picture), charts)["margin"]
+    heights = {}
+    for role, number in (("chosen", 30), ("rejected", 5)):
+        found = places(panel, ROLES["light"][role])
+        left, right = panel.width * number / 40, panel.width * (number + 1) / 40
+        assert left <= min(x for x, _ in found) < max(x for x, _ in found) <= right
+        assert max(y for _, y in found) == panel.height - 1, "bars stand on the axis"
+        heights[role] = panel.height - min(y for _, y in found)
+    assert heights["chosen"] == pytest.approx(3 * heights["rejected"], abs=2)
+    assert heights["chosen"] > 0.8 * panel.height
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3000])
@@ -73,9 +91,13 @@ def test_numbers_that_are_none_or_huge_do_not_stop_it() -> None:
     charts = CHARTS["preference"]
     values = [math.nan, math.inf, -math.inf, 1e300, -1e-300]
     records = [Record(i + 1, {"loss": v, "grad_norm": v, "pair_accuracy": v}) for i, v in enumerate(values)]
-    assert image_of(run_picture(run_data("", records, {"loss": math.nan}), charts))
+    drawn = panels(image_of(run_picture(run_data("", records, {"loss": math.nan}), charts)), charts)
+    for name in ("loss", "grad_norm"):  # the two finite values, of steps 4 and 5 of 5
+        found = places(drawn[name], ROLES["light"]["train"], 20)
+        assert len(found) > 100
+        assert min(x for x, _ in found) == pytest.approx(0.8 * drawn[name].width, abs=3)
     only_nan = [Record(1, {"loss": math.nan})]
-    assert image_of(run_picture(run_data("", only_nan, {}), charts))
+    assert run_picture(run_data("", only_nan, {}), charts) == run_picture(run_data("", [], {}), charts)
 
 
 def test_what_no_chart_shows_stands_in_small_below() -> None:
@@ -104,6 +126,9 @@ def test_many_changes_are_not_all_listed() -> None:
     changes = [Edit(step, "setting", f"beta {step}") for step in range(1, 30)]
     image = image_of(run_picture(run_of(charts, changes=changes), charts))
     assert image.height == round((30 + 3 * 18 + ROW) * PIXELS)
+    rows = [image.crop((0, round((30 + 18 * i) * PIXELS), 1620, round((48 + 18 * i) * PIXELS))) for i in range(3)]
+    for row in rows:  # three changes each, in small grey letters
+        assert count(colours(row), MUTED, 60) > 200
 
 
 def test_smoothing_restarts_with_another_loss() -> None:

@@ -81,3 +81,13 @@ def test_without_ipython_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "get_ipython", lambda: None)
     load_cell_magics()
     after_each_cell(lambda: pytest.fail("called"))()
+
+
+def test_outputs_are_mimebundles(shown: list[Any]) -> None:
+    """Without ``raw`` IPython shows the dict itself."""
+    outputs = Outputs()
+    outputs.add({"text/plain": "a"})
+    outputs.update({"text/plain": "b"})
+    (_, added), (_, updated) = shown
+    assert added == {"raw": True, "display_id": added["display_id"], "text/plain": "a"}
+    assert updated == {"raw": True, "display_id": added["display_id"], "update": True, "text/plain": "b"}

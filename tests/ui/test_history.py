@@ -101,3 +101,32 @@ def test_page_is_tested_against_the_current_rule() -> None:
 
 if __name__ == "__main__":
     TWIN.write_text(json.dumps(twin_cases()) + "\n")
+
+
+def test_every_point_of_every_column_is_kept_in_its_series() -> None:
+    history = History(4)
+    for step in range(1, 4):
+        history.add(step, {"a": 10.0 * step, **({"b": -1.0} if step == 2 else {})})
+    a, b = history.to_data()
+    assert (a["name"], b["name"]) == ("a", "b")
+    assert (struct.unpack("<3d", a["steps"]), struct.unpack("<3f", a["values"])) == ((1, 2, 3), (10, 20, 30))
+    assert (struct.unpack("<1d", b["steps"]), struct.unpack("<1f", b["values"])) == ((2,), (-1,))
+    for step in range(4, 6):
+        history.add(step, {"a": 0.0})
+    assert history.to_data()[0]["width"] == 2, "the capacity is that of the history"
+
+
+def test_a_known_series_is_continued_when_there_are_as_many_as_possible() -> None:
+    history = History()
+    for step in (1, 2):
+        history.add(step, {f"m{i}": 1.0 for i in range(MAX_SERIES + 1)})
+    assert {series.points for series in history.series.values()} == {2}
+    assert len(history.series) == MAX_SERIES == 48
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"),
+    [(1e39, math.inf), (-1e39, -math.inf), (0.1, 0.10000000149011612), (math.inf, math.inf), (-2.5, -2.5)],
+)
+def test_value_is_rounded_to_float32(value: float, rounded: float) -> None:
+    assert as_float32(value) == rounded

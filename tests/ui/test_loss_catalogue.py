@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mint_lab.losses import LOSSES, Param
+from mint_lab.losses import LOSSES, LossSpec, Param
 from mint_lab.recipes.registry import recipe_named
 from mint_lab.ui.loss_catalogue import loss_catalogue, param_entry
 from mint_lab.ui.messages import LossEntry
@@ -51,3 +51,31 @@ def test_inputs_are_named_with_whether_the_data_have_them() -> None:
             assert [field["name"] for field in entry["inputs"]] == list(LOSSES[entry["name"]].inputs)
             if any(not field["here"] for field in entry["inputs"]):
                 assert entry["reason"], entry["name"]
+
+
+def test_slider_by_hand() -> None:
+    param = Param("beta", 0.1, 0.01, 1.0, "strength of the penalty", minimum=0.001)
+    assert param_entry(param) == {
+        **{"name": "beta", "default": 0.1, "low": 0.01, "high": 1.0, "minimum": 0.001},
+        **{"doc": "strength of the penalty", "scale": "log"},
+    }
+
+
+@pytest.mark.parametrize(("high", "scale"), [(0.5, "linear"), (0.5000001, "log")])
+def test_slider_is_logarithmic_beyond_a_factor_of_50(high: float, scale: str) -> None:
+    assert param_entry(Param("x", 0.01, 0.01, high))["scale"] == scale
+
+
+def test_entry_says_all_of_its_loss() -> None:
+    for entry in catalogue("preference"):
+        spec = LOSSES[entry["name"]]
+        assert [entry[key] for key in ("label", "family", "formula", "summary", "paper")] == [  # type: ignore[literal-required]
+            *(spec.label, spec.family, spec.formula, spec.summary, spec.paper)
+        ]
+        assert entry["params"] == [param_entry(param) for param in spec.params]
+
+
+def test_entry_is_utf8() -> None:
+    LOSSES.register(LossSpec(name="mine", family="custom", fn=lambda data, logprobs: None, summary="half \ud83d"))
+    (entry,) = (entry for entry in catalogue("preference") if entry["name"] == "mine")
+    assert entry["summary"] == "half \\ud83d"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mint_lab.charts.colour_scale import blend
-from mint_lab.charts.palette import ROLES
+from mint_lab.charts.canvas import INK, MUTED, Sheet
+from mint_lab.charts.chart_spec import charts_of
+from mint_lab.charts.colour_scale import blend, hexadecimal
+from mint_lab.charts.palette import ROLES, RUNS, TOKENS
 from mint_lab.charts.token_strips import strips_html, strips_picture
 from mint_lab.losses import LOSSES
 from mint_lab.recipes.record import Edit, StepRecord, histogram
+from mint_lab.recipes.registry import recipe_of
 from mint_lab.ui.pictures import picture_of_run, picture_of_runs, strips_of
 from mint_lab.ui.samples import samples_of
 from mint_lab.ui.tokens import tokens_message
-from tests.charts.runs import colours, count, image_of
+from tests.charts.runs import colours, count, image_of, panels, places
 from tests.engine.batches import datum
 from tests.ui.scripted import ScriptedRun, record
 
@@ -33,9 +37,54 @@ def test_the_picture_of_a_run_has_every_curve_in_its_colour() -> None:
         assert count(seen, colour) > 200, role
 
 
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text of the pictures that the test draws, in order."""
+    texts: list[str] = []
+    real = Sheet.text
+
+    def text(sheet: Sheet, x: float, y: float, words: str, **options: Any) -> str:
+        texts.append(words)
+        return real(sheet, x, y, words, **options)
+
+    monkeypatch.setattr(Sheet, "text", text)
+    return texts
+
+
 @pytest.mark.parametrize("recipe", ["rl", "preference", "sft", "unknown"])
-def test_a_run_without_records_can_be_drawn(recipe: str) -> None:
-    assert image_of(picture_of_run(ScriptedRun(10, recipe=recipe))).width == 1620
+def test_a_run_without_records_says_so_in_every_chart(recipe: str, written: list[str]) -> None:
+    run = ScriptedRun(10, recipe=recipe)
+    image = image_of(picture_of_run(run))
+    charts = charts_of(recipe_of(recipe).charts)
+    assert written[0] == "pairwise_preference v1, step 0 of 10"
+    assert written.count("no data yet") == len(charts)
+    for name, panel in panels(image, charts).items():
+        grey = places(panel.crop((panel.width // 3, 90, 2 * panel.width // 3, 140)), MUTED, 60)
+        assert len(grey) > 50, name
+    assert all(count(colours(image), colour, 20) == 0 for colour in ROLES["light"].values())
+
+
+def test_the_numbers_of_a_run_are_drawn_where_they_belong(written: list[str]) -> None:
+    """A loss of 1 in training, 3 held out and 2 before training, at steps 1 to 20 of 40; an edit before step 11."""
+    run = ScriptedRun(40)
+    run.baseline = {"loss": 2.0}
+    run.records.extend(
+        replace(record(step), metrics={"loss": 1.0}, held_out={"loss": 3.0}, histograms={}) for step in range(1, 21)
+    )
+    run.edits.append(Edit(11, "setting", "beta 0.5"))
+    charts = charts_of(recipe_of("preference").charts)
+    panel = panels(image_of(picture_of_run(run)), charts, 48)["loss"]
+    low, high = 1.0, 3.0
+    train, held_out = (places(panel, ROLES["light"][role]) for role in ("train", "held_out"))
+    assert written[:2] == ["pairwise_preference v1, step 20 of 40", "1  beta 0.5, from step 11"]
+    middle = {name: sum(y for _, y in found) / len(found) for name, found in (("train", train), ("held", held_out))}
+    assert (middle["train"] - middle["held"]) / panel.height > 0.5, "1 lies far below 3"
+    first = [y for x, y in held_out if x < 3]
+    between = middle["train"] + (2.0 - low) / (high - low) * (middle["held"] - middle["train"])
+    assert sum(first) / len(first) == pytest.approx(between, abs=8), (
+        "the curve of held-out data begins at step 0 with the baseline"
+    )
+    assert max(x for x, _ in train) == panel.width - 1, "the axis ends at the last step"
 
 
 def rollout(step: int) -> StepRecord:
@@ -76,22 +125,34 @@ def test_the_ratios_are_drawn_with_what_the_loss_clips() -> None:
     assert grounds["importance_sampling"] == grounds["gspo"] < 0.05 * grounds["ppo"]
 
 
-def test_responses_stand_below_the_charts() -> None:
+def test_responses_stand_below_the_charts(written: list[str]) -> None:
+    """The token with ratio 2 is twice as likely as when it was sampled, which is beyond the scale: its full colour."""
     run = rollouts("ppo")
     alone, both = image_of(picture_of_run(run)), image_of(picture_of_run(run, samples_of(run.records[0])))
     assert both.width == alone.width
     assert both.height > alone.height + 60
-    assert len(colours(both.crop((0, alone.height, both.width, both.height)))) > 5
+    below = both.crop((0, alone.height, both.width, both.height))
+    assert count(colours(below), hexadecimal(TOKENS["light"]["above"]), 12) > 100
+    assert "coloured by ratio · above 1: likelier than when it was sampled · ppo v1" in written
+    assert any(text.startswith(" 4<end>") for text in written)
+    assert "reward 1, advantage +0.5: 2 + 2" in written
 
 
-def test_a_comparison_is_drawn_with_its_cosines() -> None:
+def test_a_comparison_is_drawn_with_its_cosines(written: list[str]) -> None:
     runs = {"a": ScriptedRun(5), "b <i>": ScriptedRun(5)}
-    for run in runs.values():
-        run.records.extend(record(step, 5) for step in range(1, 6))
+    for number, run in enumerate(runs.values(), 1):
+        run.records.extend(replace(record(step, 5), held_out={"loss": float(number)}) for step in range(1, 6))
     comparison: Any = SimpleNamespace(recipe="preference", runs=runs)
-    matrix: Any = {"labels": ["a", "b"], "values": [[1.0, None], [None, 1.0]], "at": None, "step": 0}
+    matrix: Any = {"labels": ["a", "b"], "values": [[1.0, None], [-0.5, 1.0]], "at": "a", "step": 7}
     bare, full = (image_of(picture_of_runs(comparison, cosines)) for cosines in (None, matrix))
-    assert full.height > bare.height
+    for colour in RUNS["light"][:2]:
+        assert count(colours(bare), colour) > 500, colour
+    assert written[:2] == ["a", "b <i>"]
+    below = colours(full.crop((0, bare.height, full.width, full.height)))
+    assert count(below, blend(ROLES["light"]["train"], 0.55)) > 4000  # two cells of cosine 1
+    assert count(below, blend(ROLES["light"]["rejected"], 0.275)) > 2000  # one of -0.5
+    table = written[written.index("cosines between gradients, at the weights of a, step 7") :]
+    assert [text for text in table if text in ("1.000", "n/a", "-0.500")] == ["1.000", "n/a", "-0.500", "1.000"]
     assert image_of(picture_of_runs(comparison, {**matrix, "labels": [], "values": []})).height == bare.height
 
 
@@ -107,7 +168,9 @@ def test_hostile_tokens_are_visible_text_and_do_not_grow_the_output() -> None:
     assert "w" * 33 not in text
     assert not {"\u202e", "\x00"} & set(text)
     assert len(text) < 6000
-    assert image_of(strips_picture(strips)).height < 400
+    image = image_of(strips_picture(strips))
+    assert image.height < 400
+    assert len(places(image, INK, 60)) > 500, "the letters of the tokens"
 
 
 def test_numbers_are_in_the_titles_and_long_data_are_truncated_with_a_word() -> None:

@@ -14,7 +14,7 @@ from mint_lab.losses import LOSSES, LossSpec
 from mint_lab.registry import UnknownNameError
 from mint_lab.runs.run import Run
 from mint_lab.runs.store import history_frame
-from mint_lab.ui.requests import TEXT_REQUESTS, perform, reply_to, requested_text
+from mint_lab.ui.requests import TEXT_REQUESTS, perform, reply_to, requested_text, unknown_request
 from tests.ui.scripted import ScriptedRun, record
 
 
@@ -167,3 +167,63 @@ def test_other_requests_are_not_texts(run: ScriptedRun) -> None:
     assert TEXT_REQUESTS == ("cell", "csv", "figure")
     with pytest.raises(ConfigError, match="unknown request 'picture'"):
         requested_text(run, {"type": "picture"})
+
+
+def test_reply_repeats_the_number_and_names_a_bug_without_words(caplog: pytest.LogCaptureFixture) -> None:
+    """An error without a message is its name alone; the log names the request and has the traceback."""
+
+    def breaks(_: Any) -> None:
+        raise RuntimeError
+
+    assert reply_to({"type": "pause", "request": 8}, breaks) == {"type": "reply", "request": 8, "error": "RuntimeError"}
+    assert caplog.messages == ["a page's request 'pause' failed"]
+    assert caplog.records[0].exc_info is not None
+    assert reply_to({"type": "pause"}, lambda _: None) == {"type": "reply", "request": 0, "error": ""}
+
+
+def test_error_of_a_run_is_utf8_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def refuses(_: Any) -> None:
+        raise ConfigError("no \ud83d")
+
+    assert reply_to({"request": 1}, refuses) == {"type": "reply", "request": 1, "error": "no \\ud83d"}
+    assert caplog.records == []
+
+
+def test_unknown_request_is_quoted_up_to_60_characters() -> None:
+    assert str(unknown_request("x" * 61)) == f"unknown request {'x' * 60!r}"
+    assert str(unknown_request(None)) == "unknown request 'None'"
+
+
+def test_each_button_is_one_call_without_arguments() -> None:
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    class Recorder:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args, **options: calls.append((name, args, options))
+
+    run: Any = Recorder()
+    for kind in ("start", "pause", "resume", "step", "stop"):
+        perform(run, {"type": kind, "name": "beta", "value": 3})
+    perform(run, {"type": "set", "name": "beta", "value": 0})
+    perform(run, {"type": "set_loss", "name": "simpo", "value": 3})
+    assert calls == [
+        *((kind, (), {}) for kind in ("start", "pause", "resume", "step", "stop")),
+        ("set", (), {"beta": 0}),
+        ("set_loss", ("simpo",), {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"type": "set", "name": "beta", "value": "1"}, "beta is '1', expected a number"),
+        ({"type": "set", "name": "beta", "value": True}, "beta is True, expected a number"),
+        ({"type": "set", "value": 1}, "'set' needs a name, got None"),
+        ({"type": "set_loss", "name": ""}, "'set_loss' needs a name, got ''"),
+        ({"type": "tokens"}, "unknown request 'tokens'"),
+    ],
+)
+def test_words_of_a_refusal(request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        perform(ScriptedRun(), request_)
+    assert str(caught.value) == message

@@ -11,7 +11,7 @@ import pytest
 from mint_lab.charts.token_strips import strips_html
 from mint_lab.recipes.record import StepRecord
 from mint_lab.ui.pictures import strips_of
-from mint_lab.ui.samples import MAX_ROWS, samples_of
+from mint_lab.ui.samples import MAX_CHARACTERS, MAX_ROWS, MAX_TOKENS, _scale_end, samples_of
 
 
 def record(*samples: dict[str, Any]) -> StepRecord:
@@ -83,3 +83,79 @@ def test_hostile_text_is_unchanged_and_escaped_in_html() -> None:
     text = strips_html(strips_of(tokens))
     assert "<img" not in text
     assert "reward 1, advantage -0.25" in text
+
+
+def test_message_by_hand() -> None:
+    """A response with two tokens, one of a single token, and one of held-out data between them."""
+    first = training(["a", "b"], [1.0, 1.5], prompt="one\n  two", reward=0.25)
+    second = training(["b"], [0.5], response="b!", advantage=None)
+    made = samples_of(record(first, HELD_OUT, second))
+    assert made["rows"] == [
+        {
+            **{"source": "training", "prompt": "one\n  two", "response": "ab", "reward": 0.25, "advantage": -0.25},
+            **{"start": 0, "length": 2},
+        },
+        {
+            **{"source": "held-out", "prompt": "q", "response": "r", "reward": 0.0, "advantage": None},
+            **{"start": 2, "length": 0},
+        },
+        {
+            **{"source": "training", "prompt": "p", "response": "b!", "reward": 1.0, "advantage": None},
+            **{"start": 2, "length": 1},
+        },
+    ]
+    tokens = made["tokens"]
+    assert tokens is not None
+    assert (tokens["step"], tokens["about"], tokens["by"]) == (7, "ppo v2", "ratio")
+    assert tokens["rows"] == [
+        {
+            **{"item": 0, "title": "reward 0.25, advantage -0.25: one two", "role": "", "shared": 0},
+            **{"start": 0, "length": 2},
+        },
+        {"item": 1, "title": "reward 1: p", "role": "", "start": 2, "length": 1, "shared": 0},
+    ]
+    assert tokens["columns"] == [
+        {
+            **{"name": "ratio", "unit": "", "note": "above 1: likelier than when it was sampled", "scale": "ratio"},
+            **{"low": pytest.approx(np.exp(-1)), "high": pytest.approx(np.exp(1))},  # log 0.5 is beyond 0.5
+        },
+        {
+            **{"name": "clipped", "unit": "", "note": "1: the clip acts on it", "scale": "sequential"},
+            **{"low": 0.0, "high": 1.0},
+        },
+    ]
+    assert [len(tokens[name]) for name in ("ids", "pieces", "values")] == [3 * 4, 3 * 4, 2 * 3 * 4]  # type: ignore[literal-required]
+
+
+def test_rows_of_tokens_follow_each_other() -> None:
+    made = samples_of(record(*(training(["x"] * length, [1.0] * length) for length in (2, 3, 1, 4))))
+    tokens = made["tokens"]
+    assert tokens is not None
+    assert [(row["start"], row["length"]) for row in tokens["rows"]] == [(0, 2), (2, 3), (5, 1), (6, 4)]
+    assert [(row["start"], row["length"]) for row in made["rows"]] == [(0, 2), (2, 3), (5, 1), (6, 4)]
+
+
+def test_limits_are_the_last_that_fit() -> None:
+    """12 responses, 2,000 characters and 256 tokens are sent whole; of one more, nothing is."""
+    assert (MAX_ROWS, MAX_CHARACTERS, MAX_TOKENS) == (12, 2000, 256)
+    fits = training(["t"] * 256, [1.0] * 256, prompt="p" * 2000)
+    beyond = training([*["t"] * 256, "beyond"], [*[1.0] * 256, 1e9], prompt="p" * 2000 + "x")
+    for given in (fits, beyond):
+        made = samples_of(record(given))
+        tokens = made["tokens"]
+        assert tokens is not None
+        assert (made["rows"][0]["prompt"], made["rows"][0]["length"], tokens["texts"]) == ("p" * 2000, 256, ["t"])
+        assert np.frombuffer(tokens["values"], "<f4")[:256].tolist() == [1.0] * 256
+        assert tokens["columns"][0]["high"] == pytest.approx(np.exp(0.2))
+    rows = samples_of(record(*(training(["t"], [1.0], response=str(i)) for i in range(13))))["rows"]
+    assert [row["response"] for row in rows] == [str(i) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "end"), [(0.2, 0.2), (-0.2, 0.2), (0.21, 0.5), (0.5, 0.5), (0.51, 1.0), (9.0, 1.0)]
+)
+def test_scale_reaches_its_ends_inclusively(log_ratio: float, end: float) -> None:
+    ratios = np.array([np.exp(log_ratio)])
+    # exp and log do not cancel to the last digit; the next number towards 1 is within the end.
+    assert _scale_end(np.nextafter(ratios, 1.0)) == end
+    assert _scale_end(np.array([])) == 0.2

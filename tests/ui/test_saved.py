@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from mint_lab.recipes.record import Edit, StepRecord
+from mint_lab.recipes.registry import recipe_of
 from mint_lab.runs import load_run
 from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.store import RunStore
+from mint_lab.ui.messages import PROTOCOL
 from mint_lab.ui.publisher import Publisher
 from mint_lab.ui.saved import saved_snapshot
+from mint_lab.ui.state import option_entries
 from tests.ui.scripted import ScriptedRun, record
 
 
@@ -71,3 +74,33 @@ def test_half_a_surrogate_pair_can_be_sent(tmp_path: Path) -> None:
     snapshot = saved_snapshot(load_run(folder))
     assert snapshot["state"]["base_model"] == "\\ud83d"
     json.dumps(snapshot["state"], ensure_ascii=False).encode("utf-8")
+
+
+def test_snapshot_without_controls_by_hand(tmp_path: Path) -> None:
+    """All fields of a run of the "rl" recipe that a page shows without its own controls."""
+    folder = write(tmp_path / "a-run", [], recipe="rl", steps=7, status="paused", base_model="m", options={"seed": 1})
+    snapshot = saved_snapshot(load_run(folder))
+    assert (snapshot["type"], snapshot["protocol"], snapshot["number"]) == ("snapshot", PROTOCOL, 1)
+    assert (snapshot["epoch"], snapshot["seen"], snapshot["heats"]) == ("a-run", 0, [])
+    recipe = recipe_of("rl")
+    assert snapshot["state"] == {
+        **{"status": "paused", "steps_done": 0, "steps_total": 7, "steps_per_s": 0.0, "recipe": "rl"},
+        **{"options": option_entries("rl", {"seed": 1}), "headlines": list(recipe.headlines)},
+        **{"tokens_about": recipe.examples, "keeps_samples": True, "base_model": "m", "data": ""},
+        **{"loss": "", "loss_label": "", "last_loss": "", "settings": {}, "controls": [], "clip": None},
+        **{"marks": [], "marks_total": 0, "baseline": {}, "histograms": [], "warnings": [], "failure": None},
+    }
+
+
+def test_longer_run_than_planned_and_all_its_edits_are_counted(tmp_path: Path) -> None:
+    """Of 70 edits the last 60 are sent; 80 steps are done of 40 planned."""
+    records = [record(step, 80) for step in range(1, 81)]
+    edits = tuple(Edit(step, "setting", f"beta {step}") for step in range(1, 71))
+    state = saved_snapshot(load_run(write(tmp_path / "run", records, edits=edits)))["state"]
+    assert (state["steps_done"], state["steps_total"]) == (80, 80)
+    assert (state["marks_total"], len(state["marks"]), state["marks"][0]["step"]) == (70, 60, 11)
+
+
+def test_folder_whose_name_is_not_utf8_can_be_sent(tmp_path: Path) -> None:
+    run = replace(load_run(write(tmp_path / "run", [])), folder=Path("a\udce9"))
+    assert saved_snapshot(run)["epoch"] == "a\\udce9"

@@ -12,6 +12,7 @@ import pytest
 from mint_lab.data.rewards import REWARDS, Reward
 from mint_lab.losses import LOSSES
 from mint_lab.recipes.record import Edit, StepRecord
+from mint_lab.recipes.registry import recipe_of
 from mint_lab.ui.messages import State
 from mint_lab.ui.state import (
     MAX_CHARACTERS,
@@ -155,3 +156,42 @@ def test_notes_follow_the_advice() -> None:
     run.records.append(replace(record(1, 4), warnings=[f"advice {i}" for i in range(6)]))
     assert state_of(run, [])["warnings"][:4] == [f"advice {i}" for i in range(4)]
     assert state_of(run, [])["warnings"][4:] == run.notes[1:]
+
+
+def test_recipe_and_loss_are_described() -> None:
+    run = ScriptedRun(recipe="rl")
+    run.loss, run._config = LOSSES["ppo"], LOSSES["ppo"].config()
+    recipe = recipe_of("rl")
+    described = state(run)
+    assert (described["recipe"], described["headlines"]) == ("rl", list(recipe.headlines))
+    assert (described["tokens_about"], described["keeps_samples"]) == (recipe.examples, True)
+    assert (described["loss"], described["loss_label"]) == ("ppo", LOSSES["ppo"].label)
+    assert not state(ScriptedRun())["keeps_samples"]
+    run.append(replace(record(1), loss_name="earlier"))
+    assert (state(run)["loss"], state(run)["last_loss"]) == ("ppo", "earlier")
+    assert (state(run)["base_model"], state(run)["data"]) == ("", "")
+
+
+@pytest.mark.parametrize(("rate", "sent"), [(1.23456, 1.23), (0.0, 0.0), (math.nan, 0.0), (math.inf, 0.0), (None, 0.0)])
+def test_rate_has_two_decimals_and_is_finite(rate: Any, sent: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptedRun, "steps_per_s", rate)
+    assert state(ScriptedRun())["steps_per_s"] == sent
+
+
+def test_unknown_number_of_steps_is_0() -> None:
+    run: Any = ScriptedRun()
+    run.steps_total = None
+    assert state(run)["steps_total"] == 0
+
+
+def test_text_of_a_run_is_utf8() -> None:
+    run = ScriptedRun()
+    run.notes = ["half \ud83d"]
+    assert state(run)["warnings"] == ["half \\ud83d"]
+
+
+def test_limits_are_the_last_that_fit() -> None:
+    assert (MAX_MARKS, MAX_CHARACTERS) == (60, 4000)
+    edits = [Edit(step, "loss", "x" * 201) for step in range(1, 62)]
+    assert [mark["step"] for mark in marks_of(edits)] == list(range(2, 62))
+    assert marks_of(edits[:60])[0] == {"step": 1, "kind": "loss", "label": "x" * 200}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -79,3 +80,10 @@ def test_a_metric_in_no_chart_reaches_the_page() -> None:
     publisher.close()
     assert "margin_std" in {series["name"] for series in snapshot["series"]}
     assert snapshot["metrics"] == metric_entries()
+
+
+def test_chart_of_a_recipe_is_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = charts_of(RECIPES["sft"].charts)
+    half = replace(real[0], title="half \ud83d")
+    monkeypatch.setattr("mint_lab.ui.wire_charts.charts_of", lambda names: (half, *real[1:]))
+    assert charts_for("sft")[0]["title"] == "half \\ud83d"

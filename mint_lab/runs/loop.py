@@ -204,7 +204,13 @@ class Loop:
         if self.status != "running":
             context = contextvars.copy_context()
             target = self._run_pending_calls
-            threading.Thread(target=context.run, args=(target,), daemon=True, name="mint_lab call").start()
+            thread = threading.Thread(target=context.run, args=(target,), daemon=True, name="mint_lab call")
+            try:
+                thread.start()
+            except RuntimeError:  # the system allows no further thread: the job must not be called later
+                with contextlib.suppress(ValueError):
+                    self._pending_calls.remove(run_job)
+                raise
         return future
 
     def wait(self, timeout: float | None) -> bool:
@@ -228,12 +234,12 @@ class Loop:
         worker = threading.Thread(
             target=contextvars.copy_context().run, args=(self._work,), daemon=True, name=f"mint_lab {self.name}"
         )
-        before = self.status, self.error
-        self.status, self.error, self._requested_status, self._waiting_for = "running", None, None, None
+        before = self.status, self.error, self._waiting_for
+        self.status, self.error, self._waiting_for, self._requested_status = "running", None, None, None
         try:
             worker.start()
-        except RuntimeError:
-            self.status, self.error = before
+        except RuntimeError:  # the system allows no further thread
+            self.status, self.error, self._waiting_for = before
             raise
 
     def _leave_running(self, status: Status) -> None:

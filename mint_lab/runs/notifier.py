@@ -32,12 +32,13 @@ class ChangeNotifier:
         # A new object for each subscription, so that one function can be subscribed twice.
         subscription = functools.partial(callback)
         with self._lock:
-            self._subscribers.append(subscription)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=contextvars.copy_context().run, args=(self._serve,), daemon=True, name="mint_lab-notifier"
                 )
-                self._thread.start()
+                thread.start()  # if the system allows no further thread, nothing has changed
+                self._thread = thread
+            self._subscribers.append(subscription)
 
         def dispose() -> None:
             with self._lock, contextlib.suppress(ValueError):

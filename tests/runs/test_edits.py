@@ -25,10 +25,11 @@ from mint_lab.ui.parts import LossPicker
 from mint_lab.ui.workbench import Workbench
 from tests.ui.pages import Comm, comms
 
-from .bigram import BigramClient, Gate, letter_pairs
+from ..waiting import TIMEOUT, Gate
+from .bigram import BigramClient, letter_pairs
 from .by_hand import HandRecord, HandStep, train
 from .cells import cell
-from .conftest import TIMEOUT, timeless
+from .conftest import timeless
 
 __all__ = ["comms"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from mint_lab.runs.notifier import ChangeNotifier
 
 from ..waiting import TIMEOUT, join
@@ -54,4 +56,21 @@ def test_thread_ends_with_the_last_subscriber_and_starts_again() -> None:
     dispose = notifier.subscribe(notified.set)
     notifier.notify()
     assert notified.wait(TIMEOUT)
+    dispose()
+
+
+def test_subscription_that_gets_no_thread_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    notifier, notified = ChangeNotifier(), threading.Event()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            notifier.subscribe(notified.set)
+    assert notifier._subscribers == []
+    dispose = notifier.subscribe(notified.set)
+    notifier.notify()
+    assert notified.wait(TIMEOUT), "the next subscription has a thread"
     dispose()

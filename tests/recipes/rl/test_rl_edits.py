@@ -23,8 +23,9 @@ from mint_lab.types import AdamParams, ModelInput, SamplingParams
 from mint_lab.ui.workbench import Workbench
 from tests.ui.pages import Comm, comms
 
-from ...runs.bigram import BigramClient, Gate
-from ...runs.conftest import TIMEOUT, timeless
+from ...runs.bigram import BigramClient
+from ...runs.conftest import timeless
+from ...waiting import TIMEOUT, Gate
 
 __all__ = ["comms"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
@@ -12,7 +11,7 @@ from mint_lab.charts.chart_spec import ChartSpec, LineSpec, charts_of
 from mint_lab.charts.colour_scale import blend
 from mint_lab.charts.palette import ROLES
 from mint_lab.charts.run_data import RatioLimits, run_data
-from mint_lab.charts.static_panel import ROW
+from mint_lab.charts.static_panel import ROW, Panel
 from mint_lab.charts.static_picture import run_picture
 from mint_lab.recipes.registry import RECIPES
 
@@ -164,16 +163,16 @@ def test_ratios_are_hatched_where_the_loss_clips_them() -> None:
         assert 0 < count(ppo, colour) < 0.8 * count(free, colour)
 
 
-def test_drawing_takes_little_of_a_training_threads_time() -> None:
-    """Processor time of the best of three: the picture is drawn on a thread beside training."""
-    charts = CHARTS["rl"]
-    run = run_of(charts, steps=400, limits=LIMITS)
-    best = math.inf
-    for _ in range(3):
-        start = time.thread_time()
-        run_picture(run, charts)
-        best = min(best, time.thread_time() - start)
-    assert best < 1.0
+def test_curves_of_a_long_run_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is drawn on a thread beside training, so its cost must not grow with the run."""
+    charts = CHARTS["preference"]
+    drawn: list[int] = []
+    stroke = Panel.stroke
+    monkeypatch.setattr(Panel, "stroke", lambda panel, given: (drawn.append(len(given.x)), stroke(panel, given)))
+    monkeypatch.setattr("mint_lab.charts.static_picture.CURVE_POINTS", 50)
+    run_picture(run_of(charts, steps=201), charts)
+    assert max(drawn) == 41  # buckets of 5 steps: of 4, there would be 51
+    assert len(drawn) >= sum(len(chart.lines) for chart in charts)
 
 
 def test_pictures_stay_small_enough_for_a_notebook() -> None:

@@ -69,3 +69,108 @@ describe("background", () => {
     expect(background(null, THEME)).toBe("none");
   });
 });
+
+describe("CosinesPanel in detail", () => {
+  const shown = (panel: CosinesPanel, selector: string) => panel.element.querySelector(selector) as HTMLElement;
+  const button = (panel: CosinesPanel) => shown(panel, "button") as HTMLButtonElement;
+  const caption = (panel: CosinesPanel) => shown(panel, "[role='status']").textContent;
+
+  it("has a row and a column for each run, and the norms", () => {
+    const { panel } = scene(true, { ...MATRIX, labels: ["<b>", "b"], norms: [2, 1234] });
+    panel.draw();
+    const rows = [...panel.element.querySelectorAll("tr")].map((row) =>
+      [...row.children].map((cell) => cell.textContent),
+    );
+    expect(rows).toEqual([
+      ["", "<b>", "b", "|g|"],
+      ["<b>", "1.000", "−0.500", "2.000"],
+      ["b", "−0.500", "–", "1234"],
+    ]);
+    const cells = [...panel.element.querySelectorAll<HTMLElement>("[data-pair]")];
+    expect(cells.map(({ dataset }) => dataset.pair)).toEqual(["0 0", "0 1", "1 0", "1 1"]);
+    // 255 * 0.4 = 102 and 255 * 0.22 = 56, of 255.
+    expect(cells[0]?.style.background).toMatch(/^rgba\(0, 114, 178, 0\.4\)$/);
+    expect(cells[1]?.style.background).toMatch(/^rgba\(213, 94, 0, 0\.2\d*\)$/);
+    const scopes = [...panel.element.querySelectorAll("th")].map((head) => head.getAttribute("scope"));
+    expect(scopes).toEqual(["col", "col", "col", "row", "row"]);
+    expect((panel.element.querySelector("bdi") as HTMLElement).title).toBe("<b>");
+  });
+
+  it("says at which weights, with how many sequences", () => {
+    const { panel } = scene(true, { ...MATRIX, at: "<b>", step: 1200, datums: 7 });
+    panel.draw();
+    expect(caption(panel)).toBe(
+      "7 sequences of one batch, at the weights of <b> after 1,200 steps. |g| is the norm of a gradient.",
+    );
+  });
+
+  it("says what it will measure, and has no matrix before", () => {
+    for (const cosines of [null, { ...MATRIX, values: [] }]) {
+      const { panel } = scene(true, cosines);
+      panel.draw();
+      expect(caption(panel)).toBe("Measured when training starts: do the gradients point in the same direction?");
+      expect([panel.element.querySelectorAll("tr").length, shown(panel, "[role='alert']").hidden]).toEqual([0, true]);
+      expect([button(panel).textContent, button(panel).disabled]).toEqual(["Measure", false]);
+    }
+  });
+
+  it("says that it measures, and why the last measurement failed", () => {
+    const { panel, kernel } = scene(true, { ...MATRIX, busy: true });
+    panel.draw();
+    expect([button(panel).textContent, button(panel).disabled, panel.element.dataset.busy]).toEqual([
+      "Measuring…",
+      true,
+      "",
+    ]);
+    const table = panel.element.querySelector("tbody");
+    kernel.set("cosines", { ...MATRIX, busy: false, problem: "<i>" });
+    panel.draw();
+    expect([button(panel).textContent, button(panel).disabled, panel.element.dataset.busy]).toEqual([
+      "Measure",
+      false,
+      undefined,
+    ]);
+    const problem = shown(panel, "[role='alert']");
+    expect([problem.hidden, problem.textContent, panel.element.querySelector("tbody") === table]).toEqual([
+      false,
+      "<i>",
+      false,
+    ]);
+    kernel.set("cosines", MATRIX);
+    panel.draw();
+    expect(problem.hidden).toBe(true);
+    const drawn = panel.element.querySelector("tbody");
+    panel.draw();
+    expect(panel.element.querySelector("tbody")).toBe(drawn);
+  });
+
+  it("measures once at a press, before training or at the weights of a run", () => {
+    const { panel, kernel, select, view } = scene(true);
+    const sent = () => kernel.asked.filter(({ type }) => type === "cosines").map(({ at }) => at);
+    button(panel).click();
+    expect([sent(), view.weights]).toEqual([[null], ""]);
+    select.value = "0";
+    button(panel).click();
+    expect([sent(), view.weights]).toEqual([[null, "a"], "0"]);
+    const without = scene(false);
+    button(without.panel).click();
+    expect(without.kernel.asked.at(-1)).toMatchObject({ type: "cosines", at: "a" });
+  });
+
+  it("is silent after dispose", () => {
+    const { panel, kernel, select } = scene(true);
+    document.body.append(panel.element);
+    panel.dispose();
+    const before = kernel.asked.length;
+    button(panel).click();
+    select.dispatchEvent(new Event("change"));
+    expect([kernel.asked.length, panel.element.isConnected]).toEqual([before, false]);
+  });
+});
+
+describe("background at the ends", () => {
+  it("is faint at 0, and has two digits of alpha", () => {
+    expect([background(0, THEME), background(-0, THEME)]).toEqual([`${ROLES.light.train}0a`, `${ROLES.light.train}0a`]);
+    expect(background(-1, THEME)).toBe(`${ROLES.light.rejected}66`);
+  });
+});

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { MultiRunStore } from "../../src/multi_run_store";
 import { TableState } from "../../src/table/table_state";
 import { FakeKernel, settled, snapshotOf } from "../support";
@@ -72,5 +72,41 @@ describe("the form of a row", () => {
   it("has an empty listing before the kernel has sent one", () => {
     const table = new TableState(new MultiRunStore(new FakeKernel({})));
     expect(table.listing).toEqual({ folder: "", rows: [], more: 0 });
+  });
+});
+
+describe("TableState notifies its views", () => {
+  it("once for a tick and once for its answer, and for a form", async () => {
+    const { kernel, store, table } = scene();
+    const onChange = vi.fn();
+    store.subscribe(onChange);
+    table.setForm({ name: "a", kind: "note" });
+    expect(onChange).toHaveBeenCalledTimes(1);
+    table.setForm(null);
+    expect([table.openForm, onChange.mock.calls.length]).toEqual([null, 2]);
+    table.tick("a", true);
+    expect(onChange).toHaveBeenCalledTimes(3);
+    kernel.reply("");
+    await settled();
+    // By the message, by the answer to the request, and because the tick is no longer requested.
+    expect([onChange.mock.calls.length, table.ticked]).toEqual([6, []]);
+  });
+
+  it("has each run once, the last ticked one at the end", () => {
+    const { table, kernel } = scene("a", "b");
+    table.tick("a", true);
+    expect([table.ticked, kernel.asked.at(-1)?.names]).toEqual([
+      ["b", "a"],
+      ["b", "a"],
+    ]);
+  });
+
+  it("shows the reason if a submitted form is refused", async () => {
+    const { kernel, store, table } = scene();
+    table.setForm({ name: "a", kind: "delete" });
+    table.submit({ type: "delete", name: "a" });
+    kernel.reply("it is open in another kernel");
+    await settled();
+    expect([store.refusal, table.openForm]).toEqual(["it is open in another kernel", null]);
   });
 });

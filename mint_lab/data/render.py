@@ -299,8 +299,9 @@ def _assistant_turn(tokenizer: Any, prompt: Sequence[Message], completion: str) 
     whole: str = tokenizer.apply_chat_template(
         [*prompt, {"role": "assistant", "content": completion}], tokenize=False, add_generation_prompt=False
     )
-    start = whole.rfind(completion)
-    if not whole.startswith(before) or start < len(before):
+    # The first place after the prompt: the text can also occur in the prompt, and after the end-of-text token.
+    start = whole.find(completion, len(before))
+    if not whole.startswith(before) or start < 0:
         # The template rewrites earlier turns or the content, so the assistant's turn cannot be located in its output.
         return completion
     lead, suffix = whole[len(before) : start], whole[start + len(completion) :]

@@ -104,6 +104,12 @@ def test_gradient_explodes_at_20_times_the_usual_and_3_times_the_start(norms: li
     assert ("exploding" in findings(steps(grad_norm=norms))) == said
 
 
+def test_usual_gradient_norm_is_the_median_of_all_norms_before() -> None:
+    """Of four 1s and five 3s the median is 3; without the last 3 it would be 2."""
+    text = "The gradient norm is 60, 20 times the usual 3: lower the learning rate"
+    assert findings(steps(grad_norm=[1.0] * 4 + [3.0] * 5 + [60.0])) == {"exploding": text}
+
+
 @pytest.mark.parametrize(
     ("usual", "last", "said"),
     [

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Requests } from "../src/requests";
 import { FakeKernel } from "./support";
 
@@ -44,5 +44,88 @@ describe("Requests", () => {
     const refused = requests.askText({ type: "cell" });
     requests.receiveReply({ type: "reply", request: kernel.asked.at(-1)?.request as number, error: "no such loss" });
     await expect(refused).rejects.toThrow("no such loss");
+  });
+});
+
+describe("a late answer", () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  it("is reported once, after a second and a half", () => {
+    const onLate = vi.fn();
+    const requests = new Requests(new FakeKernel({}), onLate);
+    void requests.ask({ type: "stop" });
+    vi.advanceTimersByTime(1499);
+    expect([requests.late, onLate.mock.calls.length]).toEqual([false, 0]);
+    vi.advanceTimersByTime(1);
+    expect([requests.late, onLate.mock.calls.length]).toEqual([true, 1]);
+    vi.advanceTimersByTime(10_000);
+    expect(onLate).toHaveBeenCalledTimes(1);
+  });
+
+  it("is one of several requests, until that one is answered", () => {
+    const kernel = new FakeKernel({});
+    const requests = new Requests(kernel);
+    void requests.ask({ type: "one" });
+    const [one] = kernel.asked;
+    vi.advanceTimersByTime(1000);
+    void requests.ask({ type: "two" });
+    vi.advanceTimersByTime(1000);
+    expect(requests.late).toBe(true);
+    requests.receiveReply({ type: "reply", request: one?.request as number, error: "" });
+    expect(requests.late).toBe(false);
+    vi.advanceTimersByTime(1000);
+    expect(requests.late).toBe(true);
+    requests.clear();
+    expect(requests.late).toBe(false);
+  });
+
+  it("is not reported if it came in time, or was dropped", async () => {
+    const kernel = new FakeKernel({});
+    const onLate = vi.fn();
+    const requests = new Requests(kernel, onLate);
+    const text = requests.askText({ type: "csv" });
+    requests.receiveText(kernel.asked.at(-1)?.request as number, undefined);
+    expect(await text).toBe("");
+    void requests.ask({ type: "stop" });
+    requests.clear();
+    requests.receiveReply({ type: "reply", request: kernel.asked.at(-1)?.request as number, error: "" });
+    vi.advanceTimersByTime(5000);
+    expect([onLate.mock.calls, requests.late]).toEqual([[], false]);
+  });
+});
+
+describe("the number of a request", () => {
+  it("counts up, beside the fields of the request", () => {
+    const kernel = new FakeKernel({});
+    const requests = new Requests(kernel);
+    void requests.ask({ type: "set", name: "beta", value: 2 });
+    void requests.askText({ type: "csv" });
+    const [first, second] = kernel.asked as [Record<string, number>, Record<string, number>];
+    expect(first).toEqual({ type: "set", name: "beta", value: 2, request: first.request });
+    expect(second.request).toBe((first.request as number) + 1);
+  });
+
+  it("starts at random, with room for a million requests before another page's", () => {
+    vi.spyOn(Math, "random")
+      .mockReturnValueOnce(0.5)
+      .mockReturnValueOnce(1 - 2 ** -33);
+    const numbers = [1, 2].map(() => {
+      const kernel = new FakeKernel({});
+      void new Requests(kernel).ask({ type: "x" });
+      return kernel.asked[0]?.request;
+    });
+    expect(numbers).toEqual([2 ** 51 + 1, (2 ** 32 - 1) * 2 ** 20 + 1]);
+    vi.restoreAllMocks();
+  });
+
+  it("of an unknown request settles nothing", () => {
+    const requests = new Requests(new FakeKernel({}));
+    expect(() => requests.receiveReply({ type: "reply", request: 1, error: "" })).not.toThrow();
+    expect(() => requests.receiveText(1, undefined)).not.toThrow();
   });
 });

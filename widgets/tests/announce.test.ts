@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { type AnnouncedRun, Announcer } from "../src/announce";
 import { History } from "../src/history";
 import { RUN, type RunDetail } from "../src/lib/events";
@@ -122,5 +122,95 @@ describe("Announcer", () => {
     answers[1]?.("it is over");
     expect(await secondAnswer).toBe("it is over");
     expect(store.requestedStatus).toBe("");
+  });
+});
+
+describe("Announcer in detail", () => {
+  it("announces every part of the run", () => {
+    const { details, store, announcer } = scene();
+    expect(details).toEqual([
+      {
+        ...{ epoch: "run-1", status: "ready", step: 0, steps: 100, loss: "dpo v1", metric: null, failed: null },
+        ...{ element: null, stop: expect.any(Function) },
+      },
+    ]);
+    expect(store.requestedStatus).toBe("");
+    announcer.dispose();
+    expect(details.at(-1)).toMatchObject({ status: "gone", epoch: "run-1", step: 0, failed: null, element: null });
+  });
+
+  it.each<[string, Partial<State>]>([
+    ["step", { steps_done: 4 }],
+    ["number of steps", { steps_total: 4 }],
+    ["loss", { loss_label: "dpo v2" }],
+    ["status", { status: "paused" }],
+  ])("announces another %s once", (_, change) => {
+    const { details, update } = scene();
+    update(change);
+    update({});
+    expect(details).toHaveLength(2);
+  });
+
+  it("announces another value of the metric", () => {
+    const { details, update } = scene();
+    update({}, { reward: 0.5 });
+    update({}, { reward: 0 });
+    expect(details.map(({ metric }) => metric?.value)).toEqual([undefined, 0.5, 0]);
+  });
+
+  it("announces no end of a run that has none, and the first run that comes later", () => {
+    const { details, update, announcer } = scene(null);
+    announcer.dispose();
+    expect(details).toEqual([]);
+    const later = scene(null);
+    later.store.state = READY;
+    later.update({});
+    expect(later.details).toMatchObject([{ epoch: "run-1", status: "ready" }]);
+    update({});
+    expect(details).toEqual([]);
+  });
+
+  it("announces the end if the page can no longer show the run, once", () => {
+    const { details, store, update } = scene();
+    store.problem = "another version";
+    update({});
+    update({});
+    expect(details.map(({ status }) => status)).toEqual(["ready", "gone"]);
+    store.problem = "";
+    update({});
+    expect(details.map(({ status }) => status)).toEqual(["ready", "gone", "ready"]);
+  });
+
+  it("needs an epoch", () => {
+    const { details, update } = scene();
+    update({}, {}, "");
+    expect(details.map(({ status }) => status)).toEqual(["ready", "gone"]);
+  });
+
+  it("names no failed loss of a finished run, and none of a failure without one", () => {
+    const { details, update } = scene();
+    const failure = { step: 3, message: "", line: 1, index: null, traceback: "", loss: "mine", reward: null };
+    update({ status: "finished", failure });
+    expect(details.at(-1)?.failed).toBeNull();
+    update({ status: "paused", failure: { ...failure, loss: null } });
+    expect(details.at(-1)?.failed).toBeNull();
+  });
+
+  it("records a stop only of a running run", async () => {
+    const { store, details, answers } = scene();
+    const answer = details.at(-1)?.stop();
+    answers[0]?.("");
+    expect([await answer, store.requestedStatus]).toEqual(["", ""]);
+  });
+
+  it("announces to the window unless told otherwise", () => {
+    const target = new EventTarget();
+    vi.stubGlobal("window", target);
+    const received: string[] = [];
+    target.addEventListener(RUN, (event) => received.push((event as CustomEvent<RunDetail>).detail.status));
+    const { store } = scene();
+    new Announcer(store).dispose();
+    vi.unstubAllGlobals();
+    expect(received).toEqual(["ready", "gone"]);
   });
 });

@@ -82,3 +82,82 @@ describe("the root axis", () => {
     expect(rootTicks(top)).toEqual(expected);
   });
 });
+
+describe("splitBins in detail", () => {
+  /** Four bins from log-ratio -1 to 1. */
+  const HISTOGRAM: Histogram = {
+    ...{ name: "x", step: 1, source: "training", start: -1, width: 0.5, counts: [1, 2, 3, 4], clip: null },
+  };
+  const split = (below: number | null, above: number | null, counts = HISTOGRAM.counts, total = 10) =>
+    splitBins({ ...HISTOGRAM, counts }, total, { below, above });
+  const clipped = (parts: ReturnType<typeof split>) => parts.map((part) => part.clipped);
+
+  it("is exact", () => {
+    const [low, high] = [Math.exp(-0.75), Math.exp(0.25)];
+    const near = (value: number) => expect.closeTo(value, 9);
+    expect(split(low, high)).toEqual([
+      { from: -1, to: near(-0.75), binShare: 10, share: near(5), clipped: true, label: "r below 0.61" },
+      { from: near(-0.75), to: -0.5, binShare: 10, share: near(5), clipped: false, label: "r below 0.61" },
+      { from: -0.5, to: 0, binShare: 20, share: 20, clipped: false, label: "r 0.61 to 1.00" },
+      { from: 0, to: near(0.25), binShare: 30, share: near(15), clipped: false, label: "r 1.00 to 1.65" },
+      { from: near(0.25), to: 0.5, binShare: 30, share: near(15), clipped: true, label: "r 1.00 to 1.65" },
+      { from: 0.5, to: 1, binShare: 40, share: 40, clipped: true, label: "r above 1.65" },
+    ]);
+    expect(clippedShare(split(low, high))).toBeCloseTo(60, 9);
+  });
+
+  it("splits one bin at both limits, whichever comes first", () => {
+    const parts = split(Math.exp(0.1), Math.exp(0.4));
+    expect(parts.filter(({ binShare }) => binShare === 30).map((part) => part.clipped)).toEqual([true, false, true]);
+    // A lower limit above the upper one clips everything.
+    expect(clipped(split(Math.exp(0.4), Math.exp(0.1)))).toEqual([true, true, true, true, true, true]);
+  });
+
+  it("splits no bin at its edge", () => {
+    expect(clipped(split(Math.exp(-0.5), Math.exp(0.5)))).toEqual([true, false, false, true]);
+    expect(clipped(split(null, null))).toEqual([false, false, false, false]);
+  });
+
+  it("clips nothing visible beyond the axis, and everything with the axis beyond a limit", () => {
+    expect(clipped(split(Math.exp(-1), Math.exp(1)))).toEqual([false, false, false, false]);
+    expect(clipped(split(0.01, 100))).toEqual([false, false, false, false]);
+    expect(clipped(split(Math.exp(1.5), null))).toEqual([true, true, true, true]);
+    expect(clipped(split(null, Math.exp(-1.5)))).toEqual([true, true, true, true]);
+    expect(clipped(split(null, 0))).toEqual([true, true, true, true]);
+    expect(clipped(split(0, null))).toEqual([false, false, false, false]);
+    expect(clipped(split(-1, -2))).toEqual([true, true, true, true]);
+  });
+
+  it("names the ends of a single bin as below", () => {
+    expect(split(null, null, [3], 3)).toMatchObject([{ from: -1, to: -0.5, binShare: 100, label: "r below 0.61" }]);
+  });
+
+  it("needs tokens", () => {
+    expect([split(null, null, HISTOGRAM.counts, -1), tokensIn(undefined), tokensIn(HISTOGRAM)]).toEqual([[], 0, 10]);
+  });
+});
+
+describe("limitsOf in detail", () => {
+  it("is null if the upper limit is unknown, and may be 0", () => {
+    expect(limitsOf(PPO, (name) => (name === "clip_high_threshold" ? 0.8 : undefined))).toBeNull();
+    expect(limitsOf(PPO, () => Number.POSITIVE_INFINITY)).toBeNull();
+    expect(limitsOf(PPO, () => 0)).toEqual({ low: 0, high: 0 });
+  });
+});
+
+describe("the root axis in detail", () => {
+  it("has no height below 0", () => {
+    expect([rootHeight(-4), rootHeight(25)]).toEqual([0, 5]);
+  });
+
+  it.each([
+    [2, [1]],
+    [10, [1, 5]],
+    [4.9, [1]],
+    [1, [1]],
+    [0.5, []],
+    [99, [5, 20, 50]],
+  ])("up to %d %% has the ticks %j", (top, expected) => {
+    expect(rootTicks(top)).toEqual(expected);
+  });
+});

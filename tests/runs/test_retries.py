@@ -14,9 +14,12 @@ from mint_lab.client import connect
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.losses.decorator import loss as register
 from mint_lab.losses.preference import hinge_loss, pairwise_preference_loss
+from mint_lab.recipes.record import StepRecord
 from mint_lab.runs import Run
+from mint_lab.runs.advice import RunAdvice
 
 from ..waiting import TIMEOUT
+from .bigram import BigramClient
 from .by_hand import HandStep, train
 
 # -- a thread that cannot start ----------------------------------------------------------------------------------------
@@ -115,3 +118,66 @@ def test_refused_steps_leave_no_gradient_in_the_local_client(tmp_path: Path) -> 
     assert [r.metrics["loss"] for r in run.records] == [r.loss for r in records]
     own, expected = (each._adapter.copy() for each in (run.client, client))
     assert all(torch.equal(own[name], expected[name]) for name in expected)
+
+
+# -- a step that failed after its gradient -----------------------------------------------------------------------------
+
+
+class FailsOnce(BigramClient):
+    """Raises at the next request ``armed``."""
+
+    armed = ""
+
+    def optim_step(self, adam_params: Any) -> Any:
+        self._check("optim_step")
+        return super().optim_step(adam_params)
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        self._check("forward")
+        return super().forward(*args, **options)
+
+    def _check(self, request: str) -> None:
+        if self.armed == request:
+            self.armed = ""
+            raise ConnectionError(f"planted failure of {request}")
+
+
+@pytest.mark.parametrize("request_", ["optim_step", "forward"])
+@pytest.mark.parametrize(("steps", "evaluated"), [(2, [2]), (3, [3]), (4, [4])])
+def test_retried_step_is_the_last_one_or_not_as_the_run_says_now(
+    make_run: Any, request_: str, steps: int, evaluated: list[int]
+) -> None:
+    """Step 2 of 2 or of 4 fails; then the run gets ``steps`` steps. Only the last step is evaluated."""
+    run = make_run(client=FailsOnce(), steps=4 if request_ == "optim_step" else 2, eval_every=100)
+    assert run.step().wait(TIMEOUT)
+    run.client.armed = request_
+    assert run.step().wait(TIMEOUT, check=False)
+    assert (run.steps_done, run.error is None) == (1, False)
+    assert run.set(steps=steps).start().wait(TIMEOUT)
+    assert (run.status, run.steps_done) == ("finished", steps)
+    assert [record.step for record in run.records if record.held_out] == evaluated
+    assert run.client.calls.count("optim_step") == steps
+
+
+def test_advice_after_another_loss_knows_no_peak_of_the_old_one() -> None:
+    """A loss that blew up from 1 to 50 is said to; after the swap, 10 is where the new loss starts, and no recovery."""
+
+    def record(step: int, loss: float, name: str) -> StepRecord:
+        settings = {"batch_size": 32.0, "learning_rate": 0.1}
+        return StepRecord(step, 0.0, 0.0, 1, name, 1, metrics={"loss": loss}, settings=settings)
+
+    advice, records = RunAdvice(), []
+    texts: list[list[str]] = []
+    for step, (loss, name) in enumerate([(1.0, "old")] * 10 + [(50.0, "old")] * 20 + [(10.0, "new")] * 20, 1):
+        records.append(record(step, loss, name))
+        texts.append(advice.update(records[-RunAdvice.window :]))
+    assert ["diverge" in " ".join(text) for text in texts[:10]] == [False] * 10
+    assert "up from 1 at the start: it diverges" in " ".join(texts[29])
+    assert texts[30:] == [[]] * 20
+    assert advice._earlier.peak == 0.0
+    assert [r.step for r in advice._earlier.first] == list(range(31, 31 + len(advice._earlier.first)))
+    # Back to the old loss: it starts again, too.
+    for step in (51, 52):
+        records.append(record(step, 60.0, "old"))
+        texts.append(advice.update(records[-RunAdvice.window :]))
+    assert texts[50:] == [[]] * 2

@@ -13,6 +13,8 @@ import pytest
 from mint_lab.errors import ConfigError
 from mint_lab.registry import Registry
 
+from .waiting import Attempt, Gate, join
+
 
 @dataclass(frozen=True)
 class Named:
@@ -170,3 +172,69 @@ def test_restore_registers_the_first_entry_again() -> None:
         registry.restore("fixed")
     with pytest.raises(ConfigError, match="unknown loss 'scald'"):
         registry.restore("scald")
+
+
+# -- from several threads ----------------------------------------------------------------------------------------------
+
+
+def held_registry(monkeypatch: pytest.MonkeyPatch) -> tuple[Registry[Named], Gate, threading.Thread]:
+    """A registry with "first", in which a thread has begun to register "scaled" v2 and is held."""
+    registry: Registry[Named] = Registry("loss")
+    registry.register(spec("first", source="x"))
+    registry.register(spec(source="x"))
+    gate = Gate(holds=1)
+    monkeypatch.setattr("mint_lab.registry._source", lambda fn: gate() or "")
+    thread = threading.Thread(target=registry.register, args=(spec(),))
+    thread.start()
+    gate.wait()
+    return registry, gate, thread
+
+
+CALLS: dict[str, Callable[[Registry[Named]], Any]] = {
+    "register": lambda registry: registry.register(spec(source="y")).version,
+    "add": lambda registry: registry.add(Named("scaled", lambda x: x, source="z")).name,
+    "restore": lambda registry: registry.restore("scaled").version,
+    "next_version": lambda registry: registry.next_version("scaled"),
+    "lookup": lambda registry: registry["scaled"].version,
+    "names": list,
+    "subscribe": lambda registry: registry.subscribe(lambda entry: None) and None,
+    "dispose": lambda registry: registry.subscribe(lambda entry: None)(),
+}
+FOUND = {"register": 3, "add": "scaled_2", "restore": 3, "next_version": 3, "lookup": 2, "names": ["first", "scaled"]}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_waits_for_a_registration(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """So no two registrations get the same version, and nobody sees half of one."""
+    registry, gate, thread = held_registry(monkeypatch)
+    attempt = Attempt(lambda: CALLS[call](registry), registry, "_lock")
+    assert attempt.waits
+    gate.open()
+    assert attempt.result() == FOUND.get(call)
+    join(thread)
+    assert registry["scaled"].version == (3 if call in ("register", "restore") else 2)
+
+
+def test_add_holds_the_name_that_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Registry[Named] = Registry("loss")
+    gate = Gate(holds=1)
+    monkeypatch.setattr("mint_lab.registry._source", lambda fn: gate() or "")
+    names: list[str] = []
+    thread = threading.Thread(target=lambda: names.append(registry.add(Named("mine", lambda x: x)).name))
+    thread.start()
+    gate.wait()
+    attempt = Attempt(lambda: registry.add(Named("mine", lambda x: -x)).name, registry, "_lock")
+    assert attempt.waits
+    gate.open()
+    join(thread)
+    assert [*names, attempt.result()] == ["mine", "mine_2"]
+
+
+@pytest.mark.parametrize("call", ["register", "add"])
+def test_subscribers_are_notified_without_the_lock(call: str) -> None:
+    """A subscriber may wait for a thread that uses the registry, as a run does that looks up a loss."""
+    registry: Registry[Named] = Registry("loss")
+    waits: list[bool] = []
+    registry.subscribe(lambda entry: waits.append(Attempt(lambda: registry[entry.name], registry, "_lock").waits))
+    getattr(registry, call)(spec())
+    assert waits == [False]

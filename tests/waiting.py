@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["TIMEOUT", "Gate", "join", "until"]
+__all__ = ["TIMEOUT", "Attempt", "Gate", "WatchedLock", "join", "until"]
 
 TIMEOUT = 120.0
 """Seconds after which a wait fails its test."""
@@ -52,13 +53,19 @@ class Gate:
 
     ``wait`` returns once a thread has arrived, so the test knows where that thread is and does what it wants to happen
     at that moment.
+
+    Args:
+        holds: Number of calls that are held; later ones pass. None: all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, holds: int | None = None) -> None:
         self.arrived = threading.Semaphore(0)
         self._permits = threading.Semaphore(0)
+        self._places = None if holds is None else threading.Semaphore(holds)
 
-    def __call__(self) -> None:
+    def __call__(self, *_: Any, **__: Any) -> None:
+        if self._places is not None and not self._places.acquire(blocking=False):
+            return
         self.arrived.release()
         assert self._permits.acquire(timeout=TIMEOUT), "nobody opened the gate"
 
@@ -67,3 +74,71 @@ class Gate:
 
     def open(self, times: int = 1) -> None:
         self._permits.release(times)
+
+
+class Attempt:
+    """A call on a thread of its own, begun while another thread holds a lock that the call needs.
+
+    The constructor returns when the call either waits for the lock or has ended without it, which is what happens if
+    the lock is missing on one of the two sides.
+
+    Args:
+        call: The call.
+        owner, lock: The lock is the attribute ``lock`` of ``owner``.
+
+    Attributes:
+        waits: The call waits for the lock.
+    """
+
+    def __init__(self, call: Callable[[], Any], owner: Any, lock: str) -> None:
+        self._moved = threading.Semaphore(0)
+        self._done = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        real = getattr(owner, lock)
+        setattr(owner, lock, WatchedLock(real, self._moved.release))
+        self._thread = threading.Thread(target=self._run, args=(call,), name="attempt", daemon=True)
+        self._thread.start()
+        moved = self._moved.acquire(timeout=TIMEOUT)
+        setattr(owner, lock, real)
+        assert moved, "the call neither waits for the lock nor ends"
+        self.waits = not self._done.is_set()
+
+    def result(self) -> Any:
+        """Wait for the end of the call, and return its result or raise its error."""
+        join(self._thread)
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._result = call()
+        except BaseException as error:
+            self._error = error
+        self._done.set()
+        self._moved.release()
+
+
+class WatchedLock:
+    """Stands in front of a lock, and calls ``waits`` before a thread waits for it."""
+
+    def __init__(self, lock: Any, waits: Callable[[], object]) -> None:
+        self._lock, self._waits = lock, waits
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._lock.acquire(blocking=False):
+            return True
+        if not blocking:
+            return False
+        self._waits()
+        return self._lock.acquire(timeout=timeout)
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: Any) -> None:
+        self._lock.release()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)

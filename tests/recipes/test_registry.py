@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,19 @@ from mint_lab.cells.loss_cell import run_cell
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
 from mint_lab.recipes import RECIPES, Recipe, recipe
-from mint_lab.recipes.registry import ENTRY_POINTS, check_loss, recipe_named, recipe_of, recipes_for, unchecked_note
+from mint_lab.recipes.registry import (
+    ENTRY_POINTS,
+    _Recipes,
+    check_loss,
+    recipe_named,
+    recipe_of,
+    recipes_for,
+    unchecked_note,
+)
 from mint_lab.runs import Run, loop
 from mint_lab.usercode.cell_source import cell_from
+
+from ..waiting import Attempt, Gate, join
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +182,59 @@ def test_recipes_of_installed_packages_are_found(tmp_path: Path, monkeypatch: py
         assert "offered" in RECIPES
     assert recipe_named("offered").default_loss == "cross_entropy"
     RECIPES.remove("offered")
+
+
+# -- from several threads ----------------------------------------------------------------------------------------------
+
+
+LOOKUPS: dict[str, Callable[[Any], Any]] = {
+    "name": lambda recipes: recipes["plugged"].name,
+    "membership": lambda recipes: "plugged" in recipes,
+    "list": list,
+    "length": len,
+}
+FOUND = {"name": "plugged", "membership": True, "list": ["sft", "plugged"], "length": 2}
+
+
+@pytest.mark.parametrize("look", LOOKUPS)
+def test_first_looks_from_two_threads_load_the_packages_once(
+    made: type[Recipe], monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """The second one waits; it must not miss the recipes that are being loaded."""
+    gate, loads = Gate(holds=1), []
+
+    def load() -> type[Recipe]:
+        loads.append(threading.current_thread().name)
+        gate()
+        return type("Plugged", (made,), {"name": "plugged"})
+
+    point = SimpleNamespace(name="plugged", value="a:b", dist=None, load=load)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    recipes = _Recipes(type(RECIPES["sft"]))
+    first = threading.Thread(target=lambda: list(recipes))
+    first.start()
+    gate.wait()
+    attempt = Attempt(lambda: LOOKUPS[look](recipes), recipes, "_lock")
+    assert attempt.waits
+    gate.open()
+    assert attempt.result() == FOUND[look]
+    join(first)
+    assert len(loads) == 1
+
+
+def test_registrations_wait_for_each_other(made: type[Recipe]) -> None:
+    recipes, gate = _Recipes(), Gate(holds=1)
+    kinds = [type(f"Kind{i}", (made,), {"name": f"kind{i}"}) for i in range(2)]
+    kinds[0].__init__ = lambda self: gate()  # type: ignore[misc]
+    first = threading.Thread(target=recipes.register, args=(kinds[0],))
+    first.start()
+    gate.wait()
+    attempts = [Attempt(lambda: recipes.register(kinds[1]), recipes, "_lock")]
+    attempts += [Attempt(lambda: recipes.remove("kind0"), recipes, "_lock")]
+    assert [attempt.waits for attempt in attempts] == [True, True]
+    gate.open()
+    join(first)
+    for attempt in attempts:
+        attempt.result()
+    assert "kind1" in recipes
+    assert "kind0" not in recipes

@@ -151,3 +151,116 @@ describe("pair", () => {
     for (const numbers of [null, [], [3]]) expect(pair(numbers, [0, 1])).toEqual([0, 1]);
   });
 });
+
+describe("rounding at the edges", () => {
+  it.each([
+    [1, 1],
+    [1 + 1e-12, 1],
+    [2, 2],
+    [2.5, 2.5],
+    [2.6, 5],
+    [5, 5],
+    [5.1, 10],
+    [10, 10],
+    [0.001, 0.001],
+    [0.03, 0.05],
+    [230, 250],
+    [-3, 1],
+    [Number.NaN, 1],
+  ])("rounds %d up to %d", (value, rounded) => {
+    expect(roundUp(value)).toBeCloseTo(rounded, 12);
+  });
+
+  it.each<[number, number, number, number]>([
+    [0, 1, 0, 1.25],
+    [-1, 1, -1.5, 1.5],
+    [1, 2, 0.75, 2.25],
+    [-2, -1, -2.25, -0.75],
+    [0, 0.001, 0, 0.00125],
+    [100, 101, 99.75, 101.25],
+    [1000, 1000.1, 999.5, 1000.5],
+  ])("the range around %d to %d is %d to %d", (lowest, highest, low, high) => {
+    const range = roundRange(lowest, highest);
+    expect(range[0]).toBeCloseTo(low, 9);
+    expect(range[1]).toBeCloseTo(high, 9);
+  });
+
+  it("of the range needs finite numbers", () => {
+    for (const [low, high] of [
+      [Number.NaN, 1],
+      [0, Number.POSITIVE_INFINITY],
+      [Number.NEGATIVE_INFINITY, 0],
+      [Number.NaN, Number.NaN],
+    ] as const) {
+      expect(roundRange(low, high)).toEqual([0, 1]);
+    }
+  });
+
+  it("of the range does not enlarge noise below a millionth", () => {
+    // A span of 1e-6 has ticks at every 2.5e-7.
+    const [low, high] = roundRange(0, 1e-9);
+    expect([low, high]).toEqual([0, expect.closeTo(2.5e-7, 12)]);
+  });
+});
+
+describe("stepRange in detail", () => {
+  it.each<[number, number, number]>([
+    [0, 0, 50],
+    [50, 0, 50],
+    [51, 0, 100],
+    [9, -1, 50],
+    [0, 799, 799],
+    [0, 800, 400],
+    [400, 800, 400],
+    [401, 800, 800],
+    [900, 800, 900],
+    [10, 100, 100],
+    [0, 1600, 400],
+    [401, 1600, 800],
+  ])("after %d steps of %d ends at %d", (done, total, end) => {
+    expect(stepRange(done, total)).toEqual([0, end]);
+  });
+});
+
+describe("openTicks in detail", () => {
+  const texts = (low: number, high: number, below = false, above = false) =>
+    openTicks([low, high], { below, above }).ticktext;
+
+  it("leaves out labels closer than six tenths of a step to an end", () => {
+    // A span of 4 has steps of 1.
+    expect(openTicks([-1.6, 2.4], { below: false, above: false }).tickvals).toEqual([-1.6, -1, 0, 1, 2.4]);
+    expect(openTicks([-1.5, 2.5], { below: false, above: false }).tickvals).toEqual([-1.5, 0, 1, 2.5]);
+    expect(openTicks([-1.4, 2.6], { below: false, above: false }).tickvals).toEqual([-1.4, 0, 1, 2, 2.6]);
+  });
+
+  it("marks each end by itself, with the minus sign of plotly", () => {
+    expect(texts(-2, 2, true, false)).toEqual(["≤ −2", "−1", "0", "1", "2"]);
+    expect(texts(-2, 2, false, true)).toEqual(["−2", "−1", "0", "1", "≥ 2"]);
+    expect(texts(0.1234567, 8.1, false, false).at(0)).toBe("0.123457");
+  });
+
+  it("has round values", () => {
+    expect(openTicks([0, 0.8], { below: false, above: false }).tickvals).toEqual([0, 0.2, 0.4, 0.6, 0.8]);
+  });
+});
+
+describe("extentWithin in detail", () => {
+  it("leaves out what is no number", () => {
+    expect(extentWithin([{ x: [1, 2, 3], y: [Number.NaN, 2, 5] }], [0, 9])).toEqual([2, 5]);
+    expect(extentWithin([], [0, 9])).toEqual([Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]);
+  });
+});
+
+describe("sliderScale in detail", () => {
+  it("is linear or logarithmic, with three digits", () => {
+    const linear = sliderScale(-1, 3, "linear");
+    expect([0, 0.25, 0.5, 1, 2, -1].map(linear.toValue)).toEqual([-1, 0, 1, 3, 3, -1]);
+    expect([-1, 0, 3, 9, -9].map(linear.toPosition)).toEqual([0, 0.25, 1, 1, 0]);
+    expect(sliderScale(0, 1, "linear").toValue(0.12345)).toBe(0.123);
+    const log = sliderScale(0.01, 100, "log");
+    expect([0, 0.25, 0.5, 1, 2, -1].map(log.toValue)).toEqual([0.01, 0.1, 1, 100, 100, 0.01]);
+    expect([0.01, 0.1, 1, 100, 1e9, 1e-9, 0].map(log.toPosition)).toEqual([
+      ...[0, expect.closeTo(0.25, 12), expect.closeTo(0.5, 12), 1, 1, 0, 0],
+    ]);
+  });
+});

@@ -59,3 +59,48 @@ describe("rawPath", () => {
     expect(path.y).toEqual([9, 1, 2, 4, 6, 6]);
   });
 });
+
+describe("smooth in detail", () => {
+  it("starts with the first value, and weights it by half after a half-life", () => {
+    // Weights 1/2, 1/2 * 1/2, ...: after the values 1 and 4, (1 + 2 * 4) / 3; after 1, 4 and 0, (1 + 2 * 4 + 0) / 7.
+    const smoothed = smooth(seriesOf([1, 4, 0]), 1);
+    expect(smoothed).toEqual([1, expect.closeTo(3, 12), expect.closeTo(9 / 7, 12)]);
+  });
+
+  it("returns other numbers than it was given", () => {
+    const series = seriesOf([1, 2]);
+    expect([smooth(series, 0), smooth(series, -1), smooth(series, Number.NaN)]).toEqual([
+      [1, 2],
+      [1, 2],
+      [1, 2],
+    ]);
+    expect(smooth(series, 0)).not.toBe(series.mean);
+  });
+
+  it("restarts at the step itself, at several steps, and at the first", () => {
+    const values = [8, 4, 2, 6];
+    expect(smooth(seriesOf(values), 5, [2, 3, 4])).toEqual([8, 4, 2, 6]);
+    expect(smooth(seriesOf(values), 5, [1])).toEqual(smooth(seriesOf(values), 5));
+    const [first, second, third] = smooth(seriesOf(values), 1, [2]) as [number, number, number];
+    expect([first, second, third]).toEqual([8, 4, expect.closeTo((4 + 2 * 2) / 3, 12)]);
+  });
+
+  it("restarts between buckets without smoothing one alone if the change is at its start", () => {
+    // Buckets of the steps 1-2, 3-4 and 5-6 with means 8, 2 and 5.
+    const series = seriesOf([8, 8, 2, 2, 5, 5], 4);
+    expect(series.mean).toEqual([8, 2, 5]);
+    const decay = 0.5 ** 2; // a bucket of two steps at a half-life of one
+    const third = (decay * 2 + 5) / (decay + 1);
+    expect(smooth(series, 1, [3])).toEqual([8, 2, expect.closeTo(third, 12)]);
+    expect(smooth(series, 1, [4])).toEqual([8, 2, 5]);
+    expect(smooth(series, 1, [2])).toEqual([8, 2, expect.closeTo(third, 12)]); // steps 1 and 2 are of both losses
+    expect(smooth(series, 1, [1])[1]).toBeCloseTo((decay * 8 + 2) / (decay + 1), 12);
+  });
+});
+
+describe("rawPath in detail", () => {
+  it("goes from high to low and from low to high in turn", () => {
+    const path = rawPath(seriesOf([1, 9, 2, 4, 6, 3], 4));
+    expect(path).toEqual({ x: [2, 2, 4, 4, 6, 6], y: [9, 1, 2, 4, 6, 3] });
+  });
+});

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { shortened, spelled, visible } from "../../src/lib/text";
+import { MAX_TOKEN_LENGTH, shortened, spelled, visible } from "../../src/lib/text";
 
 describe("text", () => {
   it.each([
@@ -31,5 +31,33 @@ describe("text", () => {
 
   it("shows every space when spelled", () => {
     expect(spelled(" a b")).toBe("␣a␣b");
+  });
+});
+
+describe("text at the edges", () => {
+  it.each([
+    [" ", "␣"],
+    [" a", " a"],
+    ["a\r", "a␍"],
+    ["\u2028", "⟨U+2028⟩"],
+    ["\u{e0001}", "⟨U+E0001⟩"],
+    ["a\ufe0f", "a\ufe0f"],
+    ["❤\ufe0f\u200b", "❤\ufe0f⟨U+200B⟩"],
+    ["a\u0301", "a\u0301"],
+    ["\u0001", "⟨U+0001⟩"],
+  ])("shows %j as %j", (text, shown) => {
+    expect(visible(text)).toBe(shown);
+  });
+
+  it("is truncated after 32 characters, not before", () => {
+    expect(MAX_TOKEN_LENGTH).toBe(32);
+    expect(shortened("x".repeat(33))).toBe(`${"x".repeat(32)}…`);
+    expect(shortened("🙂".repeat(32))).toBe("🙂".repeat(32));
+    expect(shortened("🙂".repeat(33))).toBe(`${"🙂".repeat(32)}…`);
+    expect(shortened(`${"🙂".repeat(31)}xy`)).toBe(`${"🙂".repeat(31)}x…`);
+  });
+
+  it("is spelled with symbols", () => {
+    expect([spelled(""), spelled(" "), spelled("a b\n")]).toEqual(["⟨empty⟩", "␣", "a␣b↵"]);
   });
 });

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 import mint_lab as ml
+from mint_lab.charts.palette import RUNS
 from mint_lab.errors import ConfigError
 from mint_lab.runs import Comparison
 from mint_lab.ui.compare import Compare
+from tests.charts.runs import colours, count, image_of
 from tests.runs.bigram import BigramClient, letter_pairs
 from tests.ui.pages import Comm, comms
 from tests.ui.scripted import record
@@ -209,7 +211,9 @@ def test_readers_without_a_kernel_get_a_text_and_a_picture_once_there_are_curves
     widget = show()
     assert set(widget._repr_mimebundle_()[0]) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
     assert widget.start().wait(TIMEOUT, check=True)
-    assert widget._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
+    seen = colours(image_of(widget._repr_mimebundle_()[0]["image/png"]))
+    for colour in RUNS["light"][:2]:
+        assert count(seen, colour) > 200, colour
 
 
 def test_refused_comparison_creates_no_widget(comms: list[Comm]) -> None:

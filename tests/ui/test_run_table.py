@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,10 @@ import mint_lab as ml
 from mint_lab.errors import RunError
 from mint_lab.recipes.record import Edit
 from mint_lab.runs.entries import RunInfo
+from mint_lab.runs.folder import RunSummary
 from mint_lab.runs.store import RunStore
 from mint_lab.ui import run_table as module
-from mint_lab.ui.run_table import RunTable
+from mint_lab.ui.run_table import MAX_TICKED, RunTable, _row, html_of
 from tests.ui.pages import Comm, comms
 from tests.ui.scripted import record
 
@@ -176,3 +179,115 @@ def test_readers_without_a_kernel_get_a_table(table: RunTable) -> None:
     assert "&lt;img src=x" in bundle["text/html"]
     assert "<td>pair_accuracy</td><td>0.5</td>" in bundle["text/html"]
     assert bundle["text/plain"].startswith("RunTable(")
+
+
+def summary(**fields: Any) -> RunSummary:
+    return RunSummary(**{"name": "a-run", "main": "loss", "steps": 3, "steps_total": 7, **fields})
+
+
+def test_row_by_hand() -> None:
+    """The margin is chosen minus rejected, whatever the loss reports under that name."""
+    held_out = {"mean_margin": 9.0, "logps/chosen": -3.0, "logps/rejected": -5.0}
+    row = _row(
+        summary(
+            name="half \ud83d",
+            title="a title",
+            recipe="sft",
+            losses=[f"loss v{i}" for i in range(25)],
+            status="finished",
+            changed=12.5,
+            before={"loss": 2.0},
+            final=held_out,
+            curve=[2.0, 1.0],
+            note="a note",
+            problem="half \ud83d",
+        )
+    )
+    assert row == {
+        **{
+            "name": "half \\ud83d",
+            "title": "a title",
+            "recipe": "sft",
+            "status": "finished",
+            "steps": 3,
+            "steps_total": 7,
+        },
+        **{"losses": [f"loss v{i}" for i in range(20)], "changed": 12.5, "before": {"loss": 2.0}},
+        **{"final": {**held_out, "mean_margin": 2.0}, "main": "loss", "curve": [2.0, 1.0], "note": "a note"},
+        **{"problem": "half \\ud83d"},
+    }
+
+
+def test_table_for_readers_without_a_kernel_by_hand() -> None:
+    """One row with numbers, one with a problem; of 53 listed and 4 further runs 50 are shown."""
+    good = _row(summary(losses=["dpo v1", "<b> v2"], before={"loss": 0.123456}, note="two\n  lines " + "x" * 200))
+    bad = _row(summary(name="bad\u202e", main="", steps=0, steps_total=0, note="hidden", problem="holds no run"))
+    text = html_of({"folder": "runs", "rows": [good, bad, *[bad] * 51], "more": 4})
+    assert text.startswith(
+        "<table><thead><tr><th>run</th><th>losses</th><th>steps</th><th>metric</th><th>before</th><th>final</th>"
+        "<th>note</th></tr></thead><tbody><tr><td>a-run</td><td>dpo v1, &lt;b&gt; v2</td><td>3/7</td><td>loss</td>"
+        f"<td>0.1235</td><td></td><td>two lines {'x' * 90}</td></tr>"
+        "<tr><td>bad⟨U+202E⟩</td><td></td><td>0/0</td><td></td><td></td><td></td><td>holds no run</td></tr><tr>"
+    )
+    assert text.count("<tr>") == 1 + 50
+    assert text.endswith("</tbody></table><p>and 7 more</p>")
+    assert html_of({"folder": "runs", "rows": [good] * 50, "more": 0}).endswith("</tbody></table>")
+
+
+def test_the_same_name_twice_is_one_run_and_eight_are_not_too_many(
+    table: RunTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.show(["a", "b", "a"])
+    assert [run["name"] for run in table.shown] == ["a", "b"]
+    table.show(["c", "a"])
+    assert [run["name"] for run in table.shown] == ["c", "a"], "in the order of the request"
+    table.show([])
+    assert table.shown == []
+    read: list[str] = []
+    monkeypatch.setattr(table, "_read", lambda name: read.append(name) or {"name": name, "snapshot": {}})
+    table.show([str(number) for number in range(MAX_TICKED)])
+    assert read == [str(number) for number in range(8)]
+
+
+def test_run_that_can_no_longer_be_read_is_neither_shown_nor_open(table: RunTable, tmp_path: Path) -> None:
+    table.show(["a", "b"])
+    table.opened = table._read("b")
+    kept = table.shown[0]
+    shutil.rmtree(tmp_path / "b")
+    assert table.refresh() is table
+    assert (table.shown, table.opened) == ([kept], None)
+    table.opened = table._read("c")
+    table.refresh()
+    assert table.opened["name"] == "c"
+
+
+def test_words_of_a_refusal(comms: list[Comm], table: RunTable) -> None:
+    def error(**request: Any) -> str:
+        (reply,) = [message for message in comms[0].ask(request=5, **request) if message["type"] == "reply"]
+        assert reply["request"] == 5
+        return reply["error"]
+
+    assert error(type="note", name="a", text=3) == "the request 'note' has a name, names or a text of the wrong type"
+    assert error(type="x" * 70, name=[]).startswith(f"the request {'x' * 60!r} has")
+    assert error(type="nonsense") == "unknown request 'nonsense'"
+    assert error(type="show", names=[str(i) for i in range(9)]) == (
+        "9 runs are too many to tell apart in one chart; tick 8 at most"
+    )
+    assert error(type="list") == ""
+
+
+def test_request_to_list_reads_the_folder_again(comms: list[Comm], table: RunTable, tmp_path: Path) -> None:
+    write(tmp_path / "d", steps=1)
+    assert "d" not in [row["name"] for row in table.listing["rows"]]
+    assert comms[0].ask(type="list", request=1)[-1]["error"] == ""
+    assert "d" in [row["name"] for row in table.listing["rows"]]
+    assert table.listing["folder"] == str(tmp_path)
+
+
+def test_default_folder_is_that_of_a_run(comms: list[Comm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "runs" / "mine", steps=1)
+    table = RunTable()
+    assert [row["name"] for row in table.listing["rows"]] == ["mine"]
+    assert repr(table) == "RunTable('runs')"
+    table.close()

@@ -110,3 +110,54 @@ def test_new_losses_are_sent_until_the_workbench_is_closed(comms: list[Comm]) ->
     assert "mine" in [entry["name"] for entry in message["losses"]]
     lab.close()
     assert len(register("later")) == 1
+
+
+def test_new_run_keeps_every_setting_of_the_step(comms: list[Comm], tmp_path: Path) -> None:
+    """From a run that ended by itself; the third run's folder has a 3."""
+    lab = Workbench("sft", seed=3, base_model="org/model", folder=tmp_path / "run", eval_every=4)
+    for number in (2, 3):
+        old = lab.run
+        old.set(learning_rate=2e-3, warmup_steps=5, grad_clip_norm=0.5, batch_size=8, steps=11)
+        old.set_loss("cross_entropy")
+        old.stop()
+        run = lab.new_run()
+        assert run is lab.run is not old
+        kept = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size")
+        assert [run.settings[name] for name in kept] == [2e-3, 5, 0.5, 8]
+        assert (run.recipe, run.steps_total, run.base_model) == ("sft", 11, "org/model")
+        assert run.seed == 3
+        assert run.folder == tmp_path / f"run-{number}"
+        assert run.status == "ready"
+    state = lab.get_state("snapshot")["snapshot"]["state"]
+    assert (state["base_model"], state["recipe"]) == ("org/model", "sft")
+    lab.close()
+
+
+@pytest.mark.parametrize("status", ["ready", "running", "paused"])
+def test_new_run_while_one_has_not_ended_is_refused(
+    comms: list[Comm], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    lab = Workbench()
+    old = lab.run
+    monkeypatch.setattr(Run, "status", status)
+    (reply,) = comms[0].ask(type="new_run", request=3)
+    assert reply == {
+        **{"type": "reply", "request": 3, "error": f"the run is {status}; stop it before starting a new one"},
+    }
+    assert lab.run is old
+    monkeypatch.setattr(Run, "status", "finished")
+    assert comms[0].ask(type="new_run", request=4)[-1] == {"type": "reply", "request": 4, "error": ""}
+    assert lab.run is not old
+    lab.close()
+
+
+def test_words_about_a_given_client(comms: list[Comm]) -> None:
+    lab = Workbench(client=BigramClient())
+    lab.run.stop()
+    with pytest.raises(RunError) as caught:
+        lab.new_run()
+    assert str(caught.value) == (
+        "this workbench was given a training client, whose weights are trained already; "
+        "make a new client, and with it a new Workbench"
+    )
+    lab.close()

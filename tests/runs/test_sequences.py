@@ -26,10 +26,11 @@ from mint_lab.losses.decorator import loss as register
 from mint_lab.losses.preference import hinge_loss, pairwise_preference_loss, simpo_loss
 from mint_lab.runs import Run, load_run
 
+from ..waiting import TIMEOUT
 from .bigram import BigramClient, letter_pairs
 from .loop_model import Model, ModelPlan
 
-WAIT = 60.0
+WAIT = TIMEOUT
 DEFAULTS: dict[str, tuple[Any, dict[str, float]]] = {
     "pairwise_preference": (pairwise_preference_loss, {"beta": 1.0}),
     "hinge": (hinge_loss, {"beta": 1.0}),

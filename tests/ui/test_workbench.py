@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.losses import LOSSES, LossSpec
+from mint_lab.losses.preference import simpo_loss
 from mint_lab.runs.run import Run
 from mint_lab.ui.workbench import Workbench, describe_data
-from tests.runs.bigram import BigramClient
+from tests.runs.bigram import BigramClient, letter_pairs
+from tests.runs.by_hand import HandStep, train
 from tests.ui.pages import Comm, comms
 from tests.waiting import TIMEOUT
 
@@ -160,4 +165,36 @@ def test_words_about_a_given_client(comms: list[Comm]) -> None:
         "this workbench was given a training client, whose weights are trained already; "
         "make a new client, and with it a new Workbench"
     )
+    lab.close()
+
+
+def test_new_run_trains_with_what_was_edited(
+    comms: list[Comm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first weights: the new run equals a loop by hand with the loss and all settings of the old one."""
+    service = SimpleNamespace(create_lora_training_client=lambda **_: BigramClient())
+    monkeypatch.setattr("mint_lab.runs.run.connect", lambda: service)
+    options: dict[str, Any] = {"data": letter_pairs(20), "held_out": letter_pairs(4), "steps": 4, "batch_size": 4}
+    lab = Workbench(**options, learning_rate=0.05, folder=tmp_path / "run")
+    assert lab.run.step(2).wait(TIMEOUT)
+    edits = {"learning_rate": 0.2, "warmup_steps": 3, "grad_clip_norm": 0.05, "batch_size": 6}
+    for request in (
+        {"type": "set_loss", "name": "simpo"},
+        *({"type": "set", "name": name, "value": value} for name, value in {**edits, "gamma": 0.5}.items()),
+        {"type": "stop"},
+        {"type": "new_run"},
+    ):
+        assert comms[0].ask(request=1, **request)[-1] == {"type": "reply", "request": 1, "error": ""}, request
+    assert lab.run.settings == {**edits, "beta": 2.0, "gamma": 0.5}
+    assert comms[0].ask(type="start", request=2)[-1]["error"] == ""
+    assert lab.run.wait(TIMEOUT)
+    step = HandStep(simpo_loss, {"beta": 2.0, "gamma": 0.5}, 0.2, 6, 0.05)
+    rates = [0.2 / 3, 0.4 / 3, 0.2, 0.2]
+    client, trainer = BigramClient(), lab.run.trainer
+    assert trainer is not None
+    steps = [replace(step, learning_rate=rate) for rate in rates]
+    records = train(client, trainer.job.data, steps, unit=2)  # type: ignore[attr-defined]
+    assert [record.metrics["loss"] for record in lab.run.records] == [record.loss for record in records]
+    assert torch.allclose(lab.run.client.table, client.table, atol=1e-6)  # type: ignore[union-attr]
+    assert lab.run.edits == []
     lab.close()

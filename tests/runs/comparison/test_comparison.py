@@ -7,6 +7,7 @@ import json
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
 from mint_lab.recipes import preference
 from mint_lab.runs import Comparison, Run, load_run
+from mint_lab.types import TensorData
 
 from ...waiting import TIMEOUT, until
 from ..bigram import BigramClient, letter_pairs
@@ -303,6 +305,38 @@ def test_cosines_on_given_data_and_with_a_reference(real: Comparison, tmp_path: 
     norms = frame.attrs["norms"]
     assert norms["hard"] == pytest.approx(10 * norms["soft"], rel=1e-4)
     assert frame.loc["soft", "pp"] < 0.999
+
+
+class GradientBigram(BigramClient):
+    """A bigram client that also returns gradients of its table."""
+
+    def weight_gradient(self, data: Any, loss_fn: Any, loss_fn_config: Any = None) -> Any:
+        loss, _ = loss_fn(data, self._logprobs(data))
+        future: Future[Any] = Future()
+        future.set_result(TensorData.from_torch(torch.autograd.grad(loss, self.table)[0].flatten()))
+        return future
+
+
+def test_gradients_are_those_of_edited_runs(make: Make) -> None:
+    """Losses, settings and the batch size of the run whose weights are used, as they are now."""
+    both = make({"a": "hinge", "b": "pairwise_preference"}, clients=GradientBigram, steps=4)
+    for run in both.runs.values():
+        assert run.step(2).wait(TIMEOUT)
+    both["a"].set(beta=0.5, batch_size=6)
+    both["b"].set_loss("simpo", gamma=0.25)
+    found = both.measure_cosines("a")
+    order = np.random.default_rng([0, 0]).permutation(40)[:6]
+    data = both["a"].trainer.job.data  # type: ignore[union-attr]
+    batch = [datum for item in order for datum in data[2 * item : 2 * item + 2]]
+    client: Any = both["a"].client
+    by_hand = []
+    for fn, config in ((hinge_loss, {"beta": 0.5}), (simpo_loss, {"beta": 2.0, "gamma": 0.25})):
+        (gradient,) = torch.autograd.grad(fn(batch, client._logprobs(batch), **config)[0], client.table)
+        by_hand.append(gradient.flatten().double())
+    assert (found.at, found.step, found.datums, found.labels) == ("a", 2, 12, ["a", "b"])
+    assert found.norms == pytest.approx([float(g.norm()) for g in by_hand], rel=1e-6)
+    cosine = float(by_hand[0] @ by_hand[1] / (by_hand[0].norm() * by_hand[1].norm()))
+    assert found.values[0][1] == pytest.approx(cosine, rel=1e-6)
 
 
 def test_client_without_gradients_is_refused(make: Make) -> None:

@@ -53,7 +53,8 @@ demo: $(VENV)/.lab
 	$(BIN)/mint-lab demo $(DEMO_ARGS)
 
 # One pytest process, so that its last line sums up all results. Each file stays on one worker, and files start in order.
-test: $(VENV)/.test browser lint docs
+# The browser comes first: if it is missing, nobody waits for the installation to learn that.
+test: $(if $(findstring not browser,$(PYTEST_ARGS)),,browser) $(VENV)/.test lint docs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg $(PYTEST_ARGS)
 
@@ -83,7 +84,8 @@ mutants: $(VENV)/.test
 
 # All installs use the versions of constraints.txt, so a release of another package cannot break a commit that passed.
 lock: $(VENV)/.test
-	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test,docs,lint]' torch==$(TORCH_VERSION)
+	$(PIP) install --quiet --upgrade --upgrade-strategy eager --editable '.[test,docs,lint]' torch==$(TORCH_VERSION) || \
+	  $(INSTALL_FAILED)
 	$(PIP) freeze --exclude-editable | grep -v '^torch==' > constraints.txt
 
 clean:
@@ -92,19 +94,22 @@ clean:
 	find mint_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.lab: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[notebook]'
+	@echo "installing what the workbench needs and building the page; this takes a few minutes"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[notebook]' || $(INSTALL_FAILED)
 	@touch $@
 
 # The test install includes that of `make lab`, so both are up to date afterwards.
 $(VENV)/.test: $(VENV)/.torch-$(TORCH_VERSION) $(SOURCES)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs,lint]'
+	@echo "installing what the tests, the linters and the documentation need; this takes a few minutes"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[test,docs,lint]' || $(INSTALL_FAILED)
 	@touch $(VENV)/.lab $@
 
 # The oldest versions have a separate environment, for which this Makefile calls itself. Only PyTorch's CPU index has
 # a small build of the oldest torch for Linux; if that index does not answer, the pinned torch is used instead.
 test-oldest:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "constraints-oldest.txt is for Python 3.11, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	@$(PYTHON_EXISTS)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "constraints-oldest.txt is for Python 3.11, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1);" \
 	         "name another one: make test-oldest PYTHON=/path/to/python3.11"; exit 1; }
 	@if [ "$$(uname)" = Darwin ] || $(CPU_INDEX_ANSWERS); then torch=$(TORCH_OLDEST); \
 	else \
@@ -115,43 +120,79 @@ test-oldest:
 	$(OLDEST)/bin/python -W error -m tests.contracts.oldest_versions
 
 $(OLDEST)/.oldest: $(OLDEST)/.torch-$(TORCH_VERSION) constraints-oldest.txt $(SOURCES)
-	$(PIP) install --quiet --constraint constraints-oldest.txt --editable '.[data,notebook]'
+	$(PIP) install --quiet --constraint constraints-oldest.txt --editable '.[data,notebook]' || $(INSTALL_FAILED)
 	@touch $@
 
-$(VENV)/.torch-$(TORCH_VERSION): $(VENV)/.python
-	$(MAKE) --no-print-directory torch
+$(VENV)/.torch-$(TORCH_VERSION): $(VENV)/.python | $(VENV)/.same-python
+	@$(MAKE) --no-print-directory torch
 	@touch $@
 
 # torch is installed first and alone, so that no later install pulls its CUDA build (several GB). On a machine without
 # a GPU the small CPU build comes from PyTorch's own index if that answers; otherwise pip's default index decides.
-CPU_INDEX_ANSWERS = $(PYTHON) -c \
+CPU_INDEX_ANSWERS = "$(PYTHON)" -c \
   "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=5).read(64)" 2>/dev/null
 torch:
 	@index=; \
 	if [ "$$(uname)" != Darwin ] && ! nvidia-smi -L >/dev/null 2>&1 && $(CPU_INDEX_ANSWERS); then \
 	  index="--index-url $(TORCH_CPU_INDEX)"; \
 	fi; \
-	echo "torch $(TORCH_VERSION) $$index"; \
-	$(PIP) install --quiet $$index torch==$(TORCH_VERSION)
+	echo "installing torch $(TORCH_VERSION) $$index"; \
+	$(PIP) install --quiet $$index torch==$(TORCH_VERSION) || $(INSTALL_FAILED)
+
+# pip's own last line is misleading without a network: "No matching distribution found".
+INSTALL_FAILED = { \
+  echo "The installation failed; the lines above say why."; \
+  echo "- No connection: check the network, the proxy (HTTPS_PROXY) or the mirror (PIP_INDEX_URL, NPM_CONFIG_REGISTRY)."; \
+  echo "- No matching version, with a connection: try another Python, 3.11 to 3.13 (make clean, then make PYTHON=...)."; \
+  echo "Then repeat the command; what is already installed stays."; exit 1; }
+
+PYTHON_EXISTS = command -v "$(PYTHON)" >/dev/null || \
+  { echo "There is no program $(PYTHON); name a Python, 3.11 to 3.13: make PYTHON=/path/to/python3"; exit 1; }
 
 # Debian's python3 may lack ensurepip; its pip can still install pip into the new environment.
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "mint_lab needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	@$(PYTHON_EXISTS)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mint_lab needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1);" \
 	         "name another one: make PYTHON=/path/to/python3"; exit 1; }
-	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
-	  { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
+	@echo "creating $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV) >/dev/null 2>&1 || \
+	  { "$(PYTHON)" -m venv --without-pip $(VENV) && "$(PYTHON)" -m pip --quiet --python $(BIN)/python install pip; } || \
+	  { echo "$(PYTHON) cannot create an environment that has pip; install venv and pip" \
+	         "(Debian: sudo apt-get install python3-venv), or name another Python: make PYTHON=/path/to/python3"; exit 1; }
 	@touch $@
 
-# The browser tests use the system's chromium; CHROMIUM=/path names another one.
+# An environment keeps the Python that created it. Without this check, make would ignore a PYTHON that is named later.
+# The file never exists, so make checks each time; as an order-only prerequisite it causes no new installation.
+PYTHON_VERSION = -c 'import platform; print(platform.python_version())'
+$(VENV)/.same-python: $(VENV)/.python
+	@[ "$(origin PYTHON)" != "command line" ] || { $(PYTHON_EXISTS); \
+	  named=$$("$(PYTHON)" $(PYTHON_VERSION)); used=$$($(BIN)/python $(PYTHON_VERSION)); \
+	  [ "$$named" = "$$used" ] || \
+	  { echo "$(VENV) has Python $$used, and $(PYTHON) is Python $$named: run 'make clean' first," \
+	         "or use a second environment: make VENV=.venv-$$named PYTHON=$(PYTHON)"; exit 1; }; }
+
+# The browser tests use the system's chromium; CHROMIUM=/path names another one. `tests/browser/lab.py` looks for the
+# same programs. Without a browser, everything else runs only if PYTEST_ARGS says so: a browser is never skipped.
+BROWSERS := chromium chromium-browser google-chrome
 browser:
-	@if [ -n "$$CHROMIUM" ] || command -v chromium >/dev/null; then exit 0; fi; \
+	@missing() { \
+	  echo "$$1"; \
+	  echo "Install chromium (Debian: sudo apt-get install chromium)"; \
+	  echo "or name a Chromium or Chrome: make test CHROMIUM=/path/to/chromium"; \
+	  echo "or run everything but the browser tests: make test PYTEST_ARGS='-m \"not browser\"'"; exit 1; \
+	}; \
+	if [ -n "$$CHROMIUM" ]; then \
+	  command -v "$$CHROMIUM" >/dev/null || missing "CHROMIUM is $$CHROMIUM, which is not a program."; exit 0; \
+	fi; \
+	for name in $(BROWSERS); do if command -v $$name >/dev/null; then exit 0; fi; done; \
 	if [ "$$(id -u)" = 0 ]; then as=; \
 	elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then as=sudo; \
 	else as=none; fi; \
 	if [ "$$as" = none ] || ! command -v apt-get >/dev/null; then \
-	  echo "make test needs chromium: install it (Debian: sudo apt-get install chromium)," \
-	       "or name its path: make test CHROMIUM=/path/to/chromium"; exit 1; \
+	  missing "make test needs chromium, and PATH has none of these: $(BROWSERS)."; \
 	fi; \
 	echo "installing chromium for the browser tests"; \
-	$$as apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends chromium
+	$$as apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends chromium && \
+	command -v chromium >/dev/null || missing "make test needs chromium, and apt-get did not install it."

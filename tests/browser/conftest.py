@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from .lab import Lab, Notebook, chromium, serve
+from .lab import Lab, Notebook, chromium, chromium_path, serve
 
 SCRIPTED = """
 import traitlets
@@ -44,6 +44,10 @@ def _in_browser(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    try:
+        chromium_path()
+    except FileNotFoundError as error:  # a failure, never a skipped test; the message needs no traceback
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     root = tmp_path_factory.mktemp("notebooks")
     with serve(root) as server, sync_playwright() as playwright, chromium(playwright) as context:
         yield Lab(server, context, root)

@@ -31,7 +31,18 @@ from tests.waiting import until
 
 from .shown import Shown
 
-__all__ = ["Host", "Lab", "Notebook", "Server", "Shown", "chromium", "chromium_path", "serve", "write_notebook"]
+__all__ = [
+    "BROWSERS",
+    "Host",
+    "Lab",
+    "Notebook",
+    "Server",
+    "Shown",
+    "chromium",
+    "chromium_path",
+    "serve",
+    "write_notebook",
+]
 
 Host: TypeAlias = Literal["lab", "notebook"]
 
@@ -108,11 +119,24 @@ class Server:
             self.request(f"/api/sessions/{session['id']}", "DELETE")
 
 
+# The Makefile looks for the same programs.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
 def chromium_path() -> str:
-    """Where chromium is; raises ``RuntimeError`` when there is none."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    """Where chromium is: what the variable CHROMIUM names, or else the first of ``BROWSERS`` on ``PATH``.
+
+    Raises:
+        FileNotFoundError: If there is none; the message says how to get one, and how to do without.
+    """
+    named = os.environ.get("CHROMIUM")
+    path = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
     if path is None:
-        raise RuntimeError("the browser tests need chromium: apt-get install chromium, or set CHROMIUM to its path")
+        found = f"CHROMIUM is {named}, which is not a program" if named else f"PATH has none of {', '.join(BROWSERS)}"
+        raise FileNotFoundError(
+            f"the browser tests need chromium, and {found}; install it (Debian: sudo apt-get install chromium), "
+            'set CHROMIUM to the path of a Chromium or Chrome, or run all other tests: pytest -m "not browser"'
+        )
     return path
 
 

@@ -66,3 +66,27 @@ def test_in_a_shell(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     shell.run_cell("%%reward right\ndef right(:")
     assert "the cell is not valid Python" in "".join(capsys.readouterr())
     assert REWARDS["right"].version == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("", "nothing"), (" # mine", "nothing"), ("two names ", "'two names'"), ("3x", "'3x'"), ("a-b", "'a-b'")],
+)
+def test_words_about_a_missing_name(line: str, found: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_reward_cell(line, GOOD, {})
+    assert str(caught.value) == f"%%reward needs one name, for example %%reward my_reward; found {found}"
+
+
+def test_line_may_have_a_comment_and_no_open_quotation() -> None:
+    assert run_reward_cell("right  # or not", GOOD, {}).reward.name == "right"
+    with pytest.raises(ConfigError, match="%%reward right 'open: No closing quotation"):
+        run_reward_cell("right 'open", GOOD, {})
+
+
+def test_names_of_a_registered_reward_are_added_to_the_notebook() -> None:
+    namespace: dict[str, Any] = {"kept": 1}
+    reward = run_reward_cell("right", f"POINTS = 2\n{GOOD}", namespace).reward
+    assert (namespace["kept"], namespace["POINTS"], namespace["right"]) == (1, 2, reward.fn)
+    assert REWARDS["right"] is reward
+    assert (reward.fn("4 ", {"answer": "4"}), reward.fn("5", {"answer": "4"})) == (1.0, 0.0)

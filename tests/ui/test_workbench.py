@@ -130,7 +130,7 @@ def test_new_run_keeps_every_setting_of_the_step(comms: list[Comm], tmp_path: Pa
         kept = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size")
         assert [run.settings[name] for name in kept] == [2e-3, 5, 0.5, 8]
         assert (run.recipe, run.steps_total, run.base_model) == ("sft", 11, "org/model")
-        assert run.seed == 3
+        assert (run.seed, run.eval_every) == (3, 4)
         assert run.folder == tmp_path / f"run-{number}"
         assert run.status == "ready"
     state = lab.get_state("snapshot")["snapshot"]["state"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mint_lab.client.protocol import SamplingClientProtocol
 from mint_lab.client.sampling import SamplingClient
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
+from mint_lab.engine.generation import GenerationRequest
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams
 
@@ -77,11 +79,16 @@ def test_training_does_not_change_a_snapshot(client: TrainingClient) -> None:
 
 def test_snapshot_follows_the_order_of_calls(client: TrainingClient) -> None:
     """Taken in the queue's order, even though nothing has been waited for."""
+    start = client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result()
     client.forward_backward(sampled(0), "cross_entropy")
     before = client.save_weights_and_get_sampling_client()
     client.optim_step(AdamParams(learning_rate=5e-2))
     after = client.save_weights_and_get_sampling_client()
-    assert before.compute_logprobs(PROMPT).result() != after.compute_logprobs(PROMPT).result()
+    assert before.compute_logprobs(PROMPT).result() == start
+    trained = -client.forward([datum([5, 6, 7], [1, 1])], "cross_entropy").result().metrics["loss:sum"]
+    total = [sum(sampler.compute_logprobs(PROMPT).result()[1:]) for sampler in (before, after)]  # type: ignore[arg-type]
+    assert total[1] == pytest.approx(trained, rel=1e-5)
+    assert abs(total[1] - total[0]) > 1e-3
 
 
 def test_saved_weights_sample_like_the_snapshot(client: TrainingClient, service: ServiceClient) -> None:
@@ -101,7 +108,10 @@ def test_base_model_without_adapter(client: TrainingClient, service: ServiceClie
     assert fresh[1:] == pytest.approx(start[1:], rel=1e-6)
     train(client)
     assert base.compute_logprobs(PROMPT).result() == start
-    assert client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result() != start
+    trained = client.save_weights_and_get_sampling_client().compute_logprobs(PROMPT).result()
+    own = -client.forward([datum([5, 6, 7], [1, 1])], "cross_entropy").result().metrics["loss:sum"]
+    assert sum(trained[1:]) == pytest.approx(own, rel=1e-5)  # type: ignore[arg-type]
+    assert abs(own - sum(start[1:])) > 1e-3  # type: ignore[arg-type]
 
 
 def test_stop_strings_and_tokens(client: TrainingClient) -> None:
@@ -112,11 +122,67 @@ def test_stop_strings_and_tokens(client: TrainingClient) -> None:
     first = free.tokens.index(third) + 1
     by_token = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=[third])).result().sequences[0]
     assert (by_token.tokens, by_token.stop_reason) == (free.tokens[:first], "stop")
-    text = tokenizer.decode([third])
-    if text.isascii():
-        by_text = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=text)).result().sequences[0]
-        assert (by_text.tokens, by_text.stop_reason) == (free.tokens[:first], "stop")
+    text = next(text for text in map(tokenizer.decode, free.tokens[2:]) if text.isascii())
+    cut = next(k for k in range(1, 21) if text in tokenizer.decode(free.tokens[:k]))
+    for stop in (text, [text], ["never", text]):
+        by_text = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=20, seed=2, stop=stop)).result().sequences[0]
+        assert (by_text.tokens, by_text.stop_reason) == (free.tokens[:cut], "stop")
     assert (len(free.tokens), free.stop_reason) == (20, "length")
+
+
+def test_every_setting_of_a_request_reaches_generation(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    end = client.get_tokenizer().eos_token_id
+    params = SamplingParams(max_tokens=7, temperature=0.5, top_k=9, top_p=0.75, seed=123, stop=["a", "b"])
+    expected = GenerationRequest([5, 6], 3, 7, 0.5, 9, 0.75, 123, frozenset([end]), ("a", "b"))
+    assert sampler._request([5, 6], 3, params) == expected
+    default = GenerationRequest([5, 6], 1, 126, stop_tokens=frozenset([end]))
+    assert sampler._request([5, 6], 1, SamplingParams()) == default, "the rest of a context of 128 tokens"
+    assert sampler._request([5] * 128, 1, SamplingParams()).max_tokens == 1
+    stops = {str(stop): sampler._stops(stop) for stop in ("a", [3], [], None)}
+    assert stops == {
+        "a": (frozenset([end]), ("a",)),
+        "[3]": (frozenset([3, end]), ()),
+        "[]": (frozenset(), ()),
+        "None": (frozenset([end]), ()),
+    }
+
+
+def test_samples_depend_on_their_seed_alone(client: TrainingClient) -> None:
+    """The same seed repeats its samples; of 30 tokens drawn from 270, two seeds share few."""
+    sampler = client.save_weights_and_get_sampling_client()
+    drawn = [sampler.sample(PROMPT, 3, SamplingParams(max_tokens=10, seed=seed, stop=[])) for seed in (4, 5, 4)]
+    first, other, again = (
+        [token for sequence in future.result().sequences for token in sequence.tokens] for future in drawn
+    )
+    assert first == again
+    assert sum(a == b for a, b in zip(first, other, strict=True)) < 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({}, None),
+        ({"top_p": 1.0, "top_k": -1, "temperature": 1.0}, None),
+        ({"temperature": 0.0, "top_p": 0.5}, None),
+        ({"top_p": 0.999}, "temperature=1, top_k=-1, top_p=0.999"),
+        ({"top_k": 270}, "temperature=1, top_k=270, top_p=1"),
+        ({"temperature": 1.001}, "temperature=1.001, top_k=-1, top_p=1"),
+    ],
+)
+def test_changed_distribution_is_named_once(client: TrainingClient, settings: dict[str, Any], text: str | None) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    params = SamplingParams(max_tokens=1, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            sampler.sample(PROMPT, 1, params).result()
+    expected = (
+        f"{text}: the samples' log-probabilities are those of this changed distribution and a trainer's are not, so "
+        "importance ratios between them are biased; if ratios matter, sample with temperature=1, top_k=-1, top_p=1"
+    )
+    assert [str(one.message) for one in caught] == ([] if text is None else [expected])
+    assert [one.filename for one in caught] == [__file__] * len(caught), "the caller's line"
 
 
 def test_end_of_text_stops_by_default(client: TrainingClient) -> None:
@@ -167,7 +233,8 @@ def test_bad_requests_raise(case: int, client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     with pytest.raises(kind, match=words):
         sampler.sample(prompt, samples, SamplingParams(**params), **options).result()
-    assert sampler.sample(PROMPT, 1, SamplingParams(max_tokens=1)).result().sequences
+    (sequence,) = sampler.sample(PROMPT, 1, SamplingParams(max_tokens=1)).result().sequences
+    assert len(sequence.tokens) == 1, "the client still answers"
 
 
 def test_compute_logprobs_by_hand(client: TrainingClient) -> None:

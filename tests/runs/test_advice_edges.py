@@ -122,7 +122,8 @@ def test_usual_gradient_norm_is_the_median_of_all_norms_before() -> None:
 )
 def test_jump_of_the_loss_that_makes_a_faded_gradient_explode(usual: float, last: float, said: bool) -> None:
     norms = [10.0] * 5 + [0.1] * 20 + [9.0]
-    found = findings(steps(grad_norm=norms, loss=[usual] * 25 + [last]))
+    losses = [usual] * 20 + [usual * 1.5] * 5 + [last]  # their median is the usual loss
+    found = findings(steps(grad_norm=norms, loss=losses))
     expected = "The gradient norm is 9, 90 times the usual 0.1: lower the learning rate"
     assert found.get("exploding", "") == (expected if said else "")
 
@@ -232,6 +233,13 @@ def test_losses_of_large_and_small_batches_are_smoothed_over_5_and_20_steps() ->
     assert "diverging" not in findings(sized([1.0] * 20 + [0.5] * 10 + [1.6] * 9, 15.0))
     assert advice._rising([0.5] * 20 + [1.6] * 19, 20) == "", "39 losses"
     assert advice._rising([0.5] * 20 + [1.6] * 20, 20).startswith("The loss is 1.6, up from 0.5 at its best")
+
+
+def test_batches_of_16_count_as_large() -> None:
+    """A rise over 5 steps is reported for 16 items; with 15, losses are smoothed over 20 steps."""
+    losses = [1.0] * 5 + [0.5] * 30 + [1.6] * 5
+    assert "diverging" in findings(sized(losses, 16.0))
+    assert "diverging" not in findings(sized(losses, 15.0))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+from mint_lab.charts import canvas
 from mint_lab.charts.canvas import WIDTH, Box, Sheet, drawable, drawing
+from tests.waiting import Attempt, Gate, join
 
 from .runs import colours, image_of
 
@@ -144,3 +146,16 @@ def test_letters_of_the_fixed_font_have_one_width() -> None:
     one = sheet.width_of("0" * 100, 12, mono=True) / 100
     for text in ("iIl1.,' ", "WMmw@%", "ßé¿ñ", "↵⇥␣⟨⟩…□"):
         assert sheet.width_of(text * 10, 12, mono=True) == pytest.approx(len(text) * 10 * one, abs=1)
+
+
+def test_one_thread_at_a_time_draws() -> None:
+    gate = Gate(holds=1)
+    first = threading.Thread(target=drawing(gate))
+    first.start()
+    gate.wait()
+    attempt = Attempt(drawing(draw), canvas, "_LOCK")
+    assert attempt.waits
+    gate.open()
+    join(first)
+    assert attempt.result() == draw()
+    assert drawing(drawing(lambda: 7))() == 7  # a picture may be part of another one

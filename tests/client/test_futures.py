@@ -14,7 +14,7 @@ import pytest
 from mint_lab.client import futures
 from mint_lab.client.futures import CallBatcher, SelfFuture, Worker, done, run_now
 from mint_lab.types import APIFuture
-from tests.waiting import TIMEOUT
+from tests.waiting import TIMEOUT, Attempt, Gate, join
 
 
 class Thing:
@@ -144,3 +144,51 @@ def test_client_is_a_future_of_itself() -> None:
 
     assert client.result(timeout=TIMEOUT) is client
     assert asyncio.run(wait())
+
+
+def test_first_calls_from_two_threads_share_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers would use one model at the same time."""
+    gate, made, worker_class = Gate(holds=1), [], futures.Worker
+
+    def slow(name: str) -> Worker:
+        made.append(name)
+        gate()
+        return worker_class(name)
+
+    class Base(Thing):
+        name = "b"
+
+    base: Any = Base()
+    monkeypatch.setattr(futures, "Worker", slow)
+    found: list[Worker] = []
+    first = threading.Thread(target=lambda: found.append(futures.worker_of(base)))
+    first.start()
+    gate.wait()
+    attempt = Attempt(lambda: futures.worker_of(base), futures, "_lock")
+    assert attempt.waits
+    gate.open()
+    join(first)
+    assert attempt.result() is found[0] is futures.worker_of(base)
+    assert made == ["mint_lab b"]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_call_that_runs_cannot_be_cancelled(batched: bool) -> None:
+    """Its future gets the result, and the next call runs after it."""
+    worker, gate, order = Worker("t"), Gate(holds=1), []
+
+    def double(items: Any) -> list[int]:
+        gate()
+        order.extend(items)
+        return [2 * item for item in items]
+
+    batcher = CallBatcher(double, max_size=1)
+    running = worker.submit_to(batcher, 1, 1) if batched else worker.submit(lambda: double([1])[0])
+    gate.wait()
+    after = worker.submit(lambda: order.append("after"))
+    assert not running.future().cancel()
+    assert not after.future().done()
+    gate.open()
+    assert running.result(TIMEOUT) == 2
+    after.result(TIMEOUT)
+    assert order == [1, "after"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from mint_lab.engine import models
 from mint_lab.engine.models import Adapter, LoraShape, load_base, pick_device
 from mint_lab.errors import ConfigError, ModelError
+from tests.waiting import Attempt, Gate, join
 
 from .conftest import random_adapter
 from .families import VOCAB, build
@@ -205,3 +209,45 @@ def build_config(config: object, folder: Path) -> Path:
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     return folder
+
+
+def test_first_loads_from_two_threads_make_one_model(
+    family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, gate, loads, real = str(family("llama")), Gate(holds=1), [], models.load_pretrained
+
+    def slow(*args: Any) -> Any:
+        loads.append(args)
+        gate()
+        return real(*args)
+
+    monkeypatch.setattr(models, "load_pretrained", slow)
+    found: list[Any] = []
+    first = threading.Thread(target=lambda: found.append(load_base(folder)))
+    first.start()
+    gate.wait()
+    attempt = Attempt(lambda: load_base(folder), models, "_loading")
+    assert attempt.waits
+    gate.open()
+    join(first)
+    assert attempt.result() is found[0]
+    assert len(loads) == 1
+
+
+def test_adapters_of_two_models_are_drawn_one_after_the_other(
+    family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both draw from torch's global generator: at the same time, a seed would not give the same weights."""
+    bases = [load_base(str(family(name))) for name in ("llama", "qwen3")]
+    expected = bases[1].attach(LoraShape(4), seed=5).copy()
+    gate, fuse = Gate(holds=1), models.fuse
+    monkeypatch.setattr(models, "fuse", lambda model: (gate(), fuse(model)))
+    first = threading.Thread(target=lambda: bases[0].attach(LoraShape(4), seed=3))
+    first.start()
+    gate.wait()
+    attempt = Attempt(lambda: bases[1].attach(LoraShape(4), seed=5), models, "_seeding")
+    assert attempt.waits
+    gate.open()
+    join(first)
+    for value, wanted in zip(attempt.result().copy().values(), expected.values(), strict=True):
+        assert torch.equal(value, wanted)

@@ -21,7 +21,7 @@ from tests.charts.runs import colours, count, image_of
 from tests.runs.bigram import BigramClient, letter_pairs
 from tests.ui.pages import Comm, comms
 from tests.ui.scripted import record
-from tests.waiting import TIMEOUT, until
+from tests.waiting import TIMEOUT, Attempt, Gate, until
 
 __all__ = ["comms"]
 
@@ -220,3 +220,18 @@ def test_refused_comparison_creates_no_widget(comms: list[Comm]) -> None:
     with pytest.raises(ConfigError, match="two runs would have the label 'dpo'"):
         ml.compare(["dpo", "dpo"])
     assert comms == []
+
+
+def test_runs_that_end_together_update_the_picture_once(
+    comms: list[Comm], show: Callable[..., Compare], monkeypatch: Any
+) -> None:
+    widget = show()
+    gate, pictured = Gate(holds=1), []
+    monkeypatch.setattr(widget._outputs, "update", lambda _: (pictured.append(1), gate()))
+    widget.start()
+    gate.wait()  # the publisher of one run is drawing
+    attempt = Attempt(widget._on_idle, widget, "_idle_lock")
+    assert attempt.waits
+    gate.open()
+    attempt.result()
+    assert pictured == [1]

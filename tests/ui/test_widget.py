@@ -21,7 +21,7 @@ from mint_lab.ui.widget import BUNDLE, RunWidget
 from tests.charts.runs import colours, count, image_of
 from tests.ui.pages import Comm, comms
 from tests.ui.scripted import ScriptedRun, record
-from tests.waiting import TIMEOUT, join, until
+from tests.waiting import TIMEOUT, Attempt, Gate, join, until
 
 __all__ = ["comms"]
 
@@ -331,4 +331,43 @@ def test_new_losses_are_those_for_the_data_of_the_run(comms: list[Comm]) -> None
     bench = Picker(run)
     LOSSES.register(LossSpec(name="mine", family="custom", fn=lambda data, logprobs: None))
     assert comms[0].custom[-1] == {"type": "losses", "losses": loss_catalogue(run.data_kind)}
+    bench.close()
+
+
+def test_run_cannot_change_while_something_of_it_is_shown(comms: list[Comm], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The publisher's thread stores the state of a run that ended; a person presses "New run"."""
+    first, second = ScriptedRun(), ScriptedRun()
+    bench = Bench(first)
+    gate, send_state = Gate(holds=1), bench.send_state
+    monkeypatch.setattr(bench, "send_state", lambda *names: (gate(), send_state(*names)))
+    thread = threading.Thread(target=bench._on_idle)
+    thread.start()
+    gate.wait()
+    attempts = [
+        Attempt(call, bench, "_show_lock")
+        for call in (lambda: bench.show(second), lambda: bench._set_trait_of(first, "tokens", None), bench._on_idle)
+    ]
+    assert [attempt.waits for attempt in attempts] == [True, True, True]
+    gate.open()
+    join(thread)
+    for attempt in attempts:
+        attempt.result()
+    assert bench.run is second
+    bench.close()
+
+
+def test_nothing_is_shown_while_the_run_changes(comms: list[Comm], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, gate = Bench(ScriptedRun()), Gate(holds=1)
+    old = bench.run
+    assert bench._publisher is not None
+    monkeypatch.setattr(bench._publisher, "close", lambda close=bench._publisher.close: (gate(), close()))
+    thread = threading.Thread(target=bench.show, args=(ScriptedRun(),))
+    thread.start()
+    gate.wait()
+    attempt = Attempt(lambda: bench._set_trait_of(old, "tokens", {"step": 1}), bench, "_show_lock")
+    assert attempt.waits
+    gate.open()
+    join(thread)
+    attempt.result()
+    assert bench.tokens is None
     bench.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from mint_lab.errors import LossError
+from mint_lab.usercode import guarded_call
 from mint_lab.usercode.guarded_call import CANCEL_POLL_SECONDS, LossCancelled, _CallbackQueue, call_guarded, hand_back
-from tests.waiting import TIMEOUT, join
+from tests.waiting import TIMEOUT, Attempt, Gate, join, until
 
 
 def never(seconds: float) -> bool:
@@ -201,3 +203,158 @@ def test_callback_queue_get_always_ends() -> None:
         callbacks.get(1e-6)
     with pytest.raises(queue.Empty):
         callbacks.get(0.01)
+
+
+# -- races of a cancel ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Exceptions that left a thread."""
+    found: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", found.append)
+    return found
+
+
+def test_cancel_that_comes_after_the_function_has_returned(leaks: list[Any]) -> None:
+    """The function returns while ``should_cancel`` thinks. The worker ends, and no exception leaves it."""
+    returned, workers, answer = threading.Event(), [], []
+
+    def function() -> int:
+        workers.append(threading.current_thread())
+        returned.wait(TIMEOUT)
+        return 7
+
+    def late(seconds: float) -> bool:
+        returned.set()
+        until(lambda: workers[0].call is None)  # the worker waits for its next call
+        return True
+
+    with pytest.raises(LossCancelled) as caught:
+        answer.append(call_guarded(function, (), should_cancel=late))
+    assert (caught.value.abandoned, answer) == (False, [])
+    join(workers[0])
+    assert workers[0] not in guarded_call._idle
+    assert call_guarded(lambda: 8, (), should_cancel=never) == 8
+    assert leaks == []
+
+
+def test_cancel_that_comes_as_the_worker_reports_its_result(leaks: list[Any]) -> None:
+    """The exception strikes between the end of the function and the report: later code never sees it."""
+    call = guarded_call._Call(lambda: 7)
+    worker = guarded_call._Worker()
+    gate, put = Gate(), call.callbacks.put
+
+    def report(item: Any) -> None:
+        gate()
+        put(item)
+
+    call.callbacks.put = report  # type: ignore[method-assign]
+    worker.start()
+    worker.calls.put(call)
+    gate.wait()
+    worker.retired = True
+    worker.cancel()
+    gate.open()
+    join(worker)
+    assert call.result == 7
+    with pytest.raises(queue.Empty):
+        call.callbacks.get(0)
+    assert leaks == []
+
+
+def test_worker_that_has_ended_its_calls_is_not_cancelled(monkeypatch: pytest.MonkeyPatch, leaks: list[Any]) -> None:
+    """Its last lines of code are not the function's. Whoever cancels waits until the worker has said that it ends."""
+    raised: list[Any] = []
+    monkeypatch.setattr(guarded_call, "_raise_in", lambda thread, exception: raised.append(thread))
+    monkeypatch.setattr(guarded_call, "_absorb_pending_cancel", lambda: None)
+    worker, gate = guarded_call._Worker(), Gate(holds=1)
+    worker.cancel()
+    assert raised == [worker]
+    monkeypatch.setattr(guarded_call, "CANCEL_RETRY_SECONDS", -1)
+
+    class Exiting(guarded_call._Worker):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "_exiting" and value:
+                gate()
+            super().__setattr__(name, value)
+
+    last = Exiting()
+    last.calls.put(None)
+    last.start()
+    gate.wait()
+    attempt = Attempt(last.cancel, last, "_exit_lock")
+    assert attempt.waits
+    gate.open()
+    attempt.result()
+    join(last)
+    assert raised == [worker]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("the page is gone")])
+def test_worker_is_cancelled_if_the_waiting_thread_is_interrupted(error: Any, leaks: list[Any]) -> None:
+    """Ctrl+C in the waiting thread, or a callback that failed: the function does not run on unobserved."""
+    workers: list[Any] = []
+
+    def endless() -> None:
+        workers.append(threading.current_thread())
+        while True:
+            pass
+
+    def interrupted(seconds: float) -> bool:
+        until(lambda: bool(workers))
+        raise error
+
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        call_guarded(endless, (), should_cancel=interrupted)
+    join(workers[0])
+    assert workers[0] not in guarded_call._idle
+    assert leaks == []
+
+
+def test_abandoned_function_cannot_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it any more. It survives its cancel here, as a bare except does."""
+    monkeypatch.setattr(guarded_call, "CANCEL_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(guarded_call, "_keep_cancelling", lambda worker: None)  # one exception is pending
+    here, gate = threading.current_thread(), threading.Lock()
+    gate.acquire()
+    workers: list[Any] = []
+    answers: list[bool] = []
+    done: list[str] = []
+
+    def stubborn() -> None:
+        workers.append(threading.current_thread())
+        with contextlib.suppress(BaseException):
+            gate.acquire()
+        answers.append(hand_back(here, lambda: done.append("no")))
+
+    with pytest.raises(LossCancelled) as caught:
+        call_guarded(stubborn, (), should_cancel=soon)
+    assert caught.value.abandoned
+    gate.release()
+    join(workers[0])
+    assert (answers, done) == ([False], [])
+    assert workers[0] not in guarded_call._idle
+
+
+def test_workers_of_calls_at_the_same_time_differ() -> None:
+    """A worker is idle only after its call: two calls never share one."""
+    gate, seen = Gate(), []
+
+    def held() -> None:
+        seen.append(threading.current_thread())
+        gate()
+
+    callers = [
+        threading.Thread(target=lambda: call_guarded(held, (), should_cancel=never), name="caller") for _ in range(3)
+    ]
+    for caller in callers:
+        caller.start()
+    for _ in callers:
+        gate.wait()
+    assert len(set(seen)) == 3
+    assert not set(seen) & set(guarded_call._idle)
+    gate.open(3)
+    for caller in callers:
+        join(caller)
+    assert set(seen) <= set(guarded_call._idle)

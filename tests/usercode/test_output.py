@@ -6,11 +6,14 @@ import contextvars
 import io
 import sys
 import threading
+from typing import Any
 
 import pytest
 
+from mint_lab.usercode import output
 from mint_lab.usercode.guarded_call import call_guarded
 from mint_lab.usercode.output import CHARACTERS_PER_LINE, Printed, capture_output
+from tests.waiting import Attempt, Gate, join
 
 
 def never(seconds: float) -> bool:
@@ -85,3 +88,62 @@ def test_other_threads_print_as_usual(capfd: pytest.CaptureFixture[str]) -> None
     call_guarded(function, (), should_cancel=never, printed=printed)
     assert printed.kept == "the function\n"
     assert capfd.readouterr().out == "another thread\n"
+
+
+def test_proxies_are_installed_and_removed_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last call that ends removes them; a call that begins meanwhile installs them again."""
+    before, gate, proxy = sys.stdout, Gate(holds=1), output._StreamProxy
+
+    class Slow(proxy):  # type: ignore[misc, valid-type]
+        def __init__(self, stream: Any) -> None:
+            gate()
+            super().__init__(stream)
+
+    monkeypatch.setattr(output, "_StreamProxy", Slow)
+
+    def call() -> Any:
+        with capture_output(contextvars.copy_context(), Printed(1, echo=False)):
+            return sys.stdout
+
+    first = threading.Thread(target=call)
+    first.start()
+    gate.wait()
+    attempts = [Attempt(function, output, "_lock") for function in (call, output._remove_proxies)]
+    assert [attempt.waits for attempt in attempts] == [True, True]
+    gate.open()
+    join(first)
+    attempts[1].result()
+    assert isinstance(attempts[0].result(), Slow)
+    output._install_proxies()  # for the removal that belonged to no call
+    assert output._captures == 0
+    sys.stdout, sys.stderr = (getattr(stream, "stream", stream) for stream in (sys.stdout, sys.stderr))
+    assert sys.stdout is before
+
+
+def test_proxies_cannot_be_installed_while_they_are_removed() -> None:
+    before, gate = sys.stdout, Gate(holds=1)
+
+    class SlowName:
+        """Stands for sys, whose attributes are read slowly."""
+
+        def __getattr__(self, name: str) -> Any:
+            gate()
+            return getattr(sys, name)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            setattr(sys, name, value)
+
+    output._install_proxies()
+    real, output.sys = output.sys, SlowName()  # type: ignore[assignment]
+    first = threading.Thread(target=output._remove_proxies)
+    first.start()
+    gate.wait()
+    attempt = Attempt(output._install_proxies, output, "_lock")
+    assert attempt.waits
+    gate.open()
+    join(first)
+    attempt.result()
+    assert isinstance(sys.stdout, output._StreamProxy)
+    output._remove_proxies()
+    output.sys = real
+    assert sys.stdout is before

@@ -178,6 +178,14 @@ def test_pair_accuracy_that_shows_learning(start: float, late: float, words: str
     assert found == ({} if words is None else {"diverging": text})
 
 
+def test_accuracy_at_the_start_of_a_small_batch_is_a_mean() -> None:
+    """Of 0.2, 0.4 and 0.6 the mean is 0.4, so more than 0.6 shows learning; their highest would ask for 0.7."""
+    accuracy = [0.2, 0.4, 0.6] + [0.65] * 10
+    assert "diverging" not in findings(sized([1.0] * 3 + [50.0] * 10, 2.0, pair_accuracy=accuracy))
+    still = [0.2, 0.4, 0.6] + [0.59] * 10
+    assert "diverging" in findings(sized([1.0] * 3 + [50.0] * 10, 2.0, pair_accuracy=still))
+
+
 def test_nll_shows_learning_only_below_its_start() -> None:
     assert "diverging" in findings(sized([1.0] + [3.0] * 9, nll=[2.0] * 10))
     assert "diverging" not in findings(sized([1.0] + [3.0] * 9, nll=[2.0] + [1.999] * 9))

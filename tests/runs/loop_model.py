@@ -154,6 +154,12 @@ class Model:
         else:
             self._fail("a planted bug", self.current.name)
 
+    @property
+    def cancels(self) -> bool:
+        """Whether a call of a loss that takes long would be cancelled now."""
+        is_outdated = self.current is not None and self.current.label != self.plan.label
+        return self.requested is not None or is_outdated
+
     # -- what the run does ---------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
@@ -163,8 +169,10 @@ class Model:
 
     def _begin(self) -> None:
         if len(self.records) >= self.plan.steps:
+            self.current = self.plan
             self._leave("finished")
         elif self.requested is not None or self.steps_left == 0:
+            self.current = self.plan
             self._leave(self.requested or "paused")
         else:
             self.begun, self.newest = len(self.records) + 1, self.plan
@@ -258,8 +266,9 @@ class Model:
 
     def _leave(self, status: str) -> None:
         if status == "stopped" and self.phase == "updated":
-            self.current = self.kept
+            begun_with, self.current = self.current, self.kept
             note = "The run was stopped before this step could be evaluated"
             self._record(len(self.records) + 1, False, [*self._take_notes(), note])
+            self.current = begun_with
         self.status, self.requested, self.steps_left = status, None, None
         self.begun = len(self.records)

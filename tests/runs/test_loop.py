@@ -326,52 +326,77 @@ def test_stopping_while_a_step_fails_is_a_stop(make_run: Any) -> None:
 
 
 def test_subscriber_is_notified_after_the_record_is_on_disk(make_run: Any) -> None:
+    """Whenever it is notified, every record that it sees is a line of the file; the last time it sees all 12."""
     run = make_run()
-    gaps: list[int] = []
+    seen: list[tuple[int, int]] = []
     done = threading.Event()
 
-    def notify() -> None:
-        seen = len(run.records)
+    def look() -> None:
+        status, records = run.status, len(run.records)
         file = run.folder / "records.jsonl"
-        gaps.append(seen - len(file.read_text().splitlines()) if file.exists() else seen)
-        if run.status == "finished":
+        seen.append((records, len(file.read_text().splitlines()) if file.exists() else 0))
+        if status == "finished":
             done.set()
 
-    dispose = run.subscribe(notify)
+    dispose = run.subscribe(look)
     finish(run)
     assert done.wait(TIMEOUT)
     dispose()
-    assert max(gaps) <= 0
+    assert all(records <= lines for records, lines in seen)
+    assert seen[-1] == (12, 12)
+    assert seen == sorted(seen)
 
 
 def test_subscribers_that_raise_or_never_return_do_not_hurt(make_run: Any) -> None:
+    """The run ends while one of them is stuck. Once that one returns, the next sees the end, whatever the others do."""
     run = make_run()
-    release, notified = threading.Event(), threading.Event()
+    stuck, raised, seen = Gate(), threading.Event(), threading.Event()
 
     def broken() -> None:
-        notified.set()
+        raised.set()
         raise ValueError("a broken page")
 
-    def stuck() -> None:
-        release.wait(TIMEOUT)
+    def healthy() -> None:
+        if (run.status, len(run.records)) == ("finished", 12):
+            seen.set()
 
-    disposers = [run.subscribe(broken), run.subscribe(stuck)]
+    disposers = [run.subscribe(callback) for callback in (broken, stuck, healthy)]
     finish(run)
-    assert notified.wait(TIMEOUT)
-    release.set()
+    stuck.wait()
+    assert raised.is_set()
+    assert not seen.is_set()
+    stuck.open(1000)
+    assert seen.wait(TIMEOUT)
+    assert (run.steps_done, run.error) == (12, None)
     for dispose in disposers:
         dispose()
         dispose()
+    assert run._loop.notifier._subscribers == []
 
 
 def test_no_call_after_dispose_and_the_same_function_twice(make_run: Any) -> None:
+    """The gate is the last that is called in each round, and the thread waits there for the next one."""
     run = make_run()
-    notified = threading.Event()
-    first, second = run.subscribe(notified.set), run.subscribe(notified.set)
-    first()
+    heard: list[float] = []
+    end_of_round = Gate()
+
+    def hear() -> None:
+        heard.append(run.settings["beta"])
+
+    first, second, last = run.subscribe(hear), run.subscribe(hear), run.subscribe(end_of_round)
     run.set(beta=0.5)
-    assert notified.wait(TIMEOUT)
+    end_of_round.wait()
+    assert heard == [0.5, 0.5]
+    first()
+    first()  # does not end the other subscription of the same function
+    heard.clear()
+    run.set(beta=0.25)
+    end_of_round.open()
+    end_of_round.wait()
+    assert heard == [0.25]
     second()
+    last()
+    end_of_round.open(1000)
     assert run._loop.notifier._subscribers == []
 
 

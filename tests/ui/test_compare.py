@@ -235,3 +235,19 @@ def test_runs_that_end_together_update_the_picture_once(
     gate.open()
     attempt.result()
     assert pictured == [1]
+
+
+def test_options_reach_every_run(comms: list[Comm], show: Callable[..., Compare], tmp_path: Path) -> None:
+    widget = show(seed=7, steps=9, folder=tmp_path / "mine")
+    for run in widget.runs.values():
+        assert (run.seed, run.steps_total, run.settings["batch_size"], run.eval_every) == (7, 9, 4, 5)
+    assert {run.seed for run in show().runs.values()} == {0}
+    losses = {"a": "cross_entropy", "b": "cross_entropy"}
+    other = ml.compare(losses, recipe="sft", clients=BigramClient, data="folder/rows.csv")
+    assert [run.recipe for run in other.runs.values()] == ["sft", "sft"]
+    states = [run["snapshot"]["state"] for run in comms[-1].opened["state"]["compared"]["runs"]]
+    assert [(state["recipe"], state["data"]) for state in states] == [("sft", "rows.csv")] * 2
+    other.close()
+    widget.start()
+    assert widget.wait(30, check=True)
+    assert {run.folder.parent for run in widget.runs.values() if run.folder} == {tmp_path / "mine"}

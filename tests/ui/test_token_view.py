@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,14 @@ import pytest
 import mint_lab as ml
 from mint_lab.charts.colour_scale import hexadecimal
 from mint_lab.charts.palette import TOKENS
+from mint_lab.charts.token_strips import strips_html, strips_picture
 from mint_lab.client.training import TrainingClient
 from mint_lab.errors import ConfigError
 from mint_lab.types import Datum
+from mint_lab.ui.pictures import strips_of
 from mint_lab.ui.token_view import TokenView, show_tokens
 from tests.charts.runs import colours, count, image_of
+from tests.engine.batches import datum
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +85,68 @@ def test_output_has_text_html_and_picture(client: TrainingClient, pairs: list[Da
     for end in ("below", "above"):  # the strongest gradients of a pair are opposite and equal
         assert count(seen, hexadecimal(TOKENS["light"][end]), 12) > 100, end
     view.close()
+
+
+# -- without a model --------------------------------------------------------------------------------------------------
+
+LETTERS = SimpleNamespace(decode=lambda ids: chr(96 + ids[0]))
+PAIR = [datum([1, 2, 3, 4], [0, 1, 1]), datum([1, 2, 5], [0, 1])]
+
+
+def made_up(*names: str, but: str = "") -> Any:
+    """The result of a pass: log-probabilities -1, -2, .. and gradients 1, 2, ..; the last datum lacks ``but``."""
+    signs = {"logprobs": -1.0, "gradients": 1.0}
+    outputs = [{name: [signs[name] * (i + 1) for i in range(n)] for name in names} for n in (3, 2)]
+    outputs[-1].pop(but, None)
+    return SimpleNamespace(loss_fn_outputs=outputs)
+
+
+def test_numbers_of_a_result_are_shown_if_every_datum_has_them() -> None:
+    def names(result: Any) -> list[str]:
+        with closing(show_tokens(PAIR, LETTERS, result=result)) as view:
+            return [c["name"] for c in view.tokens["columns"]]
+
+    assert names(made_up("logprobs", "gradients")) == ["gradient", "logprob", "weight"]
+    assert names(made_up("logprobs", "gradients", but="gradients")) == ["logprob", "weight"]
+    assert names(SimpleNamespace(loss_fn_outputs=[])) == ["weight"]
+    with closing(show_tokens(PAIR, LETTERS, result=made_up("logprobs", "gradients"))) as view:
+        np.testing.assert_array_equal(column(view, "gradient"), [np.nan, 1, 2, 3, np.nan, 1, 2])
+        np.testing.assert_array_equal(column(view, "logprob"), [np.nan, -1, -2, -3, np.nan, -1, -2])
+
+
+def test_given_values_replace_computed_ones_and_spare_the_model_a_pass() -> None:
+    class Client:
+        """A training client that must not be asked for log-probabilities."""
+
+        forward = None
+
+        def get_tokenizer(self) -> Any:
+            return LETTERS
+
+    values = {"logprob": [[-5, -6, -7], [-8, -9]]}
+    with closing(show_tokens(PAIR, Client(), values=values, result=made_up("logprobs"))) as view:
+        np.testing.assert_array_equal(column(view, "logprob"), [np.nan, -5, -6, -7, np.nan, -8, -9])
+        assert view.tokens["texts"] == ["a", "b", "c", "d", "e"]
+    with closing(show_tokens(PAIR, Client(), result=made_up("logprobs"))) as view:
+        assert column(view, "logprob")[1] == -1
+
+
+def test_arguments_reach_the_message() -> None:
+    options: dict[str, Any] = {"values": {"mine": [[1, 2, 3], [4, 5]]}, "by": "mine", "titles": ["x", "y"]}
+    with closing(show_tokens(tuple(PAIR), None, pairs=False, **options)) as view:
+        assert (view.tokens["by"], view.tokens["about"], view.tokens["step"]) == ("mine", "", None)
+        assert [(row["title"], row["role"]) for row in view.tokens["rows"]] == [("x", ""), ("y", "")]
+        assert view.tokens["texts"][0] == "⟨1⟩"
+    with closing(show_tokens([PAIR[0], datum([7, 8], [1])], None, pairs=True)) as view:
+        assert [row["role"] for row in view.tokens["rows"]] == ["chosen", "rejected"]
+
+
+def test_outputs_show_the_tokens_of_the_view() -> None:
+    with closing(show_tokens(PAIR, LETTERS, result=made_up("gradients"), titles=["<b>mine</b>"])) as view:
+        bundle, metadata = view._repr_mimebundle_()
+        strips = strips_of(view.tokens)  # type: ignore[arg-type]
+        assert (bundle["text/html"], metadata) == (strips_html(strips), {})
+        assert "&lt;b&gt;mine&lt;/b&gt;" in bundle["text/html"]
+        assert bundle["image/png"] == strips_picture(strips)
+        assert count(colours(image_of(bundle["image/png"])), hexadecimal(TOKENS["light"]["above"]), 12) > 100
+        assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == view.model_id

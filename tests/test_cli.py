@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from mint_lab import cli
@@ -48,8 +51,10 @@ def test_demo_writes_its_json(tmp_path: Path) -> None:
     assert (report["seed"], report["loss"], report["recipe"]) == (3, "pairwise_preference", "preference")
     assert report["after"]["pair_accuracy"] >= report["before"]["pair_accuracy"]
     assert {"pair_accuracy", "mean_margin"} <= set(report["before"]) & set(report["after"])
-    assert report["seconds"] > 0
-    assert report["tokens_per_s"] > 0
+    recorded = load_run(tmp_path / "r")
+    tokens = sum(record.tokens for record in recorded.records)
+    assert report["tokens_per_s"] * report["seconds"] == pytest.approx(tokens, rel=0.01, abs=1)
+    assert report["steps_per_s"] * report["seconds"] == pytest.approx(40, rel=0.02, abs=0.1)
     assert "torch" in report["versions"]
     assert "40 steps in" in result.output
     assert "\x1b" not in result.output  # no terminal, no bar
@@ -85,6 +90,8 @@ def test_progress_shows_as_many_numbers_as_fit() -> None:
     metrics = {"pair_accuracy": 0.5, "my_metric": 12.3456, "loss": 0.25, "other": 1.0}
     assert cli._numbers(metrics, charts, 80) == "loss 0.25  my_metric 12.3  pair_accuracy 0.5"
     assert cli._numbers(metrics, charts, 30) == "loss 0.25  my_metric 12.3"
+    assert cli._numbers(metrics, charts, 25) == "loss 0.25  my_metric 12.3", "25 characters"
+    assert cli._numbers(metrics, charts, 24) == "loss 0.25"
     assert cli._numbers(metrics, charts, 3) == ""
 
 
@@ -134,6 +141,83 @@ def test_errors_are_one_line(arguments: list[str], message: str) -> None:
     assert result.stderr.startswith("mint-lab: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("group_size=4", {"group_size": 4}),
+        ("temperature=0.5", {"temperature": 0.5}),
+        ("weights=False", {"weights": False}),
+        ("reward=low", {"reward": "low"}),
+        ("stop=a=b", {"stop": "a=b"}),
+        ("reward=", {"reward": ""}),
+        ("max_tokens=None", {"max_tokens": None}),
+    ],
+)
+def test_value_of_an_option_is_a_literal_or_a_text(text: str, options: dict[str, Any]) -> None:
+    assert cli._recipe_options(["first=1", text]) == {"first": 1, **options}
+
+
+@pytest.mark.parametrize("text", ["group_size", "=4", "group size=4", "1a=4"])
+def test_option_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cli._recipe_options([text])
+    assert str(caught.value) == f"--option {text!r}: expected NAME=VALUE, for example group_size=4"
+
+
+def finished(*, seconds: float = 2.0, evaluation: str = "") -> Any:
+    """What the report reads of a run: three steps of 10 tokens; the last evaluation is at step 2."""
+    held_out = [{"pair_accuracy": 0.25}, {"pair_accuracy": 0.75, "nll": 1.5}, {}]
+    records = [SimpleNamespace(tokens=10, held_out=values) for values in held_out]
+    return SimpleNamespace(
+        recipe="preference",
+        loss=SimpleNamespace(name="hinge"),
+        base_model="mint-tiny",
+        seed=7,
+        steps_done=3,
+        seconds=seconds,
+        records=records,
+        baseline={"pair_accuracy": 0.5, "loss": 2.0},
+        evaluation=evaluation,
+        settings={"beta": 1.0},
+    )
+
+
+def test_report_has_the_last_evaluation_and_speeds() -> None:
+    report = cli.demo_report(finished())
+    versions = report.pop("versions")
+    assert versions["torch"] == torch.__version__
+    assert report == {
+        "recipe": "preference",
+        "loss": "hinge",
+        "base_model": "mint-tiny",
+        "seed": 7,
+        "steps": 3,
+        "seconds": 2.0,
+        "steps_per_s": 1.5,
+        "tokens_per_s": 15.0,
+        "before": {"loss": 2.0, "pair_accuracy": 0.5},
+        "after": {"pair_accuracy": 0.75, "nll": 1.5},
+        "settings": {"beta": 1.0},
+    }
+    assert list(report["before"]) == ["pair_accuracy", "loss"], "a loss, in its own unit, comes last"
+    assert cli.demo_report(finished(seconds=0.0))["steps_per_s"] == 3e9
+    assert cli.demo_report(finished(evaluation="greedy"))["evaluation"] == "greedy"
+
+
+@pytest.mark.parametrize("evaluation", ["", "greedy"])
+def test_printed_report_word_for_word(evaluation: str) -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    cli._print_report(cli.demo_report(finished(evaluation=evaluation)), console)
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert lines[0] == f"hinge, held-out data{', greedy answers' if evaluation else ''}"
+    rows = {cells[0]: cells[1:] for line in lines if len(cells := line.replace("│", " ").split()) > 1}
+    assert rows["pair_accuracy"][:2] == ["0.500", "0.750"]
+    assert rows["loss"][0] == "2.000"
+    assert rows["nll"][0] == "1.500"
+    assert lines[-1] == "3 steps in 2.0 s (1.5 steps/s, 15 tokens/s)"
 
 
 def test_wrong_usage_is_exit_code_2() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mint_lab.recipes.record import StepRecord
 from mint_lab.recipes.rl.rl_advice import rl_findings
 
 from .test_rl_advice import ONE_UPDATE, record, unclipped
@@ -253,6 +254,16 @@ def test_dro_text_and_its_edge() -> None:
         "unmasked": "dro runs without weights: 0% of its tokens belong to prompts. Its quadratic term does not vanish "
         "if the advantage is 0, so dro also changes their probabilities; set weights=True, which gives prompts weight 0"
     }
+
+
+def test_record_with_the_metrics_of_a_rollout_and_no_other_begins_one() -> None:
+    bare = record(1)
+    names = ("sampling_time", "reward", "frac_reward_zero_std", "truncated_frac")
+    bare.metrics.clear()
+    bare.metrics.update(dict.fromkeys(names, 0.5))
+    assert set(rl_findings([bare])) == {"truncated"}
+    for name in names:
+        assert rl_findings([StepRecord(1, 0.0, 0.0, 1, "ppo", 1, {k: 0.5 for k in names if k != name})]) == {}
 
 
 def test_records_between_rollouts_belong_to_no_rollout() -> None:

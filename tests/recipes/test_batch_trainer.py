@@ -10,6 +10,7 @@ import torch
 from mint_lab.data import to_datum
 from mint_lab.errors import DataError, LossError
 from mint_lab.losses import LOSSES, LossSpec
+from mint_lab.losses.decorator import spec_of
 from mint_lab.recipes import BatchJob, Measured
 from mint_lab.recipes.batch_trainer import EVALUATION_CHUNK, BatchTrainer
 from mint_lab.recipes.job import ShuffledSampler
@@ -104,6 +105,32 @@ def test_evaluation_compares_with_the_baseline() -> None:
     second = step(trainer, 2, plan(), last=True)
     assert 0 < first.held_out["change"] < second.held_out["change"], "the only transition becomes likelier"
     assert first.held_out["loss"] > second.held_out["loss"]
+
+
+def test_quick_evaluation_compares_each_item_with_itself() -> None:
+    """Without learning, nothing has changed since the baseline; 50 of the 60 items are evaluated."""
+    texts = [f"{chr(97 + k % 26)}{chr(65 + k % 23)}" for k in range(60)]
+    trainer = make(["ab"] * 4, texts)
+    trainer.measure_baseline(plan())
+    record = step(trainer, 1, plan(learning_rate=0.0), evaluate=True)
+    assert record.held_out["change"] == 0.0
+
+
+def test_record_counts_tokens_and_not_datums() -> None:
+    trainer = make(["abc", "defghi"], ["jk"])
+    trainer.measure_baseline(plan())
+    assert step(trainer, 1, plan()).tokens == 2 + 5
+
+
+def test_record_has_the_clip_that_the_step_used() -> None:
+    def clipped(data: Any, logprobs_list: Any, epsilon: float = 0.2) -> Any:
+        return -sum(row.sum() for row in logprobs_list), {}
+
+    trainer, first = make(["ab", "cd"], ["ef"]), plan(spec_of(clipped))
+    trainer.measure_baseline(first)
+    assert step(trainer, 1, first).clip == pytest.approx((0.8, 1.2))
+    assert step(trainer, 2, first.with_settings({"epsilon": 0.1})).clip == pytest.approx((0.9, 1.1))
+    assert step(trainer, 3, plan()).clip is None
 
 
 def test_evaluation_is_split_into_requests() -> None:

@@ -82,6 +82,15 @@ def test_one_request_serves_what_lies_ahead(client: ReferenceBigram, monkeypatch
     assert client.asked == [12, 4, 6]
 
 
+def test_run_requests_what_its_remaining_steps_need(make_run: Callable[..., Run], client: ReferenceBigram) -> None:
+    """Eight pairs are held out. The first request is for 3 steps of 4 pairs; the last for the step with 10 pairs."""
+    run = make_run(loss="dpo", client=client, steps=3, batch_size=4, held_out=letter_pairs(48)[40:])
+    assert run.step(2).wait(TIMEOUT)
+    assert client.asked == [16, 24]
+    assert run.set(batch_size=10).start().wait(TIMEOUT)
+    assert client.asked == [16, 24, 12], "4 of the 10 pairs were computed before"
+
+
 def test_what_lies_ahead_is_read_no_further_than_it_is_used(
     client: ReferenceBigram, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +82,18 @@ def test_default_folder_is_created_at_the_start(make_run: Any, tmp_path: Any, mo
     assert run.folder.parent == tmp_path / "runs"
     assert run.folder.name.endswith("-preference-pairwise_preference")
     assert load_run(run.folder).records == run.records
+
+
+def test_pace_is_that_of_the_last_twenty_steps(make_run: Any) -> None:
+    """Ten steps of 9 s, then twenty of 0.5 s: 19 steps in 9.5 s."""
+    run = make_run()
+    assert run.steps_per_s == 0.0
+    assert run.step(1).wait(TIMEOUT)
+    (record,) = run.records
+    assert run.steps_per_s == 0.0
+    times = [9.0 * k for k in range(1, 11)] + [90.0 + 0.5 * k for k in range(1, 21)]
+    run._loop.records = [replace(record, step=k, time=time) for k, time in enumerate(times, 1)]
+    assert run.steps_per_s == pytest.approx(2.0)
 
 
 def test_figure(make_run: Any) -> None:

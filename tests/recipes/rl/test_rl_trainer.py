@@ -114,6 +114,31 @@ def test_minibatches_hold_whole_groups(rl: Any) -> None:
     assert not first & second
 
 
+def test_minibatches_are_seeded_shuffles_of_the_groups(rl: Any) -> None:
+    """By hand: pass ``p`` of the rollout at position 4r shuffles its four groups with the seed (3, 4r, p)."""
+    run = finish(rl(seed=3, steps=8, batch_size=4, minibatches=2, updates_per_rollout=2))
+    stream = np.random.default_rng([3, 0]).permutation(40).tolist()
+    expected = []
+    for position in (0, 4):
+        for pass_number in (0, 1):
+            order = np.arange(4)
+            np.random.default_rng([3, position, pass_number]).shuffle(order)
+            expected += [
+                [PROMPTS[stream[position + k]]["prompt"] for k in sorted(part)] for part in (order[:2], order[2:])
+            ]
+    found = [["".join(map(chr, d.model_input.to_ints()[:2])) for d in batch[::8]] for batch in run.client.batches]
+    assert [len(batch) for batch in run.client.batches] == [16] * 8, "every group has a spread"
+    assert found == expected
+    assert [r.tokens for r in run.records] == [sum(d.model_input.length for d in b) for b in run.client.batches]
+
+
+def test_held_out_answers_that_a_record_keeps_are_the_first(rl: Any) -> None:
+    run = finish(rl(steps=1))
+    kept = [s for s in run.records[0].samples if s["source"] == "held-out"]
+    assert [s["prompt"] for s in kept] == [row["prompt"] for row in PROMPTS[:2]]
+    assert [s["reward"] for s in kept] == [low(s["response"], None) for s in kept]
+
+
 def test_delayed_sampler_is_that_many_updates_behind(rl: Any) -> None:
     run = finish(rl(steps=5, delay=2, batch_size=4, learning_rate=0.1))
     assert ["mismatch/mean" in r.metrics for r in run.records] == [True] + [False] * 4

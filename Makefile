@@ -132,11 +132,12 @@ $(VENV)/.torch-$(TORCH_VERSION): $(VENV)/.python | $(VENV)/.same-python
 CPU_INDEX_ANSWERS = "$(PYTHON)" -c \
   "import urllib.request as u; u.urlopen('$(TORCH_CPU_INDEX)/torch/', timeout=5).read(64)" 2>/dev/null
 torch:
-	@index=; \
-	if [ "$$(uname)" != Darwin ] && ! nvidia-smi -L >/dev/null 2>&1 && $(CPU_INDEX_ANSWERS); then \
-	  index="--index-url $(TORCH_CPU_INDEX)"; \
+	@index=; note=; \
+	if [ "$$(uname)" != Darwin ] && ! nvidia-smi -L >/dev/null 2>&1; then \
+	  if $(CPU_INDEX_ANSWERS); then index="--index-url $(TORCH_CPU_INDEX)"; \
+	  else note="($(TORCH_CPU_INDEX) does not answer; pip's index may have the CUDA build only, several GB)"; fi; \
 	fi; \
-	echo "installing torch $(TORCH_VERSION) $$index"; \
+	echo "installing torch $(TORCH_VERSION) $$index$$note"; \
 	$(PIP) install --quiet $$index torch==$(TORCH_VERSION) || $(INSTALL_FAILED)
 
 # pip's own last line is misleading without a network: "No matching distribution found".

@@ -23,9 +23,10 @@ class Machine:
         self.folder, self.programs = folder, folder / "programs of this machine"
         self.programs.mkdir()
         (folder / "Makefile").symlink_to(ROOT / "Makefile")
-        for name in ("sh", "find", "uname", "touch", "mkdir", "cp"):
+        for name in ("sh", "find", "touch", "cp"):
             (self.programs / name).symlink_to(str(shutil.which(name)))
         self.add("id", "echo 1000")
+        self.add("uname", "echo Linux")
 
     def add(self, name: str, script: str) -> Path:
         path = self.programs / name
@@ -218,6 +219,7 @@ def test_an_installation_that_fails_ends_with_what_to_do(machine: Machine) -> No
     """The last line of pip is "No matching distribution found" if there is no network."""
     lines = machine.refusal("torch", "PIP=false", "PYTHON=false").splitlines()
     assert lines[0].startswith("installing torch ")
+    assert lines[0].endswith("/whl/cpu does not answer; pip's index may have the CUDA build only, several GB)")
     assert lines[1] == "The installation failed; the lines above say why."
     assert "No connection: check the network" in lines[2]
     assert {"HTTPS_PROXY", "PIP_INDEX_URL", "NPM_CONFIG_REGISTRY"} <= set(re.findall(r"[A-Z_]{6,}", lines[2]))
@@ -229,3 +231,22 @@ def test_every_installation_explains_a_failure() -> None:
     commands = re.findall(r"^.*\$\(PIP\) install.*$", recipes, re.MULTILINE)
     assert len(commands) == 5
     assert [line for line in commands if not line.rstrip().endswith("|| $(INSTALL_FAILED)")] == []
+
+
+@pytest.mark.parametrize(
+    ("system", "gpu", "index"),
+    [
+        ("Linux", False, " --index-url https://download.pytorch.org/whl/cpu"),
+        ("Linux", True, ""),
+        ("Darwin", False, ""),
+    ],
+)
+def test_the_cpu_build_is_for_linux_without_a_gpu(machine: Machine, system: str, gpu: bool, index: str) -> None:
+    machine.add("uname", f"echo {system}")
+    machine.add("nvidia-smi", f"exit {int(not gpu)}")
+    machine.add("answers", "exit 0")
+    machine.add("pip", 'echo "$*"')
+    version = re.findall(r"^TORCH_VERSION := (\S+)$", MAKEFILE, re.MULTILINE)[0]
+    done = machine.make("torch", "PIP=pip", "PYTHON=answers")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == f"install --quiet{index} torch=={version}"

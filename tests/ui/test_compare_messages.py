@@ -112,13 +112,15 @@ def test_page_that_missed_messages_gets_the_result_again(
     epoch = widget._publishers[1].epoch
     (answer,) = comms[0].ask(type="sync", run=1, since=1, epoch=epoch)
     assert (answer["run"], answer["result"]["step"], answer["message"]["type"]) == (1, 10, "update")
+    (answer,) = comms[0].ask(type="sync", run=0, since=1, epoch=widget._publishers[0].epoch)
+    assert (answer["run"], answer["message"]["type"]) == (0, "update")
     (answer,) = comms[0].ask(type="sync", run=1, since=None, epoch=epoch)
     assert answer["message"]["type"] == "snapshot"
     for run in (-1, 2, "1", None):
         assert comms[0].ask(type="sync", run=run, since=1, epoch=epoch) == []
     comparison.runs["soft"].records.append(record(11, 40))
     widget._publishers[0].publish()
-    assert comms[0].custom[-1]["result"] is None, "the result of run 0 was not asked for"
+    assert comms[0].custom[-1]["result"] is None, "run 0 has had its result"
 
 
 def test_idle_runs_store_what_a_saved_notebook_shows(
@@ -247,3 +249,10 @@ def test_text_and_view_of_the_output(comparison: FakeComparison, widget: Compare
     bundle, metadata = widget._repr_mimebundle_()
     assert (bundle["text/plain"], metadata) == ("Compare(['soft', 'hard'], recipe='preference')", {})
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == widget.model_id
+
+
+def test_display_adds_an_output_that_can_be_updated(widget: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[Any] = []
+    monkeypatch.setattr(widget._outputs, "add", added.append)
+    widget._ipython_display_()
+    assert added == [widget._repr_mimebundle_()[0]]

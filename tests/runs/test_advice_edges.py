@@ -152,6 +152,22 @@ def test_loss_far_above_its_start_diverges(batch_size: float, losses: list[float
     assert ("diverging" in findings(sized(losses, batch_size))) == said
 
 
+def test_numbers_are_rounded_for_a_reader() -> None:
+    blown_up = findings(sized([1.23456] + [7.65432] * 6, pair_accuracy=[0.41234] * 7))["diverging"]
+    assert blown_up.startswith("The loss is 7.65 (median of the last steps), up from 1.23 at the start, and pair_accur")
+    assert "pair_accuracy is 41%, no better" in blown_up
+    risen = findings(sized([1.0123] * 5 + [0.51234] * 10 + [1.81234] * 5))["diverging"]
+    assert risen.startswith("The loss is 1.81, up from 0.512 at its best and 1.01 before")
+    exploded = findings(steps(grad_norm=[2.01234] * 12 + [123.456]))["exploding"]
+    assert exploded.startswith("The gradient norm is 123, 61 times the usual 2.01")
+    saturated = findings(steps(loss=[0.0123456] * 20, pair_accuracy=[0.99654] * 20))["saturation"]
+    assert saturated.startswith("Saturated: pair_accuracy has been 100% for 20 steps and the loss is 0.012;")
+    behind = findings([*steps(nll=[1.23456] * 4), record(5, nll=1.23456, held_nll=2.34567)])["behind"]
+    assert behind.startswith("Overfitting: held-out nll is 2.35 nats, training 1.23 nats.")
+    assert findings([record(1, held_displacement_frac=0.12345)])["displacement"].startswith("12% of held-out pairs")
+    assert findings([record(1, loss=-inf)])["not finite"].startswith("loss is -inf: lower")
+
+
 def test_batch_size_is_32_if_a_run_does_not_say_it() -> None:
     assert "diverging" not in findings(steps(loss=[1.0] + [2.02] * 5))
     assert "diverging" in findings(steps(loss=[1.0] + [2.03] * 5))

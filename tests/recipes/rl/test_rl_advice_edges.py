@@ -59,6 +59,20 @@ def test_mismatch_begins_above_its_limit(settings: dict[str, float], limit: floa
     assert rl_findings([record(settings=settings, mismatch__mean=nextafter(limit, 1))]) == {"mismatch": text}
 
 
+def test_numbers_are_rounded_for_a_reader() -> None:
+    found = rl_findings([record(mismatch__mean=0.0234567, ess=0.123456, kl__k1=0.234567, truncated_frac=0.123456)])
+    assert "differ by 0.023 nats a token" in found["mismatch"]
+    assert "sample size is 12% of the tokens" in found["ess"]
+    assert "kl/k1 is 0.23 nats a token" in found["k1"]
+    assert found["truncated"].startswith("12% of the responses")
+    equal = rl_findings([record(frac_reward_zero_std=0.876543, reward=0.123456)])
+    assert "In 88% of the groups all rewards are equal (mean reward 0.12)" in equal["no spread"]
+    entropy = rl_findings(series(entropy_est=[1.23456] * 7 + [0.0123456] * 3))["entropy"]
+    assert "fell from 1.2 to 0.012 nats a token" in entropy
+    cause = rl_findings([record(mismatch__mean=0.5, settings={"rollout/temperature": 0.123456789})])["mismatch"]
+    assert "temperature 0.123457, which" in cause
+
+
 def test_sampler_without_settings_has_not_changed_the_distribution() -> None:
     bare = record(mismatch__mean=0.015)
     bare.settings.clear()

@@ -101,7 +101,11 @@ def test_second_out_of_memory_raises_from_future(client: TrainingClient, monkeyp
         patch.setattr(BaseModel, "backbone", never)
         with pytest.raises(ModelError, match="out of memory twice"):
             client.forward_backward_custom(PAIRS, sum_loss).result()
-    assert client.forward_backward_custom(PAIRS, sum_loss).result().metrics["loss"] > 0
+    logprobs = [
+        output["logprobs"].to_torch() for output in client.forward(PAIRS, "cross_entropy").result().loss_fn_outputs
+    ]
+    expected = float(sum_loss(PAIRS, logprobs)[0])
+    assert client.forward_backward_custom(PAIRS, sum_loss).result().metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

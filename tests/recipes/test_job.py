@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +20,10 @@ def test_sampler_shuffles_each_epoch_by_seed_and_position(size: int, seed: int, 
     assert items == list(sampler.stream(start, count))
 
 
-def test_sampler_epochs_and_seeds_differ() -> None:
-    assert ShuffledSampler(50, 0).items(0, 50) != ShuffledSampler(50, 0).items(50, 50)
-    assert ShuffledSampler(50, 0).items(0, 50) != ShuffledSampler(50, 1).items(0, 50)
+def test_sampler_epochs_are_the_permutations_of_seed_and_epoch() -> None:
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        expected = np.random.default_rng([seed, epoch]).permutation(50).tolist()
+        assert ShuffledSampler(50, seed).items(50 * epoch, 50) == expected
 
 
 def test_batch_job_counts_items_of_several_datums() -> None:

@@ -123,6 +123,11 @@ class Loop:
             since = self._running_since
             return self._earlier_seconds + (time.perf_counter() - since if since is not None else 0.0)
 
+    @property
+    def is_halting(self) -> bool:
+        """Whether a pause or a stop was requested that has not taken effect yet."""
+        return self._requested_status is not None
+
     # -- for any thread ------------------------------------------------------------------------------------------------
 
     def start(self, max_steps: int | None = None) -> None:

@@ -86,7 +86,12 @@ def request_tokens(loop: Loop, trainer: GuardedTrainer | None) -> Future[HeldOut
     if trainer is None:
         raise RunError("there are no log-probabilities yet: the run has not started")
 
-    def cancel_requested() -> bool:
-        return trainer.cancel_requested() or loop.status == "stopped"
+    def compute() -> HeldOutTokens:
+        plan = loop.plan
 
-    return loop.call(lambda: held_out_tokens(trainer, loop.plan, len(loop.records), cancel_requested))
+        def cancel_requested() -> bool:
+            return loop.is_halting or loop.status == "stopped" or loop.plan.loss is not plan.loss
+
+        return held_out_tokens(trainer, plan, len(loop.records), cancel_requested)
+
+    return loop.call(compute)

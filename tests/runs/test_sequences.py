@@ -384,6 +384,53 @@ def test_run_agrees_with_the_model_in_a_long_sequence(seed: int) -> None:
     perform(actions + [rng.choice(ENDINGS) for _ in range(8)])
 
 
+GO: Action = ("go_on", ())
+MINE: Action = ("set_loss", ("mine",))
+BREAK: Action = ("register", (True,))
+REPAIR: Action = ("register", (False,))
+NAMED: dict[str, list[Action]] = {
+    "a repaired loss completes the steps that were requested": [MINE, ("start", (2,)), BREAK, GO, GO, REPAIR, GO],
+    "a repaired loss does not resume a run that was paused by hand": [MINE, BREAK, GO, GO, ("pause", ()), REPAIR, GO],
+    "a stop is final": [GO, ("stop", ()), ("pause", ()), ("start", (None,)), GO],
+    "an edit waits for a gradient that is kept": [
+        GO,
+        ("arm", ("optim_step",)),
+        GO,
+        ("set_own", ("batch_size", 2)),
+        GO,
+        GO,
+    ],
+    "an edit does not wait for a gradient that was dropped": [
+        *(GO, ("arm", ("dropped gradient",)), GO, ("set_own", ("batch_size", 2)), GO, GO)
+    ],
+    "an update waits for its evaluation": [GO, GO, ("arm", ("forward",)), GO, ("set_own", ("batch_size", 2)), GO, GO],
+    "an update without its evaluation is recorded": [GO, GO, ("arm", ("forward",)), GO, ("stop", ())],
+    "the last step is no longer the last one": [
+        *(("set_steps", (3,)), GO, GO, GO, ("arm", ("forward",)), GO, ("set_steps", (6,)), GO, GO)
+    ],
+    "a failed batch is used again, with another size": [
+        *(MINE, BREAK, GO, GO, ("set_own", ("batch_size", 2)), REPAIR, GO, GO)
+    ],
+    "a version that comes while the old one fails is used at once": [MINE, BREAK, GO, REPAIR, GO, GO],
+    "time in a pause does not count": [
+        GO,
+        GO,
+        ("pause", ()),
+        GO,
+        ("time_passes", (1000.0,)),
+        GO,
+        ("time_passes", (7.0,)),
+        GO,
+    ],
+    "a call waits for the step": [GO, ("call", ()), GO, ("call", ()), ("pause", ()), GO, ("call", ())],
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_run_agrees_with_the_model_in_a_named_sequence(name: str) -> None:
+    perform(NAMED[name])
+
+
 @given(actions=st.lists(st.sampled_from(ACTIONS).flatmap(st.sampled_from), max_size=25))
 @settings(max_examples=20)
 def test_run_agrees_with_the_model_in_a_short_sequence(actions: list[Action]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from mint_lab.errors import RunError
 from mint_lab.losses import LOSSES, LossSpec
+from mint_lab.runs import token_inspection
 from mint_lab.runs.run import Run
 from mint_lab.ui.tokens import tokens_of
 
@@ -174,3 +175,24 @@ def test_examples_are_not_pairs_whatever_the_loss(make_run: Make) -> None:
     seen = run.held_out_tokens().result(TIMEOUT)
     assert (seen.pairs, len(seen.data)) == (False, 3)
     assert len(tokens_of(seen)["rows"]) == 3
+
+
+@pytest.mark.parametrize("end", ["set_loss", "stop"])
+def test_loss_that_was_edited_before_the_request_is_not_cancelled(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Only what happens after the request cancels it: the last step used another loss, which does not matter."""
+    run = make_run(steps=4)
+    assert run.step(2).wait(TIMEOUT)
+    answers: list[bool] = []
+    inner = token_inspection.token_gradients
+
+    def watched(*args: Any, cancel_requested: Any) -> Any:
+        answers.append(cancel_requested())
+        _ = run.set_loss("simpo") if end == "set_loss" else run.stop()
+        answers.append(cancel_requested())
+        return inner(*args, cancel_requested=lambda: False)
+
+    monkeypatch.setattr(token_inspection, "token_gradients", watched)
+    assert run.set_loss("hinge").held_out_tokens().result(TIMEOUT).loss == "hinge v1"
+    assert answers == [False, True]

@@ -200,6 +200,17 @@ describe("every part of BarsPanel.drawing", () => {
     expect([values(legend), last]).toEqual([["above 0: –", "below 0: –"], undefined]);
   });
 
+  it("is empty without a state, and shows fifty steps over time", () => {
+    const store = storeOf(snapshotOf({}, {}, { heats: [HEAT] }));
+    store.state = null;
+    expect(new BarsPanel(CHART).drawing(viewOf(store))).toMatchObject({
+      points: 0,
+      layout: { yaxis: { range: [0, 20] } },
+    });
+    store.view.overTime.add("margin");
+    expect(new BarsPanel(CHART).drawing(viewOf(store)).layout.xaxis).toMatchObject({ range: [0, 50] });
+  });
+
   it("offers the switch only with a history, and of this chart", () => {
     const store = storeOf(snapshotOf({}, { histograms: [HISTOGRAM] }, { heats: [HEAT] }));
     store.view.overTime.add("another");

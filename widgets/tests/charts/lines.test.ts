@@ -127,6 +127,18 @@ describe("every part of LinesPanel.drawing", () => {
     expect(layout.yaxis).toEqual({ type: "linear", range: [0, 1] });
   });
 
+  it("shows fifty steps without a state", () => {
+    const store = storeOf(snapshotOf({}));
+    store.state = null;
+    const { layout, points } = new LinesPanel(metricChart("loss")).drawing(viewOf(store));
+    expect([layout.xaxis, layout.yaxis, layout.shapes, points]).toMatchObject([
+      { range: [0, 50] },
+      { range: [0, 1] },
+      [],
+      0,
+    ]);
+  });
+
   it("is thin and faint under a smoothed curve", () => {
     const store = storeOf(snapshotOf({ loss: [1, 4] }));
     const [raw, smoothed, ...others] = new LinesPanel(metricChart("loss")).drawing(

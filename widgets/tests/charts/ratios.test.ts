@@ -381,6 +381,16 @@ describe("every part of RatiosPanel.drawing over time", () => {
     expect(scene({ clip: null }).drawing().layout.shapes).toEqual([]);
   });
 
+  it("has no limits without a state, and shows fifty steps", () => {
+    const { store, drawing } = scene();
+    store.state = null;
+    const { layout, attributes } = drawing();
+    expect([layout.xaxis, layout.shapes]).toMatchObject([{ range: [0, 50] }, []]);
+    expect(attributes).toEqual({ "data-low": null, "data-high": null, "data-pending": null });
+    store.view.overTime.clear();
+    expect(drawing()).toMatchObject({ text: "no ratios yet", points: 0 });
+  });
+
   it("needs both histories", () => {
     const store = storeOf(snapshotOf({}, STATE, { heats: heats.slice(0, 1) }));
     store.view.overTime.add("log_ratio");

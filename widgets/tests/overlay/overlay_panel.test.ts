@@ -172,6 +172,15 @@ describe("every part of OverlayPanel.drawing", () => {
     expect(drawingOf(RUNS, {}, [0, 1, 2])).toMatchObject({ last: undefined, legend: [], traces: [], points: 0 });
   });
 
+  it("shows fifty steps of runs without a state", () => {
+    const without = run("a", {});
+    without.store.state = null;
+    expect(drawingOf([without])).toMatchObject({
+      layout: { xaxis: { range: [0, 50] }, yaxis: { range: [0, 1] } },
+      ...{ legend: [{ label: "a", value: "–" }], traces: [], points: 0 },
+    });
+  });
+
   it("describes the metric in its caption", () => {
     const { panel } = draw();
     expect(panel.element.dataset).toMatchObject({ name: "nll", kind: "lines" });

@@ -104,6 +104,7 @@ def test_source_by_hand(imports: Any, kind: str, body: str, source: str) -> None
         ("def a(x, y): pass\ndef b(x, *, y): pass\n", "a"),  # b takes one by position
         ("def a(x, y): pass\ndef b(x, *y): pass\n", "a"),
         ("def a(x, y): pass\ndef b(x, y, z=1): pass\n", "b"),
+        ("def a(x, y): pass\ndef b(x, y, *, z=1): pass\n", "b"),  # what follows the two does not matter
         ("def a(x, y): pass\ndef b(x, y, /): pass\n", "a"),
         ("from os.path import join\ndef a(x, y): pass\n", "a"),  # join is of another file
         ("def mine(x): pass\ndef b(x, y): pass\n", "mine"),  # the name counts more than the parameters
@@ -139,6 +140,14 @@ def test_name_that_is_assigned_again_with_the_notebooks_value_is_the_cells_own()
     assert set(found.names) == {"same", "mine"}
     notebook |= {"same": 1, "used": 2}
     assert found.fn(0, 0) == (one, 2)
+
+
+def test_annotations_are_those_of_the_cell() -> None:
+    """The postponed evaluation of this package's own modules is none of the cell."""
+    text = "def mine(a: int, b: size): pass\n"
+    fn = compile_cell(text, "mine", 1, {}, before=["def size(x: int): pass"]).fn
+    assert fn.__annotations__["a"] is int
+    assert fn.__annotations__["b"].__annotations__ == {"x": int}
 
 
 # -- errors as IPython shows them -------------------------------------------------------------------------------------

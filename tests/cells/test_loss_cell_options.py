@@ -74,14 +74,18 @@ def test_default_that_the_parameter_refuses_registers_nothing() -> None:
 
 
 def test_copy_has_all_of_its_origin_and_its_cell_has_the_options() -> None:
-    LOSSES.register(replace(LOSSES["simpo"], formula="its own formula", paper="its own paper"))
+    simpo = LOSSES["simpo"]
+    wider = tuple(replace(p, default=p.default / 2, high=99.0) for p in simpo.params)
+    LOSSES.register(replace(simpo, formula="its own formula", paper="its own paper", params=wider))
     cell = run_cell("mine --from simpo --beta 0.25 --no-preflight", "\n# nothing else\n", {})
     first, _, body = cell.cell.partition("\n")
     assert first == "%%loss mine --from simpo --beta 0.25 --no-preflight"
     origin = LOSSES["simpo"]
     same = ("formula", "paper", "unit", "inputs", "clip")
     assert [getattr(cell.spec, name) for name in same] == [getattr(origin, name) for name in same]
-    assert [(p.name, p.low, p.doc) for p in cell.spec.params] == [(p.name, p.low, p.doc) for p in origin.params]
+    assert [(p.name, p.low, p.high, p.doc) for p in cell.spec.params] == [
+        (p.name, p.low, 99.0, p.doc) for p in origin.params
+    ]
     assert cell.spec.config() == {**origin.config(), "beta": 0.25}
     assert (cell.spec.name, cell.spec.family) == ("mine", "custom")
     again = run_cell(first.removeprefix("%%loss "), body, {})
@@ -89,7 +93,8 @@ def test_copy_has_all_of_its_origin_and_its_cell_has_the_options() -> None:
     head, _, end = body.split('"""')
     changed = run_cell(first.removeprefix("%%loss "), head.rstrip("r") + '"Changed."' + end, {}).spec
     assert (changed.formula, changed.paper, changed.summary) == ("", "", "Changed."), "it may be another loss now"
-    assert (changed.unit, changed.inputs, changed.config()) == (origin.unit, origin.inputs, cell.spec.config())
+    assert (changed.unit, changed.inputs) == (origin.unit, origin.inputs)
+    assert changed.config() == {"beta": 0.25, "gamma": 1.0}, "a default is what the text says"
 
 
 def test_copy_after_a_future_import_has_the_names_of_its_origin() -> None:

@@ -16,7 +16,7 @@ from mint_lab.ui import publisher as module
 from mint_lab.ui.publisher import MAX_DOUBLINGS, Publisher
 from tests.ui.listener import Wire
 from tests.ui.scripted import ScriptedRun, record
-from tests.waiting import Gate, join
+from tests.waiting import TIMEOUT, Gate, join
 
 INTERVAL = 0.25
 SAMPLE = {"source": "held-out", "prompt": "p", "response": "r", "reward": 1.0}
@@ -173,6 +173,27 @@ def test_samples_of_a_record_are_shown_in_the_next_round(run: ScriptedRun, begin
     pauses.end()
     pauses.begun()
     assert len(shown) == 1, "record 4 has no samples"
+
+
+def test_interval_of_a_page_and_the_end_of_the_interpreter(run: ScriptedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five messages per second. At the exit all are closed first, then each has 5 s."""
+    publisher = Publisher(run, Wire())
+    assert (publisher._interval, module.EXIT_TIMEOUT_SECONDS) == (0.2, 5.0)
+    calls: list[Any] = []
+
+    class Recorder:
+        def close(self) -> None:
+            calls.append("close")
+
+        def wait_closed(self, timeout: float) -> None:
+            calls.append(timeout)
+
+    monkeypatch.setattr(module, "_publishers", [Recorder(), Recorder()])
+    module._close_all()
+    assert calls == ["close", "close", 5.0, 5.0]
+    publisher.close()
+    publisher.wait_closed(TIMEOUT)
+    join(publisher._thread)
 
 
 # -- requested tokens -------------------------------------------------------------------------------------------------

@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import linecache
-from typing import Any
+import sys
+from types import FrameType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from mint_lab.cells.compile_cell import compile_cell
 from mint_lab.data.render import to_datum
-from mint_lab.usercode.locate import code_of, failing_datum, logprob_range, own_line
+from mint_lab.usercode.locate import _index_of_arguments, code_of, failing_datum, logprob_range, own_line
 
 DATA = [to_datum([1, 2, 3, 4 + i], 1) for i in range(4)]
 LOGPROBS = [torch.full((3,), -1.0 - i) for i in range(4)]
+# The variables of a failed list comprehension are lost from Python 3.12 on.
+LOSES_VARIABLES = sys.version_info >= (3, 12)
 
 
 def by_datum(data: Any, logprobs_list: Any) -> Any:
@@ -204,7 +208,7 @@ def first_of_two_loops(data: Any, logprobs_list: Any) -> Any:
     [
         (nested_loops, 1),  # the innermost loop
         (counted_outside, 3),
-        (enumerated, 3),
+        (enumerated, None if LOSES_VARIABLES else 3),
         (past_the_end, None),  # no datum has the number 4
         (before_the_start, None),
         (truths, None),
@@ -215,6 +219,64 @@ def first_of_two_loops(data: Any, logprobs_list: Any) -> Any:
 )
 def test_loop_around_the_failing_line(fn: Any, index: int | None) -> None:
     assert failing_datum(fn, raised_by(fn), DATA, LOGPROBS) == index
+
+
+def of_the_name_of_another_loop(data: Any, logprobs_list: Any) -> Any:
+    for lp in logprobs_list:
+        last = lp
+    return last, [1 / (lp is not logprobs_list[1]) for lp in logprobs_list]
+
+
+def one_argument(data: Any, logprobs_list: Any) -> Any:
+    return {k: fails_at(k - 2, lp) for k, lp in zip(range(4), logprobs_list, strict=True)}
+
+
+def two_arguments(data: Any, logprobs_list: Any) -> Any:
+    return [fails_at(0 if lp is logprobs_list[2] else 1, logprobs_list[0], lp) for lp in logprobs_list]
+
+
+def in_a_generator(data: Any, logprobs_list: Any) -> Any:
+    return sum(1 / (d is not data[2]) for d in data)
+
+
+def fails_at(zero: int, *_: Any, chosen: Any = None) -> float:
+    return 1 / zero
+
+
+@pytest.mark.parametrize(
+    ("fn", "index"),
+    [
+        (of_the_name_of_another_loop, None if LOSES_VARIABLES else 1),  # never 3, where the other loop ended
+        (one_argument, None if LOSES_VARIABLES else 2),  # `*_` is not an argument with a name
+        (two_arguments, None if LOSES_VARIABLES else 2),
+        (in_a_generator, 2),  # a generator has a frame in every version
+    ],
+)
+def test_datum_of_a_comprehension(fn: Any, index: int | None) -> None:
+    assert failing_datum(fn, raised_by(fn), DATA, LOGPROBS) == index
+
+
+def frame_of(name: str, *arguments: str, named_only: int = 0, **variables: Any) -> FrameType:
+    code = SimpleNamespace(
+        co_name=name,
+        co_argcount=len(arguments) - named_only,
+        co_kwonlyargcount=named_only,
+        co_varnames=(*arguments, "local"),
+    )
+    return cast("FrameType", SimpleNamespace(f_code=code, f_locals=variables))
+
+
+def test_argument_of_what_a_comprehension_called_names_the_datum() -> None:
+    """Only one that is the only datum; a number does not count, nor a variable that is not an argument."""
+    found = functools.partial(_index_of_arguments, scope="<listcomp>", data=DATA, logprobs_list=LOGPROBS)
+    assert found(frame_of("score", "a", "b", a=2, b=DATA[1])) == 1
+    assert found(frame_of("score", "a", a=LOGPROBS[3])) == 3
+    assert found(frame_of("score", "a", "b", named_only=1, a=0, b=DATA[2])) == 2
+    assert found(frame_of("score", "a", "b", a=LOGPROBS[0], b=DATA[0])) == 0  # both are of one datum
+    assert found(frame_of("score", "a", "b", a=LOGPROBS[0], b=LOGPROBS[1])) is None
+    assert found(frame_of("score", "a", a=2, local=DATA[1])) is None
+    assert found(frame_of("<listcomp>", ".0", ".1", **{".0": DATA[1]})) is None
+    assert found(None) is None
 
 
 def test_equal_datums_are_told_apart_by_identity() -> None:

@@ -118,6 +118,15 @@ def test_updated_step_is_recorded_if_the_run_stops_before_its_evaluation(make_ru
     assert load_run(run.folder).records == run.records
 
 
+def test_evaluation_is_given_up_once(make_run: Callable[..., Run]) -> None:
+    trainer = failed_once(make_run, "forward", 2).trainer
+    assert trainer is not None
+    record = trainer.unevaluated(started=0.0)
+    assert record is not None
+    assert (record.step, trainer.retry_plan) == (2, None)
+    assert trainer.unevaluated(started=0.0) is None
+
+
 def test_unapplied_gradient_leaves_no_record(make_run: Callable[..., Run]) -> None:
     run = failed_once(make_run, "optim_step", 2).stop()
     assert (run.status, run.steps_done) == ("stopped", 1)

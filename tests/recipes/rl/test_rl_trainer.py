@@ -176,6 +176,32 @@ def test_rollout_without_spread_makes_no_update(rl: Any) -> None:
     assert "In 100% of the groups all rewards are equal" in run.records[-1].warnings[0]
 
 
+@pytest.mark.parametrize("end", ["stop", "retry"])
+def test_step_without_an_update_waits_for_its_evaluation_too(rl: Any, end: str) -> None:
+    """All rewards are equal, so there is no gradient to keep; the step and its plan are kept all the same."""
+    run = rl(reward=lambda response_text, example: 1.0, steps=4, eval_every=1, held_out=[{"prompt": "#:"}])
+    assert run.step().wait(TIMEOUT)
+    name = run.options["reward"]
+
+    @reward(name=name)
+    def fails_on_held_out(response_text: str, example: Any) -> float:
+        assert example["prompt"] != "#:"
+        return 1.0
+
+    assert run.step().wait(TIMEOUT, check=False)
+    assert (run.steps_done, run.trainer.retry_plan is None) == (1, False)
+    if end == "stop":
+        run.stop()
+        assert (run.steps_done, run.records[-1].held_out) == (2, {})
+        return
+    run.set(batch_size=7)
+    reward(name=name)(lambda response_text, example: 1.0)
+    assert run.wait(TIMEOUT)
+    assert [r.settings["batch_size"] for r in run.records] == [4, 4]
+    assert run.step().wait(TIMEOUT)
+    assert (3, "setting", "batch_size 7") in [(e.step, e.kind, e.label) for e in run.edits]
+
+
 def test_same_seed_gives_the_same_run(rl: Any) -> None:
     one, two = (finish(rl(steps=4, updates_per_rollout=2, minibatches=2)) for _ in range(2))
     assert torch.equal(one.client.table, two.client.table)

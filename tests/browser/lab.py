@@ -181,6 +181,8 @@ def _command(root: Path, port: int, token: str) -> list[str]:
         "LabApp.news_url": None,
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",
+        # Otherwise every notebook starts the type checker that happens to be installed beside JupyterLab.
+        "LanguageServerManager.autodetect": False,
     }
     flags = [
         "--no-browser",
@@ -224,6 +226,10 @@ def _write_settings(home: Path, settings: Mapping[str, Any]) -> None:
         path = home / "settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body))
+    # With every page, JupyterLab would have Node check its own build, which takes longer than to draw the page.
+    page = home / "config" / "labconfig" / "page_config.json"
+    page.parent.mkdir(parents=True)
+    page.write_text(json.dumps({"buildAvailable": False, "buildCheck": False}))
 
 
 def _await_ready(server: Server, process: subprocess.Popen[bytes]) -> None:

@@ -1,9 +1,10 @@
 /**
- * Bundles the widgets into one self-contained ES module for anywidget: no CDN, nothing loaded at run time.
+ * Bundles the widgets into one self-contained ES module for anywidget: no CDN, nothing fetched at run time. The module is
+ * `src/loader.ts`, which contains all others as one text.
  *
  * `node build.mjs` writes ../mint_lab/ui/static/widgets.js; `--watch` rebuilds on change.
  */
-import { readFileSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -12,25 +13,31 @@ import * as esbuild from "esbuild";
 const here = dirname(fileURLToPath(import.meta.url));
 const outdir = join(here, "..", "mint_lab", "ui", "static");
 
+const watches = process.argv.includes("--watch");
+
 /** @type {esbuild.BuildOptions} */
-const options = {
-  plugins: [onlyOurStyles()],
-  entryPoints: [join(here, "src/widgets.ts")],
+const common = {
   outdir,
   bundle: true,
-  minify: true,
+  minify: !watches,
   format: "esm",
   target: "es2022",
   platform: "browser",
   loader: { ".css": "text" },
   define: { global: "globalThis", "process.env.NODE_ENV": '"production"' },
-  legalComments: "linked",
   metafile: true,
   logLevel: "warning",
 };
 
-if (process.argv.includes("--watch")) {
-  const context = await esbuild.context({ ...options, minify: false, logLevel: "info" });
+/** @type {esbuild.BuildOptions} */
+const options = {
+  ...common,
+  plugins: [bundledAsText()],
+  entryPoints: { widgets: join(here, "src/loader.ts") },
+};
+
+if (watches) {
+  const context = await esbuild.context({ ...options, logLevel: "info" });
   await context.watch();
 } else {
   rmSync(outdir, { recursive: true, force: true });
@@ -44,6 +51,36 @@ if (process.argv.includes("--watch")) {
 /** @param {number} bytes */
 function kilobytes(bytes) {
   return `${(bytes / 1000).toFixed(0)} kB`;
+}
+
+/** `import text from "bundled:widgets.ts"`: the bundle of that module, as text. Its licenses become a file of their own. */
+function bundledAsText() {
+  return {
+    name: "bundled-as-text",
+    /** @param {esbuild.PluginBuild} build */
+    setup(build) {
+      build.onResolve({ filter: /^bundled:/ }, ({ path }) => ({ path: path.slice(8), namespace: "bundled" }));
+      build.onLoad({ filter: /.*/, namespace: "bundled" }, async ({ path }) => {
+        const { outputFiles, metafile } = await esbuild.build({
+          ...common,
+          plugins: [onlyOurStyles()],
+          entryPoints: [join(here, "src", path)],
+          legalComments: "linked",
+          write: false,
+        });
+        mkdirSync(outdir, { recursive: true });
+        for (const file of outputFiles.filter((output) => output.path.endsWith(".LEGAL.txt"))) {
+          writeFileSync(file.path, file.contents);
+        }
+        const script = outputFiles.find((output) => output.path.endsWith(".js"));
+        return {
+          contents: script?.text ?? "",
+          loader: "text",
+          watchFiles: Object.keys(metafile.inputs).map((name) => join(process.cwd(), name)),
+        };
+      });
+    },
+  };
 }
 
 /** plotly.js imports the style sheet of its maps, which are not in this bundle. */

@@ -25,3 +25,9 @@ declare module "plotly.js/lib/heatmap" {
   const module: unknown;
   export default module;
 }
+
+/** A module of this folder with all it imports, as text; see `build.mjs`. */
+declare module "bundled:*" {
+  const text: string;
+  export default text;
+}

@@ -80,6 +80,36 @@ def test_a_new_version_brings_its_defaults_where_nobody_chose_otherwise() -> Non
     assert second.with_loss(mine(0.7, 2.0, 3), {}).config == {"a": 0.7, "b": 2.0}
 
 
+def test_setting_that_a_new_version_adds_is_no_edit() -> None:
+    """There was no value before that it could have changed."""
+    old = LossSpec("mine", "custom", lambda d, lp: None, params=(Param("a", 1, 0, 2),))
+    new = LossSpec("mine", "custom", lambda d, lp: None, version=2, params=(Param("a", 1, 0, 2), Param("b", 5, 0, 9)))
+    started = StepPlan(old, old.config(), 1e-3, 1, 1)
+    assert started.with_loss(new, {}).edits_since(started, 3) == [Edit(3, "loss", "mine v2")]
+
+
+@pytest.mark.parametrize(("value", "kept"), [(1.0, 1.0), (4.0, 4.0), (0.99, 2.0), (4.01, 2.0)])
+def test_chosen_value_at_the_edge_of_the_new_range_is_kept(value: float, kept: float) -> None:
+    """The new version allows 1 to 4, both included; its default is 2."""
+    old = LossSpec("mine", "custom", lambda d, lp: None, params=(Param("a", 3, 0, 9),))
+    new = LossSpec("mine", "custom", lambda d, lp: None, params=(Param("a", 2, 1, 4, minimum=1.0, maximum=4.0),))
+    started = StepPlan(old, {"a": value}, 1e-3, 1, 1)
+    assert started.with_loss(new, {}).config == {"a": kept}
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "warmup_steps", "grad_clip_norm", "batch_size", "steps"])
+def test_loss_with_a_setting_of_the_run_is_refused(name: str) -> None:
+    spec = LossSpec("mine", "custom", lambda d, lp: None, params=(Param("a", 1, 0, 2), Param(name, 1, 0, 2)))
+    with pytest.raises(ConfigError) as caught:
+        plan().with_loss(spec, {})
+    assert str(caught.value) == f"mine: {name!r} is a setting of the run; rename the loss's parameter"
+
+
+def test_smallest_counts_are_accepted() -> None:
+    smallest = plan().with_settings({"batch_size": 1, "steps": 1, "warmup_steps": 0})
+    assert (smallest.batch_size, smallest.steps, smallest.warmup_steps) == (1, 1, 0)
+
+
 @pytest.mark.parametrize("value", [3, 3.0])
 def test_counts_are_whole(value: float) -> None:
     changed = plan().with_settings({"batch_size": value})

@@ -78,7 +78,8 @@ def test_one_request_serves_what_lies_ahead(client: ReferenceBigram, monkeypatch
     assert client.asked == [12, 4]  # six pairs, then the two that were left
     assert values(references.batch([7])) == values(ReferenceCache(client, job).batch([7]))
     assert client.asked == [12, 4]  # read from disk
-    assert len(references.held_out) == len(references.held_out) == 6
+    assert len(references.held_out) == 6
+    assert references.held_out is references.held_out, "filled once"
     assert client.asked == [12, 4, 6]
 
 

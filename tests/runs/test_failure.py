@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from mint_lab.errors import DataError, LossError
@@ -28,8 +29,6 @@ def inner(x: int) -> float:
 
 
 def source() -> str:
-    import inspect
-
     return inspect.getsource(outer)
 
 
@@ -80,10 +79,54 @@ def test_without_source_there_is_no_line() -> None:
 
 def test_line_inside_a_partial_is_found() -> None:
     import functools
-    import inspect
 
     spec = spec_of(pairwise_preference_loss, source=inspect.getsource(pairwise_preference_loss))
     bound = functools.partial(spec.fn, beta=0.5)
     failure = describe(caught(lambda: bound([], [])), spec)
     assert failure.line is not None
     assert "sequence_scores" in spec.source.splitlines()[failure.line - 1]
+
+
+def test_excerpt_has_two_lines_before_and_after_the_failing_one() -> None:
+    spec = spec_of(long, source=inspect.getsource(long))
+    failure = describe(caught(lambda: long(None, None)), spec)
+    assert failure.traceback.splitlines() == [
+        "long v1, line 5:",
+        "      3     b = a + 1",
+        "      4     c = b + 1",
+        "-->   5     d = c / 0",
+        "      6     e = d + 1",
+        "      7     return e + 1",
+        "ZeroDivisionError: division by zero",
+    ]
+
+
+def long(data: Any, logprobs_list: Any) -> Any:
+    a = 1
+    b = a + 1
+    c = b + 1
+    d = c / 0
+    e = d + 1
+    return e + 1
+
+
+def test_excerpt_ends_with_the_source() -> None:
+    spec = spec_of(outer, source=source())
+    lines = describe(caught(lambda: outer(None, None)), spec).traceback.splitlines()
+    assert [line[4:7] for line in lines[1:-1]] == ["  1", "  2", "  3"]
+
+
+def raises_again(data: Any, logprobs_list: Any) -> Any:
+    try:
+        return 1 / 0
+    except ZeroDivisionError as error:
+        raise ValueError("no pairs") from error
+
+
+def test_line_is_that_of_the_innermost_cause() -> None:
+    """Both lines are in the loss; the first of the two errors is the one to look for."""
+    spec = spec_of(raises_again, source=inspect.getsource(raises_again))
+    failure = describe(caught(lambda: raises_again(None, None)), spec)
+    assert failure.line == 3
+    assert failure.message == "raises_again v1, line 3: ValueError: no pairs"
+    assert failure.traceback.endswith("ZeroDivisionError: division by zero")

@@ -126,6 +126,21 @@ def test_clip_of_the_next_step_and_clips_of_earlier_steps() -> None:
     assert [h["clip"] for h in histograms_of(replace(clipped, clip=None))] == [None, None]
 
 
+def test_clip_of_both_directions_is_said_to_be_one() -> None:
+    run = ScriptedRun(recipe="rl")
+    run.loss, run._config = LOSSES["cispo"], LOSSES["cispo"].config()
+    clip = state(run)["clip"]
+    assert clip is not None
+    assert clip["both"] is True
+
+
+def test_loss_of_the_last_step_is_named_beside_that_of_the_next() -> None:
+    run = ScriptedRun()
+    run.append(replace(record(1), loss_name="old"), replace(record(2), loss_name="new"))
+    run.set_loss("simpo")
+    assert (state(run)["last_loss"], state(run)["loss"], state(run)["loss_label"]) == ("new", "simpo", "simpo v1")
+
+
 def test_histograms_have_bins_and_source() -> None:
     """Log-ratios are of the training batch also in a record with an evaluation; margins are then held out."""
     histograms = {"log_ratio/positive": [0] * 41, "margin": [1] * 40}

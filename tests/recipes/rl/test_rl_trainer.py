@@ -67,6 +67,7 @@ def test_one_update_per_rollout_is_on_policy(rl: Any) -> None:
     assert set(run.records[4].held_out) == {"reward", "completion_length", "truncated_frac"}
     assert run.records[0].metrics["kl_base/k1"] == pytest.approx(0, abs=1e-6)
     assert run.records[-1].metrics["kl_base/k3"] > 1e-4, "the model has moved away from the base model"
+    assert len(run._trainer._references) == len(run.client.batches[-1]), "those of the last rollout only"
 
 
 def test_datums_of_a_group(rl: Any) -> None:
@@ -166,6 +167,7 @@ def test_groups_without_spread_are_dropped_and_counted(rl: Any) -> None:
         prompts = {chr(d.model_input.to_ints()[0]) for d in batch}
         assert all(p < "n" for p in prompts)
         assert record.metrics["frac_reward_zero_std"] == pytest.approx(1 - len(batch) / 80)
+    assert plain(run._trainer.sample(999, run.loss)) == plain(run.client.batches[-1]), "a loss is tried on these alone"
 
 
 def test_rollout_without_spread_makes_no_update(rl: Any) -> None:
@@ -173,6 +175,7 @@ def test_rollout_without_spread_makes_no_update(rl: Any) -> None:
     assert "optim_step" not in run.client.calls
     assert [r.metrics["frac_reward_zero_std"] for r in run.records] == [1, 1, 1]
     assert all("loss" not in r.metrics for r in run.records)
+    assert len(run._trainer.sample(999, run.loss)) == 4 * 8, "without any spread a loss is tried on all of them"
     assert "In 100% of the groups all rewards are equal" in run.records[-1].warnings[0]
 
 

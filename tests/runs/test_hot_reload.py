@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from mint_lab.recipes.plan import StepPlan
 from mint_lab.runs.advice import RunAdvice
 from mint_lab.runs.hot_reload import follow_registries
 from mint_lab.runs.loop import Loop
+
+from ..waiting import TIMEOUT
 
 
 class NotingLoop(Loop):
@@ -80,7 +83,11 @@ def test_another_loss_is_not_used(follow: Callable[..., NotingLoop]) -> None:
 def test_version_that_does_not_fit_the_data_is_not_used(follow: Callable[..., NotingLoop]) -> None:
     """Registering is allowed, since another run may have such data; this run says why it keeps the old version."""
     loop = follow("preference")
+    notified = threading.Event()
+    dispose = loop.notifier.subscribe(notified.set)
     mine(inputs=("advantages",))
+    assert notified.wait(TIMEOUT), "the page shows the note at once"
+    dispose()
     assert loop.plan.loss.label == "mine v1"
     assert loop.notes == ["mine v2 needs advantages, which this data does not have; this run keeps mine v1"]
     assert loop.resumed == []

@@ -221,6 +221,18 @@ def test_set_loss_takes_a_name_a_spec_or_a_function(make_run: Any) -> None:
     assert [p.name for p in run.setting_params] == ["learning_rate", "gamma"]
 
 
+def test_unchecked_loss_is_noted_once(make_run: Any) -> None:
+    def plain(data: Any, logprobs_list: Any) -> Any:
+        return pairwise_preference_loss(data, logprobs_list)
+
+    run = make_run()
+    assert run.notes == []
+    for loss in (plain, "hinge", plain):
+        run.set_loss(loss)
+    (note,) = run.notes
+    assert note.startswith("plain v1 was not checked: if it expects pairs and the data have none")
+
+
 def test_functions_of_one_name_are_different_losses(make_run: Any) -> None:
     """Functions of a factory have one name, and lambdas have none; each run still trains with its own function."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +126,25 @@ def test_a_slow_loss_may_take_twice_its_longest_call() -> None:
     assert [loss._should_cancel(seconds) for seconds in (19.9, 20.1)] == [False, True]
     requested[0] = False
     assert not loss._should_cancel(1e9)
+
+
+def test_limit_follows_the_longest_call_and_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of 10 s and 1 s: the limit is 20 s, and only on request."""
+    now, requested = [0.0], [True]
+    monkeypatch.setattr("mint_lab.usercode.guarded_loss.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    seconds = iter([10.0, 1.0])
+
+    def slow(data: Any, lps: Any) -> Any:
+        now[0] += next(seconds)
+        return total(data, lps)
+
+    fn = guarded(slow, cancel_requested=lambda: requested[0], cancel_after=2.0)
+    assert [fn._should_cancel(after) for after in (2.0, 2.1)] == [False, True]
+    for _ in range(2):
+        fn(DATA, leaves())
+    assert [fn._should_cancel(after) for after in (2.1, 20.0, 20.1)] == [False, False, True]
+    requested[0] = False
+    assert not fn._should_cancel(1e9)
 
 
 def test_output_is_limited_and_noted_once(capfd: pytest.CaptureFixture[str]) -> None:

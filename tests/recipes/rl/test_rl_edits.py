@@ -97,6 +97,10 @@ def test_edited_run_equals_rollouts_by_hand(rl: Any, name: str, when: str) -> No
     after_step(run, 2, lambda: edit(run))
     compare(run, [Rollout(), Rollout(), after, after])
     assert edits_of(run) == [(3, kind, label)]
+    for record in run.records:
+        step = (Rollout(), after)[record.step > 2]
+        own = {"learning_rate": step.updates[0].learning_rate, "batch_size": step.batch_size, "rollout/group_size": 8.0}
+        assert record.settings.items() >= {**own, **step.updates[0].config}.items()
 
 
 def test_reward_and_batch_size_wait_for_the_next_rollout(rl: Any) -> None:

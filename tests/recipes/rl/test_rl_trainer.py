@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,18 @@ def test_delayed_sampler_is_that_many_updates_behind(rl: Any) -> None:
     rows = tables[2].log_softmax(-1)[tokens[1:-1]]
     expected = rows.gather(1, torch.tensor(tokens[2:])[:, None])[:, 0]
     assert datum.loss_fn_inputs["logprobs"].tolist()[1:] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_delayed_sampler_can_have_weights_from_inside_a_rollout(rl: Any) -> None:
+    """Two updates per rollout, one of delay: the second rollout is sampled after update 1."""
+    run = rl(steps=4, delay=1, updates_per_rollout=2, batch_size=4, learning_rate=0.1)
+    assert run.step().wait(TIMEOUT)
+    table = run.client.table.detach().log_softmax(-1)
+    finish(run)
+    datum = run.client.batches[2][0]
+    tokens = [*datum.model_input.to_ints(), datum.loss_fn_inputs["target_tokens"].tolist()[-1]]
+    expected = [float(table[a, b]) for a, b in pairwise(tokens[1:])]
+    assert datum.loss_fn_inputs["logprobs"].tolist()[1:] == pytest.approx(expected, abs=1e-6)
 
 
 def test_groups_without_spread_are_dropped_and_counted(rl: Any) -> None:
@@ -373,6 +386,8 @@ def test_quick_evaluations_see_every_kind_of_prompt(rl: Any) -> None:
     quick = by_kind.records[0].held_out["reward"]
     assert quick == by_kind.records[1].held_out["reward"], "the same prompts each time"
     assert 0.3 < quick < 0.7
+    answers = by_kind.client.calls.count("sample") - 3 * 4
+    assert answers == 100 + 50 + 50 + 100, "all prompts before the first step and after the last one"
     assert by_kind.baseline["reward"] == by_kind.records[2].held_out["reward"] == 0.5
 
 

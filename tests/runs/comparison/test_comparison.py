@@ -339,6 +339,23 @@ def test_gradients_are_those_of_edited_runs(make: Make) -> None:
     assert found.values[0][1] == pytest.approx(cosine, rel=1e-6)
 
 
+@pytest.mark.parametrize("halt", ["pause", "stop"])
+def test_gradients_are_cancelled_by_a_later_halt_only(make: Make, monkeypatch: pytest.MonkeyPatch, halt: str) -> None:
+    both = make(["hinge", "simpo"], clients=GradientBigram)
+    answers: list[bool] = []
+
+    def watched(client: Any, objectives: Any, cancel_requested: Callable[[], bool]) -> dict[str, Any]:
+        answers.append(cancel_requested())
+        getattr(both, halt)()
+        answers.append(cancel_requested())
+        return {label: np.ones(2, np.float32) for label in objectives}
+
+    monkeypatch.setattr("mint_lab.runs.comparison.comparison.measure", watched)
+    getattr(both, halt)()
+    both.gradient_cosines()
+    assert answers == [False, True]
+
+
 def test_client_without_gradients_is_refused(make: Make) -> None:
     with pytest.raises(ConfigError, match="BigramClient returns no gradients of its weights"):
         make(["hinge", "simpo"]).gradient_cosines()

@@ -109,7 +109,7 @@ def test_demo_sft(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loss", "seed", "steps", "reached"),
     [
-        *(("ppo", seed, 100, 0.9) for seed in range(3)),
+        ("ppo", 0, 100, 0.9),
         *((loss, 0, 40, 0.65) for loss in ("importance_sampling", "cispo", "dro")),
     ],
 )

@@ -176,8 +176,11 @@ def test_closed_comparison_answers_nothing(comms: list[Comm], comparison: FakeCo
     widget.close()
     assert comms[0].closed
     comms[0].receive({"content": {"data": {"method": "custom", "content": {"type": "start"}}}, "buffers": []})
+    sent: list[Any] = []
+    widget._outputs.update = sent.append
+    widget._pictured_steps = -1  # the picture is out of date
     widget._on_idle()
-    assert comparison.calls == []
+    assert (comparison.calls, sent) == ([], [])
 
 
 # -- cosines ----------------------------------------------------------------------------------------------------------

@@ -76,6 +76,16 @@ describe("DrawScheduler", () => {
     expect(drawn).toHaveLength(2);
   });
 
+  it("waits once however often it is asked, so that dispose ends the wait", () => {
+    const one = scheduler();
+    one.drawNext();
+    pass(20);
+    for (let i = 0; i < 3; i++) one.drawLater();
+    one.dispose();
+    pass(1000);
+    expect(drawn).toHaveLength(1);
+  });
+
   it("draws nothing after dispose", () => {
     const one = scheduler();
     one.drawNext();

@@ -76,6 +76,19 @@ describe("OverlayLegend", () => {
     expect([...view.hidden]).toEqual(["c"]);
   });
 
+  it("a button that has gone with its run does nothing, also once there are as many runs again", () => {
+    const { legend, buttons, view, onChange, shown } = scene([run("a"), run("b")]);
+    const gone = buttons()[1];
+    shown.runs = [run("a")];
+    legend.draw();
+    shown.runs = [run("a"), run("c")];
+    legend.draw();
+    gone?.click();
+    expect([view.hidden.size, onChange.mock.calls.length]).toEqual([0, 0]);
+    buttons()[1]?.click();
+    expect([...view.hidden]).toEqual(["c"]);
+  });
+
   it("replaces the line only if label, loss or colours changed", () => {
     const { legend, buttons, stroke, shown } = scene([run("a")]);
     const sample = () => buttons()[0]?.querySelector("svg");

@@ -81,6 +81,19 @@ def test_call_without_a_thread_is_never_made(make_run: Any, no_threads: Any) -> 
     assert calls == ["accepted"]
 
 
+def test_version_of_a_loss_that_did_not_fail_resumes_nothing(make_run: Any) -> None:
+    """The run has changed to another loss since, and nobody has told it to go on."""
+    for name, fn in (("mine", bad), ("other", good)):
+        register(name=name, unit="pair")(fn)
+    run = make_run(loss="mine", steps=2)
+    assert run.step().wait(TIMEOUT, check=False)
+    run.set_loss("other")
+    register(name="other", unit="pair")(lambda data, logprobs_list: good(data, logprobs_list))
+    assert (run.status, run.loss.label, run.steps_done) == ("paused", "other v2", 0)
+    assert run.resume().wait(TIMEOUT)
+    assert [record.loss_name for record in run.records] == ["other", "other"]
+
+
 # -- a step that the loss refused --------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+
+from .waiting import until
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TINKER_TELEMETRY", "0")
@@ -42,6 +47,35 @@ def registries() -> Iterator[None]:
     for held, entries in before:
         held.clear()
         held.update(entries)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A test leaves no thread behind that runs a person's code, makes a run's call, or holds up the exit of Python.
+
+    Other threads may stay for a while: the worker of a model lives as long as the model, which may belong to a fixture
+    of several tests, and a widget that was closed may still draw its last picture.
+    """
+    before = set(threading.enumerate())
+    yield
+    until(lambda: not _left_threads(before), lambda: _stacks(_left_threads(before)))
+
+
+def _left_threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    guarded = sys.modules.get("mint_lab.usercode.guarded_call")
+    idle = set(guarded._idle) if guarded else set()
+    working = ("mint_lab loss", "mint_lab call")
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before | idle and (not thread.daemon or thread.name.startswith(working))
+    ]
+
+
+def _stacks(left: list[threading.Thread]) -> str:
+    frames = sys._current_frames()
+    texts = [f"{t.name}:\n{''.join(traceback.format_stack(frames.get(t.ident or 0)))}" for t in left]
+    return "the test left threads behind\n" + "\n".join(texts)
 
 
 @pytest.fixture(scope="session")

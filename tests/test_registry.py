@@ -177,17 +177,18 @@ def test_restore_registers_the_first_entry_again() -> None:
 # -- from several threads ----------------------------------------------------------------------------------------------
 
 
-def held_registry(monkeypatch: pytest.MonkeyPatch) -> tuple[Registry[Named], Gate, threading.Thread]:
-    """A registry with "first", in which a thread has begun to register "scaled" v2 and is held."""
+def held_registry(monkeypatch: pytest.MonkeyPatch) -> tuple[Registry[Named], Gate, threading.Thread, Any]:
+    """A registry with "first", in which a thread has begun to register "scaled" v2 and is held; and a disposer."""
     registry: Registry[Named] = Registry("loss")
     registry.register(spec("first", source="x"))
     registry.register(spec(source="x"))
+    dispose = registry.subscribe(lambda entry: None)
     gate = Gate(holds=1)
     monkeypatch.setattr("mint_lab.registry._source", lambda fn: gate() or "")
     thread = threading.Thread(target=registry.register, args=(spec(),))
     thread.start()
     gate.wait()
-    return registry, gate, thread
+    return registry, gate, thread, dispose
 
 
 CALLS: dict[str, Callable[[Registry[Named]], Any]] = {
@@ -198,7 +199,6 @@ CALLS: dict[str, Callable[[Registry[Named]], Any]] = {
     "lookup": lambda registry: registry["scaled"].version,
     "names": list,
     "subscribe": lambda registry: registry.subscribe(lambda entry: None) and None,
-    "dispose": lambda registry: registry.subscribe(lambda entry: None)(),
 }
 FOUND = {"register": 3, "add": "scaled_2", "restore": 3, "next_version": 3, "lookup": 2, "names": ["first", "scaled"]}
 
@@ -206,11 +206,11 @@ FOUND = {"register": 3, "add": "scaled_2", "restore": 3, "next_version": 3, "loo
 @pytest.mark.parametrize("call", CALLS)
 def test_every_call_waits_for_a_registration(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """So no two registrations get the same version, and nobody sees half of one."""
-    registry, gate, thread = held_registry(monkeypatch)
-    attempt = Attempt(lambda: CALLS[call](registry), registry, "_lock")
-    assert attempt.waits
+    registry, gate, thread, dispose = held_registry(monkeypatch)
+    attempts = [Attempt(job, registry, "_lock") for job in (lambda: CALLS[call](registry), dispose)]
+    assert [attempt.waits for attempt in attempts] == [True, True]
     gate.open()
-    assert attempt.result() == FOUND.get(call)
+    assert [attempt.result() for attempt in attempts] == [FOUND.get(call), None]
     join(thread)
     assert registry["scaled"].version == (3 if call in ("register", "restore") else 2)
 

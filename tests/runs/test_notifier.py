@@ -9,7 +9,7 @@ import pytest
 
 from mint_lab.runs.notifier import ChangeNotifier
 
-from ..waiting import TIMEOUT, Attempt, Gate, join
+from ..waiting import TIMEOUT, Attempt, Gate, join, until
 
 
 def test_stuck_subscriber_delays_nobody_and_gets_the_last_change() -> None:
@@ -104,6 +104,29 @@ def test_first_subscribers_from_two_threads_share_one_thread(monkeypatch: pytest
     notifier._subscribers.clear()
     notifier.notify()
     join(started[0])
+
+
+def test_no_call_without_a_change() -> None:
+    """After its calls the thread waits, and is not busy: the signal was cleared."""
+    notifier, states = ChangeNotifier(), []
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            states.append(self.is_set())
+            return super().wait(timeout)
+
+    notifier._changed = Watched()
+    called = threading.Semaphore(0)
+    dispose = notifier.subscribe(called.release)
+    notifier.notify()
+    assert called.acquire(timeout=TIMEOUT)
+    until(lambda: len(states) == 2)
+    assert states[1] is False
+    thread = notifier._thread
+    assert thread is not None
+    dispose()
+    join(thread)
+    assert not called.acquire(blocking=False)
 
 
 class SlowCopy(list[Callable[[], None]]):

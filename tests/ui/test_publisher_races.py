@@ -91,6 +91,31 @@ def test_messages_of_two_threads_are_in_order(publisher: Publisher, first: str, 
     assert [step for step, _ in page.columns["loss"]] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("call", ["sync", "sync of another run", "send_snapshot"])
+def test_answer_to_a_page_is_not_overtaken(publisher: Publisher, call: str) -> None:
+    """Nothing is new when a page asks. A record that comes while the answer is sent follows it."""
+    wire: Any = publisher._send
+    wire.holds = True
+    page = Page()
+    page.receive(publisher.snapshot(), [])
+    sent = len(wire.sent)
+    thread = threading.Thread(target=CALLS[call], args=(publisher,))
+    thread.start()
+    wire.gate.wait()
+    publisher.run.append(record(4))  # type: ignore[attr-defined]
+    attempt = Attempt(publisher.publish, publisher, "_lock")
+    assert attempt.waits
+    answered = publisher._number
+    wire.gate.open()
+    join(thread)
+    assert attempt.result() == 1
+    numbers = [message["number"] for message, _ in wire.sent[sent:]]
+    assert numbers == [answered, answered + 1]
+    for message, buffers in wire.sent:
+        page.receive(message, buffers)
+    assert [step for step, _ in page.columns["loss"]] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("call", ["publish", "snapshot"])
 def test_nobody_reads_records_while_a_snapshot_is_made(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch, call: str

@@ -14,7 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from .waiting import until
+from .waiting import open_all_gates, until
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TINKER_TELEMETRY", "0")
@@ -47,6 +47,11 @@ def registries() -> Iterator[None]:
     for held, entries in before:
         held.clear()
         held.update(entries)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    open_all_gates()
 
 
 @pytest.fixture(autouse=True)

@@ -433,6 +433,27 @@ def test_failed_send_is_followed_by_the_full_state(run: ScriptedRun, publisher: 
     assert [step for step, _ in page.columns["loss"]] == [1, 2]
 
 
+def test_state_that_arrived_although_sending_failed_is_taken_back(run: ScriptedRun, publisher: Publisher) -> None:
+    """One page has the message when another page's socket fails; then the state is what it was before."""
+    page = Page()
+
+    def send(message: Any, buffers: Any) -> None:
+        page.receive(message, buffers)
+        if page.state["steps_total"] == 77:
+            raise OSError("the socket is closed")
+
+    publisher.publish()
+    page.receive(publisher.snapshot(), [])
+    publisher._send = send
+    run.steps_total = 77
+    with pytest.raises(OSError, match="socket"):
+        publisher.publish()
+    assert page.state["steps_total"] == 77
+    run.steps_total = 1000
+    publisher.publish()
+    assert page.state["steps_total"] == 1000
+
+
 @pytest.mark.parametrize("job", ["send", "on_tokens", "on_samples", "on_idle"])
 def test_failure_affects_only_its_own_job(run: ScriptedRun, caplog: pytest.LogCaptureFixture, job: str) -> None:
     heard: list[str] = []

@@ -110,7 +110,25 @@ def test_a_job_is_handed_back_to_the_waiting_thread_only() -> None:
     assert not hand_back(here, lambda: done.append("no"))  # outside of any call
 
 
-def test_a_function_that_hands_back_without_end_is_cancelled() -> None:
+def test_a_cancel_is_no_exception_that_a_function_handles() -> None:
+    """``except Exception`` is common around a part that may fail."""
+    handled: list[Exception] = []
+
+    def careful() -> None:
+        try:
+            while True:
+                pass
+        except Exception as error:
+            handled.append(error)
+
+    with pytest.raises(LossCancelled):
+        call_guarded(careful, (), should_cancel=soon)
+    assert handled == []
+
+
+def test_a_function_that_hands_back_without_end_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is cancelled its jobs are still run: a thread that waits for one does not see the exception."""
+    monkeypatch.setattr(guarded_call, "CANCEL_TIMEOUT_SECONDS", TIMEOUT / 4)
     here = threading.current_thread()
 
     def asks() -> None:
@@ -119,8 +137,9 @@ def test_a_function_that_hands_back_without_end_is_cancelled() -> None:
             hand_back(here, came.set)
             came.wait()
 
-    with pytest.raises(LossCancelled):
+    with pytest.raises(LossCancelled) as caught:
         call_guarded(asks, (), should_cancel=soon)
+    assert not caught.value.abandoned
 
 
 def test_functions_can_be_traced_after_a_cancel() -> None:

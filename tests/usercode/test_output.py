@@ -76,6 +76,15 @@ def test_captures_can_overlap_and_the_last_one_removes_the_proxy(capfd: pytest.C
     assert capfd.readouterr().out == "not captured\n"
 
 
+def test_proxies_are_removed_if_the_wait_for_the_call_fails() -> None:
+    """By Ctrl+C, for example."""
+    before = sys.stdout, sys.stderr
+    with pytest.raises(KeyboardInterrupt), capture_output(contextvars.copy_context(), Printed(1, echo=False)):
+        assert sys.stdout is not before[0]
+        raise KeyboardInterrupt
+    assert (sys.stdout, sys.stderr) == before
+
+
 def test_other_threads_print_as_usual(capfd: pytest.CaptureFixture[str]) -> None:
     printed = Printed(5, echo=False)
 

@@ -16,9 +16,9 @@ from mint_lab.errors import ConfigError, LossError, RunError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.decorator import loss as register
 from mint_lab.losses.preference import pairwise_preference_loss
-from mint_lab.runs import Run
+from mint_lab.runs import Run, loop
 
-from ..waiting import TIMEOUT, Gate
+from ..waiting import TIMEOUT, Gate, join
 from .bigram import BigramClient, letter_pairs
 from .conftest import finish, in_state, timeless
 
@@ -153,6 +153,28 @@ def test_wait_times_out_and_can_be_interrupted(make_run: Any, monkeypatch: pytes
     run.client.gate.open(10)
     assert run.wait(TIMEOUT)
     assert run.status == "finished"
+
+
+def test_end_of_the_run_wakes_who_waits(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when the next slice of the wait is over."""
+    monkeypatch.setattr(loop, "WAIT_SLICE_SECONDS", TIMEOUT / 2)
+    run = in_state(make_run, "running")
+    woken: list[bool] = []
+    wait = run._loop._changed.wait
+    waits = threading.Event()
+
+    def watched(seconds: float) -> bool:
+        waits.set()
+        woken.append(wait(seconds))
+        return woken[-1]
+
+    monkeypatch.setattr(run._loop._changed, "wait", watched)
+    waiting = threading.Thread(target=run.wait, args=(TIMEOUT,))
+    waiting.start()
+    assert waits.wait(TIMEOUT)
+    run.client.gate.open(10)
+    join(waiting)
+    assert woken == [True]
 
 
 def test_forgotten_run_is_collected() -> None:

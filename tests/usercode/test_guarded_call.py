@@ -126,9 +126,37 @@ def test_a_cancel_is_no_exception_that_a_function_handles() -> None:
     assert handled == []
 
 
-def test_a_function_that_hands_back_without_end_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is cancelled its jobs are still run: a thread that waits for one does not see the exception."""
+def test_a_job_that_is_handed_back_is_run_during_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function waits for it in C, where it does not see the exception: without the job it would be abandoned."""
     monkeypatch.setattr(guarded_call, "CANCEL_TIMEOUT_SECONDS", TIMEOUT / 4)
+    here, asked, came = threading.current_thread(), threading.Event(), threading.Lock()
+    came.acquire()
+    workers: list[Any] = []
+
+    def waits() -> None:
+        workers.append(threading.current_thread())
+        asked.wait(TIMEOUT)
+        hand_back(here, came.release)
+        came.acquire()
+
+    last_line = waits.__code__.co_firstlineno + 4
+
+    def is_waiting() -> bool:
+        frame = sys._current_frames()[workers[0].ident]
+        return (frame.f_code, frame.f_lineno) == (waits.__code__, last_line)
+
+    def cancel(seconds: float) -> bool:
+        asked.set()
+        until(is_waiting)
+        return True
+
+    with pytest.raises(LossCancelled) as caught:
+        call_guarded(waits, (), should_cancel=cancel)
+    assert not caught.value.abandoned
+    join(workers[0])
+
+
+def test_a_function_that_hands_back_without_end_is_cancelled() -> None:
     here = threading.current_thread()
 
     def asks() -> None:
@@ -137,9 +165,8 @@ def test_a_function_that_hands_back_without_end_is_cancelled(monkeypatch: pytest
             hand_back(here, came.set)
             came.wait()
 
-    with pytest.raises(LossCancelled) as caught:
+    with pytest.raises(LossCancelled):
         call_guarded(asks, (), should_cancel=soon)
-    assert not caught.value.abandoned
 
 
 def test_functions_can_be_traced_after_a_cancel() -> None:

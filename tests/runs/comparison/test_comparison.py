@@ -21,9 +21,10 @@ from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
 from mint_lab.recipes import preference
 from mint_lab.runs import Comparison, Run, load_run
+from mint_lab.runs.comparison import comparison as module
 from mint_lab.types import TensorData
 
-from ...waiting import TIMEOUT, until
+from ...waiting import TIMEOUT, Attempt, Gate, join, until
 from ..bigram import BigramClient, letter_pairs
 from ..conftest import finish, timeless
 
@@ -387,3 +388,50 @@ def test_reinforcement_learning_needs_a_rollout_first(tmp_path: Path) -> None:
     assert frame.attrs["datums"] == 16
     # At a ratio of 1 nothing is clipped, and all three are A times the gradient of the log-probability.
     assert frame.to_numpy() == pytest.approx(np.ones((3, 3)), abs=1e-3)
+
+
+# -- from several threads ----------------------------------------------------------------------------------------------
+
+
+def test_first_measurements_from_two_threads_make_one_client(make: Make) -> None:
+    gate, made = Gate(holds=1), []
+
+    def connect() -> BigramClient:
+        made.append(BigramClient())
+        if armed:
+            gate()
+        return made[-1]
+
+    armed = False
+    both = make(["hinge", "simpo"], clients=connect)
+    armed, before = True, len(made)
+    found: list[Any] = []
+    first = threading.Thread(target=lambda: found.append(both._untrained_client()))
+    first.start()
+    gate.wait()
+    attempt = Attempt(both._untrained_client, module, "ONE_AT_A_TIME")
+    assert attempt.waits
+    gate.open()
+    join(first)
+    assert attempt.result() is found[0]
+    assert len(made) == before + 1
+
+
+@pytest.mark.parametrize("control", ["pause", "stop"])
+def test_pause_and_stop_cancel_the_measurement_in_progress_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    both = make(["hinge", "simpo"])
+    asked: list[bool] = []
+
+    def measure(client: Any, objectives: Any, cancel_requested: Callable[[], bool]) -> Any:
+        asked.append(cancel_requested())
+        getattr(both, control)()
+        asked.append(cancel_requested())
+        raise LossError("the loss had not returned")
+
+    monkeypatch.setattr(module, "measure", measure)
+    for _ in range(2):
+        with pytest.raises(LossError, match="had not returned"):
+            both.measure_cosines()
+    assert asked == [False, True, False, True]

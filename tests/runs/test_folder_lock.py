@@ -64,10 +64,13 @@ def test_lock_lasts_until_it_is_released(tmp_path: Path) -> None:
 def test_another_thread_may_release_it(tmp_path: Path) -> None:
     """The worker thread acquires the lock, and the thread that calls stop() releases it."""
     lock = FolderLock(tmp_path)
+    file = lock._lock
     thread = threading.Thread(target=lock.release)
     thread.start()
     join(thread)
     assert is_locked(tmp_path) is False
+    assert file is not None
+    assert not file.is_locked, "the file is deleted, and still open"
 
 
 def test_forgotten_lock_ends(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
-    """Losses and rewards that a test registers are gone after it."""
+    """Losses and rewards that a test registers are gone after it, and so is the run that preflight takes data from."""
     from mint_lab.data.rewards import REWARDS
     from mint_lab.losses import LOSSES
 
@@ -47,6 +47,8 @@ def registries() -> Iterator[None]:
     for held, entries in before:
         held.clear()
         held.update(entries)
+    if loop := sys.modules.get("mint_lab.runs.loop"):
+        loop._latest_trainer.clear()
 
 
 @pytest.hookimpl(tryfirst=True)

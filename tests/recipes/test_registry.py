@@ -23,16 +23,10 @@ from mint_lab.recipes.registry import (
     recipes_for,
     unchecked_note,
 )
-from mint_lab.runs import Run, loop
+from mint_lab.runs import Run
 from mint_lab.usercode.cell_source import cell_from
 
 from ..waiting import Attempt, Gate, join
-
-
-@pytest.fixture(autouse=True)
-def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this, preflight checks a cell on the data of a run that another test file left behind."""
-    monkeypatch.setattr(loop, "_latest_trainer", [])
 
 
 class _Made(Recipe):

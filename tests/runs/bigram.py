@@ -26,9 +26,7 @@ from mint_lab.types import (
     TensorData,
 )
 
-from ..waiting import Gate
-
-__all__ = ["BigramClient", "BigramSampler", "CharTokenizer", "Gate", "letter_pairs"]
+__all__ = ["BigramClient", "BigramSampler", "CharTokenizer", "letter_pairs"]
 
 VOCABULARY = 128
 

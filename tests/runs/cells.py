@@ -13,9 +13,8 @@ from mint_lab.losses import LOSSES
 from mint_lab.runs import Run
 
 from ..preflight.broken import HEAD
-from ..waiting import until
 
-__all__ = ["GOOD", "LOOP", "cancel_polls", "cell", "in_the_loss", "open_gate", "patient", "training_only", "until"]
+__all__ = ["GOOD", "LOOP", "cancel_polls", "cell", "in_the_loss", "open_gate", "patient", "training_only"]
 
 GOOD = "def mine(data, logprobs_list):\n    return pairwise_preference_loss(data, logprobs_list)\n"
 LOOP = "kept.append('in')\nwhile True:\n    time.time()"

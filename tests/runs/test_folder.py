@@ -22,7 +22,8 @@ from mint_lab.runs.folder import MAX_CURVE_POINTS, NOTE, RunFolder, RunSummary
 from mint_lab.runs.folder_lock import LOCK_FILE, FolderLock
 from mint_lab.runs.store import RunStore
 
-from .bigram import BigramClient, Gate
+from ..waiting import Gate
+from .bigram import BigramClient
 from .conftest import TIMEOUT, finish
 from .test_store import RECORDS
 

@@ -16,7 +16,8 @@ from mint_lab.runs import token_inspection
 from mint_lab.runs.run import Run
 from mint_lab.ui.tokens import tokens_of
 
-from .bigram import BigramClient, Gate
+from ..waiting import Gate
+from .bigram import BigramClient
 from .conftest import TIMEOUT, finish, timeless
 
 Make = Callable[..., Run]

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import until
-
-__all__ = ["Comm", "comms", "until"]
+__all__ = ["Comm", "comms"]
 
 
 class Comm:

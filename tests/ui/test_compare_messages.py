@@ -15,9 +15,9 @@ from mint_lab.runs.comparison.gradient_cosines import Cosines
 from mint_lab.ui import compare as module
 from mint_lab.ui.compare import Compare
 from tests.charts.runs import colours, count, image_of
-from tests.ui.pages import Comm, comms, until
+from tests.ui.pages import Comm, comms
 from tests.ui.scripted import ScriptedRun, record
-from tests.waiting import Gate, join
+from tests.waiting import Gate, join, until
 
 __all__ = ["comms"]
 

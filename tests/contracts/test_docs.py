@@ -167,7 +167,7 @@ def test_katex_sets_every_formula(root: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     assert result.stdout == ""
 

@@ -85,14 +85,6 @@ def _stacks(left: list[threading.Thread]) -> str:
     return "the test left threads behind\n" + "\n".join(texts)
 
 
-@pytest.fixture(autouse=True)
-def no_run_of_another_test() -> None:
-    """A cell checks its loss on the run that started last, which must not be another test's that is still in memory."""
-    loop = sys.modules.get("mint_lab.runs.loop")
-    if loop is not None:
-        loop._latest_trainer.clear()
-
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

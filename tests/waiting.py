@@ -59,7 +59,7 @@ def open_all_gates() -> None:
 
 
 class Gate:
-    """A point at which a thread stops: it calls the gate, and goes on when the test calls ``open``.
+    """A point at which a thread stops: it calls the gate, and continues when the test calls ``open``.
 
     ``wait`` returns once a thread has arrived, so the test knows where that thread is and does what it wants to happen
     at that moment.

@@ -25,6 +25,5 @@ def shell() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preflight takes the data of the latest run, and a cell tells what paused runs use: also of another test's."""
-    loop._latest_trainer.clear()
+    """A cell tells what paused runs use, and they must not be those of another test."""
     monkeypatch.setattr(loop, "_live_loops", weakref.WeakSet())

@@ -131,7 +131,7 @@ def logic(node: ast.AST, text: Text) -> Iterator[Edit]:
 
 
 def guard(node: ast.AST, text: Text) -> Iterator[Edit]:
-    """A condition under which a function returns, raises or goes on to the next item never holds."""
+    """A condition under which a function returns or raises, or a loop ends or takes its next item, is never true."""
     if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break):
         yield node.test, "False"
 

@@ -141,7 +141,7 @@ class Model:
             self._resume()
 
     def open_gate(self) -> None:
-        """The gradient call goes on, and takes one second."""
+        """The gradient call continues and takes one second."""
         assert self.current is not None
         self.at_gate = False
         self.seconds += 1

@@ -1,9 +1,9 @@
 /**
  * The module that anywidget loads: a few lines that load the widgets, whose code is a text in here.
  *
- * anywidget gives a module two seconds to load and initialize; afterwards it drops every message to that widget, for as
- * long as the page is open. A busy machine needs more time than that to compile all widgets with plotly, but not for these lines.
- * All widgets of a page share one copy of the code.
+ * anywidget gives a module two seconds to load and initialize. If the module needs longer, anywidget drops every message
+ * to that widget for as long as the page is open. On a busy machine, compiling all widgets with plotly takes longer than
+ * that; compiling these lines does not. All widgets of a page share one copy of the code.
  */
 
 import source from "bundled:widgets.ts";
@@ -27,6 +27,7 @@ function load(): Promise<WidgetModule> {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const module = (import(url) as Promise<WidgetModule>).finally(() => URL.revokeObjectURL(url));
   globalThis.mintLabModules.set(source, module);
+  module.catch(() => globalThis.mintLabModules?.delete(source)); // the next widget tries again
   return module;
 }
 

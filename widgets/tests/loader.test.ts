@@ -79,4 +79,5 @@ it("a code that does not load is an error of every view", async () => {
   const model = modelWith([]);
   widget.initialize({ model });
   await expect(widget.render({ model, el: element("a") })).rejects.toThrow("no code");
+  expect(globalThis.mintLabModules?.size).toBe(0); // the next widget tries again
 });

@@ -125,6 +125,20 @@ def test_dependence_on_later_tokens_raises() -> None:
         check_causal(lambda sequence: alone(sequence[::-1]), 20, 1e-4)
 
 
+def test_every_probe_reads_the_same_tokens_and_draws_no_random_number_of_the_process() -> None:
+    read: list[list[int]] = []
+
+    def note(sequence: list[int]) -> torch.Tensor:
+        read.append(sequence)
+        return alone(sequence)
+
+    before = torch.get_rng_state()
+    for _ in range(2):
+        check_head(note, alone, lambda hidden: hidden, 20, 1e-6)
+    assert read[0] == read[1]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_other_heads_raise() -> None:
     weight = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
 

@@ -14,6 +14,7 @@ from mint_lab.data import to_datum
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES, LossSpec, Param
 from mint_lab.losses.decorator import spec_of
+from mint_lab.losses.spec import DataKind, Unit
 from mint_lab.types import Datum
 
 BETA = Param("beta", 0.5, 0.0, 1.0, "made up", minimum=0.1)
@@ -135,6 +136,27 @@ def test_policy_losses_take_absent_weights_as_ones() -> None:
         del datum.loss_fn_inputs["weights"]
     loss, _ = LOSSES["importance_sampling"].bind()(data, logprobs)
     assert loss.item() == pytest.approx(-7 * math.exp(0.5) + 1, rel=1e-6)
+
+
+PAIRS, GROUPS, TELLS = (
+    "needs pairs of chosen and rejected",
+    "needs groups of samples of one prompt",
+    "does not tell chosen from rejected",
+)
+
+
+@pytest.mark.parametrize(
+    ("unit", "reasons"),
+    [
+        ("pair", {"pair": None, "group": PAIRS, "datum": PAIRS, "": None}),
+        ("group", {"pair": GROUPS, "group": None, "datum": GROUPS, "": None}),
+        ("datum", {"pair": TELLS, "group": None, "datum": None, "": None}),
+        ("", {"pair": None, "group": None, "datum": None, "": None}),
+    ],
+)
+def test_what_a_loss_compares_must_be_in_the_batch(unit: Unit, reasons: dict[Unit, str | None]) -> None:
+    """A loss for single datums can train on groups; an unknown unit, on either side, is refused nowhere."""
+    assert {of: spec(unit=unit).unfit(DataKind(frozenset(), of)) for of in reasons} == reasons
 
 
 def test_the_shipped_losses() -> None:

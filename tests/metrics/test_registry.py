@@ -86,6 +86,23 @@ def test_spec_is_one_sentence_of_plain_text(spec: MetricSpec) -> None:
     assert spec.name not in spec.also_called
 
 
+# Metrics that can have either sign; a share is 0 to 1, a sum of log-probabilities at most 0, and the rest at least 0.
+SIGNED = {
+    *("loss", "loss:sum", "mean_margin", "rewards/chosen", "rewards/rejected", "rewards/margins", "reward"),
+    *("kl/k1", "kl/teacher", "kl_base/k1"),
+}
+
+
+@pytest.mark.parametrize("spec", METRICS.values(), ids=METRICS.keys())
+def test_spec_declares_the_bounds_that_its_mathematics_sets(spec: MetricSpec) -> None:
+    if spec.unit.startswith("share"):
+        assert spec.range == (0, 1)
+    elif spec.name.startswith("logps/"):
+        assert spec.range == (None, 0)
+    else:
+        assert spec.range == (None if spec.name in SIGNED else (0, None))
+
+
 def test_also_called_does_not_repeat_a_metric_of_the_package() -> None:
     """An alias that is the bare name of another metric would say that the two are the same."""
     assert {alias for spec in METRICS.values() for alias in spec.also_called} & set(METRICS) == set()

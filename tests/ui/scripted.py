@@ -6,11 +6,11 @@ import contextvars
 import math
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,7 +23,30 @@ from mint_lab.recipes.registry import recipe_named
 from mint_lab.runs.token_inspection import HeldOutTokens
 from tests.waiting import TIMEOUT
 
-__all__ = ["Failed", "ScriptedRun", "record"]
+__all__ = ["Failed", "Growing", "ScriptedRun", "record"]
+
+T = TypeVar("T")
+
+
+class Growing(list[T]):
+    """A list of a run that is longer each time it has been read: the run goes on while a page reads it."""
+
+    def __init__(self, items: Iterable[T], *later: T) -> None:
+        super().__init__(items)
+        self._later = list(later)
+
+    def __iter__(self) -> Iterator[T]:
+        yield from super().__iter__()
+        self._grow()
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        self._grow()
+        return found
+
+    def _grow(self) -> None:
+        if self._later:
+            self.append(self._later.pop(0))
 
 
 @dataclass

@@ -22,7 +22,7 @@ from mint_lab.ui.samples import samples_of
 from mint_lab.ui.tokens import tokens_message
 from tests.charts.runs import colours, count, image_of, panels, places
 from tests.engine.batches import datum
-from tests.ui.scripted import ScriptedRun, record
+from tests.ui.scripted import Growing, ScriptedRun, record
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</div></script>", '"><b>', "\u202egnp.exe", "w" * 10_000, "\x00", "&amp;"]
 
@@ -49,6 +49,19 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Sheet, "text", text)
     return texts
+
+
+def test_an_edit_made_while_a_picture_is_drawn_is_left_to_the_next(written: list[str]) -> None:
+    """Otherwise a chart would have the number of an edit that the lines at the top do not name."""
+    run = ScriptedRun(40)
+    run.records.extend(record(step, 40) for step in range(1, 31))
+    first, second = Edit(11, "setting", "beta 0.5"), Edit(21, "setting", "beta 0.25")
+    run.edits = [first]
+    picture, texts = picture_of_run(run), list(written)
+    written.clear()
+    run.edits = Growing([first], second)
+    assert picture_of_run(run) == picture
+    assert written == texts
 
 
 @pytest.mark.parametrize("recipe", ["rl", "preference", "sft", "unknown"])

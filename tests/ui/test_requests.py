@@ -15,7 +15,7 @@ from mint_lab.registry import UnknownNameError
 from mint_lab.runs.run import Run
 from mint_lab.runs.store import history_frame
 from mint_lab.ui.requests import TEXT_REQUESTS, perform, reply_to, requested_text, unknown_request
-from tests.ui.scripted import ScriptedRun, record
+from tests.ui.scripted import Growing, ScriptedRun, record
 
 
 def answer(run: Any, request: dict[str, Any]) -> Any:
@@ -127,6 +127,12 @@ def test_csv_has_every_step(run: ScriptedRun) -> None:
     assert list(frame.index) == list(range(1, 21))
     assert set(frame.columns) == set(expected.columns)
     assert frame["loss"].to_list() == expected["loss"].to_list()  # to the last digit
+
+
+def test_a_step_that_completes_meanwhile_is_left_out_of_the_csv(run: ScriptedRun) -> None:
+    expected = requested_text(run, {"type": "csv"})
+    run.records = Growing(run.records, record(21, 40), record(22, 40))
+    assert requested_text(run, {"type": "csv"}) == expected
 
 
 def test_figure_is_plotly_json(run: ScriptedRun) -> None:

@@ -25,7 +25,7 @@ from mint_lab.ui.state import (
     option_entries,
     state_of,
 )
-from tests.ui.scripted import Failed, ScriptedRun, record
+from tests.ui.scripted import Failed, Growing, ScriptedRun, record
 
 
 def state(run: Any, **names: str) -> State:
@@ -70,6 +70,13 @@ def test_latest_marks_are_sent_and_all_are_counted() -> None:
     assert (len(marks), state(run)["marks_total"]) == (MAX_MARKS, 499)
     assert marks[-1] == {"step": 499, "kind": "setting", "label": "beta 499"}
     assert marks_of([Edit(1, "loss", "x" * 999)])[0]["label"] == "x" * 200
+
+
+def test_an_edit_made_while_the_state_is_read_is_neither_sent_nor_counted() -> None:
+    run = ScriptedRun()
+    run.edits = Growing([Edit(1, "setting", "beta 1")], Edit(2, "setting", "beta 2"))
+    read = state(run)
+    assert (len(read["marks"]), read["marks_total"]) == (1, 1)
 
 
 def test_first_warnings_of_the_last_step_are_sent() -> None:

@@ -184,6 +184,14 @@ def test_save_killed_between_renames_loses_nothing(trained: tuple[Adapter, Optim
     assert_same(found.weights | (found.optimizer or {}), before)
 
 
+def test_every_killed_save_of_a_folder_is_recovered_whatever_its_name(tmp_path: Path) -> None:
+    for name in (".a.old", ".step-10.old", "..hidden.old", ".old", "kept.old", ".both.old", "both"):
+        (tmp_path / name).mkdir()
+    checkpoints.recover_all(tmp_path)
+    names = ["a", "step-10", ".hidden", ".old", "kept.old", ".both.old", "both"]
+    assert {entry.name for entry in tmp_path.iterdir()} == set(names)
+
+
 def test_save_after_a_killed_save(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
     kill_between_the_renames(trained, saved)
     save_checkpoint(saved, *trained)

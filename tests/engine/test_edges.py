@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -162,6 +163,11 @@ def test_gradient_is_scaled_only_above_the_limit_of_its_norm(limit: float, facto
             0.0,
             "AdamParams.eps is 0, expected a finite number of at least 1.2e-38 (with 0, Adam divides 0 by 0)",
         ),
+        (
+            "eps",
+            math.nextafter(2**-126, 0),
+            "AdamParams.eps is 1.17549e-38, expected a finite number of at least 1.2e-38 (with 0, Adam divides 0 by 0)",
+        ),
         ("weight_decay", float("inf"), "AdamParams.weight_decay is inf, expected a finite number of at least 0"),
     ],
 )
@@ -175,7 +181,8 @@ def test_setting_out_of_range_is_named(setting: str, value: float, text: str, ad
 
 def test_settings_at_the_ends_of_their_ranges_are_accepted(adapter: Adapter) -> None:
     adapter.gradients = [torch.ones_like(parameter) for parameter in adapter.parameters.values()]
-    settings = AdamParams(learning_rate=0.0, beta1=0.0, beta2=0.0, eps=1.2e-38, weight_decay=0.0, grad_clip_norm=0.0)
+    smallest = 2**-126  # the smallest number that float32 holds with all its digits
+    settings = AdamParams(learning_rate=0.0, beta1=0.0, beta2=0.0, eps=smallest, weight_decay=0.0, grad_clip_norm=0.0)
     count = sum(parameter.numel() for parameter in adapter.parameters.values())
     assert Optimizer(adapter).step(settings)["grad_norm"] == pytest.approx(count**0.5, rel=1e-5)
 

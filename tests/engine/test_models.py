@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -131,14 +132,44 @@ def test_collected_adapters_are_deleted(qwen3: Path) -> None:
 
 def test_misfit_weights_raise_and_change_nothing(adapter: Adapter) -> None:
     before = adapter.copy()
-    with pytest.raises(ModelError, match=r"do not fit this adapter \(rank 3\): .* has shape none"):
-        adapter.load(dict(list(before.items())[1:]))
+    first, last = min(before), max(before)
+    shape, smaller = tuple(before[first].shape), {name: before[name][:-1] for name in (last, first)}
+    missing = {name: weight for name, weight in before.items() if name != first}
+    for wrong, found in ((missing, "none"), (before | smaller, tuple(smaller[first].shape))):
+        text = f"do not fit this adapter (rank 3): {first} has shape {found}, expected {shape}"
+        with pytest.raises(ModelError, match=re.escape(text) + "$"):
+            adapter.load(wrong)
     assert all(torch.equal(before[n], p) for n, p in adapter.parameters.items())
 
 
 def test_vocabulary_may_exceed_the_tokenizer(adapter: Adapter) -> None:
     """The model's 270 rows decide which ids are valid, not the tokenizer's 257."""
     assert len(adapter.base.tokenizer) < adapter.base.vocab_size == VOCAB
+
+
+def test_model_without_a_longest_sequence_takes_a_million_tokens(tmp_path: Path) -> None:
+    """BLOOM's configuration names none: ALiBi has a bias for every distance."""
+    config = CONFIG_MAPPING["bloom"](vocab_size=VOCAB, hidden_size=48, n_layer=2, n_head=4, bos_token_id=256)
+    assert not hasattr(config, "max_position_embeddings")
+    assert load_base(str(build_config(config, tmp_path))).context == 1_000_000
+
+
+def test_activations_are_kept_unless_checkpointing_is_asked_for(qwen3: Path) -> None:
+    """Checkpointing keeps less for the backward pass, and the default is not to."""
+    base = load_base(str(qwen3))
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[-1] += tensor.numel()
+        return tensor
+
+    with base.using(base.attach(LoraShape(rank=2), seed=0)):
+        for options in ({}, {"gradient_checkpointing": False}, {"gradient_checkpointing": True}):
+            kept.append(0)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                base.backbone(base.layout([[1, 2, 3, 4, 5]]), **options)
+    default, plain, checkpointed = kept
+    assert default == plain > checkpointed
 
 
 def test_window_under_another_name_limits_packing(tmp_path: Path) -> None:

@@ -124,6 +124,16 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
     assert read_run_info(b'{"seed": 3, "place": [1]}') == (RunInfo(seed=3), [])
 
 
+def test_what_run_json_does_not_say_is_empty_or_0() -> None:
+    texts = dict.fromkeys(("name", "recipe", "base_model", "loss", "status"), "")
+    numbers = dict.fromkeys(("steps", "steps_done", "rank", "eval_every", "seconds"), 0)
+    unknown = dict.fromkeys(("seed", "data_sizes", "error"))
+    several = {"settings": {}, "options": {}, "baseline": {}, "notes": [], "versions": {}}
+    info, reasons = read_run_info(b"{}")
+    assert vars(info) == texts | numbers | unknown | several | {"loss_version": 1}
+    assert reasons == []
+
+
 def test_one_bad_entry_of_run_json_leaves_the_others() -> None:
     content = {"steps": "many", "name": ["x"], "seed": 7, "baseline": {"a": [], "b": []}, "data_sizes": [3], "rank": 8}
     info, reasons = read_run_info(json.dumps(content).encode())

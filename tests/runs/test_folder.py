@@ -190,6 +190,9 @@ def test_note_is_kept_whatever_it_says(tmp_path: Path) -> None:
     assert one(folder, "a").note == HOSTILE
     folder.note("a", "half a pair \ud83d")
     assert one(folder, "a").note == "half a pair \\ud83d"
+    for size, shown in ((80_000, "x" * 10_000), (80_001, "")):  # a file of bytes from elsewhere
+        (path / NOTE).write_text("x" * size)
+        assert one(folder, "a").note == shown
     folder.note("a", " \n")
     assert not (path / NOTE).exists()
     assert sorted(entry.name for entry in path.iterdir()) == ["losses", "losses.jsonl", "records.jsonl", "run.json"]

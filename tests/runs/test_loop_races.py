@@ -184,6 +184,27 @@ def test_what_changes_the_state_waits_while_it_is_read(make_run: Any, edit: str)
         assert run.steps_done == {"pause": 1, "stop": 1}.get(edit, 2)
 
 
+def test_an_edit_waits_while_the_first_run_json_is_made(make_run: Any) -> None:
+    """Otherwise the file could have the loss from before the edit and the settings from after it."""
+    run = make_run(steps=1)
+    gate, describe, written = Gate(holds=1), run._loop._describe_run, []
+
+    def slow() -> Any:
+        gate()
+        written.append(describe())
+        return written[-1]
+
+    run._loop._describe_run = slow
+    run.start()
+    gate.wait()
+    attempt = Attempt(lambda: run.set(learning_rate=0.5), run._loop, "_changed")
+    assert attempt.waits
+    gate.open()
+    attempt.result()
+    assert run.wait(TIMEOUT)
+    assert written[0].settings["learning_rate"] == 0.05
+
+
 def test_two_starts_at_once_have_one_worker(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(steps=3)
     gate, started, start = Gate(holds=1), [], threading.Thread.start

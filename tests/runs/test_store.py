@@ -26,6 +26,7 @@ from mint_lab.errors import RunError
 from mint_lab.recipes.record import Edit, LossVersion, StepRecord
 from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.folder import RunFolder
+from mint_lab.runs.folder_lock import is_locked
 from mint_lab.runs.store import RunStore, fresh_folder, history_frame, load_run
 
 RECORDS = [
@@ -56,6 +57,14 @@ def write(folder: Path) -> RunStore:
         store.append(record, edits=edits, losses=losses)
     store.close()
     return store
+
+
+def test_the_folder_is_free_once_the_run_is_over_and_not_while_it_is_paused(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "a")
+    for options, locked in (({"ended": False}, True), ({"ended": True}, False), ({}, False)):
+        store.write_info(RunInfo())
+        store.close(**options)
+        assert is_locked(tmp_path / "a") == locked
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ def test_bad_budgets_raise(tokens: Any, tmp_path: Path) -> None:
         ServiceClient(home=tmp_path, max_batch_tokens=tokens)
 
 
+def test_a_budget_of_one_token_is_the_smallest() -> None:
+    assert MemoryLimits(1).max_batch_tokens == 1
+
+
 def test_bad_switch_raises(service: ServiceClient, qwen3: Path) -> None:
     with pytest.raises(ConfigError, match="gradient_checkpointing is 1, expected True or False"):
         service.create_lora_training_client(str(qwen3), gradient_checkpointing=1)  # type: ignore[arg-type]

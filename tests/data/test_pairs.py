@@ -192,7 +192,7 @@ def test_limit_must_be_positive(limit: int) -> None:
 
 def test_arithmetic_pairs() -> None:
     train, held_out = arithmetic_pairs(400, seed=3), arithmetic_pairs(100, seed=3, split="held_out")
-    assert (len(train), len(held_out)) == (400, 100)
+    assert (len(train), len(held_out), len(arithmetic_pairs())) == (400, 100, 4000)
     assert train == arithmetic_pairs(400, seed=3) != arithmetic_pairs(400, seed=4)
     assert not {pair.prompt for pair in train} & {pair.prompt for pair in held_out}
     for pair, problem in zip(train, addition_problems(400, 3, "train"), strict=True):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mint_lab.data.render import to_datum
 from mint_lab.losses.preference import pairwise_preference_loss, sequence_scores
 from mint_lab.preflight import Report, check, preflight
-from mint_lab.preflight.checks import is_close, loss_mask
+from mint_lab.preflight.checks import STEP, is_close, loss_mask
 from mint_lab.types import Datum, ModelInput
 
 from .four_pairs import four_pairs, total, warnings_of, weights
@@ -39,6 +39,18 @@ def test_a_partly_detached_loss_disagrees_with_differences(data: list[Datum]) ->
     message = warnings_of(preflight(lambda d, lps: (total(lps) * total(lps).detach(), {}), data))["numerical gradient"]
     by_autograd, by_differences = (float(part.split()[0]) for part in message.split(": ")[1].split(", "))
     assert by_differences == pytest.approx(2 * by_autograd, rel=1e-3)
+
+
+def test_a_kink_that_only_the_wide_step_reaches_is_no_disagreement() -> None:
+    """All log-probabilities are -1, and the slope changes from 1 to 3 at 0.3 of a step above; a tenth ends before."""
+    data = [to_datum([1, 2, 3], 1), to_datum([4, 5, 6], 1)]
+    logprobs = [torch.full((2,), -1.0) for _ in data]
+
+    def bent(_: Any, lps: Any) -> Any:
+        return sum((2 * lp + (lp + 1 - 0.3 * STEP).abs()).sum() for lp in lps), {}
+
+    lines = {line.name: line for line in check(bent, data, logprobs).lines}
+    assert lines["numerical gradient"].verdict == "ok"
 
 
 def test_a_cast_to_single_precision_is_no_disagreement(data: list[Datum]) -> None:

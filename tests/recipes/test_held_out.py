@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mint_lab.data.render import to_datum
 from mint_lab.errors import DataError
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.losses.spec import LossSpec
@@ -61,6 +62,19 @@ def test_a_metric_is_averaged_over_the_batches_that_report_it() -> None:
     fn = GuardedLoss(LossSpec("sometimes", "custom", sometimes), sometimes)
     # Ten datums make five batches of two: 0, 1, 2, 3, 4; the second and the fourth report.
     assert held_out_loss(fn, data, logprobs, 2) == {"loss": 2.0, "hard": 4.0}
+
+
+def test_a_loss_that_overwrites_its_input_changes_no_other_number() -> None:
+    """The recipe's own metrics are made of the same log-probabilities."""
+
+    def overwrites(data: Any, lps: Any) -> Any:
+        return sum(lp.mul_(2.0).sum() for lp in lps), {}
+
+    data = [to_datum([1, 2, 3], 1)] * 2
+    logprobs = [torch.tensor([-1.0, -2.0]), torch.tensor([-4.0, -8.0])]
+    fn = GuardedLoss(LossSpec("mine", "custom", overwrites), overwrites)
+    assert held_out_loss(fn, data, logprobs, 2) == {}, "a loss must not change what it is given"
+    assert [lp.tolist() for lp in logprobs] == [[-1.0, -2.0], [-4.0, -8.0]]
 
 
 def test_held_out_loss_that_fails_costs_only_that_number(make_run: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mint_lab.data.pairs import Pair
+from mint_lab.data.render import to_datum
 from mint_lab.errors import DataError
 from mint_lab.recipes.sft import Sft
 
@@ -73,6 +74,14 @@ def test_sft_on_pairs_trains_the_chosen_side_and_evaluates_both() -> None:
 def test_a_mask_of_zero_hides_what_is_not_finite() -> None:
     job = Sft().prepare(CharTokenizer(), [("a:", "y")] * 2, [("a:", "y")], seed=0)
     assert job.measure(job.held_out, [torch.tensor([-math.inf, -1.0, -3.0])]).metrics == {"nll": 2.0}
+
+
+def test_a_token_counts_by_its_weight() -> None:
+    """Weights 0, 0.5 and 2 of log-probabilities -4, -1 and -3: (0.5 + 6) / 2.5 = 2.6."""
+    job = Sft().prepare(CharTokenizer(), [("a:", "y")] * 2, [("a:", "y")], seed=0)
+    datum = to_datum([1, 2, 3, 4], 1, weights=[0.0, 0.5, 2.0])
+    nll = job.measure([datum], [torch.tensor([-4.0, -1.0, -3.0])]).metrics["nll"]
+    assert nll == pytest.approx(2.6, rel=1e-6)
 
 
 def test_an_odd_example_is_named() -> None:

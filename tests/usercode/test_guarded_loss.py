@@ -59,6 +59,22 @@ def test_an_exception_names_the_datum_and_its_values() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize("argument", [0, 1])
+def test_the_datum_is_named_although_the_function_empties_its_lists(argument: int) -> None:
+    def fails(*lists: list[Any]) -> Any:
+        items = tuple(lists[argument])
+        for item in items:
+            del lists[0][0], lists[1][0]
+            if item is items[2]:
+                raise ValueError("a planted bug")
+
+    given, data = leaves(), list(DATA)
+    with pytest.raises(LossError) as caught:
+        guarded(fails)(data, given)
+    assert str(caught.value) == "ValueError: a planted bug (at datum 2, log-probabilities -3 to -3 nats)"
+    assert (len(data), len(given)) == (4, 4)
+
+
 @pytest.mark.parametrize(
     "error", [DataError("7 datums"), ConfigError("no"), MemoryError(), torch.OutOfMemoryError("no")]
 )

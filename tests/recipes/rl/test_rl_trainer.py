@@ -57,6 +57,7 @@ def test_one_update_per_rollout_is_on_policy(rl: Any) -> None:
         assert max(abs(m[k] - 1) for k in ("ratio/mean", "ratio/min", "ratio/max", "ess")) < 1e-5
         assert (m["clip_frac/low"], m["clip_frac/high"], m["out_of_range_frac"]) == (0, 0, 0)
         assert m["mismatch/max"] < 1e-5
+        assert m["tokens_per_s"] == record.tokens / record.step_time
         middle = [counts[20] for counts in record.histograms.values()]
         assert sum(middle) == sum(map(sum, record.histograms.values()))
     assert set(run.records[0].metrics) == {

@@ -106,22 +106,18 @@ def test_demo_sft(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("loss", "seed", "steps", "reached"),
-    [
-        ("ppo", 0, 100, 0.9),
-        *((loss, 0, 40, 0.65) for loss in ("importance_sampling", "cispo", "dro")),
-    ],
-)
-def test_demo_rl_learns_arithmetic(tmp_path: Path, loss: str, seed: int, steps: int, reached: float) -> None:
-    """The bundled model: half of the held-out sums are right before, nine in ten after 100 steps."""
-    options = ["--recipe", "rl", "--loss", loss, "--seed", seed, "--steps", steps]
+def test_demo_rl_learns_arithmetic(tmp_path: Path) -> None:
+    """The bundled model: half of the held-out sums are right before, nine in ten after 100 steps.
+
+    The lesson on policy losses trains with the other losses.
+    """
+    options = ["--recipe", "rl", "--loss", "ppo", "--seed", 0, "--steps", 100]
     result = run("demo", *options, "--json", tmp_path / "out.json")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out.json").read_text())
-    assert (report["recipe"], report["evaluation"], report["steps"]) == ("rl", "greedy", steps)
+    assert (report["recipe"], report["evaluation"], report["steps"]) == ("rl", "greedy", 100)
     assert report["before"]["reward"] == 0.5
-    assert report["after"]["reward"] >= reached
+    assert report["after"]["reward"] >= 0.9
     assert report["seconds"] > 0
 
 

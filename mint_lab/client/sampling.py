@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import warnings
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.batch import check_tokens
 from ..engine.generation import (
     GenerationRequest,
     Sample,
@@ -22,6 +23,7 @@ from ..engine.generation import (
     prompt_logprobs,
     prompt_topk,
 )
+from ..engine.memory import max_useful_tokens
 from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse
 from .futures import CallBatcher, SelfFuture, worker_of
@@ -73,8 +75,9 @@ class _Topk:
 class SamplingClient(SelfFuture):
     """Samples from a fixed snapshot of a model, which further training does not change.
 
-    Consecutive calls of ``sample`` that wait for the model are generated as one batch, which takes much less time than
-    one call after the other: submit all of them, then wait for the results. Each call gets the same samples as alone.
+    Consecutive calls of ``sample`` that wait for the model are generated as one batch, and consecutive calls of
+    ``compute_logprobs`` are one pass, which takes much less time than one call after the other: submit all of them,
+    then wait for the results. Each call gets the same samples as alone.
 
     Args:
         base: The base model.
@@ -87,7 +90,9 @@ class SamplingClient(SelfFuture):
         self._adapter = adapter
         self._snapshot = snapshot
         self._worker = worker_of(base)
-        self._batcher = CallBatcher(self._run, generation_token_budget(base))
+        budget = generation_token_budget(base)
+        self._batcher = CallBatcher(self._run, budget)
+        self._logprobs_batcher = CallBatcher(self._run_logprobs, min(budget, max_useful_tokens(base.device) or budget))
         self._warned = False
 
     def __repr__(self) -> str:
@@ -159,12 +164,7 @@ class SamplingClient(SelfFuture):
                 (from the future).
         """
         tokens = _tokens(prompt)
-
-        def run() -> list[float | None]:
-            with self._base.using(self._adapter, self._snapshot.result()):
-                return prompt_logprobs(self._base, tokens)
-
-        return self._worker.submit(run)
+        return self._worker.submit_to(self._logprobs_batcher, tokens, len(tokens))
 
     def sample_async(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, SampleResponse]:
         """Call :meth:`sample` at once, and return a coroutine of its result."""
@@ -187,7 +187,7 @@ class SamplingClient(SelfFuture):
     def _run(self, calls: Sequence[_SampleCall]) -> list[SampleResponse | Exception]:
         """Run all calls as one batch. A call with an invalid prompt gets its error, and the others their samples."""
         results: list[SampleResponse | Exception] = []
-        errors = [self._prompt_error(call) for call in calls]
+        errors = [_data_error(check_request, self._base, call.request) for call in calls]
         valid = [call for call, error in zip(calls, errors, strict=True) if error is None]
         with self._base.using(self._adapter, self._snapshot.result()):
             samples = iter(generate(self._base, [call.request for call in valid]))
@@ -195,18 +195,20 @@ class SamplingClient(SelfFuture):
                 results.append(self._response(call, next(samples)) if error is None else error)
         return results
 
-    def _prompt_error(self, call: _SampleCall) -> DataError | None:
-        try:
-            check_request(self._base, call.request)
-        except DataError as error:
-            return error.with_traceback(None)  # the traceback would keep the whole batch alive
-        return None
+    def _run_logprobs(self, prompts: Sequence[list[int]]) -> list[list[float | None] | Exception]:
+        """Compute the log-probabilities of all prompts in one pass; an invalid prompt gets its error."""
+        base = self._base
+        errors = [_data_error(check_tokens, tokens, base.vocab_size, base.context) for tokens in prompts]
+        valid = [tokens for tokens, error in zip(prompts, errors, strict=True) if error is None]
+        with base.using(self._adapter, self._snapshot.result()):
+            found = iter(prompt_logprobs(base, valid))
+        return [next(found) if error is None else error for error in errors]
 
     def _response(self, call: _SampleCall, samples: list[Sample]) -> SampleResponse:
         prompt = call.request.prompt
         logprobs = topk = None
         if call.prompt_logprobs:
-            logprobs = np.array([np.nan, *prompt_logprobs(self._base, prompt)[1:]], np.float32)
+            logprobs = np.array([np.nan, *prompt_logprobs(self._base, [prompt])[0][1:]], np.float32)
         if call.topk:
             ids, values = prompt_topk(self._base, prompt, call.topk)
             topk = _Topk(
@@ -271,6 +273,15 @@ class SamplingClient(SelfFuture):
         strings = tuple(s for s in stop if isinstance(s, str))
         token_ids = frozenset(int(s) for s in stop if not isinstance(s, str))
         return (token_ids | end_of_text if len(stop) else frozenset()), strings
+
+
+def _data_error(check: Callable[..., None], *args: Any) -> DataError | None:
+    """Return the error that ``check`` raises for one call; the calls that run together with it are not concerned."""
+    try:
+        check(*args)
+    except DataError as error:
+        return error.with_traceback(None)  # the traceback would keep the whole batch alive
+    return None
 
 
 def _tokens(prompt: Any) -> list[int]:

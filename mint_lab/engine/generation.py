@@ -12,6 +12,7 @@ those at temperature 1 without truncation.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -369,23 +370,29 @@ def _shares_exactly(base: BaseModel) -> bool:
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(logits[:2], logits[2:], strict=True))
 
 
-def prompt_logprobs(base: BaseModel, tokens: list[int]) -> list[float | None]:
-    """Compute the log-probability of each token given those before it, in nats; None for the first token.
+def prompt_logprobs(base: BaseModel, prompts: Sequence[list[int]]) -> list[list[float | None]]:
+    """Compute the log-probability of each token given those before it in its prompt.
 
-    This takes one forward pass without a cache, with the adapter that the caller has activated.
+    This takes one forward pass over all prompts without a cache, with the adapter that the caller has activated.
+
+    Returns:
+        For each prompt its log-probabilities in nats; None for its first token.
 
     Raises:
-        DataError: If ``tokens`` is empty or too long, or has tokens outside the vocabulary.
+        DataError: If a prompt is empty or too long, or has tokens outside the vocabulary.
     """
-    check_tokens(tokens, base.vocab_size, base.context)
-    if len(tokens) == 1:
-        return [None]
+    for tokens in prompts:
+        check_tokens(tokens, base.vocab_size, base.context)
+    predicted = [tokens for tokens in prompts if len(tokens) > 1]
+    if not predicted:
+        return [[None] for _ in prompts]
     with torch.no_grad():
-        layout = base.layout([tokens[:-1]])
+        layout = base.layout([tokens[:-1] for tokens in predicted])
         hidden = base.backbone(layout).flatten(0, 1)
-        targets = np.asarray(tokens[1:], dtype=np.int64)
+        targets = np.concatenate([np.asarray(tokens[1:], dtype=np.int64) for tokens in predicted])
         logprobs = TargetLogprobs(base.head(), hidden, layout.token_index, targets, loss_mask=None)
-    return [None, *logprobs.values.tolist()]
+    values = iter(logprobs.values.tolist())
+    return [[None, *itertools.islice(values, len(tokens) - 1)] for tokens in prompts]
 
 
 def prompt_topk(base: BaseModel, tokens: list[int], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

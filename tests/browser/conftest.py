@@ -54,18 +54,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def open_notebook(lab: Lab, numbers: Iterator[int]) -> Iterator[Open]:
+def open_notebook(lab: Lab, numbers: Iterator[int], request: pytest.FixtureRequest) -> Iterator[Open]:
     """``open_notebook(cells)`` opens a notebook in JupyterLab; afterwards the page must not have complained."""
-    with opener(lab, numbers) as open_:
+    with opener(lab, numbers, request.session) as open_:
         yield open_
 
 
 @contextlib.contextmanager
-def opener(lab: Lab, numbers: Iterator[int]) -> Iterator[Open]:
+def opener(lab: Lab, numbers: Iterator[int], session: pytest.Session) -> Iterator[Open]:
     """What :func:`open_notebook` gives, also for a whole module.
 
-    Each notebook has a folder to itself, so that no run finds another test's ``folder="run"``.
+    Each notebook has a folder to itself, so that no run finds another test's ``folder="run"``, and a page that no
+    failed test left behind.
     """
+    failed = session.testsfailed
     opened: list[Notebook] = []
 
     def open_(cells: Sequence[str]) -> Notebook:
@@ -75,7 +77,10 @@ def opener(lab: Lab, numbers: Iterator[int]) -> Iterator[Open]:
 
     yield open_
     for notebook in opened:
-        notebook.page.close()
+        if session.testsfailed > failed:
+            notebook.page.close()
+        else:
+            lab.keep(notebook)
     lab.stop_kernels()
     assert [complaint for notebook in opened for complaint in notebook.complaints] == []
 

@@ -20,15 +20,16 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import nbformat
-from playwright.sync_api import BrowserContext, Playwright
+from playwright.sync_api import BrowserContext, Page, Playwright, ViewportSize
 
 from tests.waiting import until
 
+from . import warm_kernel
 from .shown import Shown
 
 __all__ = [
@@ -71,6 +72,18 @@ KERNEL_READY = """async () => { const app = window.jupyterapp; await app.restore
   await panel.revealed; await panel.context.ready; await panel.sessionContext.ready;
   const kernel = panel.sessionContext.session.kernel; await kernel.info;
   while (!(kernel.connectionStatus === "connected" && kernel.status === "idle")) await pause(); }"""
+
+# Opens a notebook in the page that stands there, as a person does from the file browser.
+OPEN = """async (path) => { const { commands, shell } = window.jupyterapp;
+  const panel = await commands.execute("docmanager:open", { path }); shell.activateById(panel.id); }"""
+
+# Closes every notebook without the question whether to save it; the launcher comes instead, and the sidebars are as in
+# a new page.
+CLOSE_ALL = """async () => { const { shell } = window.jupyterapp;
+  for (const panel of [...shell.widgets("main")]) {
+    if (panel.context) panel.context.model.dirty = false;
+    panel.close(); }
+  shell.expandLeft(); shell.collapseRight(); }"""
 
 # What a cell has put out, from the notebook's model: the page may draw it some frames later.
 OUTPUTS = """(index) => { const { outputs } = window.jupyterapp.shell.currentWidget.content.widgets[index].model;
@@ -140,11 +153,11 @@ def chromium_path() -> str:
     return path
 
 
-def write_notebook(path: Path, cells: Sequence[str]) -> Path:
+def write_notebook(path: Path, cells: Sequence[str], kernel: str = "python3") -> Path:
     """A notebook of code cells, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {"name": kernel, "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
     return path
 
@@ -159,7 +172,9 @@ def serve(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Ser
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), home / "server.log")
-    with server.log.open("w") as log:
+    warm_kernel.specify(home / "data", home / "kernels.sock")
+    warm = [sys.executable, warm_kernel.__file__, str(home / "kernels.sock")]
+    with server.log.open("w") as log, subprocess.Popen(warm, env=_environment(home), stderr=log) as kernels:
         process = subprocess.Popen(
             _command(root, port, server.token), env=_environment(home), stdout=log, stderr=subprocess.STDOUT
         )
@@ -168,6 +183,7 @@ def serve(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Ser
             yield server
         finally:
             _shut_down(server, process)
+            kernels.kill()
             shutil.rmtree(home, ignore_errors=True)
 
 
@@ -255,8 +271,11 @@ def _shut_down(server: Server, process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+VIEWPORT: ViewportSize = {"width": 1400, "height": 1200}
+
+
 @contextlib.contextmanager
-def chromium(playwright: Playwright, width: int = 1400, height: int = 1200) -> Iterator[BrowserContext]:
+def chromium(playwright: Playwright) -> Iterator[BrowserContext]:
     """A fresh browser profile until the block ends."""
     with tempfile.TemporaryDirectory(prefix="mint-lab-chromium-", ignore_cleanup_errors=True) as profile:
         context = playwright.chromium.launch_persistent_context(
@@ -264,7 +283,7 @@ def chromium(playwright: Playwright, width: int = 1400, height: int = 1200) -> I
             executable_path=chromium_path(),
             headless=True,
             args=BROWSER_ARGUMENTS,
-            viewport={"width": width, "height": height},
+            viewport=VIEWPORT,
         )
         context.add_init_script(WEBSOCKET_COUNTER)
         context.set_default_timeout(60_000)
@@ -289,6 +308,23 @@ class Notebook(Shown):
         self.load()
         self.evaluate(KERNEL_READY, 180)
         return self
+
+    def open_here(self) -> Notebook:
+        """As :meth:`open`, in a page that has JupyterLab loaded: a tenth of the work of loading it."""
+        self.evaluate(OPEN, 60, self.name)
+        self.evaluate(KERNEL_READY, 180)
+        return self
+
+    def leave(self) -> None:
+        """Close everything that is open in JupyterLab, in its light theme.
+
+        What JupyterLab complains about while it closes a notebook whose kernel still answers is not the test's.
+        """
+        self.stop_listening()
+        if self.evaluate("() => document.body.dataset.jpThemeLight") == "false":
+            self.theme("JupyterLab Light")
+        self.evaluate(CLOSE_ALL)
+        self.widget.wait_for(state="detached")
 
     def reload(self) -> Notebook:
         """Save and load the page again; waits for the widget to stand."""
@@ -365,17 +401,37 @@ class Lab:
     server: Server
     context: BrowserContext
     root: Path
+    kept: list[Page] = field(default_factory=list)
+    """A page of JupyterLab in which nothing is open."""
 
     def notebook(self, name: str, cells: Sequence[str], host: Host = "lab") -> Notebook:
-        """A new notebook of ``cells``, open in JupyterLab or Notebook 7."""
-        write_notebook(self.root / name, cells)
+        """A new notebook of ``cells``, open in JupyterLab or Notebook 7; in a page that was kept, if there is one."""
+        write_notebook(self.root / name, cells, warm_kernel.NAME if host == "lab" else "python3")
+        if host == "lab" and self.kept:
+            return Notebook(self.kept.pop(), self._url(name, host), name).open_here()
         return self.reopen(name, host)
+
+    def keep(self, notebook: Notebook) -> None:
+        """Close a notebook of JupyterLab, and keep its page for the next one as a new page would be.
+
+        To load JupyterLab takes the processors longer than most of what a test does with it.
+        """
+        page = notebook.page
+        if self.kept or page.is_closed():
+            page.close()
+            return
+        notebook.leave()
+        page.set_viewport_size(VIEWPORT)
+        page.mouse.move(0, 0)
+        self.kept.append(page)
 
     def reopen(self, name: str, host: Host = "lab") -> Notebook:
         """A notebook that is there, in a page of its own."""
+        return Notebook(self.context.new_page(), self._url(name, host), name).open()
+
+    def _url(self, name: str, host: Host) -> str:
         place = "lab/tree" if host == "lab" else "notebooks"
-        url = f"{self.server.base}/{place}/{name}?reset&token={self.server.token}"
-        return Notebook(self.context.new_page(), url, name).open()
+        return f"{self.server.base}/{place}/{name}?reset&token={self.server.token}"
 
     def voila(self, name: str, cells: Sequence[str]) -> Shown:
         """A new notebook of ``cells`` as an application: its outputs alone, made when the page is asked for."""

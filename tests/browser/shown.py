@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import ConsoleMessage, Locator, Page, Request
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.waiting import TIMEOUT, until
@@ -43,8 +43,14 @@ class Shown:
 
     def __post_init__(self) -> None:
         self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        self.page.on("pageerror", self._on_error)
         self.page.on("request", self._on_request)
+
+    def stop_listening(self) -> None:
+        """The page belongs to another test from now on."""
+        self.page.remove_listener("console", self._on_console)
+        self.page.remove_listener("pageerror", self._on_error)
+        self.page.remove_listener("request", self._on_request)
 
     def evaluate(self, source: str, timeout: float = 30, argument: Any = None) -> Any:
         """``source``, a JavaScript function, called with ``argument``; fails after ``timeout`` seconds."""
@@ -152,6 +158,9 @@ class Shown:
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not any(words in message.text for words in self.ignored):
             self.complaints.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _on_error(self, error: Error) -> None:
+        self.complaints.append(f"uncaught: {error}")
 
     def _on_request(self, request: Request) -> None:
         # Also one that nobody answers.

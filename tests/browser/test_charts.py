@@ -54,8 +54,8 @@ STEPS = ["loss", "pair_accuracy", "mean_margin", "logps", "grad_norm"]
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: Lab, numbers: Iterator[int]) -> Iterator[Notebook]:
-    with opener(lab, numbers) as open_notebook:
+def notebook(lab: Lab, numbers: Iterator[int], request: pytest.FixtureRequest) -> Iterator[Notebook]:
+    with opener(lab, numbers, request.session) as open_notebook:
         yield _shown(open_notebook)
 
 

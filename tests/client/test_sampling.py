@@ -18,8 +18,10 @@ from mint_lab.client.sampling import SamplingClient
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.engine.generation import GenerationRequest
+from mint_lab.engine.models import BaseModel
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams
+from tests.waiting import Gate
 
 from ..engine.batches import datum, sampled
 
@@ -249,6 +251,34 @@ def test_compute_logprobs_by_hand(client: TrainingClient) -> None:
     assert sampler.compute_logprobs(ModelInput.from_ints([5])).result() == [None]
     with pytest.raises(DataError, match="got list"):
         sampler.compute_logprobs([5, 6])  # type: ignore[arg-type]
+
+
+def test_prompts_that_wait_are_one_pass(client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six calls while the model is busy: one pass; each gets what it gets alone, and an invalid one its own error."""
+    sampler = client.save_weights_and_get_sampling_client()
+    prompts = [[5, 6, 7], [9], [5, 6, 8, 2], [], [1] * 129, [3, 250, 4]]
+    alone = [sampler.compute_logprobs(ModelInput.from_ints(p)).result() for p in prompts if 0 < len(p) < 129]
+    passes: list[int] = []
+    backbone = BaseModel.backbone
+
+    def counted(self: BaseModel, layout: Any, **options: Any) -> Any:
+        passes.append(len(layout.token_index))
+        return backbone(self, layout, **options)
+
+    monkeypatch.setattr(BaseModel, "backbone", counted)
+    gate = Gate(holds=1)
+    sampler._worker.submit(gate)
+    gate.wait()
+    futures = [sampler.compute_logprobs(ModelInput.from_ints(p)) for p in prompts]
+    gate.open()
+    for position, words in ((3, "empty"), (4, "129 tokens, but the model's context is 128")):
+        with pytest.raises(DataError, match=words):
+            futures.pop(position - (position == 4)).result()
+    for future, expected in zip(futures, alone, strict=True):
+        found = future.result()
+        assert found[0] is None
+        assert found[1:] == pytest.approx(expected[1:], abs=1e-5)
+    assert passes == [3], "one pass over the prompts that have a token to predict"
 
 
 def test_async_forms(client: TrainingClient, qwen3: Path) -> None:

@@ -61,7 +61,7 @@ def test_sampler_and_trainer_agree(name: str, family: Callable[[str], Path]) -> 
         for sample, other in zip(alone, batched, strict=True):
             np.testing.assert_allclose(sample.logprobs, other.logprobs, atol=1e-4)
             with adapter.base.using(adapter):
-                trainers = prompt_logprobs(adapter.base, request.prompt + sample.tokens)
+                (trainers,) = prompt_logprobs(adapter.base, [request.prompt + sample.tokens])
             np.testing.assert_allclose(sample.logprobs, np.array(trainers[len(request.prompt) :], float), atol=1e-4)
 
 
@@ -200,7 +200,8 @@ def test_sample_ends_with_the_context(length: int, adapter: Adapter) -> None:
     (sample,) = draw(adapter, GenerationRequest([1] * length, 1, 50, seed=0))[0]
     assert (len(sample.tokens), sample.stop_reason) == (128 - length, "length")
     with adapter.base.using(adapter):
-        assert len(prompt_logprobs(adapter.base, [1] * length + sample.tokens)) == 128
+        (logprobs,) = prompt_logprobs(adapter.base, [[1] * length + sample.tokens])
+        assert len(logprobs) == 128
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeAlias
 
 import nbformat
 from playwright.sync_api import BrowserContext, Page, Playwright, ViewportSize
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.waiting import until
 
@@ -306,7 +307,12 @@ class Notebook(Shown):
 
     def open(self) -> Notebook:
         self.load()
-        self.evaluate(KERNEL_READY, 180)
+        try:
+            self.evaluate(KERNEL_READY, 180)
+        except PlaywrightError as error:  # JupyterLab has loaded the page again after all
+            if "context was destroyed" not in str(error):
+                raise
+            self.evaluate(KERNEL_READY, 180)
         return self
 
     def open_here(self) -> Notebook:

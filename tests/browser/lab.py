@@ -174,8 +174,10 @@ def serve(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Ser
         port = probe.getsockname()[1]
     server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), home / "server.log")
     warm_kernel.specify(home / "data", home / "kernels.sock")
-    warm = [sys.executable, warm_kernel.__file__, str(home / "kernels.sock")]
-    with server.log.open("w") as log, subprocess.Popen(warm, env=_environment(home), stderr=log) as kernels:
+    with (
+        server.log.open("w") as log,
+        warm_kernel.start(home / "kernels.sock", _environment(home), log) as kernels,
+    ):
         process = subprocess.Popen(
             _command(root, port, server.token), env=_environment(home), stdout=log, stderr=subprocess.STDOUT
         )
@@ -316,7 +318,7 @@ class Notebook(Shown):
         return self
 
     def open_here(self) -> Notebook:
-        """As :meth:`open`, in a page that has JupyterLab loaded: a tenth of the work of loading it."""
+        """As :meth:`open`, in a page that has loaded JupyterLab."""
         self.evaluate(OPEN, 60, self.name)
         self.evaluate(KERNEL_READY, 180)
         return self
@@ -420,7 +422,7 @@ class Lab:
     def keep(self, notebook: Notebook) -> None:
         """Close a notebook of JupyterLab, and keep its page for the next one as a new page would be.
 
-        To load JupyterLab takes the processors longer than most of what a test does with it.
+        To load JupyterLab takes about three seconds of processor time.
         """
         page = notebook.page
         if self.kept or page.is_closed():

@@ -1,4 +1,4 @@
-"""Kernels that are copies of one process, which has imported torch and mint_lab: seconds less for each notebook.
+"""Kernels that are copies of one process, which has imported torch and mint_lab: two processor seconds less for each.
 
 Jupyter starts this file with a connection file in place of a kernel. The file asks the one process for a copy of itself
 that becomes the kernel, passes signals on to it, and ends with it. A kernel is copied before anything has run in it and
@@ -12,8 +12,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 NAME = "warm"
 
@@ -27,7 +29,17 @@ def specify(data: Path, address: Path) -> None:
     (folder / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
 
 
-def serve(address: str) -> None:
+def start(address: Path, environment: dict[str, str], log: IO[str]) -> subprocess.Popen[bytes]:
+    """Start the process that is copied. Whoever asks for a kernel before it has imported everything waits."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        number = listener.fileno()
+        command = [sys.executable, __file__, str(number)]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, pass_fds=[number])
+
+
+def serve(listener: socket.socket) -> None:
     """Import everything, then make a kernel for whoever asks, until this process is stopped."""
     del sys.path[0]  # the folder of this file
     import ipykernel.kernelapp
@@ -37,9 +49,7 @@ def serve(address: str) -> None:
     import mint_lab.ui  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system clears ended kernels away
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
+    with listener:
         while True:
             asking, _ = listener.accept()
             message, output, _, _ = socket.recv_fds(asking, 1 << 20, 2)
@@ -86,4 +96,7 @@ def stand_in(address: str, connection: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:]) if len(sys.argv) == 2 else stand_in(*sys.argv[1:])
+    if len(sys.argv) == 2:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        stand_in(*sys.argv[1:])

@@ -94,17 +94,19 @@ def find(package: str, only: str, kind: str) -> dict[str, list[Mutant]]:
         root, pattern, mutants = ROOT / "mint_lab" / package, "*.py", python_mutants
     paths = [root.with_suffix(".py")] if root.with_suffix(".py").is_file() else sorted(root.rglob(pattern))
     listed = tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text(encoding="utf-8"))["mutant"]
-    equivalent = {(entry["file"], entry["before"], entry["after"]) for entry in listed}
+    equivalent = {(entry["file"], entry["code"], entry["before"], entry["after"]) for entry in listed}
     found: dict[str, list[Mutant]] = {}
     for path in paths:
         name = path.relative_to(ROOT).as_posix()
         if only not in name:
             continue
         source = path.read_text(encoding="utf-8")
+        lines = source.split("\n")
         found[name] = [
             mutant
             for mutant in mutants(source)
-            if kind in ("", mutant.kind) and (name, mutant.before, mutant.after) not in equivalent
+            if kind in ("", mutant.kind)
+            and (name, lines[mutant.line - 1].strip(), mutant.before, mutant.after) not in equivalent
         ]
     return found
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Growing(list[T]):
-    """A list of a run that is longer each time it has been read: the run goes on while a page reads it."""
+    """A list of a run that is longer after each read, as if a step had completed meanwhile."""
 
     def __init__(self, items: Iterable[T], *later: T) -> None:
         super().__init__(items)

@@ -26,7 +26,6 @@ from typing import Any, Literal, TypeAlias
 
 import nbformat
 from playwright.sync_api import BrowserContext, Page, Playwright, ViewportSize
-from playwright.sync_api import Error as PlaywrightError
 
 from tests.waiting import until
 
@@ -302,19 +301,12 @@ class Notebook(Shown):
 
     def load(self) -> Notebook:
         self.page.goto(self.url)
-        # JupyterLab takes "reset" out of its address, by loading the page again where it is quick.
-        started = "() => window.jupyterapp !== undefined && !/lab\\/tree.*[?&]reset/.test(location.href)"
-        self.page.wait_for_function(started, timeout=120_000)
+        self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=120_000)
         return self
 
     def open(self) -> Notebook:
         self.load()
-        try:
-            self.evaluate(KERNEL_READY, 180)
-        except PlaywrightError as error:  # JupyterLab has loaded the page again after all
-            if "context was destroyed" not in str(error):
-                raise
-            self.evaluate(KERNEL_READY, 180)
+        self.evaluate(KERNEL_READY, 180)
         return self
 
     def open_here(self) -> Notebook:
@@ -416,7 +408,7 @@ class Lab:
         """A new notebook of ``cells``, open in JupyterLab or Notebook 7; in a page that was kept, if there is one."""
         write_notebook(self.root / name, cells, warm_kernel.NAME if host == "lab" else "python3")
         if host == "lab" and self.kept:
-            return Notebook(self.kept.pop(), self._url(name, host), name).open_here()
+            return Notebook(self.kept.pop(), self.url(name, host), name).open_here()
         return self.reopen(name, host)
 
     def keep(self, notebook: Notebook) -> None:
@@ -435,11 +427,15 @@ class Lab:
 
     def reopen(self, name: str, host: Host = "lab") -> Notebook:
         """A notebook that is there, in a page of its own."""
-        return Notebook(self.context.new_page(), self._url(name, host), name).open()
+        return Notebook(self.context.new_page(), self.url(name, host), name).open()
 
-    def _url(self, name: str, host: Host) -> str:
-        place = "lab/tree" if host == "lab" else "notebooks"
-        return f"{self.server.base}/{place}/{name}?reset&token={self.server.token}"
+    def url(self, name: str, host: Host = "lab") -> str:
+        """The address of a notebook or folder, in JupyterLab with a workspace of its own.
+
+        JupyterLab loads a page a second time if another page has its workspace, or if the address asks for a reset.
+        """
+        place = f"lab/workspaces/{secrets.token_hex(8)}/tree" if host == "lab" else "notebooks"
+        return f"{self.server.base}/{place}/{name}?token={self.server.token}"
 
     def voila(self, name: str, cells: Sequence[str]) -> Shown:
         """A new notebook of ``cells`` as an application: its outputs alone, made when the page is asked for."""

@@ -28,8 +28,7 @@ def launcher(lab: Lab, numbers: Iterator[int]) -> Iterator[tuple[Notebook, Path]
     """JupyterLab with its launcher, its file browser in an empty folder; and that folder."""
     name = f"test{next(numbers)}"
     (lab.root / name).mkdir()
-    url = f"{lab.server.base}/lab/tree/{name}?reset&token={lab.server.token}"
-    page = Notebook(lab.context.new_page(), url, name)
+    page = Notebook(lab.context.new_page(), lab.url(name), name)
     page.load()
     card(page, "Loss workbench").wait_for()
     yield page, lab.root / name

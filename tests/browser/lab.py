@@ -288,7 +288,7 @@ def chromium(playwright: Playwright) -> Iterator[BrowserContext]:
             viewport=VIEWPORT,
         )
         context.add_init_script(WEBSOCKET_COUNTER)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(240_000)
         try:
             yield context
         finally:
@@ -377,7 +377,7 @@ class Notebook(Shown):
         )
         return self.run_cell(index)
 
-    def await_end(self, status: str = "finished", timeout: float = 60) -> None:
+    def await_end(self, status: str = "finished", timeout: float = 180) -> None:
         """Wait until the run has ended and its output is displayed again, with the picture for the saved notebook."""
         self.await_status(status, timeout)
         self.page.wait_for_function(

@@ -42,9 +42,16 @@ export class Gallery {
   toggle(isOpen = Boolean(this.element.hidden)): void {
     this.store.view.losses = isOpen;
     this.show(isOpen);
-    if (!isOpen) return;
-    const firstButton = (within: string) => this.element.querySelector<HTMLElement>(`${within} button:enabled`);
-    (firstButton("[aria-current='true']") ?? firstButton(""))?.focus({ preventScroll: true });
+    if (isOpen) this.focusOn("[aria-current='true'] button");
+  }
+
+  /** Focus what `selector` names, if it can be pressed; otherwise a button of the loss in use, or the first of all. */
+  private focusOn(selector: string): void {
+    const choices = [selector, "[aria-current='true'] button", "button"].map((each) => `${each}:enabled`);
+    const found = choices
+      .map((each) => this.element.querySelector<HTMLElement>(each))
+      .find((button) => button !== null);
+    found?.focus({ preventScroll: true });
   }
 
   private show(isOpen: boolean): void {
@@ -80,8 +87,12 @@ export class Gallery {
       const cards = entries.map((entry) => card(entry, entry.name === state?.loss));
       return [h("h3", {}, FAMILIES[family] ?? family), h("div", { class: "ml-cards" }, ...cards)];
     });
+    const held = document.activeElement;
+    const hadFocus = held instanceof HTMLElement && this.element.contains(held);
     this.element.replaceChildren(...groups);
     this.fitFormulas();
+    // New cards take the place of the button that had the focus; without it, Escape would reach nobody.
+    if (hadFocus) this.focusOn(`button[data-loss='${held.dataset.loss}'][data-action='${held.dataset.action}']`);
   }
 }
 

@@ -117,6 +117,35 @@ describe("Gallery", () => {
     gallery.dispose();
   });
 
+  it("keeps the focus where it was when the cards are drawn again", () => {
+    const { store, gallery, element, button } = scene();
+    gallery.toggle();
+    button("ipo", "edit")?.focus();
+    store.state = { ...STATE, loss: "nll" };
+    store.viewChanged();
+    expect(document.activeElement).toBe(button("ipo", "edit"));
+    button("dpo", "use")?.focus();
+    store.state = { ...STATE, loss: "dpo" };
+    store.viewChanged();
+    expect(document.activeElement).toBe(button("dpo", "edit"));
+    store.receive({ type: "losses", losses: LOSSES.slice(1, 2) }, []);
+    expect(document.activeElement).toBe(button("nll", "use"));
+    document.activeElement?.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+    expect(element.hidden).toBe(true);
+    gallery.dispose();
+  });
+
+  it("takes the focus from nobody when the cards are drawn again", () => {
+    const { store, gallery } = scene(true);
+    const other = document.body.appendChild(document.createElement("input"));
+    other.focus();
+    store.state = { ...STATE, loss: "nll" };
+    store.viewChanged();
+    expect(document.activeElement).toBe(other);
+    other.remove();
+    gallery.dispose();
+  });
+
   it("is silent after dispose", () => {
     const { store, gallery, element, events, button } = scene(true);
     gallery.dispose();

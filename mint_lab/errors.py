@@ -41,8 +41,13 @@ class DataError(MintLabError, ValueError):
         if field is not None:
             place += f"{', ' if place else ''}field '{field}'"
         super().__init__(f"{place}: {message}" if place else message)
+        self.message = message
         self.index = index
         self.field = field
+
+    def at(self, index: int) -> DataError:
+        """Return this error with the position of its item."""
+        return DataError(self.message, index=index, field=self.field)
 
 
 class ConfigError(MintLabError, ValueError):

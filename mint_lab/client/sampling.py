@@ -264,8 +264,7 @@ class SamplingClient(SelfFuture):
 
     def _stops(self, stop: str | Sequence[str] | Sequence[int] | None) -> tuple[frozenset[int], tuple[str, ...]]:
         """Return the token ids and the strings that end a sample."""
-        end = self._base.tokenizer.eos_token_id
-        end_of_text = frozenset() if end is None else frozenset([int(end)])
+        end_of_text = self._base.end_tokens
         if stop is None:
             return end_of_text, ()
         if isinstance(stop, str):

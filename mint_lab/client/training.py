@@ -50,6 +50,7 @@ class TrainingClient(SelfFuture):
             what was in use.
         gradient_checkpointing: Whether layers are recomputed in the backward pass, which saves memory.
         packs: Whether the model computes packed sequences; if not, each sequence gets a separate padded row.
+        context: Longest sequence that the model takes, tokens.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class TrainingClient(SelfFuture):
         self.max_batch_tokens = limits.max_batch_tokens
         self.gradient_checkpointing = limits.gradient_checkpointing
         self.packs = adapter.base.packs
+        self.context = adapter.base.context
         self._adapter = adapter
         self._paths = paths
         self._worker = worker_of(adapter.base)

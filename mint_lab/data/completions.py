@@ -19,17 +19,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from ..errors import DataError
-from .pairs import Pair, load_pairs
-from .render import Message, Prompt, text_or_messages
-from .sources import rows
+from .chats import Completion, Message, Prompt, answer_of, chat_of, text_or_messages
+from .pairs import Pair, pair_of
+from .render import Rendered, TrainOn, render
+from .sources import Rows
 
-__all__ = ["Completion", "load_completions"]
+__all__ = ["Example", "example_of", "load_completions", "render_examples"]
 
-Completion: TypeAlias = "tuple[Prompt, str]"
-COLUMNS = "'messages', 'prompt' and 'completion' (or 'response'), 'question' and 'answer', or 'chosen' and 'rejected'"
+Example: TypeAlias = "tuple[Prompt, Completion]"
+COLUMNS = (
+    "'messages', 'prompt' and 'completion' (or 'response'), 'question' and 'answer', 'conversations', or 'chosen' "
+    "and 'rejected'"
+)
 
 
-def load_completions(source: Any) -> list[Completion | Pair]:
+def load_completions(source: Any) -> list[Example | Pair]:
     """Load ``(prompt, completion)`` tuples from a file or from memory; a :class:`Pair` is returned unchanged.
 
     Args:
@@ -40,58 +44,87 @@ def load_completions(source: Any) -> list[Completion | Pair]:
         DataError: If there is no such file, a line is not JSON, there are no rows, or a row has none of the formats.
             ``error.index`` is the row (from 0), ``error.field`` the column.
     """
-    found = list(rows(source))
-    if not found:
-        raise DataError("there is nothing to train on: the data are empty")
-    if isinstance(found[0], Mapping) and "chosen" in found[0] and "rejected" in found[0]:
-        return list(load_pairs(found))
-    return [_completion(row, index) for index, row in enumerate(found)]
+    return Rows.of(source).map(example_of)
 
 
-def _completion(row: Any, index: int) -> Completion | Pair:
-    if isinstance(row, Pair):
-        return row.check(index)
+def render_examples(
+    given: Rows, tokenizer: Any, *, max_length: int | None = None, train_on: TrainOn = "last"
+) -> list[tuple[int, bool, Rendered]]:
+    """Tokenize examples.
+
+    Returns:
+        For each the number of its row, whether it is a pair, and its prompt with its completion; a pair has two
+        completions, chosen first.
+
+    Raises:
+        ConfigError: As :func:`mint_lab.data.encode`.
+        DataError: As :func:`load_completions` and :func:`mint_lab.data.encode`.
+    """
+
+    def tokenized(row: Any, index: int) -> tuple[int, bool, Rendered]:
+        example = example_of(row, index)
+        is_pair = isinstance(example, Pair)
+        prompt, *completions = (example.prompt, example.chosen, example.rejected) if is_pair else example
+        return index, is_pair, render(tokenizer, prompt, completions, max_length=max_length, train_on=train_on)
+
+    return given.map(tokenized)
+
+
+def example_of(row: Any, index: int) -> Example | Pair:
+    """Return the example of a row in any format; raise :class:`DataError` with the row and the column."""
+    if isinstance(row, Pair) or (isinstance(row, Mapping) and "chosen" in row and "rejected" in row):
+        return pair_of(row, index)
     if isinstance(row, tuple) and len(cast("tuple[Any, ...]", row)) == 2:
-        return _joined(*cast("tuple[Any, Any]", row), index, "prompt", "completion")
+        return _joined(*cast("tuple[Any, Any]", row), {}, index, "prompt", "completion")
     if not isinstance(row, Mapping):
         raise DataError(
             f"found {type(row).__name__}, expected a row with named columns, (prompt, completion) or a Pair",
             index=index,
         )
     row = cast("Mapping[str, Any]", row)
-    if "messages" in row:
-        return _chat(text_or_messages(row["messages"], index, "messages"), index, "messages")
+    for name in ("messages", "conversations"):
+        if name in row:
+            return _chat(text_or_messages(row[name], index, name), row, index, name)
+    if "label" in row and "completion" in row and not row["label"]:
+        raise DataError(
+            f"the label is {row['label']!r}: supervised fine-tuning would learn to say this completion; "
+            "leave the row out",
+            index=index,
+            field="label",
+        )
     for before, after in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
         if before in row and after in row:
             prompt, completion = row[before], row[after]
             if before == "question" and isinstance(prompt, str) and isinstance(completion, str):
                 prompt, completion = f"Question: {prompt}\nAnswer:", f" {completion.lstrip()}"
-            return _joined(prompt, completion, index, before, after)
+            return _joined(prompt, completion, row, index, before, after)
     names = ", ".join(repr(str(name)) for name in row) or "none"
     raise DataError(f"found the columns {names}, expected for supervised fine-tuning {COLUMNS}", index=index)
 
 
-def _joined(prompt: Any, completion: Any, index: int, prompt_field: str, completion_field: str) -> Completion:
+def _joined(  # noqa: PLR0917 - two cells and where they are
+    prompt: Any, completion: Any, row: Mapping[str, Any], index: int, prompt_field: str, completion_field: str
+) -> Example:
     """Check a prompt and its completion; if the completion is messages, both become one chat."""
     before, after = text_or_messages(prompt, index, prompt_field), text_or_messages(completion, index, completion_field)
     if isinstance(after, str):
         if not after:
             raise DataError("empty, expected at least one character", index=index, field=completion_field)
-        return before, after
+        return (before if isinstance(before, str) else chat_of(before, row, index)), after
     prompt_messages: list[Message] = [{"role": "user", "content": before}] if isinstance(before, str) else list(before)
-    return _chat([*prompt_messages, *after], index, completion_field)
+    return _chat([*prompt_messages, *after], row, index, completion_field)
 
 
-def _chat(messages: str | Sequence[Message], index: int, field: str) -> Completion:
-    """Split a chat into the messages before its last turn and that turn's text; the turn must be the assistant's."""
+def _chat(messages: str | Sequence[Message], row: Mapping[str, Any], index: int, field: str) -> Example:
+    """Split a chat into the messages before its last turn and that turn; the turn must be the assistant's."""
     if isinstance(messages, str):
         raise DataError("found text, expected chat messages with 'role' and 'content'", index=index, field=field)
     *before, last = messages
-    if not before or last["role"] != "assistant" or not last["content"]:
+    if not before or last["role"] != "assistant" or not answer_of(last):
         roles = [str(message["role"]) for message in messages]
         raise DataError(
             f"found messages of {roles}, expected at least two; the last must be the assistant's and not empty",
             index=index,
             field=field,
         )
-    return before, last["content"]
+    return chat_of(before, row, index), answer_of(last)

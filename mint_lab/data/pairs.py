@@ -7,40 +7,39 @@ last ``"\n\nAssistant:"``.
 
 *TRL*: ``prompt``, ``chosen``, ``rejected``; each is text or chat messages. Without a ``prompt``, the messages that both
 sides begin with are the prompt.
+
+*Orca*: ``question``, ``chosen``, ``rejected``, and perhaps ``system``; system and question become chat messages.
+
+The columns ``tools`` and ``chat_template_kwargs`` (TRL) go to the chat template.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import DataError
+from .chats import Completion, Message, Prompt, answer_of, chat_of, is_message, kind_of, text_or_messages
 from .problems import addition_problems, mistake
-from .render import (
-    Message,
-    Prompt,
-    Rendered,
-    describe_truncation,
-    encode_completion,
-    encode_prompt,
-    is_message,
-    kind_of,
-    text_or_messages,
-    to_datum,
-    truncate,
-)
-from .sources import rows
+from .render import Rendered, describe_changes, render
+from .sources import Rows, named_rows
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["Pair", "arithmetic_pairs", "load_pairs", "pairs_to_data"]
+__all__ = [
+    "Pair",
+    "arithmetic_pairs",
+    "describe_pairs",
+    "load_pairs",
+    "pair_of",
+    "pairs_to_data",
+    "render_pairs",
+]
 
 ASSISTANT_TURN = "\n\nAssistant:"
 
@@ -54,13 +53,13 @@ class Pair:
 
     Attributes:
         prompt: Text, or chat messages (``role`` and ``content``).
-        chosen: The better completion.
+        chosen: The better completion: text; or, after chat messages, an assistant's message with more than text.
         rejected: The worse one.
     """
 
     prompt: Prompt
-    chosen: str
-    rejected: str
+    chosen: Completion
+    rejected: Completion
 
     def check(self, index: int | None = None) -> Pair:
         """Return this pair if it is valid.
@@ -72,7 +71,7 @@ class Pair:
             DataError: If a field has the wrong type, a completion is empty, or the completions are equal.
         """
         for name in ("chosen", "rejected"):
-            _text(getattr(self, name), index, name)
+            _check_completion(getattr(self, name), index, name)
         if isinstance(self.prompt, str):
             pass
         elif not isinstance(self.prompt, Sequence) or not all(is_message(m) for m in self.prompt):
@@ -88,8 +87,9 @@ def load_pairs(source: Any, *, limit: int | None = None) -> list[Pair]:
     """Load pairs from a file or from memory.
 
     Args:
-        source: A path that ends in ``.jsonl``, ``.jsonl.gz`` or ``.parquet``; a pandas DataFrame; a
-            ``datasets.Dataset``; or an iterable of mappings or of :class:`Pair`.
+        source: A path that ends in ``.jsonl``, ``.jsonl.gz`` or ``.parquet``; the name of a data set on the Hugging
+            Face hub, such as "Anthropic/hh-rlhf" or "owner/name:configuration:split"; a pandas DataFrame; a
+            ``datasets.Dataset``; an iterable of mappings or of :class:`Pair`; or :class:`Rows` of any of these.
         limit: Maximum number of rows to read; later rows are not checked. None for all.
 
     Raises:
@@ -98,12 +98,8 @@ def load_pairs(source: Any, *, limit: int | None = None) -> list[Pair]:
     """
     if limit is not None and limit < 1:
         raise DataError(f"found {limit}, expected at least 1, or None for all", field="limit")
-    selected = itertools.islice(rows(source), limit)
-    pairs = [row.check(i) if isinstance(row, Pair) else _pair(row, i) for i, row in enumerate(selected)]
-    if not pairs:
-        name = os.fspath(source) if isinstance(source, (str, Path)) else f"the {type(source).__name__}"
-        raise DataError(f"{name} is empty, expected at least one row")
-    return pairs
+    given = Rows.of(source)
+    return (given if limit is None else Rows(given, max_rows=limit, on_bad_row=given.on_bad_row)).map(pair_of)
 
 
 def arithmetic_pairs(n: int = 4000, seed: int = 0, split: Literal["train", "held_out"] = "train") -> list[Pair]:
@@ -141,30 +137,43 @@ def pairs_to_data(
         DataError: If there are no pairs, a pair is invalid, or :func:`mint_lab.data.encode` raises one.
             ``error.index`` is the pair's position.
     """
-    data: list[Datum] = []
-    rendered_pairs: list[Rendered] = []
-    n_equal = 0
-    for index, pair in enumerate(load_pairs(pairs)):
-        try:
-            sides = [encode_completion(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected)]
-            rendered = truncate(encode_prompt(tokenizer, pair.prompt), sides, max_length)
-        except DataError as error:
-            message = str(error).removeprefix(f"field {error.field!r}: ")
-            raise DataError(message, index=index, field=error.field) from error
-        rendered_pairs.append(rendered)
-        n_equal += rendered.completions[0] == rendered.completions[1]
-        length = len(rendered.prompt)
-        data += [to_datum(rendered.prompt + completion, length) for completion in rendered.completions]
-    truncation = describe_truncation(rendered_pairs, max_length)
-    notes = [truncation] if truncation else []
-    notes += [f"{n_equal} pairs have equal tokens on both sides, so they have no gradient"] if n_equal else []
-    if notes:
+    given = Rows.of(pairs)
+    found = render_pairs(given, tokenizer, max_length=max_length)
+    if notes := [note for note in (given.note(), *describe_pairs(found, max_length)) if note]:
         warnings.warn("; ".join(notes), UserWarning, stacklevel=2)
-    return data
+    return [datum for _, rendered in found for datum in rendered.data()]
 
 
-def _pair(row: Any, index: int) -> Pair:
-    """Return the pair of a row in either format; raise :class:`DataError` with the row and the column."""
+def render_pairs(given: Rows, tokenizer: Any, *, max_length: int | None = None) -> list[tuple[int, Rendered]]:
+    """Tokenize pairs: the number of each row with its prompt and its two completions, chosen first.
+
+    Raises:
+        ConfigError: As :func:`pairs_to_data`.
+        DataError: As :func:`pairs_to_data`.
+    """
+
+    def tokenized(row: Any, index: int) -> tuple[int, Rendered]:
+        pair = pair_of(row, index)
+        return index, render(tokenizer, pair.prompt, (pair.chosen, pair.rejected), max_length=max_length)
+
+    return given.map(tokenized)
+
+
+def describe_pairs(found: Sequence[tuple[int, Rendered]], max_length: int | None) -> list[str]:
+    """Return sentences about pairs that lost something, or whose sides are equal."""
+    equal = [index for index, one in found if one.completions[0] == one.completions[1]]
+    notes = describe_changes(found, max_length)
+    if equal:
+        notes.append(
+            f"{len(equal)} pairs have equal tokens on both sides, so they have no gradient ({named_rows(equal)})"
+        )
+    return notes
+
+
+def pair_of(row: Any, index: int) -> Pair:
+    """Return the pair of a row in any format; raise :class:`DataError` with the row and the column."""
+    if isinstance(row, Pair):
+        return row.check(index)
     if not isinstance(row, Mapping):
         raise DataError(f"found {kind_of(row)}, expected a row with named columns, or a Pair", index=index)
     row = cast("Mapping[str, Any]", row)
@@ -178,19 +187,32 @@ def _pair(row: Any, index: int) -> Pair:
         )
     chosen, rejected = (text_or_messages(row[name], index, name) for name in ("chosen", "rejected"))
     prompt = row.get("prompt")
+    if prompt is None and "question" in row:
+        prompt = _question(row, index)
     if isinstance(chosen, str) and isinstance(rejected, str):
-        if "prompt" not in row:
+        if prompt is None and "prompt" not in row:
             return _from_transcripts(chosen, rejected, index).check(index)
-        return Pair(text_or_messages(prompt, index, "prompt"), chosen, rejected).check(index)
+        start = text_or_messages(prompt, index, "prompt")
+        return Pair(start if isinstance(start, str) else chat_of(start, row, index), chosen, rejected).check(index)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise DataError(
             "one of chosen and rejected is text and the other chat messages, expected both of one kind",
             index=index,
             field="rejected",
         )
-    return _from_messages(
-        None if prompt is None else text_or_messages(prompt, index, "prompt"), chosen, rejected, index
-    ).check(index)
+    start = None if prompt is None else text_or_messages(prompt, index, "prompt")
+    messages, sides = _from_messages(start, chosen, rejected, index)
+    return Pair(chat_of(messages, row, index), *sides).check(index)
+
+
+def _question(row: Mapping[str, Any], index: int) -> list[Message]:
+    """Return the chat of a row with ``question`` and perhaps ``system`` (Orca)."""
+    texts = {"system": row.get("system"), "user": row["question"]}
+    for role, text in texts.items():
+        if not isinstance(text, str) and not (role == "system" and text is None):
+            field = "question" if role == "user" else "system"
+            raise DataError(f"found {kind_of(text)}, expected text", index=index, field=field)
+    return [{"role": role, "content": text} for role, text in texts.items() if text]
 
 
 def _from_transcripts(chosen: str, rejected: str, index: int) -> Pair:
@@ -210,7 +232,9 @@ def _from_transcripts(chosen: str, rejected: str, index: int) -> Pair:
     return Pair(shared[:end], chosen[end:], rejected[end:])
 
 
-def _from_messages(prompt: Prompt | None, chosen: list[Message], rejected: list[Message], index: int) -> Pair:
+def _from_messages(
+    prompt: Prompt | None, chosen: list[Message], rejected: list[Message], index: int
+) -> tuple[list[Message], list[Completion]]:
     """Split chats: the messages that both sides begin with are (or repeat) the prompt; one message of each remains."""
     shared = 0
     # Stop before the last message: it is the completion even if both sides are equal, which Pair.check reports.
@@ -230,13 +254,12 @@ def _from_messages(prompt: Prompt | None, chosen: list[Message], rejected: list[
             index=index,
             field="prompt",
         )
-    return Pair(
-        whole, *(_answer(side[shared:], index, name) for side, name in ((chosen, "chosen"), (rejected, "rejected")))
-    )
+    sides = (chosen, "chosen"), (rejected, "rejected")
+    return whole, [_answer(side[shared:], index, name) for side, name in sides]
 
 
-def _answer(messages: list[Message], index: int, name: str) -> str:
-    """Return the content of the only message after the common beginning; it must be the assistant's."""
+def _answer(messages: list[Message], index: int, name: str) -> Completion:
+    """Return the only message after the common beginning; it must be the assistant's."""
     roles = [str(message["role"]) for message in messages]
     if roles != ["assistant"]:
         raise DataError(
@@ -244,11 +267,11 @@ def _answer(messages: list[Message], index: int, name: str) -> str:
             index=index,
             field=name,
         )
-    return messages[0]["content"]
+    return answer_of(messages[0])
 
 
-def _text(value: Any, index: int | None, name: str) -> None:
-    if not isinstance(value, str):
+def _check_completion(value: Any, index: int | None, name: str) -> None:
+    if not isinstance(value, str) and not is_message(value):
         raise DataError(f"found {kind_of(value)}, expected text", index=index, field=name)
     if not value:
         raise DataError("empty, expected at least one character", index=index, field=name)

@@ -1,39 +1,43 @@
 """From prompt and completion to tokens, and from tokens to a ``Datum``.
 
-Prompt and completion are tokenized separately and concatenated. Tokenized together, a merge across the boundary could
-give the two sides of a pair different prompt tokens. Separately, the prompt's tokens do not depend on the completion:
-the sides of a pair can share one prompt, and training sees the same prompt tokens as a sampler that continues it.
+*Text*: the prompt's tokens are those that a sampler sees, and the completion continues them. A completion is tokenized
+together with its prompt, because some tokenizers put a space before a text that stands alone (SentencePiece). Where a
+merge would cross the boundary, the two are tokenized separately: the prompt's tokens do not depend on the completion.
+
+*Chat*: the tokens are those of the whole conversation as the chat template writes it. The prompt is what they have in
+common with the tokens of the generation prompt, as in TRL; the sides of a pair share one prompt.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import ConfigError, DataError
+from .chat_template import (
+    EXCERPT,
+    check_written,
+    common_length,
+    conversation,
+    generation_prompt,
+    marked_tokens,
+    parting,
+    writes_tools,
+)
+from .chats import Chat, Completion, Message, Prompt, text_or_messages
+from .sources import named_rows
 
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = [
-    "Message",
-    "Prompt",
-    "Rendered",
-    "describe_truncation",
-    "encode",
-    "encode_completion",
-    "encode_prompt",
-    "is_message",
-    "kind_of",
-    "text_or_messages",
-    "to_datum",
-    "truncate",
-]
+__all__ = ["Rendered", "TrainOn", "describe_changes", "encode", "encode_prompt", "render", "to_datum", "truncate"]
 
-Message: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = "str | Sequence[Message]"
+TrainOn: TypeAlias = Literal["last", "all"]
+"""Which turns of the assistant have weight 1: the completion, or those in the prompt as well."""
+
+# Characters that hardly any tokenizer merges with what follows.
+SEPARATORS = ("\n", ":", "a")
 
 # Fields with one number per target token, (N,); other fields may have any shape.
 PER_TOKEN = frozenset({"advantages", "logprobs", "mask", "reference_logprobs", "teacher_logprobs", "weights"})
@@ -45,69 +49,62 @@ class Rendered:
 
     Attributes:
         prompt: Token ids, the same for every completion.
-        completions: Token ids of each completion; they end with the end-of-text token unless truncated.
+        completions: Token ids of each completion. After a text prompt they end with the end-of-text token, after a chat
+            with what the template writes last; unless truncated.
+        weights: For each completion the weight of every token of prompt and completion; empty for 0 on the prompt and 1
+            on the completion.
         n_truncated: Number of completions that lost their end.
         prompt_truncated: Whether the prompt lost its beginning.
+        tools_unwritten: Whether the row has tools that the chat template does not write.
     """
 
     prompt: list[int]
     completions: list[list[int]]
+    weights: list[list[float]] = field(default_factory=list)
     n_truncated: int = 0
     prompt_truncated: bool = False
+    tools_unwritten: bool = False
+
+    def data(self) -> list[Datum]:
+        """Return one datum per completion."""
+        length = len(self.prompt)
+        given = [{"weights": weights[1:]} for weights in self.weights] or [{}] * len(self.completions)
+        return [
+            to_datum(self.prompt + completion, length, **fields)
+            for completion, fields in zip(self.completions, given, strict=True)
+        ]
 
 
-def text_or_messages(value: Any, index: int, field: str) -> str | list[Message]:
-    """Return ``value`` if it is text, or as a list if it is chat messages.
+def describe_changes(found: Iterable[tuple[int, Rendered]], max_length: int | None) -> list[str]:
+    """Return sentences that say which rows lost something: how many, and the numbers of the first.
 
     Args:
-        value: A cell of a row.
-        index: The row's index, for the error.
-        field: The cell's column, for the error.
-
-    Raises:
-        DataError: If ``value`` is neither text nor a non-empty sequence of messages.
+        found: Rows with their numbers.
+        max_length: The limit that they were truncated to, tokens.
     """
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "tolist"):  # data frames and Parquet files hold a list as an array
-        value = value.tolist()
-    if isinstance(value, Sequence) and value and all(map(is_message, cast("Sequence[Any]", value))):
-        return list(cast("Sequence[Message]", value))
-    raise DataError(f"found {kind_of(value)}, expected text or chat messages", index=index, field=field)
-
-
-def is_message(value: Any) -> bool:
-    """Return True if ``value`` is a chat message: a mapping with the texts ``role`` and ``content``."""
-    if not isinstance(value, Mapping):
-        return False
-    message = cast("Mapping[str, Any]", value)
-    return isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-
-
-def kind_of(value: Any) -> str:
-    """Describe a value that is not what was expected, for a message. A data frame has nan for a missing value."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "nothing (None)"
-    return "an empty list" if isinstance(value, list) and not value else type(value).__name__
-
-
-def describe_truncation(examples: Iterable[Rendered], max_length: int | None) -> str:
-    """Return a sentence that says how many completions and prompts were truncated; "" if none was."""
-    every = list(examples)
-    n_completions, n_ends = sum(len(one.completions) for one in every), sum(one.n_truncated for one in every)
-    n_beginnings = sum(one.prompt_truncated for one in every)
+    every = list(found)
+    n_completions, n_ends = sum(len(one.completions) for _, one in every), sum(one.n_truncated for _, one in every)
+    n_beginnings = sum(one.prompt_truncated for _, one in every)
     parts = [f"{n_ends} of {n_completions} completions lost their end"] if n_ends else []
     parts += [f"{n_beginnings} of {len(every)} prompts lost their beginning"] if n_beginnings else []
-    return f"truncated to {max_length} tokens: {' and '.join(parts)}" if parts else ""
+    shorter = [index for index, one in every if one.n_truncated or one.prompt_truncated]
+    notes = [f"truncated to {max_length} tokens: {' and '.join(parts)} ({named_rows(shorter)})"] if parts else []
+    if tools := [index for index, one in every if one.tools_unwritten]:
+        told = f"{len(tools)} of {len(every)} rows have tools, which the chat template does not write"
+        notes.append(f"{told} ({named_rows(tools)})")
+    return notes
 
 
-def encode(tokenizer: Any, prompt: Prompt, completion: str, *, max_length: int | None = None) -> tuple[list[int], int]:
-    """Tokenize ``prompt`` followed by ``completion`` and the end-of-text token.
+def encode(
+    tokenizer: Any, prompt: Prompt, completion: Completion, *, max_length: int | None = None
+) -> tuple[list[int], int]:
+    """Tokenize ``prompt`` followed by ``completion``.
 
     Args:
         tokenizer: A transformers tokenizer.
         prompt: Text, or chat messages (``role`` and ``content``), which the tokenizer's chat template renders.
-        completion: The assistant's text.
+        completion: The assistant's text; after chat messages also a list of messages. After a text prompt the
+            end-of-text token follows it; in a chat, what the template writes.
         max_length: Maximum length of the result, tokens. The prompt loses its beginning first; a completion that is
             too long even after a single prompt token loses its end, the end-of-text token included.
 
@@ -116,13 +113,47 @@ def encode(tokenizer: Any, prompt: Prompt, completion: str, *, max_length: int |
 
     Raises:
         ConfigError: If ``tokenizer`` is not a tokenizer.
-        DataError: If the completion is empty, the messages are invalid, the tokenizer lacks a chat template or an
-            end-of-text token, or ``max_length`` leaves no token of the completion.
+        DataError: If the completion is empty, the messages are invalid, the template drops a part of them or writes the
+            prompt differently once a completion follows, the tokenizer lacks a chat template or an end-of-text token,
+            or ``max_length`` leaves no token of the completion.
     """
-    rendered = truncate(
-        encode_prompt(tokenizer, prompt), [encode_completion(tokenizer, prompt, completion)], max_length
-    )
+    rendered = render(tokenizer, prompt, [completion], max_length=max_length)
     return rendered.prompt + rendered.completions[0], len(rendered.prompt)
+
+
+def render(
+    tokenizer: Any,
+    prompt: Prompt,
+    completions: Sequence[Completion],
+    *,
+    max_length: int | None = None,
+    train_on: TrainOn = "last",
+) -> Rendered:
+    """Tokenize a prompt with each of its completions; see the top of this module.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        prompt: As in :func:`encode`.
+        completions: As in :func:`encode`; all after the same prompt.
+        max_length: As in :func:`encode`.
+        train_on: Which turns of the assistant have weight 1.
+
+    Raises:
+        ConfigError: As :func:`encode`.
+        DataError: As :func:`encode`; and if ``train_on`` is "all" and the template writes an earlier turn differently
+            once further turns follow.
+    """
+    _check_tokenizer(tokenizer)
+    if any(not completion for completion in completions):
+        raise DataError("empty, expected at least one character", field="completion")
+    if not isinstance(prompt, str):
+        rendered = _render_chat(tokenizer, prompt, completions, train_on)
+    elif all(isinstance(completion, str) for completion in completions):
+        start = encode_prompt(tokenizer, prompt)
+        rendered = _shared_prompt(start, [_continued(tokenizer, prompt, start, str(text)) for text in completions])
+    else:
+        raise DataError("found chat messages after a text prompt, expected text", field="completion")
+    return truncate(rendered, max_length)
 
 
 def to_datum(tokens: Sequence[int], prompt_length: int, **fields: Any) -> Datum:
@@ -177,62 +208,45 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
         if tokens and tokens[-1] == end and not prompt.endswith(tokenizer.eos_token):
             tokens.pop()
     else:
-        tokens = _tokens(tokenizer, _chat(tokenizer, prompt))
+        tokens = _tokens(tokenizer, generation_prompt(tokenizer, _messages(prompt)))
     if tokens:
         return tokens
     start = getattr(tokenizer, "bos_token_id", None)
     return [_end_of_text(tokenizer) if start is None else int(start)]
 
 
-def encode_completion(tokenizer: Any, prompt: Prompt, completion: str) -> list[int]:
-    """Return the token ids of a completion of ``prompt``, with the end-of-text token at the end.
-
-    After a chat prompt the text is what the chat template writes for the assistant's turn, up to the end-of-text token:
-    a template may add a leading space or an end-of-turn marker.
-
-    Raises:
-        ConfigError: As :func:`encode`.
-        DataError: As :func:`encode`.
-    """
-    _check_tokenizer(tokenizer)
-    if not completion:
-        raise DataError("empty, expected at least one character", field="completion")
-    end = _end_of_text(tokenizer)
-    text = completion if isinstance(prompt, str) else _assistant_turn(tokenizer, prompt, completion)
-    tokens = _tokens(tokenizer, text)
-    if not tokens:
-        raise DataError(
-            f"the tokenizer returns no tokens for {completion[:40]!r}, expected at least one", field="completion"
-        )
-    return tokens if tokens[-1] == end else [*tokens, end]
-
-
-def truncate(prompt: list[int], completions: list[list[int]], max_length: int | None) -> Rendered:
+def truncate(rendered: Rendered, max_length: int | None) -> Rendered:
     """Truncate a prompt and its completions so that prompt plus longest completion has ``max_length`` tokens.
 
     The prompt loses its beginning, down to one token, before any completion loses its end. Every completion has the
     same prompt.
 
     Args:
-        prompt: Token ids.
-        completions: Token ids of each completion.
+        rendered: A prompt and its completions, as they are.
         max_length: Maximum length, tokens; None for no limit.
 
     Raises:
         DataError: If ``max_length`` is below 2, which leaves no token of a completion.
     """
     if max_length is None:
-        return Rendered(prompt, completions)
+        return rendered
     if max_length < 2:
         raise DataError(
             f"found {max_length}, expected at least 2: one token of the prompt and one of the completion",
             field="max_length",
         )
-    completion_limit = max_length - 1
-    kept = [tokens[:completion_limit] for tokens in completions]
-    prompt_limit = max_length - max(map(len, kept))
-    n_truncated = sum(len(tokens) > completion_limit for tokens in completions)
-    return Rendered(prompt[-prompt_limit:], kept, n_truncated, prompt_truncated=len(prompt) > prompt_limit)
+    prompt, completion_limit = rendered.prompt, max_length - 1
+    kept = [tokens[:completion_limit] for tokens in rendered.completions]
+    lost = max(0, len(prompt) - (max_length - max(map(len, kept))))
+    ends = [len(prompt) + len(completion) for completion in kept]
+    return replace(
+        rendered,
+        prompt=prompt[lost:],
+        completions=kept,
+        weights=[weights[lost:end] for weights, end in zip(rendered.weights, ends, strict=bool(rendered.weights))],
+        n_truncated=sum(len(tokens) > completion_limit for tokens in rendered.completions),
+        prompt_truncated=lost > 0,
+    )
 
 
 def _array(name: str, value: Any, length: int) -> Any:
@@ -262,6 +276,13 @@ def _check_tokenizer(tokenizer: Any) -> None:
 
 
 def _tokens(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"character {error.start} is half of a surrogate pair ({text[error.start]!r}), expected whole characters; "
+            "repair the text or remove the row"
+        ) from None
     # verbose=False: transformers warns about texts beyond the model's context; those are truncated or refused later.
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
 
@@ -272,39 +293,173 @@ def _end_of_text(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _chat(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Render messages as the text that the assistant continues; a last assistant message is left unfinished."""
-    if not messages:
-        raise DataError("no messages, expected at least one", field="prompt")
-    for message in messages:
-        if not {"role", "content"} <= set(message):
-            raise DataError(f"a message has the keys {sorted(message)}, expected 'role' and 'content'", field="prompt")
-    if not getattr(tokenizer, "chat_template", None):
+def _continued(tokenizer: Any, prompt: str, start: list[int], completion: str) -> list[int]:
+    """Return the tokens of a text prompt, a completion and the end-of-text token.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        prompt: The prompt.
+        start: Its tokens.
+        completion: The completion.
+    """
+    end = _end_of_text(tokenizer)
+    alone = _tokens(tokenizer, completion)
+    if not alone:
         raise DataError(
-            "the prompt is a list of chat messages, but the tokenizer has no chat template; pass text as the prompt, "
-            "or set tokenizer.chat_template",
-            field="prompt",
+            f"the tokenizer returns no tokens for {completion[:40]!r}, expected at least one", field="completion"
         )
-    unfinished = messages[-1]["role"] == "assistant"
-    return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=not unfinished, continue_final_message=unfinished
+    together = _tokens(tokenizer, prompt + completion, special=True) if prompt else [*start, *alone]
+    tokens = together if together[: len(start)] == start else _unmerged(tokenizer, start, together, completion)
+    return tokens if tokens[-1] == end else [*tokens, end]
+
+
+def _unmerged(tokenizer: Any, start: list[int], together: list[int], completion: str) -> list[int]:
+    """Return the tokens of a prompt and a completion where a merge would cross the boundary between the two.
+
+    A completion that stands alone can get a space of its own, and after another character it does not. The text of all
+    tokens says which is right. If none is, the merge stays, and the prompt loses its last tokens to the completion.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        start: Tokens of the prompt.
+        together: Tokens of both, tokenized together.
+        completion: The completion.
+    """
+    wanted = _surface(tokenizer, together)
+    for lead in ("", *SEPARATORS):
+        before, tokens = _tokens(tokenizer, lead) if lead else [], _tokens(tokenizer, lead + completion)
+        rest = tokens[len(before) :]
+        if rest and tokens[: len(before)] == before and _surface(tokenizer, [*start, *rest]) == wanted:
+            return [*start, *rest]
+    return together
+
+
+def _surface(tokenizer: Any, tokens: list[int]) -> str:
+    """Return the text of all tokens as the tokenizer stores it: the same however a text is split into tokens."""
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(tokens)
+    return "".join(pieces)
+
+
+def _shared_prompt(start: list[int], wholes: list[list[int]]) -> Rendered:
+    """Split token sequences into the prompt that all have in common, at most ``start``, and their completions."""
+    shared = min(common_length(start, whole) for whole in wholes)
+    return Rendered(start[:shared], [whole[shared:] for whole in wholes])
+
+
+def _render_chat(
+    tokenizer: Any, messages: Sequence[Message], completions: Sequence[Completion], train_on: TrainOn
+) -> Rendered:
+    prompt = _messages(messages)
+    continued = prompt[-1]["role"] == "assistant" and all(isinstance(one, str) for one in completions)
+    chats = [Chat(_with_answer(prompt, one, continued=continued), prompt.template_arguments) for one in completions]
+    texts = [conversation(tokenizer, chat) for chat in chats]
+    ends_open = continued or prompt[-1]["role"] != "assistant"
+    start = generation_prompt(tokenizer, prompt) if ends_open else conversation(tokenizer, prompt)
+    for chat, text in zip(chats, texts, strict=True):
+        check_written(tokenizer, chat, len(chat) - 1)
+        _check_aligned(tokenizer, prompt, start, text, continued=continued)
+    opening = _tokens(tokenizer, start)
+    wholes = [_tokens(tokenizer, text) for text in texts]
+    if not all(common_length(opening, whole) for whole in wholes):
+        # The first token spans the prompt and more: a template without marks, and a short prompt.
+        place = min(common_length(start, text) for text in texts)
+        opening = _tokens(tokenizer, start[:place])
+        wholes = [opening + _tokens(tokenizer, text[place:]) for text in texts]
+    rendered = _shared_prompt(opening, wholes)
+    if not rendered.prompt or not all(rendered.completions):
+        raise DataError(
+            f"the chat template writes {texts[0][-EXCERPT:]!r} with the assistant's turn and {start[-EXCERPT:]!r} as "
+            "the prompt, expected a turn after a prompt",
+            field="messages",
+        )
+    weights = [
+        _chat_weights(tokenizer, chat, text, tokens, len(rendered.prompt), train_on)
+        for chat, text, tokens in zip(chats, texts, wholes, strict=True)
+    ]
+    return replace(
+        rendered,
+        weights=weights if any(weights) else [],
+        tools_unwritten=not all(writes_tools(tokenizer, chat) for chat in chats),
     )
 
 
-def _assistant_turn(tokenizer: Any, prompt: Sequence[Message], completion: str) -> str:
-    """Return what the chat template writes for the assistant's turn after ``prompt``, end-of-turn marker included."""
-    before = _chat(tokenizer, prompt)
-    if prompt[-1]["role"] == "assistant":
-        return completion
-    whole: str = tokenizer.apply_chat_template(
-        [*prompt, {"role": "assistant", "content": completion}], tokenize=False, add_generation_prompt=False
-    )
-    # The first place after the prompt: the text can also occur in the prompt, and after the end-of-text token.
-    start = whole.find(completion, len(before))
-    if not whole.startswith(before) or start < 0:
-        # The template rewrites earlier turns or the content, so the assistant's turn cannot be located in its output.
-        return completion
-    lead, suffix = whole[len(before) : start], whole[start + len(completion) :]
-    end: str = tokenizer.eos_token or ""
-    suffix = suffix[: suffix.index(end) + len(end)] if end and end in suffix else suffix.rstrip()
-    return lead + completion + suffix
+def _messages(prompt: Any) -> Chat:
+    """Return a prompt that is not text as messages with ``role`` and ``content``."""
+    if isinstance(prompt, Sequence) and not prompt:
+        raise DataError("no messages, expected at least one", field="prompt")
+    found = text_or_messages(prompt, None, "prompt")
+    assert isinstance(found, Chat)
+    return found
+
+
+def _with_answer(prompt: Sequence[Message], completion: Completion, *, continued: bool) -> list[Message]:
+    """Return the whole conversation; a completion of an unfinished message of the assistant becomes its end."""
+    if isinstance(completion, str) and continued:
+        return [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + completion}]
+    return [*prompt, {"role": "assistant", "content": completion} if isinstance(completion, str) else completion]
+
+
+def _check_aligned(tokenizer: Any, prompt: Sequence[Message], start: str, text: str, *, continued: bool) -> None:
+    """Raise :class:`DataError` if a conversation does not begin as its prompt, up to the mark that opens the turn.
+
+    After that mark they may differ: a generation prompt can open a thought that a plain answer closes or lacks.
+    """
+    opening = len(start) if continued else common_length(conversation(tokenizer, prompt), start)
+    if common_length(start, text) < opening:
+        raise DataError(
+            f"the chat template writes the prompt differently once an answer follows: {parting(start, text)}; "
+            "set a tokenizer.chat_template that keeps earlier turns",
+            field="messages",
+        )
+
+
+def _chat_weights(  # noqa: PLR0917 - one conversation in its forms
+    tokenizer: Any, chat: Chat, text: str, tokens: list[int], n_prompt: int, train_on: TrainOn
+) -> list[float]:
+    """Return the weight of every token, or nothing where the prompt has weight 0 and the rest 1."""
+    marks = marked_tokens(tokenizer, chat)
+    if marks is None or len(marks) != len(tokens):
+        if train_on == "last":
+            return []
+        marks = [0] * n_prompt + [1] * (len(tokens) - n_prompt)
+        for begin, end in _earlier_turns(tokenizer, chat, text):
+            first, last = _place(tokenizer, text, tokens, begin), _place(tokenizer, text, tokens, end, after=True)
+            marks[first:last] = [1] * (last - first)
+    weights = [float(mark) for mark in marks]
+    if train_on == "last":
+        weights[:n_prompt] = [0.0] * n_prompt
+    if not any(weights):
+        raise DataError(
+            "the chat template marks no token of the assistant's turn with {% generation %}, expected at least one",
+            field="messages",
+        )
+    return weights
+
+
+def _earlier_turns(tokenizer: Any, chat: Chat, text: str) -> list[tuple[int, int]]:
+    """Return where the earlier turns of the assistant are in ``text``: ``(start, end)``, characters, end excluded."""
+    spans: list[tuple[int, int]] = []
+    for number, message in enumerate(chat[:-1]):
+        if message["role"] != "assistant" or not number:
+            continue
+        before, after = (Chat(chat[:end], chat.template_arguments) for end in (number, number + 1))
+        opens = chat[number - 1]["role"] != "assistant"
+        start = generation_prompt(tokenizer, before) if opens else conversation(tokenizer, before)
+        turn = conversation(tokenizer, after)
+        end = common_length(turn, text)
+        # A template may close a whole conversation with the end-of-text token.
+        if turn[end:].strip() not in {"", getattr(tokenizer, "eos_token", "")}:
+            raise DataError(
+                f"the chat template writes message {number} differently once further turns follow: "
+                f"{parting(turn, text)}; train on the last turn only, or split the conversation into rows",
+                field="messages",
+            )
+        spans.append((common_length(start, text), end))
+    return spans
+
+
+def _place(tokenizer: Any, text: str, tokens: list[int], place: int, *, after: bool = False) -> int:
+    """Return the index of the token that contains character ``place`` of ``text``; the next one if ``after`` it."""
+    prefix = _tokens(tokenizer, text[:place])
+    index = common_length(prefix, tokens)
+    return index + 1 if after and index < len(prefix) else index

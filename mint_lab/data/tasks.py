@@ -21,7 +21,7 @@ from ..errors import DataError, one_of
 from .problems import KINDS, Problem, addition_problems, check_count_and_split, problems, reward
 from .render import Prompt
 from .rewards import exact_match, gsm8k_reward
-from .sources import rows
+from .sources import HUB_NAME, Rows, rows
 
 __all__ = ["TASKS", "ExampleTask", "PlainAddition", "PromptTask", "Task", "load_gsm8k", "task_of"]
 
@@ -162,14 +162,11 @@ def load_gsm8k(path: str | os.PathLike[str], *, limit: int | None = None) -> Exa
         DataError: If there is no such file, or a row lacks a question, an answer or a number after ``####``
             (``error.index`` is the row's index).
     """
-    examples: list[Any] = []
-    for index, row in enumerate(rows(Path(path))):
-        if limit is not None and index == limit:
-            break
-        _check_gsm8k(row, index)
-        examples.append(row)
-    if not examples:
-        raise DataError(f"{path} is empty, expected at least one row")
+    return _gsm8k(Rows(Path(path), max_rows=limit))
+
+
+def _gsm8k(given: Rows) -> ExampleTask:
+    examples = given.map(_checked_gsm8k)
     return ExampleTask("gsm8k", examples, (), _gsm8k_prompt, gsm8k_reward, GSM8K_TOKENS, ("\nQuestion:",))
 
 
@@ -189,26 +186,24 @@ def task_of(source: Any) -> PromptTask:
     Raises:
         DataError: If the name is unknown, or an example has no prompt (``error.index`` is its index).
     """
+    given = Rows.of(source)
+    source = given.source
     if source is None:
         return PlainAddition()
     if isinstance(source, str) and source in TASKS:
         return TASKS[source]
     if isinstance(source, Task) or all(callable(getattr(source, m, None)) for m in ("problems", "prompt", "reward")):
         return cast(PromptTask, source)
-    if isinstance(source, str) and not os.path.splitext(source)[1]:  # noqa: PTH122 (a name without a suffix: no path)
+    if isinstance(source, str) and not os.path.splitext(source)[1] and not HUB_NAME.fullmatch(source):  # noqa: PTH122 (a name without a suffix: no path)
         raise DataError(f"unknown task {source!r}; {one_of(list(TASKS), source)} (or a file, or a list of prompts)")
-    examples = list(rows(source))
-    if not examples:
-        raise DataError("there is nothing to train on: the data are empty")
-    if isinstance(source, str | os.PathLike) and {"question", "answer"} <= set(examples[0]):
-        return load_gsm8k(source)
-    for index, example in enumerate(examples):
-        _check_prompt(example, index)
-    return ExampleTask("prompts", examples)
+    first = next(rows(source), None) if isinstance(source, str | os.PathLike) else None
+    if isinstance(first, Mapping) and {"question", "answer"} <= set(first):
+        return _gsm8k(given)
+    return ExampleTask("prompts", given.map(_checked_prompt))
 
 
-def _check_prompt(example: Any, index: int) -> None:
-    """Raise :class:`DataError` if ``example`` has no prompt, or one that is neither text nor chat messages."""
+def _checked_prompt(example: Any, index: int) -> Any:
+    """Return ``example``; raise :class:`DataError` if it has no prompt, or one that is neither text nor messages."""
     try:
         prompt: Any = problem_prompt(example)
     except (AttributeError, KeyError):
@@ -218,6 +213,7 @@ def _check_prompt(example: Any, index: int) -> None:
     is_chat = isinstance(prompt, Sequence) and all(isinstance(message, Mapping) for message in prompt)
     if not isinstance(prompt, str) and not (is_chat and len(prompt)):
         raise DataError(f"found {_kind(prompt)}, expected text or chat messages", index=index, field="prompt")
+    return example
 
 
 def _kind(value: Any) -> str:
@@ -227,13 +223,15 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _check_gsm8k(row: Any, index: int) -> None:
+def _checked_gsm8k(row: Any, index: int) -> Any:
+    """Return a row; raise :class:`DataError` if it lacks a question, an answer or its number."""
     for field in ("question", "answer"):
         if not isinstance(row, Mapping) or not isinstance(cast("Mapping[str, Any]", row).get(field), str):
             raise DataError(f"found {_kind(row)}, expected GSM8K's question and answer", index=index, field=field)
     answer = cast("Mapping[str, str]", row)["answer"]
     if not gsm8k_reward(answer, row):
         raise DataError("found no number after '####', expected the answer there", index=index, field="answer")
+    return row
 
 
 def _gsm8k_prompt(row: Mapping[str, str]) -> str:

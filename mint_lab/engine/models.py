@@ -101,6 +101,8 @@ class BaseModel:
         config: The configuration of its text model.
         vocab_size: Number of rows of its embedding, which may exceed the tokenizer's vocabulary.
         context: Longest sequence in tokens.
+        end_tokens: The tokens that end a sample: the tokenizer's end of text, and those of the generation
+            configuration, where chat models name the mark that ends a turn.
         hidden_size: Size of a hidden state.
         window: The smallest sliding window of its layers in tokens; None if there is none.
         weights: The base model's own parameters by name, without those of adapters.
@@ -122,6 +124,7 @@ class BaseModel:
         self.config = model.config.get_text_config()
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
+        self.end_tokens = _end_tokens(model, tokenizer)
         self.hidden_size = int(self.config.hidden_size)
         self.window = _smallest_window(self.config)
         self._packed_windows: set[int | None] = set()  # windows that layers have passed to packed attention
@@ -424,6 +427,13 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return ``eos_token_id`` of the generation configuration, which may be a list, and that of the tokenizer."""
+    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = list(given) if isinstance(given, list | tuple) else [given]
+    return frozenset(int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None)
 
 
 def _smallest_window(config: Any) -> int | None:

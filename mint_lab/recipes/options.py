@@ -32,6 +32,9 @@ ELSEWHERE = {
     "max_completion_length": "max_tokens",
     "max_grad_norm": "grad_clip_norm",
     "max_new_tokens": "max_tokens",
+    "max_prompt_length": "max_length",
+    "max_samples": "max_rows",
+    "max_seq_length": "max_length",
     "max_steps": "steps",
     "model": "base_model",
     "model_name": "base_model",
@@ -47,7 +50,6 @@ ELSEWHERE = {
     "settings": "loss_config",
     "train_dataset": "data",
 }
-TRUNCATION = {"max_length", "max_seq_length", "max_prompt_length"}
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -96,8 +98,6 @@ def _meant(
 ) -> str:
     if name in settings:
         return f"it is a setting of the loss and belongs into loss_config={{{name!r}: {settings[name]:g}}}"
-    if name in TRUNCATION:
-        return "there is none; sequences are truncated to what the model's context holds, prompts first"
     here = f"the options of the {recipe} recipe are {', '.join(sorted(names))}"
     near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, names, n=1)
     if near and near[0] in names:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..data.pairs import Pair, arithmetic_pairs, load_pairs, pairs_to_data
-from ..errors import DataError
+from ..data.pairs import arithmetic_pairs, describe_pairs, render_pairs
+from ..data.sources import Rows
 from ..losses import DataKind
 from ..losses.preference import sequence_scores
 from ..losses.spec import REFERENCE
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from ..client.protocol import Tokenizer
     from ..types import Datum
 
-__all__ = ["PairJob", "Preference", "evaluate_pairs", "train_and_held_out"]
+__all__ = ["PairJob", "Preference", "evaluate_pairs", "train_and_held_out", "warn_of"]
+
+T = TypeVar("T")
 
 TRAIN_PAIRS, HELD_OUT_PAIRS = 4000, 400
 
@@ -65,11 +69,15 @@ class Preference(Recipe):
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
     ) -> PairJob:
         """As :meth:`Recipe.prepare`; ``data`` is a list of ``Pair`` objects, or what ``load_pairs`` takes."""
-        train, test = train_and_held_out(data, held_out, seed, _pairs)
-        return PairJob(
-            pairs_to_data(train, tokenizer, max_length=max_length),
-            pairs_to_data(test, tokenizer, max_length=max_length),
-        )
+
+        def load(source: Any) -> list[list[Datum]]:
+            given = Rows.of(source)
+            found = render_pairs(given, tokenizer, max_length=max_length)
+            warn_of(source is held_out, [given.note(), *describe_pairs(found, max_length)])
+            return [rendered.data() for _, rendered in found]
+
+        train, test = train_and_held_out(data, held_out, seed, load)
+        return PairJob(list(chain.from_iterable(train)), list(chain.from_iterable(test)))
 
 
 def _measure(chosen: torch.Tensor, rejected: torch.Tensor) -> Measured:
@@ -86,16 +94,16 @@ def evaluate_pairs(data: list[Datum], logprobs: list[torch.Tensor], baseline: li
     return measured
 
 
-def _pairs(source: Any) -> list[Any]:
-    if isinstance(source, list) and all(isinstance(item, Pair) for item in source):
-        return source
-    return load_pairs(source)
+def warn_of(held_out: bool, notes: Iterable[str]) -> None:
+    """Warn of what was noteworthy about data; a run collects the warnings as its notes."""
+    if given := [note for note in notes if note]:
+        warnings.warn(f"{'held-out data: ' if held_out else ''}{'; '.join(given)}", UserWarning, stacklevel=2)
 
 
-def train_and_held_out(
-    data: Any, held_out: Any, seed: int, load: Callable[[Any], list[Any]]
-) -> tuple[list[Any], list[Any]]:
-    """Return items to train on and items to hold out; by default the bundled arithmetic pairs.
+def train_and_held_out(data: Any, held_out: Any, seed: int, load: Callable[[Any], list[T]]) -> tuple[list[T], list[T]]:
+    """Return items to train on and items to hold out; by default those of the bundled arithmetic pairs.
+
+    All rows are loaded before they are split, so that an error names the row of the data.
 
     Args:
         data: What to train on; None for the bundled pairs.
@@ -106,15 +114,9 @@ def train_and_held_out(
     Raises:
         DataError: If one of the two would be empty.
     """
-    train = arithmetic_pairs(TRAIN_PAIRS, split="train") if data is None else load(data)
-    if not train:
-        raise DataError("there is nothing to train on: the data are empty")
+    train = load(arithmetic_pairs(TRAIN_PAIRS, split="train") if data is None else data)
     if held_out is not None:
-        test = load(held_out)
-    elif data is None:
-        test = arithmetic_pairs(HELD_OUT_PAIRS, split="held_out")
-    else:
-        train, test = split(train, seed)
-    if not test:
-        raise DataError("there is nothing to evaluate on: the held-out data are empty")
-    return train, test
+        return train, load(held_out)
+    if data is None:
+        return train, load(arithmetic_pairs(HELD_OUT_PAIRS, split="held_out"))
+    return split(train, seed)

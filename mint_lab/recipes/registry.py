@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import math
 import pkgutil
 import threading
 import warnings
@@ -24,7 +23,6 @@ __all__ = [
     "RECIPES",
     "check_loss",
     "check_model",
-    "context_length",
     "recipe",
     "recipe_named",
     "recipe_of",
@@ -213,9 +211,3 @@ def unchecked_note(spec: LossSpec) -> str | None:
         "on the wrong thing. Run it through preflight, or register it with a %%loss cell or "
         '@ml.loss(unit="pair") or "datum"'
     )
-
-
-def context_length(tokenizer: Any) -> int | None:
-    """Return the model's context that the tokenizer states, tokens; None if it states a meaningless number."""
-    length = getattr(tokenizer, "model_max_length", math.inf)
-    return int(length) if length < 10_000_000 else None

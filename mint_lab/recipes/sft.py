@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..data.completions import load_completions
-from ..data.pairs import Pair, pairs_to_data
-from ..data.render import Rendered, describe_truncation, encode_completion, encode_prompt, to_datum, truncate
-from ..errors import DataError
-from .base import Recipe
+from ..data.completions import render_examples
+from ..data.render import Rendered, TrainOn, describe_changes
+from ..data.sources import Rows
+from ..errors import ConfigError
+from .base import Recipe, option
 from .job import BatchJob, Measured
-from .preference import evaluate_pairs, train_and_held_out
+from .preference import evaluate_pairs, train_and_held_out, warn_of
 
 if TYPE_CHECKING:
     from ..client.protocol import Tokenizer
     from ..types import Datum
 
-__all__ = ["CompletionJob", "Sft"]
+__all__ = ["CompletionJob", "Sft", "SftOptions"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,21 @@ class CompletionJob(BatchJob):
         return Measured(metrics | pairs.metrics, pairs.histograms)
 
 
+@dataclass(frozen=True)
+class SftOptions:
+    """What of a chat is trained on.
+
+    Raises:
+        ConfigError: If a value is not valid.
+    """
+
+    train_on: TrainOn = option("last", 'turns of the assistant that are trained on: "last" or "all"')
+
+    def __post_init__(self) -> None:
+        if self.train_on not in {"last", "all"}:
+            raise ConfigError(f"train_on is {self.train_on!r}, expected 'last' or 'all'")
+
+
 class Sft(Recipe):
     """Learn to say given completions: of examples, or the chosen completions of pairs."""
 
@@ -51,6 +66,7 @@ class Sft(Recipe):
     default_learning_rate = 2e-3
     default_data = "arithmetic pairs"
     charts = ("loss", "nll", "grad_norm")
+    Options = SftOptions
     headlines = ("pair_accuracy", "nll", "loss")  # accuracy if the held-out data are pairs
 
     def prepare(
@@ -59,35 +75,27 @@ class Sft(Recipe):
         """As :meth:`Recipe.prepare`; ``data`` is what :func:`mint_lab.data.load_completions` takes.
 
         That is a file, a frame, a data set or a list of rows with ``messages`` (the loss is on the last turn, which is
-        the assistant's), ``prompt`` and ``completion`` (or ``response``), ``question`` and ``answer``, or pairs (the
-        chosen completion).
+        the assistant's, or on all of the assistant's turns: option ``train_on``), ``prompt`` and ``completion`` (or
+        ``response``), ``question`` and ``answer``, or pairs (the chosen completion).
         """
-        train, test = train_and_held_out(data, held_out, seed, load_completions)
-        every: list[Rendered] = []
 
-        def tokenize(index: int, prompt: Any, completion: str) -> Datum:
-            try:
-                one = truncate(
-                    encode_prompt(tokenizer, prompt), [encode_completion(tokenizer, prompt, completion)], max_length
-                )
-            except DataError as error:
-                message = str(error).removeprefix(f"field {error.field!r}: ")
-                raise DataError(message, index=index, field=error.field) from error
-            every.append(one)
-            return to_datum(one.prompt + one.completions[0], len(one.prompt))
+        def load(source: Any) -> list[tuple[bool, Rendered]]:
+            given = Rows.of(source)
+            found = render_examples(given, tokenizer, max_length=max_length, train_on=self.options.train_on)
+            notes = describe_changes([(index, rendered) for index, _, rendered in found], max_length)
+            warn_of(source is held_out, [given.note(), *notes])
+            return [(is_pair, rendered) for _, is_pair, rendered in found]
 
-        examples = [tokenize(i, *_prompt_and_completion(item)) for i, item in enumerate(train)]
-        if all(isinstance(item, Pair) for item in test):
-            job = CompletionJob(examples, pairs_to_data(test, tokenizer, max_length=max_length), held_out_unit=2)
-        else:
-            job = CompletionJob(examples, [tokenize(i, *_prompt_and_completion(x)) for i, x in enumerate(test)])
-        if truncation := describe_truncation(every, max_length):
-            warnings.warn(truncation, UserWarning, stacklevel=2)
-        return job
+        train, test = train_and_held_out(data, held_out, seed, load)
+        sides = [rendered.data() for _, rendered in test]
+        if all(is_pair for is_pair, _ in test):
+            return CompletionJob(_first(train), list(chain.from_iterable(sides)), held_out_unit=2)
+        return CompletionJob(_first(train), _first(test))
 
 
-def _prompt_and_completion(item: Any) -> tuple[Any, str]:
-    return (item.prompt, item.chosen) if isinstance(item, Pair) else item
+def _first(examples: list[tuple[bool, Rendered]]) -> list[Datum]:
+    """Return the datum of each example's completion; of a pair, the chosen one."""
+    return [rendered.data()[0] for _, rendered in examples]
 
 
 def _nll(data: list[Datum], logprobs: list[torch.Tensor]) -> float:

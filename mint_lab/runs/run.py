@@ -36,7 +36,7 @@ from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure
 from .hot_reload import follow_registries
-from .loading import ONE_AT_A_TIME, load_trainer
+from .loading import ONE_AT_A_TIME, DataLimits, load_trainer
 from .loop import Loop
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
 from .token_inspection import request_tokens
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from ..client.protocol import TrainingClientProtocol
+    from ..data.sources import OnBadRow
     from ..recipes.guarded_trainer import GuardedTrainer
     from .token_inspection import HeldOutTokens
 
@@ -79,6 +80,10 @@ class Run:
         rank: Of the LoRA adapter.
         seed: Of the adapter's initial weights, the order of the data, and the held-out split.
         loss_config: Settings of the loss.
+        max_length: Longest sequence to train on, tokens: a longer one loses the beginning of its prompt, then the end
+            of its completion, and ``notes`` name it. None for what the model takes; never more than that.
+        max_rows: Maximum number of rows of ``data`` to read, and of ``held_out``; None for all.
+        on_bad_row: "raise" for an error at a row that cannot be used, or "skip" to leave it out; ``notes`` count them.
         eval_every: Steps between evaluations on held-out data. There is one more before the first step, and one after
             the last.
         folder: Where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, created at the first start.
@@ -107,6 +112,9 @@ class Run:
         rank: int = 16,
         seed: int = 0,
         loss_config: dict[str, float] | None = None,
+        max_length: int | None = None,
+        max_rows: int | None = None,
+        on_bad_row: OnBadRow = "raise",
         eval_every: int = 10,
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
@@ -119,6 +127,7 @@ class Run:
         check_model(base_model)
         for number, value, least in (("eval_every", eval_every, 1), ("rank", rank, 1), ("seed", seed, 0)):
             check_whole(number, value, least)
+        self._limits = DataLimits(max_length, max_rows, on_bad_row)
         plan = StepPlan.first(
             spec,
             loss_config or {},
@@ -424,7 +433,9 @@ class Run:
                 self._client = connect().create_lora_training_client(
                     base_model=self.base_model, rank=self._rank, seed=self.seed
                 )
-            self._trainer, notes = load_trainer(self._client, self._recipe, *self._given_data, self.seed)
+            self._trainer, notes = load_trainer(
+                self._client, self._recipe, *self._given_data, self.seed, limits=self._limits
+            )
             self._loop.notes += notes
             return self._trainer
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from tinker.types import ImageChunk
 
+from mint_lab import tiny
 from mint_lab.client.protocol import SamplingClientProtocol
 from mint_lab.client.sampling import SamplingClient
 from mint_lab.client.service import ServiceClient
@@ -303,3 +306,28 @@ def test_invalid_parameters_raise(client: TrainingClient) -> None:
     sampler = client.save_weights_and_get_sampling_client()
     with pytest.raises(ConfigError, match=r"^sampling_params is {'max_tokens': 3}, expected SamplingParams\("):
         sampler.sample(PROMPT, 1, {"max_tokens": 3})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["alone", "list"])
+def test_ends_of_the_generation_configuration_end_a_sample(tmp_path: Path, given: str) -> None:
+    """Gemma, Phi and Llama 3 name a list: the end of the text, and the mark that ends a turn. As transformers does."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "m"
+    shutil.copytree(tiny.path(), folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer.encode("Question: What is 36 + 47?\nAnswer:")
+    greedy = SamplingParams(max_tokens=8, temperature=0)
+
+    def sampled_tokens(model: str) -> Any:
+        sampler = ServiceClient().create_sampling_client(base_model=model)
+        return sampler.sample(ModelInput.from_ints(prompt), 1, greedy).result().sequences[0]
+
+    end = int(sampled_tokens("mint-tiny").tokens[1])
+    ends = end if given == "alone" else [tokenizer.eos_token_id, end]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    expected = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)[0, len(prompt) :].tolist()
+    found = sampled_tokens(str(folder))
+    assert [int(token) for token in found.tokens] == expected
+    assert (len(expected), found.stop_reason) == (2, "stop")

@@ -16,7 +16,7 @@ from mint_lab.data.advantages import group_advantages, has_spread, spread
 from mint_lab.data.completions import load_completions
 from mint_lab.data.pairs import Pair, load_pairs, pairs_to_data
 from mint_lab.data.problems import HELD_OUT_SHARE, KINDS, is_held_out, make_problem, problems, slips
-from mint_lab.data.render import encode_completion, encode_prompt, truncate
+from mint_lab.data.render import Rendered, encode_prompt, truncate
 from mint_lab.data.rewards import Reward, grade
 from mint_lab.data.sources import rows
 from mint_lab.data.tasks import TASKS, load_gsm8k, task_of
@@ -38,14 +38,14 @@ from mint_lab.errors import DataError, RewardError
 def test_truncation_at_its_edge(  # noqa: PLR0917 - a row of the table
     completion: int, max_length: int, prompt: int, kept: int, ends_lost: int, beginning_lost: bool
 ) -> None:
-    rendered = truncate([1, 2, 3], [list(range(10, 10 + completion))], max_length)
+    rendered = truncate(Rendered([1, 2, 3], [list(range(10, 10 + completion))]), max_length)
     assert rendered.prompt == [1, 2, 3][-prompt:]
     assert rendered.completions == [list(range(10, 10 + kept))]
     assert (rendered.n_truncated, rendered.prompt_truncated) == (ends_lost, beginning_lost)
 
 
 def test_prompt_of_one_token_is_never_truncated() -> None:
-    rendered = truncate([7], [[1, 2, 3]], 3)
+    rendered = truncate(Rendered([7], [[1, 2, 3]]), 3)
     assert (rendered.prompt, rendered.completions, rendered.prompt_truncated) == ([7], [[1, 2]], False)
 
 
@@ -64,7 +64,7 @@ def test_smallest_example_has_one_token_on_each_side() -> None:
 def test_assistants_turn_is_found_though_its_text_occurs_in_prompt_and_markers(tokenizer: Any, completion: str) -> None:
     prompt = [{"role": "user", "content": f"say {completion} and {completion}"}]
     tokens, prompt_length = encode(tokenizer, prompt, completion)
-    assert tokenizer.decode(tokens[prompt_length:]) == f"{completion}<|end|>"
+    assert tokenizer.decode(tokens[prompt_length:]) == f"{completion}<|end|>\n"
     assert tokenizer.decode(tokens[:prompt_length]) == (
         f"<|user|>say {completion} and {completion}<|end|>\n<|assistant|>"
     )
@@ -78,7 +78,7 @@ THINKS = (
 
 @pytest.mark.parametrize("completion", ["sat", "think", " ", "-", "\n", "assistant: ", "user"])
 def test_text_that_a_template_adds_around_the_turn_is_kept(tokenizer: Any, completion: str) -> None:
-    """A template that writes thoughts before the content and dashes after it; its line breaks after the end go."""
+    """A template that writes thoughts before the content, and dashes and line breaks after it."""
     other = SimpleNamespace(
         encode=tokenizer.encode,
         eos_token="<|end|>",
@@ -89,14 +89,14 @@ def test_text_that_a_template_adds_around_the_turn_is_kept(tokenizer: Any, compl
         ),
     )
     prompt = [{"role": "user", "content": completion}]
-    text = tokenizer.decode(encode_completion(other, prompt, completion))
-    assert text == f"<think></think> {completion} -- <|end|>"
+    tokens, prompt_length = encode(other, prompt, completion)
+    assert tokenizer.decode(tokens[prompt_length:]) == f"<think></think> {completion} -- <|end|>\n\n"
 
 
 def test_end_of_text_token_is_added_once(tokenizer: Any) -> None:
     end = tokenizer.eos_token_id
-    assert encode_completion(tokenizer, "a", "sat<|end|>") == [*tokenizer.encode("sat"), end]
-    assert encode_completion(tokenizer, "a", "sat") == [*tokenizer.encode("sat"), end]
+    for completion in ("sat<|end|>", "sat"):
+        assert encode(tokenizer, "a", completion) == ([*tokenizer.encode("a"), *tokenizer.encode("sat"), end], 1)
 
 
 def test_end_that_a_tokenizer_appends_to_a_prompt_is_removed(tokenizer: Any) -> None:
@@ -188,10 +188,10 @@ def test_warning_counts_truncations_and_equal_sides(tokenizer: Any) -> None:
     """With four tokens, a prompt of one leaves three: both sides of the first pair become ``012``."""
     pairs = [Pair("ab", "0123", "0124"), Pair("a", "01", "02")]
     message = (
-        "truncated to 4 tokens: 2 of 4 completions lost their end and 1 of 2 prompts lost their beginning; "
-        "1 pairs have equal tokens on both sides, so they have no gradient"
+        "truncated to 4 tokens: 2 of 4 completions lost their end and 1 of 2 prompts lost their beginning (row 0); "
+        "1 pairs have equal tokens on both sides, so they have no gradient (row 0)"
     )
-    with pytest.warns(UserWarning, match=f"^{message}$"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         data = pairs_to_data(pairs, tokenizer, max_length=4)
     assert [datum.model_input.length for datum in data] == [3, 3, 3, 3]
 
@@ -226,7 +226,7 @@ def test_formats_of_a_completion(row: Any, expected: Any) -> None:
             None,
             (
                 "found the columns none, expected for supervised fine-tuning 'messages', 'prompt' and 'completion' (or "
-                "'response'), 'question' and 'answer', or 'chosen' and 'rejected'"
+                "'response'), 'question' and 'answer', 'conversations', or 'chosen' and 'rejected'"
             ),
         ),
     ],

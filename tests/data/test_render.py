@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.data import encode, to_datum
-from mint_lab.data.render import describe_truncation, kind_of, text_or_messages, truncate
+from mint_lab.data.render import Rendered, describe_changes, truncate
 from mint_lab.errors import DataError
 
 CHAT = [{"role": "user", "content": "the cat"}]
@@ -105,9 +105,7 @@ def test_encode_round_trips(tokenizer: Any, prompt: str, completion: str) -> Non
 def test_chat_prompt_uses_the_template(tokenizer: Any) -> None:
     tokens, prompt_length = encode(tokenizer, CHAT, "sat")
     assert tokenizer.decode(tokens[:prompt_length]) == "<|user|>the cat<|end|>\n<|assistant|>"
-    assert tokenizer.decode(tokens[prompt_length:]) == "sat<|end|>", (
-        "one end-of-text token, without the template's line break"
-    )
+    assert tokenizer.decode(tokens[prompt_length:]) == "sat<|end|>\n", "what the template writes, to its last character"
 
 
 def test_assistant_turn_is_what_the_template_writes(tokenizer: Any) -> None:
@@ -127,12 +125,12 @@ def test_assistant_turn_is_what_the_template_writes(tokenizer: Any) -> None:
     )
     tokens, prompt_length = encode(other, CHAT, "sat")
     assert tokenizer.decode(tokens[:prompt_length]) == "user: the cat\n--\nassistant:"
-    assert tokenizer.decode(tokens[prompt_length:]) == " sat\n--<|end|>"
+    assert tokenizer.decode(tokens[prompt_length:]) == " sat\n--\n"
 
 
 def test_last_assistant_message_is_continued(tokenizer: Any) -> None:
     tokens, _ = encode(tokenizer, [*CHAT, {"role": "assistant", "content": "sat"}], " on")
-    assert tokenizer.decode(tokens) == "<|user|>the cat<|end|>\n<|assistant|>sat on<|end|>"
+    assert tokenizer.decode(tokens) == "<|user|>the cat<|end|>\n<|assistant|>sat on<|end|>\n"
 
 
 def test_empty_prompt_becomes_the_end_of_text_token(tokenizer: Any) -> None:
@@ -157,7 +155,7 @@ def test_max_length_truncates_the_prompt_first(tokenizer: Any, max_length: int, 
 
 
 def test_truncate_gives_every_completion_the_same_prompt() -> None:
-    rendered = truncate([1, 2, 3, 4], [[5], [6, 7, 8], [9] * 9], 6)
+    rendered = truncate(Rendered([1, 2, 3, 4], [[5], [6, 7, 8], [9] * 9]), 6)
     assert (rendered.prompt, rendered.completions, rendered.n_truncated) == ([4], [[5], [6, 7, 8], [9] * 5], 1)
 
 
@@ -172,7 +170,11 @@ def test_max_length_must_be_at_least_two(tokenizer: Any, max_length: int) -> Non
     [
         ("the", "", "field 'completion': empty"),
         ([], "the", "field 'prompt': no messages"),
-        ([{"role": "user"}], "the", r"field 'prompt': a message has the keys \['role'\], expected 'role' and"),
+        (
+            [{"role": "user"}],
+            "the",
+            "field 'prompt': found list, expected text or chat messages; message 0 has role: str, expected",
+        ),
     ],
 )
 def test_invalid_prompts_and_completions_are_refused(
@@ -190,26 +192,33 @@ def test_tokenizers_without_a_required_part_are_refused(tokenizer: Any) -> None:
         encode(bare, CHAT, "cat")
 
 
-@pytest.mark.parametrize("value", [CHAT, tuple(CHAT), np.array(CHAT, dtype=object)], ids=["list", "tuple", "array"])
-def test_chat_messages_of_every_sequence_type(value: Any) -> None:
-    assert text_or_messages(value, 0, "prompt") == CHAT
+def test_describe_changes_by_hand() -> None:
+    """Of two rows with two completions each, one prompt loses its beginning and three completions their end."""
+    rows = [(7, truncate(Rendered([1, 2, 3], [[4], [5] * 9]), 4)), (9, truncate(Rendered([1], [[4] * 5, [5] * 6]), 4))]
+    [note] = describe_changes(rows, 4)
+    assert note == (
+        "truncated to 4 tokens: 3 of 4 completions lost their end and "
+        "1 of 2 prompts lost their beginning (rows 7 and 9)"
+    )
+    assert describe_changes([(0, Rendered([1], [[2]]))], None) == []
+    assert describe_changes([(0, Rendered([1], [[2]])), (3, Rendered([1], [[2]], tools_unwritten=True))], None) == [
+        "1 of 2 rows have tools, which the chat template does not write (row 3)"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
-    [(None, "nothing (None)"), (float("nan"), "nothing (None)"), ([], "an empty list"), (3, "int"), ([{}], "list")],
+    ("max_length", "weights"),
+    [(None, [0, 1, 0, 0, 1, 0]), (6, [0, 1, 0, 0, 1, 0]), (5, [1, 0, 0, 1, 0]), (3, [0, 0, 1]), (2, [0, 0])],
 )
-def test_other_values_are_refused(value: Any, kind: str) -> None:
-    assert text_or_messages("text", 0, "prompt") == "text"
-    assert kind_of(value) == kind
-    with pytest.raises(DataError, match=r"datum 2, field 'chosen': found .*, expected text or chat messages"):
-        text_or_messages(value, 2, "chosen")
+def test_weights_are_truncated_with_their_tokens(max_length: int | None, weights: list[float]) -> None:
+    """Three prompt tokens, of which the second has weight 1, and a completion of three with its second weighted."""
+    whole = Rendered([1, 2, 3], [[4, 5, 6]], [[0, 1, 0, 0, 1, 0]])
+    [datum] = truncate(whole, max_length).data()
+    assert field(datum, "weights") == weights[1:]
 
 
-def test_describe_truncation_by_hand() -> None:
-    """Of two examples with two completions each, one prompt loses its beginning and three completions their end."""
-    examples = [truncate([1, 2, 3], [[4], [5] * 9], 4), truncate([1], [[4] * 5, [5] * 6], 4)]
-    assert describe_truncation(examples, 4) == (
-        "truncated to 4 tokens: 3 of 4 completions lost their end and 1 of 2 prompts lost their beginning"
-    )
-    assert describe_truncation([truncate([1], [[2]], None)], None) == ""
+def test_half_a_character_is_refused_by_its_place(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=r"character 3 is half of a surrogate pair \('\\ude00'\)"):
+        encode(tokenizer, "the", "cat\ude00")
+    with pytest.raises(DataError, match="character 0 is half of a surrogate pair"):
+        encode(tokenizer, "\ud83d", "cat")

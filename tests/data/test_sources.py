@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.data.sources import rows
+from mint_lab.data import load_pairs
+from mint_lab.data.sources import Rows, named_rows, rows
 from mint_lab.errors import DataError
 
 ROWS = [{"prompt": "Say hi.", "answer": " Hi!"}, {"prompt": "And bye.", "answer": " Bye!"}]
@@ -97,3 +100,119 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
 def test_unsupported_sources_are_refused(source: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         list(rows(source))
+
+
+# -- rows with limits, and rows that cannot be used --------------------------------------------------------------------
+
+
+def number(row: Any, index: int) -> int:
+    if not isinstance(row, Mapping) or not isinstance(row.get("n"), int):
+        raise DataError("found no number", field="n")
+    return row["n"] * 10 + index
+
+
+def test_rows_are_numbered_and_limited() -> None:
+    rows_of_two = Rows(iter([{"n": 1}, {"n": 2}, {"n": "x"}]), max_rows=2)
+    assert rows_of_two.map(number) == [10, 21]
+    assert (rows_of_two.n_read, rows_of_two.skipped, rows_of_two.note()) == (2, {}, "")
+    assert Rows(Rows([{"n": 1}] * 5, max_rows=3), max_rows=4).max_rows == 3
+
+
+def test_a_bad_row_is_an_error_or_is_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n{"n": "x"}\nnot JSON\n{"n": 4}\n{"n": null}\n')
+    with pytest.raises(DataError, match=r"^datum 1, field 'n': found no number$") as caught:
+        Rows(path).map(number)
+    assert caught.value.index == 1
+    skipping = Rows(path, on_bad_row="skip")
+    assert skipping.map(number) == [10, 43]
+    assert list(skipping.skipped) == [1, 2, 4]
+    assert skipping.note() == (
+        f"3 of 5 rows were left out: n: found no number (rows 1 and 4); {path}, line 3 is not JSON: Expecting value at "
+        "character 1 (row 2)"
+    )
+
+
+def test_one_bad_row_of_ten_thousand() -> None:
+    data = [{"prompt": f"{n}", "chosen": " a", "rejected": " b"} for n in range(10_000)]
+    data[7654]["rejected"] = float("nan")
+    with pytest.raises(DataError, match=r"datum 7654, field 'rejected': found nothing \(None\)"):
+        load_pairs(pd.DataFrame(data))
+    given = Rows(pd.DataFrame(data), on_bad_row="skip")
+    assert len(load_pairs(given)) == 9_999
+    data[7654]["rejected"] = " a"
+    with pytest.raises(DataError, match="datum 7654: chosen and rejected are equal"):
+        load_pairs(data)
+
+
+def test_nothing_that_can_be_used_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"none of the 2 rows of the list can be used; 2 of 2 rows were left out: n: "):
+        Rows([{}, {}], on_bad_row="skip").map(number)
+    with pytest.raises(DataError, match="the list is empty, expected at least one row"):
+        Rows([], on_bad_row="skip").map(number)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [([7], "row 7"), ([7, 9], "rows 7 and 9"), ([1, 2, 3], "rows 1, 2 and 3")],
+)
+def test_named_rows(numbers: list[int], told: str) -> None:
+    assert named_rows(numbers) == told
+    assert named_rows(list(range(12))) == "rows 0, 1, 2, 3, 4 and 7 more"
+
+
+@pytest.mark.parametrize(("limits", "field"), [({"max_rows": 0}, "max_rows"), ({"on_bad_row": "drop"}, "on_bad_row")])
+def test_limits_that_mean_nothing_are_refused(limits: dict[str, Any], field: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Rows(ROWS, **limits)
+    assert caught.value.field == field
+
+
+def test_byte_order_mark_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS[0]).encode() + b"\r\n")
+    assert list(rows(path)) == ROWS[:1]
+
+
+# -- the Hugging Face hub ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("Anthropic/hh-rlhf", ("Anthropic/hh-rlhf", None, "train")),
+        ("openai/gsm8k:main:test", ("openai/gsm8k", "main", "test")),
+        ("a.b/c-d_e::validation", ("a.b/c-d_e", None, "validation")),
+        ("a/b:c", ("a/b", "c", "train")),
+    ],
+)
+def test_a_data_set_by_name_is_streamed(monkeypatch: pytest.MonkeyPatch, name: str, arguments: Any) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(path: str, config: str | None, *, split: str, streaming: bool) -> Iterator[Any]:
+        asked.append((path, config, split))
+        assert streaming
+        yield from ({"n": n} for n in itertools.count())
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert Rows(name, max_rows=3).map(number) == [0, 11, 22]
+    assert asked == [arguments]
+
+
+def test_a_data_set_that_cannot_be_read_is_one_clear_error() -> None:
+    """Here is no network."""
+    with pytest.raises(
+        DataError, match=r"'Anthropic/hh-rlhf' cannot be read from the Hugging Face hub .*path of a file"
+    ):
+        load_pairs("Anthropic/hh-rlhf", limit=2)
+
+
+def test_a_file_is_not_taken_for_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data", "a.jsonl")
+    assert list(rows("data/a.jsonl")) == ROWS
+    with pytest.raises(DataError, match=r"data/b\.jsonl is missing, expected a file"):
+        list(rows("data/b.jsonl"))
+    with pytest.raises(DataError, match=r"data/a\.csv ends with '\.csv', expected"):
+        list(rows("data/a.csv"))

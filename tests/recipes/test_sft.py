@@ -97,7 +97,7 @@ def test_sft_tells_what_was_cut() -> None:
     """Room for 6 tokens: 'abc', 'xy' and an end fit; of 'abcdef' three are lost; 'uvwxyz' alone is too long."""
     rows = [{"prompt": "abc", "completion": "xy"}, {"prompt": "abcdef", "completion": "xy"}]
     rows.append({"prompt": "a", "completion": "uvwxyz"})
-    told = "6 tokens: 1 of 4 completions lost their end and 1 of 4 prompts lost their beginning$"
+    told = r"6 tokens: 1 of 3 completions lost their end and 1 of 3 prompts lost their beginning \(rows 1 and 2\)$"
     with pytest.warns(UserWarning, match=told):
         Sft().prepare(CharTokenizer(), rows, rows[:1], seed=0, max_length=6)
 

@@ -237,10 +237,10 @@ def test_one_model_is_made_for_first_calls_from_two_threads(make_run: Any, monke
     run = make_run(steps=1)
     gate, loads, load = Gate(holds=1), [], run_module.load_trainer
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         loads.append(threading.current_thread().name)
         gate()
-        return load(*args)
+        return load(*args, **options)
 
     monkeypatch.setattr(run_module, "load_trainer", slow)
     assert run_module.ONE_AT_A_TIME is loading.ONE_AT_A_TIME

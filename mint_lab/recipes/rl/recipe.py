@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...charts.chart_spec import CHARTS, LineSpec
 from ...data.rewards import REWARDS, Reward, exact_match, reward_of
+from ...data.sources import Rows, named_rows
 from ...data.tasks import ExampleTask, PromptTask, task_of
 from ...errors import DataError
 from ...losses import DataKind
 from ...losses.spec import REFERENCE
 from ..base import Recipe
 from ..held_out import split
+from ..preference import warn_of
 from .rl_advice import rl_findings
 from .rl_job import Prompts, RlJob, RlOptions
 
@@ -99,10 +101,12 @@ class Rl(Recipe):
             data: None for two-digit additions, or what :func:`mint_lab.data.task_of` takes.
             held_out: Likewise; None for the task's own, or a seeded tenth of ``data``.
             seed: Seed of that split.
-            max_length: Not used: the sampler refuses prompts that are too long.
+            max_length: A longer prompt is refused, or left out if bad rows are; one that leaves less than
+                ``max_tokens`` for the response is noted.
 
         Raises:
-            DataError: If there are no prompts, an example has no prompt, or there are neither answers nor a reward.
+            DataError: If there are no prompts, an example has no prompt, there are neither answers nor a reward, or a
+                prompt leaves no token for a response.
         """
         task = task_of(data)
         if self.options.reward is None:
@@ -119,7 +123,50 @@ class Rl(Recipe):
         if options.max_tokens is None:
             options = replace(options, max_tokens=getattr(task, "max_tokens", ExampleTask.max_tokens))
         training = Prompts(task, train, tokenizer, "training")
-        return RlJob(training, Prompts(held_out_task, test, tokenizer, "held-out"), options)
+        evaluated = Prompts(held_out_task, test, tokenizer, "held-out")
+        room = options.max_tokens or 0
+        skip = isinstance(data, Rows) and data.on_bad_row == "skip"
+        training, evaluated = (_fitting(each, max_length, room, skip=skip) for each in (training, evaluated))
+        return RlJob(training, evaluated, options)
+
+
+def _fitting(prompts: Prompts, max_length: int | None, max_tokens: int, *, skip: bool) -> Prompts:
+    """Return the prompts that leave a token for a response; warn of those that leave fewer than ``max_tokens``.
+
+    Raises:
+        DataError: If one leaves none, and bad rows are errors, or none does.
+    """
+    kept: list[int] = []
+    refused: list[int] = []
+    tight: list[int] = []
+    for index in range(len(prompts)):
+        try:
+            length = len(prompts.encoded(index)[0])
+            if max_length is not None and length >= max_length:
+                raise DataError(
+                    f"{prompts.what} example: the prompt has {length} tokens and the limit is {max_length}, expected "
+                    "room for a response; shorten the prompt, remove the row, or give on_bad_row='skip'",
+                    index=index,
+                    field="prompt",
+                )
+        except DataError:
+            if not skip:
+                raise
+            refused.append(index)
+            continue
+        kept.append(index)
+        if max_length is not None and length + max_tokens > max_length:
+            tight.append(index)
+    if not kept:
+        raise DataError(f"none of the {len(prompts)} {prompts.what} prompts leaves room for a response")
+    notes = [f"{len(refused)} {prompts.what} prompts were left out ({named_rows(refused)})"] if refused else []
+    if tight:
+        notes.append(
+            f"{len(tight)} {prompts.what} prompts leave fewer than max_tokens={max_tokens} of {max_length} tokens for "
+            f"a response ({named_rows(tight)})"
+        )
+    warn_of(False, notes)
+    return prompts if not refused else replace(prompts, examples=[prompts.examples[i] for i in kept], rows=kept)
 
 
 def _registered(reward: str | Callable[..., Any] | None) -> str | None:

@@ -40,6 +40,9 @@ class RlOptions:
     )
     group_size: int = option(8, "samples per prompt")
     max_tokens: int | None = option(None, "longest response, tokens; None: the task's limit")
+    stop: tuple[str, ...] | None = option(
+        None, "strings that end a response, besides the model's end tokens; None: the task's"
+    )
     temperature: float = option(1.0, "of the sampler, above 0")
     top_p: float = option(1.0, "of the sampler, above 0 and up to 1")
     top_k: int = option(-1, "of the sampler; -1: no limit")
@@ -58,6 +61,8 @@ class RlOptions:
             _whole("max_tokens", self.max_tokens, 1)
         if self.top_k != -1:
             _whole("top_k", self.top_k, 1)
+        if self.stop is not None:
+            object.__setattr__(self, "stop", _strings("stop", self.stop))
         _within("temperature", self.temperature, 0.0, math.inf)
         _within("top_p", self.top_p, 0.0, 1.0)
         for name, choices in (("advantages", ADVANTAGES), ("evaluation", EVALUATIONS)):
@@ -83,12 +88,14 @@ class Prompts:
         examples: The examples.
         tokenizer: The tokenizer of the model.
         what: "training" or "held-out", for messages.
+        rows: The number of each example in its data, for messages; None if it is its position.
     """
 
     task: PromptTask
     examples: Sequence[Any]
     tokenizer: Tokenizer
     what: str
+    rows: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -103,7 +110,8 @@ class Prompts:
         try:
             tokens = encode_prompt(self.tokenizer, prompt)
         except DataError as error:
-            raise DataError(f"{self.what} example: {error}", index=index, field=error.field) from error
+            row = index if self.rows is None else self.rows[index]
+            raise DataError(f"{self.what} example: {error.message}", index=row, field=error.field) from error
         return tokens, prompt if isinstance(prompt, str) else str(self.tokenizer.decode(tokens))
 
 
@@ -127,14 +135,22 @@ class RlJob:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings that end a response, besides the end-of-text token."""
-        return getattr(self.train.task, "stop", ())
+        """Strings that end a response, besides the model's end tokens."""
+        return getattr(self.train.task, "stop", ()) if self.options.stop is None else self.options.stop
 
     def reward(self, prompts: Prompts) -> Reward:
         """Return the reward for responses to ``prompts``: the latest version of the named reward, or the task's own."""
         if isinstance(self.options.reward, str):
             return REWARDS[self.options.reward]
         return Reward(f"{prompts.task.name} reward".replace(" ", "_"), prompts.task.reward, builtin=True)
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    """Return one text, or several, as a tuple; JSON, which records a run, has lists."""
+    strings = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    if not all(isinstance(one, str) and one for one in strings) or (not strings and value not in ([], ())):
+        raise ConfigError(f"{name} is {value!r}, expected a text or a list of texts, none of them empty")
+    return strings
 
 
 def _whole(name: str, value: Any, least: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mint_lab.data import ExampleTask
 from mint_lab.data.rewards import Reward, reward
+from mint_lab.data.sources import Rows
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.recipes.registry import recipe_named
 from mint_lab.recipes.rl.recipe import Rl
@@ -109,7 +110,45 @@ def test_unusable_data_are_refused() -> None:
         prepare(["a"], reward="number_format")
     with pytest.raises(DataError, match="nothing to train on"):
         prepare([])
-    job = prepare([[{"role": "user", "content": "x"}]] * 3, reward="number_format")
     with pytest.raises(DataError, match=r"datum 1, field 'prompt'.*no chat template") as caught:
-        job.train.encoded(1)
+        prepare(["x", [{"role": "user", "content": "x"}], "y"], held_out=["z"], reward="number_format")
     assert caught.value.index == 1
+
+
+def test_prompts_are_checked_before_the_first_step() -> None:
+    """A limit of 10 tokens, one a character: 9 leave one for a response, 10 leave none, and 7 leave 3 of 4."""
+    prompts = ["12345", "1234567", "123456789"]
+    with pytest.warns(
+        UserWarning, match=r"2 training prompts leave fewer than max_tokens=4 of 10 tokens .*rows 1 and 2"
+    ):
+        job = limited(prompts, max_tokens=4)
+    assert len(job.train) == 3
+    with pytest.raises(DataError, match=r"datum 3, field 'prompt': training example: the prompt has 10 tokens and the"):
+        limited([*prompts, "1234567890"])
+    with pytest.warns(UserWarning, match=r"1 training prompts were left out \(row 0\)"):
+        job = limited(Rows(["1234567890", *prompts], on_bad_row="skip"))
+    assert [job.train.encoded(n)[1] for n in range(len(job.train))] == prompts
+    with pytest.raises(DataError, match="none of the 1 training prompts leaves room for a response"):
+        limited(Rows(["1234567890"], on_bad_row="skip"))
+
+
+def limited(data: Any, max_tokens: int = 1) -> RlJob:
+    recipe = Rl().with_options({"reward": "number_format", "max_tokens": max_tokens})
+    return recipe.prepare(CharTokenizer(), data, ["1"], seed=0, max_length=10)
+
+
+@pytest.mark.parametrize(("given", "stop"), [(None, ()), ("\n", ("\n",)), (["a", "b"], ("a", "b")), ((), ())])
+def test_strings_that_end_a_response(given: Any, stop: tuple[str, ...]) -> None:
+    assert prepare(["a", "b"], reward="number_format", stop=given).stop == stop
+
+
+def test_a_task_has_its_own(tmp_path: Path) -> None:
+    task = ExampleTask("t", ["a", "b"], stop=("\nQ:",))
+    assert prepare(task, reward="number_format").stop == ("\nQ:",)
+    assert prepare(task, reward="number_format", stop="#").stop == ("#",)
+
+
+@pytest.mark.parametrize("stop", ["", [""], 3, [3], {"a": 1}])
+def test_stops_that_are_no_texts_are_refused(stop: Any) -> None:
+    with pytest.raises(ConfigError, match=r"stop is .*, expected a text or a list of texts"):
+        prepare(["a", "b"], reward="number_format", stop=stop)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from mint_lab.data.pairs import arithmetic_pairs
+from mint_lab.data.sources import Rows
 from mint_lab.errors import ConfigError, LossError, RunError
 from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
@@ -100,13 +101,18 @@ def test_each_run_gives_the_numbers_of_that_run_alone(make: Make, tmp_path: Path
 
 def test_data_are_loaded_once_and_batches_are_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
-    inner = preference.load_pairs
-    monkeypatch.setattr(preference, "load_pairs", lambda source: loaded.append(source) or inner(source))
+    inner = preference.render_pairs
+
+    def counted(given: Rows, *args: Any, **options: Any) -> Any:
+        loaded.append(given.source)
+        return inner(given, *args, **options)
+
+    monkeypatch.setattr(preference, "render_pairs", counted)
     rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in letter_pairs(40)]
     both = make(["hinge", "simpo"], data=rows)
     both.start()
     assert both.wait(TIMEOUT, check=True)
-    assert [len(source) for source in loaded] == [40]
+    assert [len(source) for source in loaded] == [40, 10], "training data and held-out data, each once for both runs"
     one, other = (run.client.batches for run in both.runs.values())
     assert len(one) == len(other) == 12
     assert all(a is b for mine, theirs in zip(one, other, strict=True) for a, b in zip(mine, theirs, strict=True))

@@ -1,0 +1,267 @@
+"""Tokens of chats under many templates: what is trained on is what the template writes, as in TRL's trainers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import trl
+from transformers import AutoTokenizer
+from trl.data_utils import common_prefix_length
+
+from mint_lab import tiny
+from mint_lab.data import Pair, encode, load_completions, pairs_to_data
+from mint_lab.data.chats import Chat
+from mint_lab.data.render import render
+from mint_lab.errors import DataError
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+# Templates for images take a list of parts, and for these no text is refused or written apart.
+TAKE_NO_TEXT = {"llava_next.jinja", "llava_next_training.jinja"}
+NAMES = sorted(path.name for path in TEMPLATES.glob("*.jinja") if path.name not in TAKE_NO_TEXT)
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of a city.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+QUESTION = [user("2+2?")]
+CONTENTS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "plain": (QUESTION, "4"),
+    "line break": (QUESTION, "4\n"),
+    "leading space": (QUESTION, " 4"),
+    "reasoning": (QUESTION, "<think>\ntwo twos\n</think>\n\n4"),
+    "empty think": (QUESTION, "<think>\n\n</think>\n\n4"),
+    "several turns": ([user("1+1?"), assistant("2"), *QUESTION], "4"),
+    "system": ([{"role": "system", "content": "Be brief."}, *QUESTION], "4"),
+    "tools": (Chat(QUESTION, {"tools": TOOLS}), "4"),
+}
+# TRL trains without a word of the system message where the template writes none.
+DROPS_SYSTEM = {"idefics3.jinja", "idefics3_training.jinja", "smolvlm.jinja", "smolvlm_training.jinja"}
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Any]:
+    """For each template the bundled tokenizer, in which the template's marks are tokens."""
+    found: dict[str, Any] = {}
+    for name in NAMES:
+        tokenizer = AutoTokenizer.from_pretrained(tiny.path(), bos_token="<s>")
+        tokenizer.chat_template = (TEMPLATES / name).read_text(encoding="utf-8")
+        marks = re.findall(r"<[^<>\s'\"{}%]+>|\[/?[A-Z_]+\]", tokenizer.chat_template)
+        tokenizer.add_tokens(sorted(set(marks)), special_tokens=True)
+        found[name] = tokenizer
+    return found
+
+
+def of_trl(tokenizer: Any, prompt: list[dict[str, Any]], answer: str) -> tuple[list[int], int] | jinja2.TemplateError:
+    """The tokens and the length of the prompt in TRL 1.16 (SFTTrainer and DPOTrainer, tokenize_fn), or the refusal."""
+    tools = getattr(prompt, "template_arguments", {}).get("tools")
+
+    def ids(messages: list[dict[str, Any]], **options: Any) -> list[int]:
+        written = tokenizer.apply_chat_template(list(messages), tools=tools, return_dict=True, **options)
+        return list(written["input_ids"])
+
+    try:
+        start, whole = ids(prompt, add_generation_prompt=True), ids([*prompt, assistant(answer)])
+    except jinja2.TemplateError as error:
+        return error
+    return whole, common_prefix_length(start, whole)
+
+
+@pytest.mark.filterwarnings("ignore:.*Token indices sequence length")
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_are_those_of_the_template_and_of_trl(tokenizers: dict[str, Any], name: str, content: str) -> None:
+    tokenizer, (prompt, answer) = tokenizers[name], CONTENTS[content]
+    expected = of_trl(tokenizer, prompt, answer)
+    if isinstance(expected, jinja2.TemplateError):
+        with pytest.raises(DataError, match=f"refuses the conversation of .*{re.escape(str(expected))}"):
+            render(tokenizer, prompt, [answer])
+        return
+    if content == "system" and name in DROPS_SYSTEM:
+        with pytest.raises(DataError, match="writes nothing for message 0, of role 'system'"):
+            render(tokenizer, prompt, [answer])
+        return
+    rendered = render(tokenizer, prompt, [answer])
+    assert (rendered.prompt + rendered.completions[0], len(rendered.prompt)) == expected
+    arguments = getattr(prompt, "template_arguments", {})
+    whole = tokenizer.apply_chat_template([*prompt, assistant(answer)], tokenize=False, **arguments)
+    assert tokenizer.decode(rendered.prompt + rendered.completions[0]) == whole
+    weights = rendered.data()[0].loss_fn_inputs["weights"].to_numpy().tolist()
+    assert weights == [0.0] * (len(rendered.prompt) - 1) + [1.0] * len(rendered.completions[0])
+
+
+def test_the_templates_are_those_of_trl() -> None:
+    assert len(NAMES) >= 66, "33 for text and their variants"
+
+
+# -- the assistant's turns ---------------------------------------------------------------------------------------------
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}<end>{% endgeneration %}{% else %}{{ m.content }}<end>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CLOSED = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}{% if add_generation_prompt %}[assistant]"
+CLOSED += "{% else %}<|endoftext|>{% endif %}"
+FORGETS = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and not loop.last %}"
+    "{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TALK = [user("1+1?"), assistant("two"), user("2+2?"), assistant("four")]
+
+
+@pytest.fixture
+def chat_tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(tiny.path())
+
+
+def weighted(tokenizer: Any, rendered: Any) -> str:
+    """The text of the tokens with weight 1."""
+    [datum] = rendered.data()
+    targets, weights = (datum.loss_fn_inputs[name].to_numpy() for name in ("target_tokens", "weights"))
+    return tokenizer.decode([int(token) for token, weight in zip(targets, weights, strict=True) if weight == 1.0])
+
+
+@pytest.mark.parametrize(
+    ("template", "last", "every"),
+    [
+        (CHATML, "four<|im_end|>\n", "two<|im_end|>\nfour<|im_end|>\n"),
+        (MARKED, "four<end>", "two<end>four<end>"),
+        (CLOSED, "four[/]<|endoftext|>", "two[/]four[/]<|endoftext|>"),
+    ],
+)
+def test_turns_that_are_trained_on(chat_tokenizer: Any, template: str, last: str, every: str) -> None:
+    chat_tokenizer.chat_template = template
+    prompt, answer = TALK[:-1], TALK[-1]["content"]
+    assert weighted(chat_tokenizer, render(chat_tokenizer, prompt, [answer])) == last
+    assert weighted(chat_tokenizer, render(chat_tokenizer, prompt, [answer], train_on="all")) == every
+
+
+def test_a_turn_that_a_template_rewrites_cannot_be_trained_on(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = FORGETS
+    talk = [user("1+1?"), assistant("<think>hm</think>two"), user("2+2?")]
+    assert "<think>" not in chat_tokenizer.decode(render(chat_tokenizer, talk, ["four"]).prompt)
+    with pytest.raises(DataError, match=r"writes message 1 differently.*they part at character 27: the prompt has"):
+        render(chat_tokenizer, talk, ["four"], train_on="all")
+
+
+def test_a_prompt_that_a_template_rewrites_is_refused_with_both_texts(chat_tokenizer: Any) -> None:
+    """Here the number of messages is written first."""
+    chat_tokenizer.chat_template = "{{ messages | length }}" + CHATML
+    with pytest.raises(DataError, match=r"datum 1, field 'messages': .*part at character 0: the prompt has '1<\|im_st"):
+        pairs_to_data([Pair("a", "b", "c"), Pair(QUESTION, "4", "5")], chat_tokenizer)
+
+
+def test_sides_of_a_pair_share_the_prompt_up_to_the_first_that_leaves_it(chat_tokenizer: Any) -> None:
+    """The generation prompt opens a thought; one side closes it, and the other does not have it."""
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
+        "{% if add_generation_prompt %}a:<think>\n{% endif %}"
+    )
+    rendered = render(chat_tokenizer, QUESTION, ["<think>\nhm</think>4", "5"])
+    assert chat_tokenizer.decode(rendered.prompt) == "u:2+2?;a:"
+    assert [chat_tokenizer.decode(c) for c in rendered.completions] == ["<think>\nhm</think>4;", "5;"]
+
+
+def test_template_without_marks_keeps_a_prompt_of_one_merged_token(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    merged = next(
+        text
+        for text in (chat_tokenizer.decode([token]) for token in range(chat_tokenizer.vocab_size))
+        if len(text) == 2 and text.isalpha()
+    )
+    tokens, prompt_length = encode(chat_tokenizer, [user(merged[0])], merged[1])
+    assert (chat_tokenizer.decode(tokens[:prompt_length]), chat_tokenizer.decode(tokens)) == (merged[0], merged)
+
+
+# -- what a template would drop ----------------------------------------------------------------------------------------
+
+IGNORANT = (
+    "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<{{ m.role }}>{{ m.content }}<end>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+KNOWING = (
+    "{% if tools %}[tools {{ tools | tojson }}]{% endif %}{% for m in messages %}<{{ m.role }}>"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content or '' }}"
+    "{% for call in m.tool_calls or [] %}[call {{ call.function.name }}]{% endfor %}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+ROWS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
+    "role": ([{"role": "developer", "content": "Be brief."}, *QUESTION, assistant("4")], "4<end>", "'developer'"),
+    "tool_calls": ([*QUESTION, assistant("Let me look.", tool_calls=[CALL])], "Let me look.[call weather]<end>", "0"),
+    "reasoning_content": ([*QUESTION, assistant("4", reasoning_content="twos")], "<think>twos</think>4<end>", "0"),
+}
+
+
+@pytest.mark.parametrize("field", ROWS)
+def test_a_part_is_written_or_refused_by_name(chat_tokenizer: Any, field: str) -> None:
+    messages, written, _ = ROWS[field]
+    [(prompt, answer)] = load_completions([{"messages": messages}])
+    chat_tokenizer.chat_template = KNOWING
+    assert weighted(chat_tokenizer, render(chat_tokenizer, prompt, [answer])) == written
+    chat_tokenizer.chat_template = IGNORANT
+    with pytest.raises(DataError, match=f"message {0 if field == 'role' else 1}") as caught:
+        render(chat_tokenizer, prompt, [answer])
+    assert caught.value.field == field
+
+
+def test_reasoning_of_an_earlier_turn_may_be_left_out(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = IGNORANT
+    talk = [user("1+1?"), assistant("two", reasoning_content="one and one"), user("2+2?")]
+    tokens, _ = encode(chat_tokenizer, talk, "four")
+    assert chat_tokenizer.decode(tokens).endswith("<assistant>two<end><user>2+2?<end><assistant>four<end>")
+
+
+def test_tools_are_written_or_noted(chat_tokenizer: Any) -> None:
+    row = {"prompt": QUESTION, "chosen": [assistant("4")], "rejected": [assistant("5")], "tools": TOOLS}
+    chat_tokenizer.chat_template = KNOWING
+    text = chat_tokenizer.decode(pairs_to_data([row], chat_tokenizer)[0].model_input.to_ints())
+    assert text.startswith("[tools [{")
+    assert "The weather of a city." in text
+    chat_tokenizer.chat_template = IGNORANT
+    with pytest.warns(UserWarning, match=r"1 of 2 rows have tools, which the chat template does not write \(row 1\)"):
+        pairs_to_data([Pair("a", "b", "c"), row], chat_tokenizer)
+
+
+def test_arguments_of_a_row_reach_the_template(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = "{% if enable_thinking %}[thinks]{% endif %}" + CHATML
+    row = {"messages": TALK[:2], "chat_template_kwargs": {"enable_thinking": True}}
+    [(prompt, answer)] = load_completions([row])
+    assert chat_tokenizer.decode(render(chat_tokenizer, prompt, [answer]).prompt).startswith("[thinks]<|im_start|>user")
+
+
+@pytest.mark.parametrize("message", ["System role not supported", "'dict object' has no attribute 'nothing'"])
+def test_error_of_a_template_names_its_row(chat_tokenizer: Any, message: str) -> None:
+    wrong = "raise_exception('System role not supported')" if "System" in message else "m.nothing.more"
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ " + wrong + " }}{% endif %}{{ m.content }};{% endfor %}"
+    )
+    bad = {"role": "system", "content": "s"}
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        pairs_to_data([Pair(QUESTION, "4", "5")] * 3 + [Pair([bad, *QUESTION], "4", "5")], chat_tokenizer)
+    assert (caught.value.index, caught.value.field) == (3, "messages")

@@ -40,6 +40,7 @@ class ServiceClient:
             when a client is created.
         gradient_checkpointing: Whether to recompute each layer in the backward pass instead of keeping its activations:
             less memory, about a third more time.
+        trust_remote_code: Whether to run Python code that comes with a model, if the model needs any.
         base_url: Must be None: there is no server to connect to. This argument and all that follow are those of a
             hosted client, so that its programs run here unchanged; they are not used.
         api_key: Not used.
@@ -61,6 +62,7 @@ class ServiceClient:
         dtype: str | None = None,
         max_batch_tokens: int | None = None,
         gradient_checkpointing: bool = False,
+        trust_remote_code: bool = False,
         base_url: str | None = None,
         api_key: str | None = None,
         user_metadata: Mapping[str, str] | None = None,
@@ -78,6 +80,7 @@ class ServiceClient:
         self._paths = CheckpointPaths(Path(home).expanduser() if home is not None else default_home())
         self._device = device
         self._dtype = dtype
+        self._trust_remote_code = trust_remote_code
         self._limits = MemoryLimits(max_batch_tokens, gradient_checkpointing)
 
     def __enter__(self) -> Self:
@@ -217,7 +220,7 @@ class ServiceClient:
         return self.get_server_capabilities()
 
     def _base(self, name: str) -> BaseModel:
-        return load_base(name, self._device, self._dtype)
+        return load_base(name, self._device, self._dtype, trust_remote_code=self._trust_remote_code)
 
     def _training_client(
         self, base: BaseModel, shape: LoraShape, seed: int | None, limits: MemoryLimits | None = None

@@ -51,6 +51,7 @@ class TrainingClient(SelfFuture):
         gradient_checkpointing: Whether layers are recomputed in the backward pass, which saves memory.
         packs: Whether the model computes packed sequences; if not, each sequence gets a separate padded row.
         context: Longest sequence that the model takes, tokens.
+        notes: What a person who trains the model should know, in plain words: for example which layers have no LoRA.
     """
 
     def __init__(
@@ -62,6 +63,9 @@ class TrainingClient(SelfFuture):
         self.gradient_checkpointing = limits.gradient_checkpointing
         self.packs = adapter.base.packs
         self.context = adapter.base.context
+        self.notes = [*adapter.base.notes]
+        if missing := adapter.base.without_lora(adapter):
+            self.notes.append(f"these layers have no LoRA, because peft has none for them: {', '.join(missing)}")
         self._adapter = adapter
         self._paths = paths
         self._worker = worker_of(adapter.base)

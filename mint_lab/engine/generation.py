@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, ModelError
 from .batch import check_tokens
 from .kv_cache import cache_bytes_per_token, new_cache
 from .logprobs import TargetLogprobs, chunk_positions
@@ -143,6 +143,7 @@ def generate(base: BaseModel, requests: Sequence[GenerationRequest]) -> list[lis
 
     Raises:
         DataError: If a prompt is empty or too long, or has tokens outside the vocabulary.
+        ModelError: If the model cannot continue from a cache.
     """
     for index, request in enumerate(requests):
         check_request(base, request, index if len(requests) > 1 else None)
@@ -150,6 +151,7 @@ def generate(base: BaseModel, requests: Sequence[GenerationRequest]) -> list[lis
     longest = max((row.max_tokens for group in groups for row in group), default=0)
     merge_bytes = min(MAX_CACHE_BYTES, free_memory(base.device) // 4) if longest >= MERGE_FROM_TOKENS else 0
     with torch.no_grad(), base.merged(merge_bytes):
+        _check_cache(base)
         shares_prompts = _shares_prompts(base)
         all_rows = [row for group in groups for row in group]
         for rows in _row_batches(all_rows, generation_token_budget(base)):
@@ -347,6 +349,36 @@ class _Batch:
                 logits_to_keep=1,
             )
         return output.logits[:, -1].float().cpu()
+
+
+def _check_cache(base: BaseModel) -> None:
+    """Compare the logits after a cached prompt with those of a pass without a cache; each model is tested once.
+
+    Raises:
+        ModelError: If they differ, as those of families that keep a state of their own.
+    """
+    if base.continues is None:
+        base.continues = _continues_exactly(base)
+    if not base.continues:
+        raise ModelError(
+            f"base model {base.name!r} cannot be sampled from: its layers keep a state (recurrent or linear attention) "
+            "that is not continued here; training with data that are given works"
+        )
+
+
+def _continues_exactly(base: BaseModel) -> bool:
+    """Compare the logits of two tokens after two small prompts, one of them padded, with and without a cache."""
+    prompts = [[token % base.vocab_size for token in prompt] for prompt in ([1, 1, 2], [2, 3, 1, 2, 3])]
+    following = [token % base.vocab_size for token in (3, 1)]
+    try:
+        batch = _Batch(base, [_rows(base, GenerationRequest(p, seed=0))[0] for p in prompts], shares_prompts=False)
+        cached = torch.stack([batch.logits_after(torch.tensor([token] * 2)) for token in following], dim=1)
+        tokens = [torch.tensor([[*prompt, *following]], device=base.device) for prompt in prompts]
+        plain = torch.stack([base(input_ids=each, use_cache=False).logits[0, -2:].float().cpu() for each in tokens])
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
+        return False
+    tolerance = 5e-2 if next(iter(base.weights.values())).dtype == torch.bfloat16 else 1e-3
+    return bool((cached - plain).abs().max() <= tolerance * plain.abs().max())
 
 
 def _shares_prompts(base: BaseModel) -> bool:

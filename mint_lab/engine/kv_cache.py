@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["KeyValueBuffers", "cache_argument", "cache_bytes_per_token", "new_cache"]
+__all__ = ["KeyValueBuffers", "cache_argument", "cache_bytes_per_token", "layer_configs", "new_cache", "query_heads"]
 
 # A buffer has room for at least this many new tokens when it is allocated.
 MIN_SPARE_TOKENS = 64
@@ -39,10 +39,25 @@ def cache_bytes_per_token(config: Any, itemsize: int) -> int:
         config: The configuration of the text model.
         itemsize: Bytes of an element.
     """
+    total = 0
+    for layer in layer_configs(config):
+        heads, dim = query_heads(layer)
+        total += 2 * int(getattr(layer, "num_key_value_heads", None) or heads) * dim
+    return total * itemsize
+
+
+def layer_configs(config: Any) -> list[Any]:
+    """Return the configuration of every layer; families such as Gemma 4 have layers of different shapes."""
+    count = int(getattr(config, "num_hidden_layers", None) or 1)
+    if not getattr(config, "is_heterogeneous", False):
+        return [config] * count
+    return [config.per_layer_config[index] for index in range(count)]
+
+
+def query_heads(config: Any) -> tuple[int, int]:
+    """Return the number of query heads of a layer and the size of each."""
     heads = int(getattr(config, "num_attention_heads", None) or 1)
-    dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    return 2 * int(getattr(config, "num_hidden_layers", None) or 1) * kv_heads * dim * itemsize
+    return heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def _growing_layer(layer: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,16 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 
-__all__ = ["LORA_ALPHA", "LoraShape", "linear_layers", "suppress_peft_warnings", "target_modules"]
+__all__ = [
+    "LORA_ALPHA",
+    "LoraShape",
+    "linear_layers",
+    "stacked_experts",
+    "suppress_peft_warnings",
+    "target_modules",
+    "target_parameters",
+    "without_lora",
+]
 
 # The hosted service's alpha. The update is scaled by alpha / rank, so the learning rate need not follow the rank.
 LORA_ALPHA = 32
@@ -46,15 +55,52 @@ class LoraShape:
 
 
 def linear_layers(model: Any) -> dict[str, str]:
-    """Return the path of every linear layer with its kind: "attn", "mlp" or "unembed" (the LM head)."""
+    """Return the path of every linear layer with its kind: "attn", "mlp" or "unembed" (the LM head).
+
+    A layer that computes something else than a linear map, such as the router of some mixtures of experts, is none.
+    """
     head = model.get_output_embeddings()
     kinds: dict[str, str] = {}
     for path, module in model.named_modules():
         if module is head:
             kinds[path] = "unembed"
-        elif isinstance(module, (nn.Linear, Conv1D)):
+        elif type(module).forward in {nn.Linear.forward, Conv1D.forward}:
             kinds[path] = "attn" if "attn" in path.lower() or "attention" in path.lower() else "mlp"
     return kinds
+
+
+def stacked_experts(model: Any) -> list[str]:
+    """Return the names of the parameters ``(experts, in, out)`` that hold the layers of all experts of a mixture."""
+    return [
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if not isinstance(module, (nn.Conv1d, nn.Conv2d))
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() == 3 and min(parameter.shape) > 1
+    ]
+
+
+def target_parameters(experts: list[str], shape: LoraShape) -> list[str]:
+    """Return PEFT's ``target_parameters``: the endings of the experts' names, if the MLP carries LoRA."""
+    return sorted({".".join(name.split(".")[-2:]) for name in experts}) if shape.train_mlp else []
+
+
+def without_lora(kinds: dict[str, str], experts: list[str], shape: LoraShape, parameters: Iterable[str]) -> list[str]:
+    """Return which layers of the requested kinds got no LoRA, with ``*`` for the number of a layer or an expert.
+
+    Args:
+        kinds: What :func:`linear_layers` returned.
+        experts: What :func:`stacked_experts` returned.
+        shape: The adapter's shape.
+        parameters: Names of the adapter's parameters in PEFT's files.
+    """
+    covered = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in parameters}
+    requested = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
+    missing = [path for path, kind in kinds.items() if requested[kind] and path not in covered]
+    # peft puts the second parameter of a module under "base_layer".
+    owners = {path.removesuffix(".base_layer") for path in covered}
+    missing += [name for name in experts if shape.train_mlp and name.rpartition(".")[0] not in owners]
+    return sorted({".".join("*" if part.isdigit() else part for part in path.split(".")) for path in missing})
 
 
 def target_modules(kinds: dict[str, str], shape: LoraShape) -> list[str]:
@@ -82,13 +128,15 @@ def target_modules(kinds: dict[str, str], shape: LoraShape) -> list[str]:
 def suppress_peft_warnings() -> Generator[None]:
     """Within this context, ignore what peft warns of while it attaches an adapter.
 
-    Three warnings are ignored: a deprecated use of transformers by peft itself; that peft has set ``fan_in_fan_out``
-    for GPT-2's layers; and that LoRA on a tied LM head must not be merged into the embedding. The engine merges into
-    copies only (:func:`mint_lab.engine.fused_layers.merged`). Whoever merges a saved adapter gets peft's warning again,
-    and the documentation says how to do it. peft's ``ensure_weight_tying`` is not an alternative: it puts LoRA on the
+    Four warnings are ignored: a deprecated use of transformers by peft itself; that peft has set ``fan_in_fan_out``
+    for GPT-2's layers; that peft's own pattern for the experts of a mixture, which are parameters, matches no module;
+    and that LoRA on a tied LM head must not be merged into the embedding. The engine merges into copies only
+    (:func:`mint_lab.engine.fused_layers.merged`). Whoever merges a saved adapter gets peft's warning again, and the
+    documentation says how to do it. peft's ``ensure_weight_tying`` is not an alternative: it puts LoRA on the
     embedding, which is another model.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="peft|transformers")
+        warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*_pattern keys did not match any")
         warnings.filterwarnings("ignore", category=UserWarning, message=".*(tie_word_embeddings|fan_in_fan_out).*")
         yield

@@ -25,9 +25,18 @@ from .family_probes import check_causal, check_head, packs_exactly
 from .fused_layers import fuse, merged
 from .gradient_checkpointing import checkpoint_layers, checkpointable_layers
 from .head import Head, head_of
-from .kv_cache import cache_argument
+from .kv_cache import cache_argument, layer_configs, query_heads
 from .logprobs import chunk_positions
-from .lora import LORA_ALPHA, LoraShape, linear_layers, suppress_peft_warnings, target_modules
+from .lora import (
+    LORA_ALPHA,
+    LoraShape,
+    linear_layers,
+    stacked_experts,
+    suppress_peft_warnings,
+    target_modules,
+    target_parameters,
+    without_lora,
+)
 from .memory import MemoryCost
 from .packing import Layout, pack, pad, stored_tokens
 from .pretrained import canonical_name, load_pretrained, resolve_source
@@ -103,10 +112,12 @@ class BaseModel:
         context: Longest sequence in tokens.
         end_tokens: The tokens that end a sample: the tokenizer's end of text, and those of the generation
             configuration, where chat models name the mark that ends a turn.
+        notes: What a person who trains it should know, in plain words.
         hidden_size: Size of a hidden state.
         window: The smallest sliding window of its layers in tokens; None if there is none.
         weights: The base model's own parameters by name, without those of adapters.
         fingerprint: A hash of name, configuration and weights; None until it is computed.
+        continues: Whether it continues from a key-value cache as from its tokens; None until sampling has tried it.
         shares_prompts: Whether samples of one prompt can share its key-value cache; None until sampling has tried it.
         threads: The largest number of CPU threads that it uses.
         cost: Memory that a training pass takes.
@@ -123,18 +134,26 @@ class BaseModel:
         self.device = device
         self.config = model.config.get_text_config()
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
-        self.context = int(getattr(self.config, "max_position_embeddings", None) or 1_000_000)
+        self.notes: list[str] = []
+        self.context = _context(self.config)
+        if self.context < int(getattr(self.config, "max_position_embeddings", None) or 0):
+            self.notes.append(
+                f"sequences have at most {self.context} tokens: the model is a LongRoPE model, in which a longer one "
+                "changes all others of its batch"
+            )
         self.end_tokens = _end_tokens(model, tokenizer)
         self.hidden_size = int(self.config.hidden_size)
         self.window = _smallest_window(self.config)
         self._packed_windows: set[int | None] = set()  # windows that layers have passed to packed attention
         self.weights: dict[str, torch.Tensor] = dict(model.named_parameters())
         self.fingerprint: str | None = None
+        self.continues: bool | None = None
         self.shares_prompts: bool | None = None
         self._model = model
         self._cache_argument = cache_argument(model)
         fuse(model)  # now, not with the first adapter: the base model's outputs must not change by a bit later
         self._linear = linear_layers(model)
+        self._experts = stacked_experts(model)
         self._checkpointable = checkpointable_layers(model)
         self._peft: Any = None
         self._names = itertools.count()
@@ -231,6 +250,9 @@ class BaseModel:
             shape: The adapter's shape.
             seed: Seed of the initial A; None for a random one. B starts at 0, so that with any seed the model first
                 computes what the base model does.
+
+        Raises:
+            ModelError: If the model has no layer of a requested kind, or peft does not support its family.
         """
         import peft
 
@@ -238,6 +260,7 @@ class BaseModel:
             r=shape.rank,
             lora_alpha=LORA_ALPHA,
             target_modules=target_modules(self._linear, shape),
+            target_parameters=target_parameters(self._experts, shape) or None,
             task_type="CAUSAL_LM",
             base_model_name_or_path=self.source,
         )
@@ -246,10 +269,15 @@ class BaseModel:
         with _seeding, torch.random.fork_rng(devices=[]):
             torch.manual_seed(secrets.randbits(63) if seed is None else seed)
             with suppress_peft_warnings():
-                if self._peft is None:
-                    self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
-                else:
-                    self._peft.add_adapter(name, config)
+                try:
+                    if self._peft is None:
+                        self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
+                    else:
+                        self._peft.add_adapter(name, config)
+                except (ValueError, NotImplementedError) as error:
+                    raise ModelError(
+                        f"peft cannot put LoRA on base model {self.name!r}: {str(error).splitlines()[0]}"
+                    ) from error
             fuse(self._peft)
         self._peft.set_adapter(name)
         self._active = name
@@ -258,6 +286,10 @@ class BaseModel:
         # The garbage collector may run on any thread, even while the model runs, so only the name is noted here.
         weakref.finalize(adapter, self._retired.append, name)
         return adapter
+
+    def without_lora(self, adapter: Adapter) -> list[str]:
+        """Return which layers of the kinds that the adapter is for got no LoRA; ``*`` is the number of a layer."""
+        return without_lora(self._linear, self._experts, adapter.shape, adapter.parameters)
 
     def peft_config(self, adapter: Adapter) -> Any:
         """Return the adapter's ``peft.LoraConfig``."""
@@ -341,8 +373,7 @@ class BaseModel:
     @property
     def _attention_features(self) -> int:
         """Size of all query heads together."""
-        heads = int(getattr(self.config, "num_attention_heads", None) or 1)
-        return heads * int(getattr(self.config, "head_dim", None) or self.hidden_size // heads)
+        return max(heads * dim for heads, dim in map(query_heads, layer_configs(self.config)))
 
     def _memory_cost(self) -> MemoryCost:
         """Estimate the memory that a token takes in a training pass, as described in :mod:`mint_lab.engine.memory`."""
@@ -372,7 +403,9 @@ _loading = threading.Lock()
 _seeding = threading.Lock()
 
 
-def load_base(name: str, device: str | None = None, dtype: str | None = None) -> BaseModel:
+def load_base(
+    name: str, device: str | None = None, dtype: str | None = None, *, trust_remote_code: bool = False
+) -> BaseModel:
     """Load a base model, or return the one in memory: equal arguments share one object while it is in use.
 
     Args:
@@ -380,6 +413,7 @@ def load_base(name: str, device: str | None = None, dtype: str | None = None) ->
         device: "cuda", "mps" or "cpu"; None for the best device available.
         dtype: Type of the frozen weights, "float32" or "bfloat16"; None for bfloat16 on a CUDA device that supports
             it, otherwise float32. LoRA weights, log-probabilities and losses are always float32.
+        trust_remote_code: Whether to run Python code that comes with the model, if it needs any.
 
     Raises:
         ModelError: If the model cannot be found or loaded.
@@ -391,7 +425,7 @@ def load_base(name: str, device: str | None = None, dtype: str | None = None) ->
     with _loading:
         base = _loaded.get((source, str(torch_device), torch_dtype))
         if base is None:
-            tokenizer, model = load_pretrained(source, torch_device, torch_dtype)
+            tokenizer, model = load_pretrained(source, torch_device, torch_dtype, trust_remote_code=trust_remote_code)
             base = BaseModel(canonical_name(source), source, model, tokenizer, torch_device)
             _loaded[(source, str(torch_device), torch_dtype)] = base
         return base
@@ -427,6 +461,22 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _context(config: Any) -> int:
+    """Return the longest sequence in tokens.
+
+    A LongRoPE model (arXiv:2402.13753) changes the positions of a whole batch once one of its sequences is longer than
+    the model's original context, so that is the limit here: no sequence changes another.
+    """
+    limits = [getattr(config, "max_position_embeddings", None)]
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) == "longrope":
+        limits += [
+            rope.get("original_max_position_embeddings"),
+            getattr(config, "original_max_position_embeddings", None),
+        ]
+    return min((int(limit) for limit in limits if limit), default=1_000_000)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

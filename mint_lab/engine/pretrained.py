@@ -50,22 +50,31 @@ def canonical_name(source: str) -> str:
     return BUNDLED_MODEL if source == str((Path(tiny.__file__).parent / tiny.NAME).resolve()) else source
 
 
-def load_pretrained(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_pretrained(
+    source: str, device: torch.device, dtype: torch.dtype, *, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """Load a tokenizer and a model, frozen and in inference mode.
 
     Args:
         source: What :func:`resolve_source` returned.
         device: The device to move the model to.
         dtype: The type of its weights.
+        trust_remote_code: Whether to run Python code that comes with the model, if it needs any.
 
     Raises:
-        ModelError: If nothing can be loaded from ``source``; the message says what to do.
+        ModelError: If nothing can be loaded from ``source``, its weights are not safetensors or lack a tensor, or it
+            needs code of its own; the message says what to do.
     """
+    _check_safetensors(source)
     try:
-        tokenizer, model = _load(source, dtype)
-        return tokenizer, model.to(device).eval().requires_grad_(False)
+        tokenizer, model, missing = _load(source, dtype, trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"base model {source!r} needs Python code that comes with it, which is not run unless you ask for it: "
+                "read the code, and then use ServiceClient(trust_remote_code=True)"
+            ) from error
         hint = (
             "the directory is not a complete causal language model"
             if Path(source).is_dir()
@@ -73,20 +82,48 @@ def load_pretrained(source: str, device: torch.device, dtype: torch.dtype) -> tu
             f"give its directory as base_model, or use {BUNDLED_MODEL!r}, which needs no download"
         )
         raise ModelError(f"cannot load base model {source!r} ({reason}): {hint}") from error
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"the weights of base model {source!r} lack the tensor {missing[0]}{others}, which would begin with random "
+            "values; download or save the model again, or check that its config.json is of the same model"
+        )
+    return tokenizer, model.to(device).eval().requires_grad_(False)
 
 
-def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Load tokenizer and model from this machine if they are there, otherwise from the hub."""
+def _check_safetensors(source: str) -> None:
+    """Raise :class:`ModelError` if a folder has weights that only pickle can read."""
+    folder = Path(source)
+    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin")) if folder.is_dir() else []
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"the weights of base model {source!r} are in {pickled[0]}, a pickle file, which can run any code when it "
+            "is loaded; expected safetensors: if you trust the file, load the model once with transformers and call "
+            "its save_pretrained(folder)"
+        )
 
-    def load(*, local: bool) -> tuple[Any, Any]:
-        config = AutoConfig.from_pretrained(source, local_files_only=local)
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+
+def _load(source: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any, list[str]]:
+    """Load tokenizer and model from this machine if they are there, otherwise from the hub.
+
+    Returns:
+        Both, and the names of the tensors that the weights lack.
+    """
+
+    def load(*, local: bool) -> tuple[Any, Any, list[str]]:
+        # Given as False, transformers does not ask on stdin.
+        options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
         # If the tokenizer's files are missing, transformers creates one that knows special tokens only.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise OSError("there is no tokenizer")
         with _no_progress_bar(source):
-            model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, local_files_only=local)
-        return tokenizer, model
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
+        model, info = loaded
+        return tokenizer, model, sorted(info["missing_keys"])
 
     if Path(source).is_dir():
         return load(local=True)

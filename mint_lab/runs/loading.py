@@ -102,7 +102,7 @@ def load_trainer(
         job, notes = data.job(client, recipe, seed, limits)
     else:
         job, notes = _prepare(client, recipe, (data, held_out), seed, limits)
-    return recipe.trainer(client, job, seed), list(notes)
+    return recipe.trainer(client, job, seed), [*getattr(client, "notes", ()), *notes]
 
 
 def _prepare(

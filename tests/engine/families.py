@@ -61,9 +61,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(family: str, folder: Path) -> Path:
+def build(family: str, folder: Path, sizes: dict[str, Any] | None = None) -> Path:
     """Write a model of ``family`` with random weights and a byte-level tokenizer to ``folder``."""
-    config = CONFIG_MAPPING[family](**FAMILIES[family])
+    config = CONFIG_MAPPING[family](**(FAMILIES[family] if sizes is None else sizes))
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():  # larger than usual, so that the next-token distribution is far from uniform

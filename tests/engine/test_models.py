@@ -247,10 +247,10 @@ def test_first_loads_from_two_threads_make_one_model(
 ) -> None:
     folder, gate, loads, real = str(family("llama")), Gate(holds=1), [], models.load_pretrained
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         loads.append(args)
         gate()
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(models, "load_pretrained", slow)
     found: list[Any] = []

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging as hf_logging
 
 from mint_lab import tiny
@@ -109,3 +113,64 @@ def test_bundled_model_has_one_name() -> None:
     by_name, by_path = load_base("mint-tiny"), load_base(str(tiny.path()))
     assert by_name is by_path
     assert by_name.name == "mint-tiny"
+
+
+@pytest.mark.parametrize("lost", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_weights_that_lack_a_tensor_are_refused_by_its_name(lost: str, qwen3: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(qwen3, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    del weights[lost]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lack the tensor {re.escape(lost)}, which would begin with random values"):
+        load_base(str(folder))
+    for name in [name for name in weights if "layers.0" in name]:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack the tensor model\.layers\.0\.\S+ and \d+ more"):
+        load_base(str(folder))
+
+
+def test_tied_weights_are_not_missed(tmp_path: Path) -> None:
+    """The bundled model's output layer is its embedding, and its file has the tensor once."""
+    assert not any("lm_head" in name for name in load_file(tiny.path() / "model.safetensors"))
+    assert load_base("mint-tiny").vocab_size
+
+
+def test_pickled_weights_are_not_opened(qwen3: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(qwen3, tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Touch(tmp_path / "run")))
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin, a pickle file.*expected safetensors.*save_pretrained"):
+        load_base(str(folder))
+    assert not (tmp_path / "run").exists()
+
+
+class Touch:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_code_of_a_model_runs_only_if_it_is_asked_for(trust: bool, qwen3: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(qwen3, tmp_path / f"own_{trust}")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import Qwen3Config, Qwen3ForCausalLM\n\n"
+        f"Path({str(tmp_path / 'run')!r}).touch()\n\n\n"
+        "class OwnConfig(Qwen3Config):\n    model_type = 'own'\n\n\n"
+        "class OwnModel(Qwen3ForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    if trust:
+        assert load_base(str(folder), trust_remote_code=True).vocab_size == load_base(str(qwen3)).vocab_size
+    else:
+        with pytest.raises(ModelError, match=r"needs Python code .* not run .*ServiceClient\(trust_remote_code=True\)"):
+            load_base(str(folder))
+    assert (tmp_path / "run").exists() == trust

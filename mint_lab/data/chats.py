@@ -60,7 +60,7 @@ class Chat(list[Message]):
         return f"Chat({list(self)!r}, {self.template_arguments!r})" if self.template_arguments else repr(list(self))
 
 
-def chat_of(messages: Iterable[Message], row: Mapping[str, Any], index: int) -> Chat:
+def chat_of(messages: Iterable[Message], row: Mapping[str, Any], index: int | None) -> Chat:
     """Return ``messages`` with the columns ``tools`` and ``chat_template_kwargs`` of their row.
 
     Raises:

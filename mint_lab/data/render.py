@@ -208,7 +208,9 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
         if tokens and tokens[-1] == end and not prompt.endswith(tokenizer.eos_token):
             tokens.pop()
     else:
-        tokens = _tokens(tokenizer, generation_prompt(tokenizer, _messages(prompt)))
+        messages = _messages(prompt)
+        check_written(tokenizer, messages, len(messages))
+        tokens = _tokens(tokenizer, generation_prompt(tokenizer, messages))
     if tokens:
         return tokens
     start = getattr(tokenizer, "bos_token_id", None)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ..errors import DataError, one_of
+from .chats import Prompt, chat_of
 from .problems import KINDS, Problem, addition_problems, check_count_and_split, problems, reward
-from .render import Prompt
 from .rewards import exact_match, gsm8k_reward
 from .sources import HUB_NAME, Rows, rows
 
@@ -145,7 +145,14 @@ def problem_prompt(example: Any) -> Prompt:
     if isinstance(example, str | list):
         return cast("str | list[Any]", example)
     if isinstance(example, Mapping):
-        return cast("Mapping[str, Any]", example)["prompt"]
+        row = cast("Mapping[str, Any]", example)
+        prompt = row["prompt"]
+        # A chat keeps the tools and other arguments of its row for the chat template.
+        return (
+            chat_of(prompt, row, None)
+            if isinstance(prompt, list) and {"tools", "chat_template_kwargs"} & set(row)
+            else prompt
+        )
     return example.prompt
 
 

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from trl.data_utils import common_prefix_length
 
 from mint_lab import tiny
-from mint_lab.data import Pair, encode, load_completions, pairs_to_data
+from mint_lab.data import Pair, encode, load_completions, pairs_to_data, task_of
 from mint_lab.data.chats import Chat
-from mint_lab.data.render import render
+from mint_lab.data.render import encode_prompt, render
 from mint_lab.errors import DataError
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -265,3 +265,15 @@ def test_error_of_a_template_names_its_row(chat_tokenizer: Any, message: str) ->
     with pytest.raises(DataError, match=re.escape(message)) as caught:
         pairs_to_data([Pair(QUESTION, "4", "5")] * 3 + [Pair([bad, *QUESTION], "4", "5")], chat_tokenizer)
     assert (caught.value.index, caught.value.field) == (3, "messages")
+
+
+def test_a_prompt_to_sample_from_drops_nothing_either(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = KNOWING
+    task = task_of([{"prompt": QUESTION, "answer": "4", "tools": TOOLS}])
+    [example] = task.problems(1)
+    text = chat_tokenizer.decode(encode_prompt(chat_tokenizer, task.prompt(example)))
+    assert text.startswith("[tools [{")
+    assert text.endswith("<user>2+2?<end><assistant>")
+    chat_tokenizer.chat_template = IGNORANT
+    with pytest.raises(DataError, match="writes nothing for message 0, of role 'developer'"):
+        encode_prompt(chat_tokenizer, [{"role": "developer", "content": "Be brief."}, *QUESTION])

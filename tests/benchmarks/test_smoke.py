@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from mint_lab import tiny
 from . import __main__ as bench
 from . import page
 from .peers import compare
+from .peers.agreement import Outcome, Training, agreement, train
 from .peers.jobs import Job, Report, Stopwatch
 from .timing import alternate
 
@@ -61,11 +63,7 @@ def _bundled(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["preference", "rl"])
 def test_our_side_reports_every_step(kind: str, tmp_path: Path) -> None:
     pairs, prompts = tmp_path / "pairs.jsonl", tmp_path / "prompts.jsonl"
-    rows = [
-        {"chosen": f"\n\nHuman: {k}\n\nAssistant: yes", "rejected": f"\n\nHuman: {k}\n\nAssistant: no, {k}"}
-        for k in range(4)
-    ]
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _pairs_file(pairs, 4)
     prompts.write_text("".join(json.dumps({"question": f"What is {k} + 1?"}) + "\n" for k in range(4)))
     folder = tmp_path / "job"
     folder.mkdir()
@@ -77,6 +75,54 @@ def test_our_side_reports_every_step(kind: str, tmp_path: Path) -> None:
     assert report.peak_mb >= report.start_mb > 100
     if kind == "preference":  # LoRA starts at B = 0: every margin is 0
         assert report.losses[0] == pytest.approx(0.693147, abs=1e-5)
+
+
+def _pairs_file(path: Path, rows: int) -> Path:
+    lines = [
+        {"chosen": f"\n\nHuman: {k}\n\nAssistant: yes", "rejected": f"\n\nHuman: {k}\n\nAssistant: no, {k}"}
+        for k in range(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_our_side_of_a_whole_training(tmp_path: Path) -> None:
+    pairs = _pairs_file(tmp_path / "pairs.jsonl", 6)
+    sizes = {"train": 4, "held_out": 2, "max_length": 64}
+    compare.prepare_training(tmp_path / "data", model=tiny.path(), pairs=pairs, **sizes)
+    outcome = train("ours", Training(str(tiny.path()), str(tmp_path / "data"), 0, pairs=4, batch=2, threads=1))
+    assert outcome.loss_before == pytest.approx(0.693147, abs=1e-5), "log 2: the policy is the reference"
+    assert 0 < outcome.loss < outcome.loss_before
+    assert outcome.margin > 0
+    with pytest.raises(compare.JobFailed, match="has 6 pairs of at most 64 tokens, the jobs need 7"):
+        compare.prepare_training(tmp_path, model=tiny.path(), pairs=pairs, train=5, held_out=2, max_length=64)
+
+
+def _outcome(side: str, seed: int, number: float) -> Outcome:
+    return Outcome(side, seed, 0.7, number, number, number, minutes=1.0, peak_mb=1.0, versions={})
+
+
+def test_complete_trainings_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def output(python: Path, module: str, arguments: list[str], *rest: Any) -> str:
+        asked.append(f"{arguments[0]} {json.loads(arguments[1])['seed']}")
+        return json.dumps(vars(_outcome(arguments[0], json.loads(arguments[1])["seed"], 0.5)))
+
+    monkeypatch.setattr(compare, "peer_python", lambda folder: folder)
+    monkeypatch.setattr(compare, "_output", output)
+    todo = [Training("model", "folder", seed, 8) for seed in range(3)]
+    compare.trainings(todo[:2], tmp_path, tmp_path / "outcomes.jsonl")
+    assert len(compare.trainings(todo, tmp_path, tmp_path / "outcomes.jsonl")) == 6
+    assert asked == ["ours 0", "theirs 0", "ours 1", "theirs 1", "ours 2", "theirs 2"]
+
+
+def test_agreement_by_hand() -> None:
+    numbers = {"ours": (0.1, 0.2, 0.3), "theirs": (0.2, 0.4, 0.6)}
+    table = agreement([_outcome(side, k, n) for side, values in numbers.items() for k, n in enumerate(values)])
+    # Sample variances 0.01 and 0.04: sqrt(0.05 / 3).
+    assert table["loss"] == pytest.approx({"ours": 0.2, "theirs": 0.4, "difference": -0.2, "error": 0.1290994})
+    assert agreement([_outcome("ours", 0, 0.5), _outcome("theirs", 0, 0.25)])["accuracy"]["error"] == 0
 
 
 def test_figure_is_ratio_of_same_step() -> None:

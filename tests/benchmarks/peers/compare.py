@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import medium_model
+from .agreement import Outcome, Training
 from .environment import ROOT, peer_python
 from .jobs import Job, Report
 
-__all__ = ["Figure", "JobFailed", "compare", "figures", "one_side", "prepare"]
+__all__ = ["Figure", "JobFailed", "compare", "figures", "one_side", "prepare", "prepare_training", "trainings"]
 
 # Largest relative difference of the first losses, which are the same sums in another order.
 MAX_LOSS_DIFFERENCE = 2e-3
@@ -57,13 +58,30 @@ def prepare(
 
     Longer pairs are left out, because the two engines truncate them differently.
     """
+    (folder / "model").mkdir()
+    model(folder / "model")
+    fit = _fitting(folder / "model", pairs, rows, max_length)
+    questions = [json.loads(line)["question"] for line in prompts.read_text(encoding="utf-8").splitlines()]
+    random.Random(0).shuffle(questions)
+    _write(folder / "pairs.jsonl", fit)
+    _write(folder / "prompts.jsonl", [{"prompt": f"Question: {q}\nAnswer:"} for q in questions[:rows]])
+
+
+def prepare_training(folder: Path, *, model: Path, pairs: Path, train: int, held_out: int, max_length: int) -> None:
+    """Write the pairs to train on and the pairs to hold out: seeded rows that fit ``max_length``."""
+    fit = _fitting(model, pairs, train + held_out, max_length)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "train.jsonl", fit[:train])
+    _write(folder / "held_out.jsonl", fit[train:])
+
+
+def _fitting(model: Path, pairs: Path, rows: int, max_length: int) -> list[dict[str, Any]]:
+    """Return the first ``rows`` of the shuffled pairs that fit ``max_length`` in the model's tokens."""
     from transformers import AutoTokenizer
 
     import mint_lab as ml
 
-    (folder / "model").mkdir()
-    model(folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
     found = ml.data.load_pairs(pairs)
     random.Random(0).shuffle(found)
     fit: list[dict[str, Any]] = []
@@ -72,11 +90,8 @@ def prepare(
         if longest <= max_length:
             fit.append(asdict(pair))
         if len(fit) == rows:
-            break
-    questions = [json.loads(line)["question"] for line in prompts.read_text(encoding="utf-8").splitlines()]
-    random.Random(0).shuffle(questions)
-    _write(folder / "pairs.jsonl", fit)
-    _write(folder / "prompts.jsonl", [{"prompt": f"Question: {q}\nAnswer:"} for q in questions[:rows]])
+            return fit
+    raise JobFailed(f"{pairs} has {len(fit)} pairs of at most {max_length} tokens, the jobs need {rows}")
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -114,24 +129,57 @@ def one_side(job: Job, side: str, venv: Path | None = None) -> Report:
     return _run(Path(sys.executable) if side == "ours" else peer_python(venv or Path()), side, job)
 
 
+def trainings(
+    todo: Sequence[Training], venv: Path, out: Path, report: Callable[[Outcome], object] = lambda outcome: None
+) -> list[Outcome]:
+    """Run each training on both sides; ``out`` has a line for each that is complete, and those are not run again.
+
+    Raises:
+        NoPeer: If TRL cannot be installed.
+        JobFailed: If a side failed.
+    """
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    found = [Outcome(**json.loads(line)) for line in lines]
+    done = {(outcome.side, outcome.seed) for outcome in found}
+    pythons = {"ours": Path(sys.executable), "theirs": peer_python(venv)}
+    for training in todo:
+        for side, python in pythons.items():
+            if (side, training.seed) not in done:
+                arguments = [side, json.dumps(asdict(training))]
+                what = f"seed {training.seed}, {side}"
+                output = _output(python, "agreement", arguments, training.threads, training.folder, what)
+                found.append(Outcome(**json.loads(output.strip().splitlines()[-1])))
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(found[-1])) + "\n")
+                report(found[-1])
+    return found
+
+
 def _run(python: Path, side: str, job: Job) -> Report:
+    return Report.read(_output(python, side, [job.write()], job.threads, job.folder, f"{job.kind}, {side}"))
+
+
+def _output(  # noqa: PLR0917 - a process and what to call it
+    python: Path, module: str, arguments: list[str], threads: int, folder: str, what: str
+) -> str:
+    """Run a module of this package in a process of its own and return its standard output."""
     quiet = {
-        "OMP_NUM_THREADS": str(job.threads),
-        "MKL_NUM_THREADS": str(job.threads),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_CACHE": f"{job.folder}/datasets",
+        "HF_DATASETS_CACHE": f"{folder}/datasets",
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
-        [python, "-m", f"tests.benchmarks.peers.{side}", job.write()],
+        [python, "-m", f"tests.benchmarks.peers.{module}", *arguments],
         cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-8:])
-        raise JobFailed(f"{job.kind}, {side}: the process ended with {done.returncode}:\n{last}")
-    return Report.read(done.stdout)
+        raise JobFailed(f"{what}: the process ended with {done.returncode}:\n{last}")
+    return done.stdout
 
 
 def _name(job: Job) -> str:

@@ -209,7 +209,7 @@ def _rows(base: BaseModel, request: GenerationRequest) -> list[_Row]:
     longest_stop = max((len(stop.encode("utf-8", "replace")) for stop in request.stop_strings), default=0)
     return [
         _Row(request, np.random.default_rng(child), max_tokens, deque(maxlen=longest_stop + STOP_STRING_MARGIN_TOKENS))
-        for child in np.random.SeedSequence(abs(int(seed))).spawn(request.num_samples)
+        for child in np.random.SeedSequence(int(seed) % 2**64).spawn(request.num_samples)
     ]
 
 

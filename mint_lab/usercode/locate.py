@@ -71,9 +71,20 @@ def failing_datum(
                 index = _index_of_variables(target, iterable, frame, data, logprobs_list)
             else:
                 index = _index_of_arguments(called, scope, data, logprobs_list)
+                if index is None and _is_over_datums(iterable, frame, data, logprobs_list):
+                    return None  # a loop further out has reached another datum
             if index is not None:
                 return index
     return None
+
+
+def _is_over_datums(
+    iterable: ast.expr, frame: FrameType, data: Sequence[Datum], logprobs_list: Sequence[torch.Tensor]
+) -> bool:
+    """Return True if an expression names the datums or their log-probabilities, or a list that has one of them."""
+    known = {id(item) for given in (data, logprobs_list) for item in given}
+    values = [frame.f_locals.get(node.id) for node in ast.walk(iterable) if isinstance(node, ast.Name)]
+    return any(isinstance(value, (list, tuple)) and any(id(item) in known for item in value) for value in values)
 
 
 def _loops_around(filename: str, line: int) -> list[tuple[ast.expr, ast.expr, str | None]]:

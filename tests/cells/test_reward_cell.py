@@ -84,6 +84,16 @@ def test_line_may_have_a_comment_and_no_open_quotation() -> None:
         run_reward_cell("right 'open", GOOD, {})
 
 
+def test_interrupting_the_kernel_refuses_the_cell(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is registered, and the cell's status says that it was refused."""
+    refused: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("mint_lab.cells.reward_cell.publish_refusal", lambda *given: refused.append(given[1:]))
+    result = shell.run_cell(f"%%reward halted\n__import__('_thread').interrupt_main()\nwhile True: pass\n{GOOD}")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    assert refused == [("reward", "halted", REWARDS)]
+    assert "halted" not in REWARDS
+
+
 def test_names_of_a_registered_reward_are_added_to_the_notebook() -> None:
     namespace: dict[str, Any] = {"kept": 1}
     reward = run_reward_cell("right", f"POINTS = 2\n{GOOD}", namespace).reward

@@ -81,6 +81,8 @@ def test_seed_decides_whatever_the_batch(adapter: Adapter) -> None:
     assert len({tuple(s.tokens) for s in alone}) == 3, "samples of one request differ"
     (another,) = draw(adapter, replace(mine, seed=12))
     assert [s.tokens for s in another] != [s.tokens for s in alone]
+    (negative,) = draw(adapter, replace(mine, seed=-11))
+    assert [s.tokens for s in negative] != [s.tokens for s in alone]
     unseeded = [draw(adapter, replace(mine, seed=None))[0][0].tokens for _ in range(2)]
     assert unseeded[0] != unseeded[1]
 

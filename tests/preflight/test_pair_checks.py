@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from mint_lab.data.render import to_datum
 from mint_lab.losses import LOSSES
 from mint_lab.preflight import preflight
+from mint_lab.preflight.pair_checks import SMALL_SLOPE, _misplaced, _pushes_up
 from mint_lab.preflight.report import ReportLine
 from mint_lab.types import Datum
 
@@ -221,3 +223,32 @@ def test_a_loss_that_wants_a_margin_of_a_certain_size_is_not_swapped() -> None:
     ]
     assert verdicts(preflight(ipo, reference))["pairs"] == "ok"
     assert verdicts(preflight(lambda d, lps: ipo(d, lps, -0.5), reference))["pairs"] == "warn"
+
+
+ABOVE = math.nextafter(SMALL_SLOPE, 1)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "index"),
+    [
+        ({0: (-1.0, 1.0), 2: (-1.0, 1.0)}, None),  # as it should be: raising chosen lowers the loss
+        ({0: (1.0, -1.0), 2: (1.0, -1.0)}, None),  # all are swapped, which is another message
+        ({0: (-1.0, 1.0), 2: (1.0, -1.0)}, 2),
+        ({0: (-1.0, 1.0), 2: (ABOVE, 0.0)}, 2),
+        ({0: (-1.0, 1.0), 2: (SMALL_SLOPE, 0.0)}, None),  # too small to count
+        ({0: (-1.0, 1.0), 2: (0.0, -ABOVE)}, 3),
+        ({0: (-1.0, 1.0), 2: (0.0, -SMALL_SLOPE)}, None),
+        # Both sides rise; chosen falls more than rejected by just the limit, and then by less.
+        ({0: (-1.0, 1.0), 2: (0.5 - SMALL_SLOPE, 0.5)}, None),
+        ({0: (-1.0, 1.0), 2: (0.5, 0.5)}, 2),
+        ({}, None),
+    ],
+)
+def test_the_limit_of_a_slope(slopes: dict[int, tuple[float, float]], index: int | None) -> None:
+    assert _misplaced(slopes) == index
+
+
+def test_a_loss_pushes_up_from_the_limit_on() -> None:
+    assert _pushes_up({0: (0.0, 0.0), 2: (0.0, ABOVE)})
+    assert not _pushes_up({0: (-1.0, SMALL_SLOPE), 2: (0.0, -1.0)})
+    assert not _pushes_up({})

@@ -243,9 +243,23 @@ def fails_at(zero: int, *_: Any, chosen: Any = None) -> float:
     return 1 / zero
 
 
+def of_another_datum_than_the_loop(data: Any, logprobs_list: Any) -> Any:
+    for _datum in data:
+        values = [1 / (lp is not logprobs_list[2]) for lp in logprobs_list]
+    return values
+
+
+def of_the_tokens_of_the_loops_datum(data: Any, logprobs_list: Any) -> Any:
+    for lp in logprobs_list:
+        values = [1 / (x > -3) for x in lp.tolist()]
+    return values
+
+
 @pytest.mark.parametrize(
     ("fn", "index"),
     [
+        (of_another_datum_than_the_loop, None if LOSES_VARIABLES else 2),  # never 0, where the loop around it is
+        (of_the_tokens_of_the_loops_datum, 2),
         (of_the_name_of_another_loop, None if LOSES_VARIABLES else 1),  # never 3, where the other loop ended
         (one_argument, None if LOSES_VARIABLES else 2),  # `*_` is not an argument with a name
         (two_arguments, None if LOSES_VARIABLES else 2),

@@ -71,7 +71,7 @@ def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the adapter's initial weights and the data order.")] = 0,
     recipe: Annotated[
-        str, typer.Option(help="Name of a recipe: preference, sft, rl, or an installed one.")
+        str, typer.Option(help="Name of a recipe: preference, sft, rl, unpaired, or an installed one.")
     ] = "preference",
     options: Annotated[
         list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="Option of the recipe; repeatable.")

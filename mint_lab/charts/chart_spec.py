@@ -264,6 +264,10 @@ for _spec in (
     ),
     ChartSpec("pair_accuracy"),
     ChartSpec("mean_margin", overlay=_SCALED),
+    ChartSpec("rewards/auc"),
+    ChartSpec(
+        "rewards", lines=_two(LineSpec("rewards/chosen", "desirable"), LineSpec("rewards/rejected", "undesirable"))
+    ),
     ChartSpec("logps", lines=_two(LineSpec("logps/chosen", "chosen"), LineSpec("logps/rejected", "rejected"))),
     ChartSpec(
         "margin",

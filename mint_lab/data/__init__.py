@@ -1,4 +1,4 @@
-"""Data: preference pairs, completions, tasks with rewards, how text becomes ``Datum`` objects, reference logprobs.
+"""Data: pairs, labelled completions, completions, tasks with rewards, how text becomes datums, reference logprobs.
 
 Importing this package is cheap: pandas, pyarrow, torch and tinker are imported only by the functions that need them.
 """
@@ -15,6 +15,7 @@ from .render import encode, to_datum
 from .rewards import REWARDS, Reward, exact_match, format_reward, gsm8k_reward
 from .sources import Rows
 from .tasks import TASKS, ExampleTask, PromptTask, Task, load_gsm8k, task_of
+from .unpaired import unpaired_to_data
 
 __all__ = [
     "REWARDS",
@@ -42,5 +43,6 @@ __all__ = [
     "reward",
     "task_of",
     "to_datum",
+    "unpaired_to_data",
     "with_reference",
 ]

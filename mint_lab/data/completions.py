@@ -11,6 +11,9 @@ its prompt without a separator, so after a text prompt it must begin with its ow
 *question* and *answer* (GSM8K): become the prompt ``"Question: ...\nAnswer:"`` and the completion ``" <answer>"``.
 
 *chosen* and *rejected*: pairs in the formats of :func:`mint_lab.data.load_pairs`; the chosen side is the completion.
+
+A row whose ``label`` is False has a completion that nobody should learn to say, so it is refused;
+:mod:`mint_lab.data.unpaired` uses such rows.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
+
 from ..errors import DataError
 from .chats import Completion, Message, Prompt, answer_of, chat_of, text_or_messages
 from .pairs import Pair, pair_of
 from .render import Rendered, TrainOn, render
 from .sources import Rows
 
-__all__ = ["Example", "example_of", "load_completions", "render_examples"]
+__all__ = ["Example", "completion_of", "example_of", "load_completions", "render_examples"]
 
 Example: TypeAlias = "tuple[Prompt, Completion]"
 COLUMNS = (
@@ -74,6 +79,26 @@ def example_of(row: Any, index: int) -> Example | Pair:
     """Return the example of a row in any format; raise :class:`DataError` with the row and the column."""
     if isinstance(row, Pair) or (isinstance(row, Mapping) and "chosen" in row and "rejected" in row):
         return pair_of(row, index)
+    example = completion_of(row, index)
+    if isinstance(row, Mapping) and "label" in row and _is_false(cast("Mapping[str, Any]", row)["label"]):
+        raise DataError(
+            f"the label is {cast('Mapping[str, Any]', row)['label']!r}: supervised fine-tuning would learn to say this "
+            "completion; leave the row out, or learn from desirable and undesirable completions with "
+            "recipe='unpaired'",
+            index=index,
+            field="label",
+        )
+    return example
+
+
+def completion_of(row: Any, index: int, purpose: str = "supervised fine-tuning") -> Example:
+    """Return the prompt and the completion of a row that is no pair, whatever its label; raise as :func:`example_of`.
+
+    Args:
+        row: The row.
+        index: Its number, from 0.
+        purpose: What the columns are needed for, for the error.
+    """
     if isinstance(row, tuple) and len(cast("tuple[Any, ...]", row)) == 2:
         return _joined(*cast("tuple[Any, Any]", row), {}, index, "prompt", "completion")
     if not isinstance(row, Mapping):
@@ -85,13 +110,6 @@ def example_of(row: Any, index: int) -> Example | Pair:
     for name in ("messages", "conversations"):
         if name in row:
             return _chat(text_or_messages(row[name], index, name), row, index, name)
-    if "label" in row and "completion" in row and not row["label"]:
-        raise DataError(
-            f"the label is {row['label']!r}: supervised fine-tuning would learn to say this completion; "
-            "leave the row out",
-            index=index,
-            field="label",
-        )
     for before, after in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
         if before in row and after in row:
             prompt, completion = row[before], row[after]
@@ -99,7 +117,12 @@ def example_of(row: Any, index: int) -> Example | Pair:
                 prompt, completion = f"Question: {prompt}\nAnswer:", f" {completion.lstrip()}"
             return _joined(prompt, completion, row, index, before, after)
     names = ", ".join(repr(str(name)) for name in row) or "none"
-    raise DataError(f"found the columns {names}, expected for supervised fine-tuning {COLUMNS}", index=index)
+    raise DataError(f"found the columns {names}, expected for {purpose} {COLUMNS}", index=index)
+
+
+def _is_false(label: Any) -> bool:
+    """Return True for False and 0, also of numpy; a missing label says nothing."""
+    return isinstance(label, bool | int | float | np.bool_ | np.number) and not label
 
 
 def _joined(  # noqa: PLR0917 - two cells and where they are

@@ -179,9 +179,10 @@ def pair_of(row: Any, index: int) -> Pair:
     row = cast("Mapping[str, Any]", row)
     missing = [name for name in ("chosen", "rejected") if name not in row]
     if missing:
+        hint = "; rows with one completion and a label are for recipe='unpaired'" if "label" in row else ""
         raise DataError(
             f"no column {' and '.join(map(repr, missing))}; found {', '.join(map(repr, row))}, expected 'chosen' and "
-            "'rejected', with or without 'prompt'",
+            f"'rejected', with or without 'prompt'{hint}",
             index=index,
             field=missing[0],
         )

@@ -16,7 +16,7 @@ from .spec import CustomLoss, DataKind, LossSpec, Param
 __all__ = ["LOSSES", "CustomLoss", "DataKind", "LossSpec", "Param", "pairwise_preference_loss"]
 
 # The order of the picker. Modules that are not named follow in alphabetical order.
-_ORDER = ("builtin", "grpo", "preference", "dpo")
+_ORDER = ("builtin", "grpo", "preference", "dpo", "unpaired")
 _WITHOUT_LOSSES = {"clip", "decorator", "spec"}  # decorator imports LOSSES from here
 
 LOSSES: Registry[LossSpec] = Registry("loss")

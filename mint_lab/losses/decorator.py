@@ -22,13 +22,15 @@ from typing import Any, TypeVar, overload
 from ..errors import ConfigError
 from . import LOSSES
 from .clip import clip_by_names
-from .spec import REFERENCE, LossSpec, Param, Reduction, Unit
+from .spec import LABEL, REFERENCE, LossSpec, Param, Reduction, Unit
 
 __all__ = ["RUN_SETTINGS", "Range", "loss", "params_of", "spec_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MATH = re.compile(r":math:`([^`]*)`")
+# Functions of this package, besides the losses, that read the reference log-probabilities.
+_REFERENCE_READERS = {"judged_batch", "log_ratios", "reference_scores"}
 # Settings of every run. A loss setting of the same name would be ambiguous.
 RUN_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size", "steps")
 
@@ -111,7 +113,8 @@ def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = ""
     ``functools.partial`` of a bundled loss's function, or a wrapper that names it as ``__wrapped__``. Of any other
     function nobody knows the unit and the reduction; :func:`~mint_lab.preflight.preflight` finds them. A function that
     names ``"reference_logprobs"``, or one that reads it such as :func:`~mint_lab.losses.dpo.log_ratios`, has it among
-    its inputs, so that a run fills it. Settings called ``epsilon`` or ``clip_low_threshold`` describe a clip.
+    its inputs, so that a run fills it. A function that names both ``loss_fn_inputs`` and ``"label"`` has the label
+    among its inputs, and its unit is a datum. Settings called ``epsilon`` or ``clip_low_threshold`` describe a clip.
 
     Args:
         fn: ``(data, logprobs_list, **settings) -> (loss, metrics)``.
@@ -131,7 +134,9 @@ def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = ""
         raise ConfigError(f"{name!r} cannot name a loss; use letters, digits and underscores, not a digit first")
     summary, formula = _described(inspect.getdoc(fn) or "") if hasattr(fn, "__name__") else ("", "")
     params = params_of(fn, name)
-    inputs = (REFERENCE,) if _names_reference(getattr(inspect.unwrap(fn), "__code__", None)) else ()
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    reads_label = _names_label(code)
+    inputs = ((REFERENCE,) if _names_reference(code) else ()) + ((LABEL,) if reads_label else ())
     spec = LossSpec(
         name=name,
         family="custom",
@@ -140,6 +145,7 @@ def spec_of(fn: Callable[..., Any], name: str | None = None, *, source: str = ""
         formula=formula,
         inputs=inputs,
         params=params,
+        unit="datum" if reads_label else "",
         clip=clip_by_names(param.name for param in params),
         source=source,
     )
@@ -179,9 +185,18 @@ def _names_reference(code: CodeType | None) -> bool:
     readers = {
         spec.fn.__name__ for spec in LOSSES.values() if REFERENCE in spec.inputs and hasattr(spec.fn, "__name__")
     }
+    readers |= _REFERENCE_READERS
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    named = REFERENCE in code.co_consts or not readers.isdisjoint(code.co_names) or "log_ratios" in code.co_names
+    named = REFERENCE in code.co_consts or not readers.isdisjoint(code.co_names)
     return named or any(map(_names_reference, inner))
+
+
+def _names_label(code: CodeType | None) -> bool:
+    """Return True if code, or a function inside it, names the label and the fields of a datum."""
+    if code is None:
+        return False
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return (LABEL in code.co_consts and "loss_fn_inputs" in code.co_names) or any(map(_names_label, inner))
 
 
 @overload

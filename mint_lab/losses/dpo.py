@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import ConfigError, DataError
-from .preference import check_lengths, sequence_scores
+from .preference import check_lengths, completion_scores, sequence_scores
 from .spec import REFERENCE, LossSpec, Param
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ __all__ = [
     "DPO",
     "DPO_HINGE",
     "IPO",
-    "KTO",
     "NCA_PAIR",
     "ROBUST_DPO",
     "apo_down_loss",
@@ -45,9 +44,9 @@ __all__ = [
     "dpo_hinge_loss",
     "dpo_loss",
     "ipo_loss",
-    "kto_loss",
     "log_ratios",
     "nca_pair_loss",
+    "reference_scores",
     "reward_metrics",
     "robust_dpo_loss",
 ]
@@ -67,6 +66,20 @@ def log_ratios(data: list[Datum], chosen: torch.Tensor, rejected: torch.Tensor) 
         DataError: If a datum's ``reference_logprobs`` are missing, have another length than its weights, or are not
             finite at a weighted token.
     """
+    reference = reference_scores(data, chosen)
+    return chosen - reference[0::2], rejected - reference[1::2]
+
+
+def reference_scores(data: list[Datum], like: torch.Tensor) -> torch.Tensor:
+    """Return the scores of the datums under the reference model, nats, ``(n,)``.
+
+    Args:
+        data: ``n`` datums with ``weights`` and ``reference_logprobs``.
+        like: A tensor with the device and the precision of the result.
+
+    Raises:
+        DataError: As :func:`log_ratios`.
+    """
     rows: list[torch.Tensor] = []
     for i, datum in enumerate(data):
         found = datum.loss_fn_inputs.get(REFERENCE)
@@ -74,20 +87,20 @@ def log_ratios(data: list[Datum], chosen: torch.Tensor, rejected: torch.Tensor) 
             raise DataError(
                 "missing; fill it with data = mint_lab.data.with_reference(data, client)", index=i, field=REFERENCE
             )
-        row = found.to_torch().to(chosen)
+        row = found.to_torch().to(like)
         expected = datum.loss_fn_inputs["weights"].to_numpy().shape
         if tuple(row.shape) != expected:
             raise DataError(f"shape {tuple(row.shape)}, expected {expected} as the weights", index=i, field=REFERENCE)
         rows.append(row)
-    chosen_reference, rejected_reference, _ = sequence_scores(data, rows)
-    finite = torch.stack([chosen_reference, rejected_reference], dim=1).flatten().isfinite()
+    reference, _ = completion_scores(data, rows)
+    finite = reference.isfinite()
     if not bool(finite.all()):
         raise DataError(
             "not finite at a weighted token, expected log-probabilities; compute them again with with_reference",
             index=int((~finite).nonzero()[0]),
             field=REFERENCE,
         )
-    return chosen - chosen_reference, rejected - rejected_reference
+    return reference
 
 
 def dpo_loss(
@@ -166,46 +179,6 @@ def ipo_loss(
     margins = chosen_ratio / lengths[:, 0] - rejected_ratio / lengths[:, 1]
     loss = ((margins - 1 / (2 * beta)) ** 2).mean()
     return loss, reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
-
-
-def kto_loss(
-    data: list[Datum],
-    logprobs_list: list[torch.Tensor],
-    beta: float = 0.1,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-) -> tuple[torch.Tensor, dict[str, float]]:
-    r"""KTO, :math:`\frac{1}{2n}\sum \lambda_+(1-\sigma(\beta(h_+ - z))) + \lambda_-(1-\sigma(\beta(z - h_-)))`.
-
-    Each completion is compared with a reference point :math:`z` on its own; the chosen completion of a pair counts as
-    desirable and the rejected one as undesirable. Ethayarajh et al. 2024, arXiv:2402.01306.
-
-    :math:`z` stands for the KL divergence from the reference. The paper and TRL estimate it with further passes, over
-    prompts with the completions of other prompts. A loss sees only the log-probabilities of its batch, so here
-    :math:`z` is :math:`\max(0, \text{mean of } h)` over all completions of the batch, chosen and rejected, without
-    gradient. If it is 0, the loss is half of :func:`apo_zero_loss`.
-
-    Args:
-        data: Consecutive (chosen, rejected) pairs with ``weights`` and ``reference_logprobs``.
-        logprobs_list: One ``(N_i,)`` tensor per datum.
-        beta: How quickly the value saturates away from the reference point, 1 / nats.
-        desirable_weight, undesirable_weight: The paper's lambdas.
-
-    Returns:
-        The scalar loss, the metrics of :func:`reward_metrics`, and ``kl/reference`` (the estimate of z, nats per
-        completion).
-
-    Raises:
-        DataError: As :func:`dpo_loss`.
-    """
-    chosen, rejected, _ = sequence_scores(data, logprobs_list)
-    chosen_ratio, rejected_ratio = log_ratios(data, chosen, rejected)
-    z = torch.cat([chosen_ratio, rejected_ratio]).detach().mean().clamp(min=0)
-    desirable = desirable_weight * (1 - torch.sigmoid(beta * (chosen_ratio - z)))
-    undesirable = undesirable_weight * (1 - torch.sigmoid(beta * (z - rejected_ratio)))
-    loss = torch.cat([desirable, undesirable]).mean()
-    metrics = reward_metrics(loss, chosen, rejected, chosen_ratio, rejected_ratio, beta=beta)
-    return loss, metrics | {"kl/reference": float(z)}
 
 
 def apo_zero_loss(
@@ -346,22 +319,6 @@ IPO = LossSpec(
     unit="pair",
     reduction="mean",
     paper="https://arxiv.org/abs/2310.12036",
-)
-KTO = LossSpec(
-    name="kto",
-    family="preference",
-    fn=kto_loss,
-    formula=r"\tfrac{1}{2n} \sum \lambda_+\left(1 - \sigma(\beta (h_\text{chosen} - z))\right)"
-    r" + \lambda_-\left(1 - \sigma(\beta (z - h_\text{rejected}))\right),\quad z = \max(0, \bar h)",
-    summary="Each completion on its own, desirable or not, compared with how far the batch has moved.",
-    inputs=_INPUTS,
-    params=(
-        _BETA,
-        Param("desirable_weight", 1.0, 0.0, 5.0, "weight of the chosen completions"),
-        Param("undesirable_weight", 1.0, 0.0, 5.0, "weight of the rejected completions"),
-    ),
-    unit="pair",
-    paper="https://arxiv.org/abs/2402.01306",
 )
 APO_ZERO = LossSpec(
     name="apo_zero",

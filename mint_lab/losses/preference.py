@@ -33,6 +33,7 @@ __all__ = [
     "PAIRWISE_PREFERENCE",
     "SIMPO",
     "check_lengths",
+    "completion_scores",
     "cpo_loss",
     "hinge_loss",
     "margin_metrics",
@@ -65,6 +66,26 @@ def sequence_scores(
             f"got {len(data)} datums, expected consecutive (chosen, rejected) pairs; "
             "check that no completion of a pair is missing"
         )
+    scores, lengths = completion_scores(data, logprobs_list)
+    return scores[0::2], scores[1::2], lengths.view(-1, 2)
+
+
+def completion_scores(data: list[Datum], logprobs_list: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Return the weighted sequence log-probability of every datum.
+
+    Args:
+        data: ``n`` datums, each with ``weights`` of shape ``(N_i,)``.
+        logprobs_list: ``n`` tensors of shape ``(N_i,)``.
+
+    Returns:
+        ``(scores, lengths)``: the scores in nats and the sum of the weights, each ``(n,)``. A position of weight 0 adds
+        exactly 0, even if it is not finite.
+
+    Raises:
+        DataError: If there is no datum, or one has no ``weights`` or weights of another length.
+    """
+    if not data:
+        raise DataError("got 0 datums, expected at least one")
     for i, (datum, logprobs) in enumerate(zip(data, logprobs_list, strict=True)):
         found = datum.loss_fn_inputs.get("weights")
         if found is None:
@@ -85,7 +106,7 @@ def sequence_scores(
     weighted = weights * flat.masked_fill(weights == 0, 0.0)
     scores = flat.new_zeros(len(data)).index_add(0, owner, weighted)
     lengths = flat.new_zeros(len(data)).index_add(0, owner, weights)
-    return scores[0::2], scores[1::2], lengths.view(-1, 2)
+    return scores, lengths
 
 
 def mean_scores(

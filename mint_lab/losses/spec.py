@@ -48,6 +48,9 @@ BUILTIN_KEYWORDS = {"weights": "weights", "logprobs": "sampling_logprobs", "adva
 # The loss_fn_inputs key of the base model's log-probabilities. A trainer fills it for a loss that lists it.
 REFERENCE = "reference_logprobs"
 
+# The loss_fn_inputs key that says whether a completion is desirable: one number of shape (1,), 1 or 0.
+LABEL = "label"
+
 
 @dataclass(frozen=True)
 class Param:
@@ -92,7 +95,7 @@ class DataKind:
     Attributes:
         fields: ``loss_fn_inputs`` that every datum has, or that the trainer adds when a loss reads them.
         unit: What a batch consists of; "" if unknown.
-        signal: The field that carries what is to be learned, for example ``advantages``; "" if it is in the tokens.
+        signal: The field that carries what is to be learned, ``advantages`` or ``label``; "" if it is in the tokens.
     """
 
     fields: frozenset[str]
@@ -161,13 +164,15 @@ class LossSpec:
         """Return why this loss cannot train on data of ``kind``, as a phrase that follows its name; None if it can.
 
         This is the one rule: a run, the page, a comparison, the command line and preflight all ask here. A loss whose
-        unit is unknown is not refused for its unit.
+        unit is unknown is not refused for its unit. A loss on pairs that reads ``label`` also takes single datums that
+        have it.
         """
         missing = [name for name in self.inputs if name not in kind.fields]
         if missing:
             return f"needs {' and '.join(missing)}, which this data does not have"
-        if self.unit == "pair" and kind.unit in ("datum", "group"):
-            return "needs pairs of chosen and rejected"
+        takes_labels = LABEL in (*self.inputs, *self.optional)
+        if self.unit == "pair" and kind.unit in ("datum", "group") and not (takes_labels and LABEL in kind.fields):
+            return f"needs pairs of chosen and rejected{', or a label for each completion' if takes_labels else ''}"
         if self.unit == "group" and kind.unit in ("datum", "pair"):
             return "needs groups of samples of one prompt"
         if self.unit == "datum" and kind.unit == "pair":

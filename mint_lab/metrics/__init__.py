@@ -12,13 +12,14 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .policy import clip_metrics, kl_base_metrics, log_ratios_by_sign, mismatch_metrics, ratio_metrics
-    from .preference import displacement_frac, margins, pair_metrics
+    from .preference import auc, displacement_frac, margins, pair_metrics
     from .registry import METRICS, MetricSpec, register_metric
     from .rollout import completion_metrics, reward_metrics
 
 __all__ = [
     "METRICS",
     "MetricSpec",
+    "auc",
     "clip_metrics",
     "completion_metrics",
     "displacement_frac",
@@ -37,6 +38,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "METRICS": ".registry",
         "MetricSpec": ".registry",
+        "auc": ".preference",
         "clip_metrics": ".policy",
         "completion_metrics": ".rollout",
         "displacement_frac": ".preference",

@@ -175,14 +175,14 @@ _PAIRS = (
     ),
     MetricSpec(
         "logps/chosen",
-        "Mean log-probability of a chosen completion: mean of s_chosen = sum(w log p).",
+        "Mean log-probability of a chosen (desirable) completion: mean of s_chosen = sum(w log p).",
         "nats",
         NOT_POSITIVE,
         formula=r"\tfrac1n \sum s_\text{chosen}",
     ),
     MetricSpec(
         "logps/rejected",
-        "Mean log-probability of a rejected completion: mean of s_rejected = sum(w log p).",
+        "Mean log-probability of a rejected (undesirable) completion: mean of s_rejected = sum(w log p).",
         "nats",
         NOT_POSITIVE,
         formula=r"\tfrac1n \sum s_\text{rejected}",
@@ -196,7 +196,7 @@ _PAIRS = (
     ),
     MetricSpec(
         "rewards/chosen",
-        "Mean implied reward of a chosen completion: mean of beta (s - s_ref).",
+        "Mean implied reward of a chosen (desirable) completion: mean of beta (s - s_ref).",
         "nats times beta",
         None,
         ("chosen_reward (Tinker)",),
@@ -204,7 +204,7 @@ _PAIRS = (
     ),
     MetricSpec(
         "rewards/rejected",
-        "Mean implied reward of a rejected completion: mean of beta (s - s_ref).",
+        "Mean implied reward of a rejected (undesirable) completion: mean of beta (s - s_ref).",
         "nats times beta",
         None,
         ("rejected_reward (Tinker)",),
@@ -212,7 +212,7 @@ _PAIRS = (
     ),
     MetricSpec(
         "rewards/margins",
-        "Mean over pairs of the chosen minus the rejected implied reward, beta (s - s_ref).",
+        "Mean implied reward beta (s - s_ref) of chosen (desirable) minus that of rejected (undesirable) completions.",
         "nats times beta",
         None,
         ("margin (Tinker)",),
@@ -225,6 +225,25 @@ _PAIRS = (
         "share of pairs",
         SHARE,
         ("accuracy (Tinker)",),
+    ),
+    MetricSpec(
+        "rewards/auc",
+        "Share of the couples of one desirable and one undesirable completion, of any two prompts, in which the "
+        "desirable one has the larger implied reward beta (s - s_ref), whatever beta > 0; a tie counts one half, and "
+        "the reference of the held-out value is the model before the run.",
+        "share of couples",
+        SHARE,
+        ("area under the ROC curve",),
+        r"\tfrac{1}{n_+ n_-} \sum 1[h_+ > h_-] + \tfrac12 1[h_+ = h_-],\quad h = s - s_\text{ref}",
+    ),
+    MetricSpec(
+        "rewards/shift",
+        "Half the sum of the mean implied rewards of chosen (desirable) and of rejected (undesirable) completions: bco "
+        "subtracts it from each reward; 0 for a batch that has only one kind.",
+        "nats times beta",
+        None,
+        ("delta (TRL, a mean over all batches so far)",),
+        r"\delta = \tfrac{\beta}{2} (\bar h_\text{chosen} + \bar h_\text{rejected})",
     ),
 )
 

@@ -18,6 +18,7 @@ numerical gradient  central differences in double precision agree with autograd;
 batch split         the value is the sum over its datums or pairs, their mean, or coupled; none of these is wrong
 pairs               for a loss on pairs: chosen and rejected are used in this order, in turn (a warning)
 large margins       for a loss on pairs: finite if one side is far behind, as in long completions (a warning)
+labels              for labelled data: balance, and whether length or prompt tells the label (a warning)
 time                a call returns
 ==================  ================================================================================================
 
@@ -38,11 +39,12 @@ import torch
 
 from ..errors import ConfigError
 from ..losses import LOSSES
-from ..losses.spec import REFERENCE, DataKind, LossSpec, Reduction, Unit
+from ..losses.spec import LABEL, REFERENCE, DataKind, LossSpec, Reduction, Unit
 from ..usercode.locate import own_line
 from ..usercode.nonfinite import explain_nonfinite
 from ..usercode.result import NonfiniteLoss, ResultError, evaluate_loss, first_few, metric_number
 from .checks import check_memory, check_numerical_gradient, check_repeatable, check_weights, find_reduction
+from .label_checks import check_labelled_data
 from .pair_checks import check_large_margins, check_pair_order
 from .probe import MAX_LINES, WARN_LINES, CheckFailed, LossProbe, OutOfTime, leaves_of, random_state, set_random_state
 from .report import Report, ReportLine
@@ -62,6 +64,7 @@ _FIELD_SOURCES = {
     "to_datum(tokens, prompt_length, teacher_logprobs=...)",
     "advantages": "add one for each token: to_datum(tokens, prompt_length, advantages=...)",
     "weights": "to_datum(tokens, prompt_length) adds them: 0 on the prompt, 1 on the completion",
+    LABEL: "ml.data.unpaired_to_data(rows, tokenizer) adds it: 1 desirable, 0 undesirable",
 }
 
 
@@ -150,6 +153,8 @@ def check(
             if check_pair_order(probe, reduction, candidate, lines):
                 unit = "pair"
                 check_large_margins(probe, lines)
+            spec = getattr(fn, "spec", None)  # of a bound loss
+            lines += check_labelled_data(probe.data, spec if isinstance(spec, LossSpec) else None)
     except CheckFailed as failure:
         lines.append(failure.line)
     except OutOfTime:

@@ -1,4 +1,4 @@
-"""How an optimizer step is made: the recipe base class, and the recipes ``preference``, ``sft`` and ``rl``."""
+"""How an optimizer step is made: the recipe base class, and the recipes preference, sft, rl and unpaired."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,7 +100,13 @@ def warn_of(held_out: bool, notes: Iterable[str]) -> None:
         warnings.warn(f"{'held-out data: ' if held_out else ''}{'; '.join(given)}", UserWarning, stacklevel=2)
 
 
-def train_and_held_out(data: Any, held_out: Any, seed: int, load: Callable[[Any], list[T]]) -> tuple[list[T], list[T]]:
+def train_and_held_out(
+    data: Any,
+    held_out: Any,
+    seed: int,
+    load: Callable[[Any], list[T]],
+    split: Callable[[Sequence[T], int], tuple[list[T], list[T]]] = split,
+) -> tuple[list[T], list[T]]:
     """Return items to train on and items to hold out; by default those of the bundled arithmetic pairs.
 
     All rows are loaded before they are split, so that an error names the row of the data.
@@ -110,6 +116,7 @@ def train_and_held_out(data: Any, held_out: Any, seed: int, load: Callable[[Any]
         held_out: What to hold out; None for a seeded tenth of ``data``, or the bundled held-out pairs.
         seed: Seed of the split.
         load: Makes a list of items from what a person gave.
+        split: Splits items into those to train on and those to hold out, by a seed.
 
     Raises:
         DataError: If one of the two would be empty.

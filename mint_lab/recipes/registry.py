@@ -31,6 +31,8 @@ __all__ = [
 
 ENTRY_POINTS = "mint_lab.recipes"
 
+MAX_NAMED_LOSSES = 4  # a refusal names the losses that fit, if they are few
+
 R = TypeVar("R", bound=type[Recipe])
 
 
@@ -89,7 +91,7 @@ class _Recipes(Mapping[str, Recipe]):
 
 
 # The order in which the recipes are listed. A recipe that is not named follows in alphabetical order.
-_ORDER = ("preference", "sft", "rl")
+_ORDER = ("preference", "sft", "rl", "unpaired")
 
 
 def _bundled() -> list[type[Recipe]]:
@@ -192,13 +194,20 @@ def recipes_for(spec: LossSpec) -> list[str]:
     return [other.name for other in RECIPES.values() if spec.unfit(other.data_kind) is None]
 
 
+def losses_for(recipe: Recipe) -> list[str]:
+    """Return the names of the bundled losses that can train on the data of ``recipe``."""
+    return [spec.name for spec in LOSSES.values() if spec.family != "custom" and spec.unfit(recipe.data_kind) is None]
+
+
 def check_loss(recipe: Recipe, spec: LossSpec) -> None:
     """Raise :class:`ConfigError` if ``spec`` cannot train on the data of ``recipe``, with the reason."""
     reason = spec.unfit(recipe.data_kind)
     if reason is None:
         return
-    fitting = recipes_for(spec)
+    fitting, others = recipes_for(spec), losses_for(recipe)
     hint = f"; use recipe={fitting[0]!r}" if fitting else ""
+    if 0 < len(others) <= MAX_NAMED_LOSSES:
+        hint += f"{' or' if hint else '; use'} loss={' or '.join(map(repr, others))}"
     raise ConfigError(f"{spec.name} {reason} (recipe {recipe.name!r}){hint}")
 
 

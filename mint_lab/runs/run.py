@@ -65,7 +65,7 @@ class Run:
     """One training run. Creating it is quick: model and data are loaded when it first starts.
 
     Args:
-        recipe: Name of a recipe: "preference", "sft", "rl", or a registered one.
+        recipe: Name of a recipe: "preference", "sft", "rl", "unpaired", or a registered one.
         loss: A name of ``LOSSES``, a ``LossSpec``, or a function in the custom call form; None for the default of the
             recipe.
         base_model: "mint-tiny", a local directory, or a hub name.

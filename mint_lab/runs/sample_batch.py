@@ -32,7 +32,7 @@ def sample_data(spec: LossSpec) -> list[Datum]:
 
 
 def made_up_data() -> list[Datum]:
-    """Return pairs of random tokens, with the fields that policy losses and losses with a reference model read."""
+    """Return pairs of random tokens, with the fields that policy losses and losses with a reference or a label read."""
     rng = np.random.default_rng(0)
     return [datum for _ in range(ITEMS) for datum in _random_pair(rng)]
 
@@ -48,7 +48,7 @@ def _random_pair(rng: np.random.Generator) -> list[Datum]:
 
     prompt = rng.integers(VOCABULARY, size=rng.integers(4, 9)).tolist()
     data: list[Datum] = []
-    for _ in range(2):
+    for label in (1, 0):
         completion = rng.integers(VOCABULARY, size=rng.integers(2, 5)).tolist()
         length = len(prompt) + len(completion) - 1  # targets, the first token of the prompt has none
         is_completion = np.arange(length) >= len(prompt) - 1  # (length,)
@@ -57,5 +57,5 @@ def _random_pair(rng: np.random.Generator) -> list[Datum]:
             for name in RANDOM_LOGPROBS
         }
         fields["advantages"] = np.where(is_completion, rng.normal(), 0.0).astype(np.float32)
-        data.append(to_datum(prompt + completion, len(prompt), **fields))
+        data.append(to_datum(prompt + completion, len(prompt), label=[label], **fields))
     return data

@@ -65,7 +65,7 @@ def compare(
     Args:
         losses: Names of registered losses, functions in the custom call form, or ``(loss, settings)`` tuples; a list of
             these, or a mapping of labels to these.
-        recipe: Name of a recipe: "preference", "sft", "rl", or a registered one.
+        recipe: Name of a recipe: "preference", "sft", "rl", "unpaired", or a registered one.
         seed: Of the adapters' initial weights, the order of the data, and the held-out split.
         steps: Optimizer steps of each run; None for the recipe's default.
         data, held_out: As the recipe takes them; loaded once.

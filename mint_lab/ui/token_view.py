@@ -114,7 +114,8 @@ def show_tokens(
         computed = token_gradients(client, items, spec, loss_config)  # type: ignore[arg-type]  # checked above
         items, about = computed.data, spec.label
         columns |= {"logprob": computed.logprobs, "gradient": computed.gradients}
-        pairs = True if pairs is None and spec.unit == "pair" else pairs
+        labelled = any("label" in datum.loss_fn_inputs for datum in items)  # then a loss on pairs takes single datums
+        pairs = True if pairs is None and spec.unit == "pair" and not labelled else pairs
     elif client is not None and "logprob" not in {**columns, **(values or {})}:
         from ..client.gradients import token_logprobs
 

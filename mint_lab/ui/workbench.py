@@ -22,9 +22,10 @@ class Workbench(RunWidget):
     """A training run with its controls and charts on one page.
 
     Args:
-        recipe: Name of a recipe: ``"preference"``, ``"sft"``, ``"rl"``, or a registered one.
+        recipe: Name of a recipe: ``"preference"``, ``"sft"``, ``"rl"``, ``"unpaired"``, or a registered one.
         loss: Name of a registered loss, or a function in the custom call form; None for the default of the recipe
-            (``pairwise_preference`` of "preference", ``cross_entropy`` of "sft", ``ppo`` of "rl").
+            (``pairwise_preference`` of "preference", ``cross_entropy`` of "sft", ``ppo`` of "rl", ``kto`` of
+            "unpaired").
         base_model: ``"mint-tiny"``, a local directory, or a hub name.
         data: As the recipe takes it; None for the recipe's default data.
         seed: Of the adapter's initial weights, the order of the data, and the held-out split.

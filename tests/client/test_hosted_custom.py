@@ -20,7 +20,9 @@ from tinker.lib.public_interfaces.training_client import TrainingClient as Hoste
 
 from mint_lab.cells.loss_cell import run_cell
 from mint_lab.client.service import ServiceClient
+from mint_lab.data import unpaired_to_data, with_reference
 from mint_lab.data.pairs import arithmetic_pairs, pairs_to_data
+from mint_lab.losses import LOSSES
 from mint_lab.types import Datum, ForwardBackwardOutput, TensorData
 
 CELLS = {
@@ -144,3 +146,20 @@ def test_custom_loss_matches_the_hosted_client(name: str, holder: Holder, servic
         gradient = output["gradients"].to_numpy()
         np.testing.assert_allclose(-sent.loss_fn_inputs["weights"].to_numpy(), gradient, rtol=1e-6, atol=1e-9)
         assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("name", ["kto", "bco"])
+def test_labels_reach_a_loss_on_the_hosted_client(name: str, holder: Holder, service: ServiceClient) -> None:
+    """A label has shape (1,), unlike a field per token: the SDK hands it to the function and sends none of it."""
+    local = service.create_lora_training_client("mint-tiny", rank=2, seed=0)
+    rows = unpaired_to_data(arithmetic_pairs(3), local.get_tokenizer())
+    data = with_reference(rows, local, cache=False)[:5]
+    fn = LOSSES[name].bind(beta=0.5)
+    here = local.forward_backward_custom(data, fn, return_gradients=True).result()
+    hosted = Transported(holder, [output["logprobs"].to_torch() for output in here.loss_fn_outputs])
+    there = hosted.forward_backward_custom(data, fn).result()
+    (asked, _, _), (surrogate, loss_fn, _) = hosted.sent
+    assert loss_fn == "cross_entropy"
+    assert all(set(datum.loss_fn_inputs) == {"target_tokens", "weights"} for datum in (*asked, *surrogate))
+    own = {key: value for key, value in here.metrics.items() if ":" not in key}
+    assert {key: there.metrics[key] for key in own} == pytest.approx(own)

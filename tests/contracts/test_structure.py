@@ -25,6 +25,7 @@ COVERED_ELSEWHERE: Mapping[str, str] = {
 SAME_SUBJECT: Mapping[str, str] = {
     "preference": "the losses, the metrics and the recipe for pairs",
     "registry": "entries by name: the general class, the metrics, the recipes",
+    "unpaired": "the losses, the data and the recipe for labelled completions",
     "rollout": "sampling a rollout, and the metrics of one",
 }
 

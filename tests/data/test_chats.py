@@ -123,3 +123,9 @@ def test_a_bad_example_is_not_learned() -> None:
     assert load_completions([good]) == [("Hi", " Hello")]
     with pytest.raises(DataError, match=r"datum 1, field 'label': the label is False.*leave the row out"):
         load_completions([good, {**good, "label": False}])
+    chat = {"messages": [USER, ANSWER], "label": True}
+    assert len(load_completions([chat, {**chat, "label": None}])) == 2  # nothing says that it is undesirable
+    for label in (False, 0, np.False_, np.int64(0)):
+        with pytest.raises(DataError, match=r"the label is .* with recipe='unpaired'") as caught:
+            load_completions([chat, {**chat, "label": label}])
+        assert (caught.value.index, caught.value.field) == (1, "label")

@@ -6,6 +6,7 @@ a time), the reference's from this package's own engine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,22 @@ def row_of(index: int, data: list[Datum]) -> int:
 
 
 def agree_on_logprobs(
-    name: str, config: dict[str, float], data: list[Datum], logprobs: list[torch.Tensor], theirs: Opinion
+    name: str,
+    config: dict[str, float],
+    data: list[Datum],
+    logprobs: list[torch.Tensor],
+    theirs: Opinion,
+    *,
+    rows: Sequence[int] | None = None,
 ) -> None:
+    """``rows[i]`` is the row of datum ``i`` in TRL's batch; by default that of pairs."""
     lists = [row.clone().requires_grad_() for row in logprobs]
     loss, _ = LOSSES[name].bind(config)(data, lists)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(theirs.loss, rel=REL)
     for i, (datum, own) in enumerate(zip(data, lists, strict=True)):
         start = prompt_length(datum) - 1
-        row = theirs.gradient[row_of(i, data), start : len(own)]
+        row = theirs.gradient[row_of(i, data) if rows is None else rows[i], start : len(own)]
         assert own.grad is not None
         assert not own.grad[:start].any()
         close(own.grad[start:], row, theirs.gradient)
@@ -125,6 +133,44 @@ def test_kto_is_trls_with_the_batch_itself_to_estimate_the_kl_on(
     lists = peers.logprobs(trained, data)
     assert (LOSSES["kto"].bind(config)(data, lists)[1]["kl/reference"] == 0) == swapped
     agree_on_logprobs("kto", config, data, lists, theirs)
+
+
+def labelled(data: list[Datum], labels: list[int]) -> list[Datum]:
+    return [
+        Datum(
+            model_input=d.model_input,
+            loss_fn_inputs={**d.loss_fn_inputs, "label": TensorData.from_numpy(np.array([label]))},
+        )
+        for d, label in zip(data, labels, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1], [1] * 14, [0] * 14])
+def test_kto_on_labels_is_trls(labels: list[int], data: list[Datum], peers: Peers) -> None:
+    """Four undesirable completions of 14, or one label only."""
+    judged = labelled(data, labels)
+    theirs = peers.kto(judged, 0.3, 1.5, 0.5, swapped=False)
+    config = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}
+    agree_on_logprobs("kto", config, judged, peers.logprobs(peers.policy, data), theirs, rows=range(len(data)))
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_bco_without_its_shift_is_trls_bco_pair(beta: float, data: list[Datum], peers: Peers) -> None:
+    """TRL's ``bco_pair`` does not shift, and neither does a batch of one label: the two sides add up to it."""
+    theirs = peers.dpo(data, "bco_pair", beta)
+    values, lists = peers.logprobs(peers.policy, data), []
+    total = torch.tensor(0.0)
+    for side, label in ((0, 1), (1, 0)):
+        judged = labelled(data[side::2], [label] * 7)
+        rows = [row.clone().requires_grad_() for row in values[side::2]]
+        total = total + LOSSES["bco"].bind(beta=beta)(judged, rows)[0]
+        lists += rows
+    total.backward()
+    assert float(total.detach()) == pytest.approx(theirs.loss, rel=REL)
+    for own, gradient, datum in zip(lists, theirs.gradient, [*data[0::2], *data[1::2]], strict=True):
+        start = prompt_length(datum) - 1
+        assert own.grad is not None
+        close(own.grad[start:], gradient[start : len(own)], theirs.gradient)
 
 
 @pytest.mark.parametrize(

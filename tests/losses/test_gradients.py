@@ -41,13 +41,14 @@ def double(data: list[Datum]) -> list[Datum]:
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_gradient_agrees_with_differences(name: str) -> None:
     spec = LOSSES[name]
+    settings = {"beta": 1.0} if any(param.name == "beta" for param in spec.params) else {}  # a small one hides terms
     data = double(made_up_data()[:4])
     leaves = [row.double().requires_grad_(True) for row in random_logprobs(data, seed=1)]
 
     def value(*rows: torch.Tensor) -> torch.Tensor:
         if spec.builtin:
             return torch.stack([_builtin(spec, datum, row) for datum, row in zip(data, rows, strict=True)]).sum()
-        return spec.bind()(data, list(rows))[0]
+        return spec.bind(settings)(data, list(rows))[0]
 
     agrees = torch.autograd.gradcheck(value, leaves, raise_exception=name not in losses_with_a_stopped_gradient())
     assert agrees != (name in losses_with_a_stopped_gradient())

@@ -197,6 +197,8 @@ class Peers:
     ) -> Opinion:
         """Of per-token log-probabilities, with the completions of the batch itself as those the KL is estimated on.
 
+        Rows are in the order of the data if these have labels, otherwise all chosen before all rejected.
+
         ``swapped`` trains the reference and measures against the policy.
         """
         trainer = self._kto
@@ -205,13 +207,13 @@ class Peers:
         trainer.ref_model.load_state_dict(weights[not swapped])
         trainer.beta, trainer.desirable_weight, trainer.undesirable_weight = beta, desirable, undesirable
         rows = []
-        for label, side in ((True, data[0::2]), (False, data[1::2])):
-            for datum in side:
-                prompt, ids = prompt_length(datum), tokens_of(datum)
-                own = ids[prompt:]
-                rows.append(
-                    {"prompt_ids": ids[:prompt], "completion_ids": own, "KL_completion_ids": own, "label": label}
-                )
+        judged = [(True, datum) for datum in data[0::2]] + [(False, datum) for datum in data[1::2]]
+        if "label" in data[0].loss_fn_inputs:
+            judged = [(bool(datum.loss_fn_inputs["label"].to_numpy().item()), datum) for datum in data]
+        for label, datum in judged:
+            prompt, ids = prompt_length(datum), tokens_of(datum)
+            own = ids[prompt:]
+            rows.append({"prompt_ids": ids[:prompt], "completion_ids": own, "KL_completion_ids": own, "label": label})
         model = Cut(trainer.model, "log_probs")
         loss = trainer._compute_loss(model, trainer.data_collator(rows), False)
         loss.backward()

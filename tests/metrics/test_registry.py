@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from mint_lab.runs import Run
 from mint_lab.runs.sample_batch import made_up_data
 from mint_lab.types import AdamParams
 
+from ..recipes.test_reference_cache import ReferenceBigram
 from ..runs.bigram import letter_pairs
 from ..runs.conftest import finish, make_run
 
@@ -89,6 +91,7 @@ def test_spec_is_one_sentence_of_plain_text(spec: MetricSpec) -> None:
 # Metrics that can have either sign; a share is 0 to 1, a sum of log-probabilities at most 0, and the rest at least 0.
 SIGNED = {
     *("loss", "loss:sum", "mean_margin", "rewards/chosen", "rewards/rejected", "rewards/margins", "reward"),
+    "rewards/shift",
     *("kl/k1", "kl/teacher", "kl_base/k1"),
 }
 
@@ -171,14 +174,17 @@ def test_losses_report_described_metrics(name: str) -> None:
         ("preference", "pairwise_preference", {}),
         ("preference", "orpo", {}),
         ("sft", "cross_entropy", {}),
+        ("unpaired", "bco", {}),
         ("rl", "ppo", {"kl_to_base": True}),
         ("rl", "grpo", {}),
         ("rl", "importance_sampling", {"weights": False}),
     ],
 )
 def test_runs_report_described_metrics(
-    make_run: Callable[..., Run], recipe: str, loss: str, options: dict[str, Any]
+    make_run: Callable[..., Run], tmp_path: Path, recipe: str, loss: str, options: dict[str, Any]
 ) -> None:
+    if recipe == "unpaired":  # its losses read reference log-probabilities
+        options = {"client": ReferenceBigram(tmp_path / "reference"), **options}
     if recipe == "rl":
         prompts = [{"prompt": f"{chr(97 + i)}:"} for i in range(20)]
         options = {"data": prompts, "held_out": prompts[:5], "reward": _low, "max_tokens": 4, **options}

@@ -53,6 +53,10 @@ UNFIT = [
     ("rl", "cross_entropy", "does not read advantages"),
     ("rl", "dpo", "needs pairs of chosen and rejected"),
     ("rl", "reverse_kl", "needs teacher_logprobs, which this data does not have"),
+    ("sft", "bco", "needs pairs of chosen and rejected, or a label for each completion"),
+    ("unpaired", "dpo", "needs pairs of chosen and rejected"),
+    ("unpaired", "cross_entropy", "does not read label"),
+    ("unpaired", "grpo", "needs logprobs and advantages, which this data does not have"),
 ]
 
 
@@ -70,6 +74,7 @@ def test_every_bundled_loss_fits_the_recipe_of_its_family() -> None:
     for name, spec in LOSSES.items():
         fitting = [other for other in recipes_for(spec) if other in expected.values()]
         assert fitting == ([] if name == "reverse_kl" else [expected[spec.family]]), name
+        assert ("unpaired" in recipes_for(spec)) == (name in {"kto", "bco"})
 
 
 def test_the_refusal_names_the_recipe_that_fits() -> None:
@@ -77,6 +82,12 @@ def test_the_refusal_names_the_recipe_that_fits() -> None:
         check_loss(recipe_named("preference"), LOSSES["cross_entropy"])
     with pytest.raises(ConfigError, match="use recipe='rl'"):
         check_loss(recipe_named("sft"), LOSSES["ppo"])
+    with pytest.raises(ConfigError, match="use recipe='preference' or loss='kto' or 'bco'"):
+        check_loss(recipe_named("unpaired"), LOSSES["dpo"])
+    with pytest.raises(ConfigError, match="use loss='kto' or 'bco'"):
+        check_loss(recipe_named("unpaired"), LOSSES["reverse_kl"])
+    with pytest.raises(ConfigError, match=r"\(recipe 'preference'\); use recipe='sft'$"):  # fourteen losses fit
+        check_loss(recipe_named("preference"), LOSSES["cross_entropy"])
 
 
 @pytest.mark.parametrize("origin", ["dpo", "simpo", "kto"])
@@ -103,6 +114,43 @@ def test_a_cell_of_ones_own_is_judged_by_preflight() -> None:
     with pytest.raises(ConfigError, match="lone does not tell chosen from rejected"):
         Run("preference", "lone")
     assert Run("sft", "lone").notes == []
+
+
+READS_LABEL = """
+import torch
+
+def judged(data, logprobs_list, beta=0.1):
+    terms = []
+    for datum, logprobs in zip(data, logprobs_list, strict=True):
+        fields = datum.loss_fn_inputs
+        reward = beta * (fields["weights"].to_torch() * (logprobs - fields["reference_logprobs"].to_torch())).sum()
+        sign = 1 if fields["label"].to_torch().item() else -1
+        terms.append(-torch.nn.functional.logsigmoid(sign * reward))
+    return torch.stack(terms).mean(), {}
+"""
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_cell_that_reads_the_label_takes_data_with_it(coupled: bool) -> None:
+    """Also one whose unit no check can find, because it depends on the whole batch."""
+    run_cell("judged", READS_LABEL.replace(".mean()", ".mean() ** 2") if coupled else READS_LABEL, {})
+    spec = LOSSES["judged"]
+    assert (spec.inputs, spec.unit) == (("reference_logprobs", "label"), "datum")
+    assert recipes_for(spec) == ["unpaired"]
+    assert unchecked_note(spec) is None
+    for name in ("preference", "sft", "rl"):
+        with pytest.raises(ConfigError, match="judged needs label, which this data does not have"):
+            Run(name, "judged")
+    assert Run("unpaired", "judged").notes == []
+
+
+@pytest.mark.parametrize("origin", ["kto", "bco"])
+def test_a_cell_made_from_a_loss_for_both_takes_both(origin: str) -> None:
+    line, _, body = cell_from(LOSSES[origin]).partition("\n")
+    run_cell(line.removeprefix("%%loss "), body.replace("mean()", "sum()"), {})
+    assert recipes_for(LOSSES[f"my_{origin}"]) == ["preference", "unpaired"]
+    run_cell("mine --from dpo", READS_LABEL.replace("judged", "mine"), {})
+    assert recipes_for(LOSSES["mine"]) == ["unpaired"]
 
 
 def test_an_unchecked_loss_is_accepted_with_a_warning() -> None:
@@ -139,7 +187,7 @@ def test_an_option_of_another_recipe_is_said_to_be_one() -> None:
 
 def test_a_registered_recipe_is_found_and_forgotten(made: type[Recipe]) -> None:
     assert isinstance(recipe_named("made"), made)
-    assert list(RECIPES)[:3] == ["preference", "sft", "rl"]
+    assert list(RECIPES)[:4] == ["preference", "sft", "rl", "unpaired"]
     assert "made" in RECIPES
     assert recipe(made) is made  # once more: replaced
     with pytest.raises(ConfigError, match="no registered recipe is called 'nope'"):

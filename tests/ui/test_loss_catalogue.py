@@ -31,6 +31,10 @@ def test_preference_recipe_accepts_every_preference_loss() -> None:
     assert {"dpo", "kto", "orpo"} <= set(usable)
 
 
+def test_unpaired_recipe_accepts_the_losses_that_read_a_label() -> None:
+    assert [entry["name"] for entry in catalogue("unpaired") if not entry["reason"]] == ["kto", "bco"]
+
+
 @pytest.mark.parametrize(("low", "high", "scale"), [(1e-5, 1e-2, "log"), (0.0, 10.0, "linear"), (0.5, 1.5, "linear")])
 def test_wide_range_has_a_logarithmic_slider(low: float, high: float, scale: str) -> None:
     assert param_entry(Param("x", 1.0, low, high))["scale"] == scale
@@ -46,7 +50,7 @@ def test_inputs_are_named_with_whether_the_data_have_them() -> None:
     assert inputs("ppo", "rl")["advantages"]
     assert not inputs("ppo", "preference")["advantages"]
     assert not inputs("reverse_kl", "rl")["teacher_logprobs"]
-    for recipe in ("preference", "sft", "rl"):
+    for recipe in ("preference", "sft", "rl", "unpaired"):
         for entry in catalogue(recipe):
             assert [field["name"] for field in entry["inputs"]] == list(LOSSES[entry["name"]].inputs)
             if any(not field["here"] for field in entry["inputs"]):

@@ -54,6 +54,19 @@ def test_loss_adds_logprobs_and_gradients_and_changes_nothing(client: TrainingCl
     again.close()
 
 
+def test_labelled_completions_are_shown_one_by_one(client: TrainingClient) -> None:
+    """A loss on pairs that also reads labels takes single datums then, an odd number too."""
+    data = ml.data.unpaired_to_data(ml.data.arithmetic_pairs(2), client.get_tokenizer())[:3]
+    view = show_tokens(data, client, loss="kto")
+    assert [row["role"] for row in view.tokens["rows"]] == ["", "", ""]
+    gradients = column(view, "gradient")
+    start = 0
+    for row, sign in zip(view.tokens["rows"], (-1, 1, -1), strict=True):  # desirable, undesirable, desirable
+        own = np.nan_to_num(gradients[start : start + row["length"]])
+        assert np.sign(own.sum()) == sign
+        start += row["length"]
+
+
 def test_client_adds_logprobs_and_a_tokenizer_shows_the_fields(client: TrainingClient, pairs: list[Datum]) -> None:
     view = show_tokens(pairs, client)
     assert [c["name"] for c in view.tokens["columns"]] == ["logprob", "weight"]

@@ -50,7 +50,7 @@ class Comparison:
     Args:
         losses: A list of losses (names, specs, functions in the custom call form) or of ``(loss, settings)``; or a
             mapping of labels to either, such as ``{"soft": ("dpo", {"beta": 0.05}), "hard": ("dpo", {"beta": 1})}``.
-        recipe: Name of a recipe: "preference", "sft", "rl", or a registered one.
+        recipe: Name of a recipe: "preference", "sft", "rl", "unpaired", or a registered one.
         seed: Of the adapters' initial weights, the order of the data, and the held-out split.
         data, held_out: As the recipe takes them; loaded once.
         clients: Returns a new training client at each call, all at the weights that the runs start from; None for new

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .runs import Run, load_run
     from .ui import LiveCharts, RunTable, TokenView, Workbench, show_tokens
     from .ui.compare import compare
+    from .ui.data_audit import audit
 
 __all__ = [
     "LOSSES",
@@ -33,6 +34,7 @@ __all__ = [
     "ServiceClient",
     "TokenView",
     "Workbench",
+    "audit",
     "compare",
     "data",
     "errors",
@@ -60,6 +62,7 @@ _lazy, __dir__ = lazy_names(
         "ServiceClient": ".client.service",
         "TokenView": ".ui",
         "Workbench": ".ui",
+        "audit": ".ui.data_audit",
         "compare": ".ui.compare",
         "data": None,
         "errors": None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .protocol import ServiceClientProtocol
+    from .protocol import ServiceClientProtocol, TextSource
 
-__all__ = ["connect"]
+__all__ = ["connect", "text_source"]
 
 
 def connect(base_url: str | None = None) -> ServiceClientProtocol:
@@ -27,3 +27,14 @@ def connect(base_url: str | None = None) -> ServiceClientProtocol:
     from .remote import connect as connect_remote
 
     return connect_remote(base_url)
+
+
+def text_source(base_model: str) -> TextSource:
+    """Return the tokenizer of a local base model, with its longest sequence and its end tokens, without its weights.
+
+    Raises:
+        ModelError: If they cannot be found or loaded.
+    """
+    from ..engine.text_model import load_text_model
+
+    return load_text_model(base_model)

@@ -39,6 +39,7 @@ __all__ = [
     "GradientClient",
     "SamplingClientProtocol",
     "ServiceClientProtocol",
+    "TextSource",
     "Tokenizer",
     "TrainingClientProtocol",
 ]
@@ -62,6 +63,15 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
     def decode(self, token_ids: Sequence[int] | int, **kwargs: Any) -> Any: ...
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+
+class TextSource(Protocol):
+    """What preparing data needs of a model; every training client is one.
+
+    A local one also has ``context`` (its longest sequence, tokens) and ``end_tokens`` (those that end a sample).
+    """
+
+    def get_tokenizer(self) -> Any: ...
 
 
 @runtime_checkable

@@ -51,6 +51,7 @@ class TrainingClient(SelfFuture):
         gradient_checkpointing: Whether layers are recomputed in the backward pass, which saves memory.
         packs: Whether the model computes packed sequences; if not, each sequence gets a separate padded row.
         context: Longest sequence that the model takes, tokens.
+        end_tokens: The tokens that end a sample.
         notes: What a person who trains the model should know, in plain words: for example which layers have no LoRA.
     """
 
@@ -63,6 +64,7 @@ class TrainingClient(SelfFuture):
         self.gradient_checkpointing = limits.gradient_checkpointing
         self.packs = adapter.base.packs
         self.context = adapter.base.context
+        self.end_tokens = adapter.base.end_tokens
         self.notes = [*adapter.base.notes]
         if missing := adapter.base.without_lora(adapter):
             self.notes.append(f"these layers have no LoRA, because peft has none for them: {', '.join(missing)}")

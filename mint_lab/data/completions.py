@@ -29,9 +29,17 @@ from .pairs import Pair, pair_of
 from .render import Rendered, TrainOn, render
 from .sources import Rows
 
-__all__ = ["Example", "completion_of", "example_of", "load_completions", "render_examples"]
+__all__ = ["COMPLETED", "Example", "completion_of", "example_of", "load_completions", "render_examples"]
 
 Example: TypeAlias = "tuple[Prompt, Completion]"
+# The columns of the formats that hold one completion.
+COMPLETED: tuple[frozenset[str], ...] = (
+    frozenset({"messages"}),
+    frozenset({"conversations"}),
+    frozenset({"prompt", "completion"}),
+    frozenset({"prompt", "response"}),
+    frozenset({"question", "answer"}),
+)
 COLUMNS = (
     "'messages', 'prompt' and 'completion' (or 'response'), 'question' and 'answer', 'conversations', or 'chosen' "
     "and 'rejected'"

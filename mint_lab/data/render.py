@@ -31,7 +31,17 @@ from .sources import named_rows
 if TYPE_CHECKING:
     from ..types import Datum
 
-__all__ = ["Rendered", "TrainOn", "describe_changes", "encode", "encode_prompt", "render", "to_datum", "truncate"]
+__all__ = [
+    "Rendered",
+    "RowFacts",
+    "TrainOn",
+    "describe_changes",
+    "encode",
+    "encode_prompt",
+    "render",
+    "to_datum",
+    "truncate",
+]
 
 TrainOn: TypeAlias = Literal["last", "all"]
 """Which turns of the assistant have weight 1: the completion, or those in the prompt as well."""
@@ -44,6 +54,23 @@ PER_TOKEN = frozenset({"advantages", "logprobs", "mask", "reference_logprobs", "
 
 
 @dataclass(frozen=True, slots=True)
+class RowFacts:
+    """What is known of a row of data beyond its datums; fields without a description are those of :class:`Rendered`.
+
+    Attributes:
+        row: The number of the row in its data, from 0.
+        prompt_length: Tokens of the prompt.
+    """
+
+    row: int
+    prompt_length: int
+    lost_beginning: int = 0
+    lost_ends: tuple[int, ...] = ()
+    tools_unwritten: bool = False
+    sampled_further: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """Tokens of a prompt and of its completions, truncated so that prompt and completion fit a maximum length.
 
@@ -53,17 +80,45 @@ class Rendered:
             with what the template writes last; unless truncated.
         weights: For each completion the weight of every token of prompt and completion; empty for 0 on the prompt and 1
             on the completion.
-        n_truncated: Number of completions that lost their end.
-        prompt_truncated: Whether the prompt lost its beginning.
+        lost_ends: Tokens that each completion lost at its end; empty if none lost any.
+        lost_beginning: Tokens that the prompt lost at its beginning.
         tools_unwritten: Whether the row has tools that the chat template does not write.
+        sampled_further: Tokens at the end of the prompt that a sampler sees which are not part of the prompt here: each
+            completion begins with others.
     """
 
     prompt: list[int]
     completions: list[list[int]]
     weights: list[list[float]] = field(default_factory=list)
-    n_truncated: int = 0
-    prompt_truncated: bool = False
+    lost_ends: tuple[int, ...] = ()
+    lost_beginning: int = 0
     tools_unwritten: bool = False
+    sampled_further: int = 0
+
+    @property
+    def n_truncated(self) -> int:
+        """Number of completions that lost their end."""
+        return sum(lost > 0 for lost in self.lost_ends)
+
+    @property
+    def prompt_truncated(self) -> bool:
+        """Whether the prompt lost its beginning."""
+        return self.lost_beginning > 0
+
+    def facts(self, row: int) -> RowFacts:
+        """Return what is known of this row beyond its datums.
+
+        Args:
+            row: The number of the row in its data, from 0.
+        """
+        return RowFacts(
+            row,
+            len(self.prompt),
+            lost_beginning=self.lost_beginning,
+            lost_ends=self.lost_ends,
+            tools_unwritten=self.tools_unwritten,
+            sampled_further=self.sampled_further,
+        )
 
     def data(self) -> list[Datum]:
         """Return one datum per completion."""
@@ -240,14 +295,15 @@ def truncate(rendered: Rendered, max_length: int | None) -> Rendered:
     prompt, completion_limit = rendered.prompt, max_length - 1
     kept = [tokens[:completion_limit] for tokens in rendered.completions]
     lost = max(0, len(prompt) - (max_length - max(map(len, kept))))
+    lost_ends = tuple(len(tokens) - len(rest) for tokens, rest in zip(rendered.completions, kept, strict=True))
     ends = [len(prompt) + len(completion) for completion in kept]
     return replace(
         rendered,
         prompt=prompt[lost:],
         completions=kept,
         weights=[weights[lost:end] for weights, end in zip(rendered.weights, ends, strict=bool(rendered.weights))],
-        n_truncated=sum(len(tokens) > completion_limit for tokens in rendered.completions),
-        prompt_truncated=lost > 0,
+        lost_ends=lost_ends if any(lost_ends) else (),
+        lost_beginning=lost,
     )
 
 
@@ -345,7 +401,7 @@ def _surface(tokenizer: Any, tokens: list[int]) -> str:
 def _shared_prompt(start: list[int], wholes: list[list[int]]) -> Rendered:
     """Split token sequences into the prompt that all have in common, at most ``start``, and their completions."""
     shared = min(common_length(start, whole) for whole in wholes)
-    return Rendered(start[:shared], [whole[shared:] for whole in wholes])
+    return Rendered(start[:shared], [whole[shared:] for whole in wholes], sampled_further=len(start) - shared)
 
 
 def _render_chat(
@@ -360,7 +416,7 @@ def _render_chat(
     for chat, text in zip(chats, texts, strict=True):
         check_written(tokenizer, chat, len(chat) - 1)
         _check_aligned(tokenizer, prompt, start, text, continued=continued)
-    opening = _tokens(tokenizer, start)
+    sampled = opening = _tokens(tokenizer, start)
     wholes = [_tokens(tokenizer, text) for text in texts]
     if not all(common_length(opening, whole) for whole in wholes):
         # The first token spans the prompt and more: a template without marks, and a short prompt.
@@ -381,6 +437,7 @@ def _render_chat(
     return replace(
         rendered,
         weights=weights if any(weights) else [],
+        sampled_further=len(sampled) - common_length(sampled, rendered.prompt),
         tools_unwritten=not all(writes_tools(tokenizer, chat) for chat in chats),
     )
 

@@ -97,7 +97,7 @@ class Rows:
                     if error is row or error.index is not None:
                         raise
                     raise error.at(number) from error
-                self.skipped[number] = str(error if error.field is None else f"{error.field}: {error.message}")
+                self.skipped[number] = error.message if error.field is None else f"{error.field}: {error.message}"
         if not self.n_read:
             raise DataError(f"{_name(self.source)} is empty, expected at least one row: there is nothing to train on")
         if not found:

@@ -23,7 +23,7 @@ from .problems import KINDS, Problem, addition_problems, check_count_and_split, 
 from .rewards import exact_match, gsm8k_reward
 from .sources import HUB_NAME, Rows, rows
 
-__all__ = ["TASKS", "ExampleTask", "PlainAddition", "PromptTask", "Task", "load_gsm8k", "task_of"]
+__all__ = ["TASKS", "ExampleTask", "PlainAddition", "PromptTask", "Task", "is_task", "load_gsm8k", "task_of"]
 
 GSM8K_TOKENS = 300
 
@@ -199,7 +199,7 @@ def task_of(source: Any) -> PromptTask:
         return PlainAddition()
     if isinstance(source, str) and source in TASKS:
         return TASKS[source]
-    if isinstance(source, Task) or all(callable(getattr(source, m, None)) for m in ("problems", "prompt", "reward")):
+    if is_task(source):
         return cast(PromptTask, source)
     if isinstance(source, str) and not os.path.splitext(source)[1] and not HUB_NAME.fullmatch(source):  # noqa: PTH122 (a name without a suffix: no path)
         raise DataError(f"unknown task {source!r}; {one_of(list(TASKS), source)} (or a file, or a list of prompts)")
@@ -207,6 +207,11 @@ def task_of(source: Any) -> PromptTask:
     if isinstance(first, Mapping) and {"question", "answer"} <= set(first):
         return _gsm8k(given)
     return ExampleTask("prompts", given.map(_checked_prompt))
+
+
+def is_task(source: Any) -> bool:
+    """Return True if ``source`` is a task, and not rows or a name."""
+    return all(callable(getattr(source, member, None)) for member in ("problems", "prompt", "reward"))
 
 
 def _checked_prompt(example: Any, index: int) -> Any:

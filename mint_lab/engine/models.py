@@ -40,6 +40,7 @@ from .lora import (
 from .memory import MemoryCost
 from .packing import Layout, pack, pad, stored_tokens
 from .pretrained import canonical_name, load_pretrained, resolve_source
+from .text_model import context_of, end_tokens_of
 
 __all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device", "pick_dtype"]
 
@@ -135,13 +136,13 @@ class BaseModel:
         self.config = model.config.get_text_config()
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
         self.notes: list[str] = []
-        self.context = _context(self.config)
+        self.context = context_of(self.config)
         if self.context < int(getattr(self.config, "max_position_embeddings", None) or 0):
             self.notes.append(
                 f"sequences have at most {self.context} tokens: the model is a LongRoPE model, in which a longer one "
                 "changes all others of its batch"
             )
-        self.end_tokens = _end_tokens(model, tokenizer)
+        self.end_tokens = end_tokens_of(getattr(model, "generation_config", None), tokenizer)
         self.hidden_size = int(self.config.hidden_size)
         self.window = _smallest_window(self.config)
         self._packed_windows: set[int | None] = set()  # windows that layers have passed to packed attention
@@ -461,29 +462,6 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _context(config: Any) -> int:
-    """Return the longest sequence in tokens.
-
-    A LongRoPE model (arXiv:2402.13753) changes the positions of a whole batch once one of its sequences is longer than
-    the model's original context, so that is the limit here: no sequence changes another.
-    """
-    limits = [getattr(config, "max_position_embeddings", None)]
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) == "longrope":
-        limits += [
-            rope.get("original_max_position_embeddings"),
-            getattr(config, "original_max_position_embeddings", None),
-        ]
-    return min((int(limit) for limit in limits if limit), default=1_000_000)
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return ``eos_token_id`` of the generation configuration, which may be a list, and that of the tokenizer."""
-    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = list(given) if isinstance(given, list | tuple) else [given]
-    return frozenset(int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None)
 
 
 def _smallest_window(config: Any) -> int | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as hf_logging
 
 from .. import tiny
 from ..errors import ModelError
 
-__all__ = ["BUNDLED_MODEL", "canonical_name", "load_pretrained", "resolve_source"]
+__all__ = ["BUNDLED_MODEL", "canonical_name", "load_pretrained", "load_tokenizer", "resolve_source"]
+
+T = TypeVar("T")
 
 BUNDLED_MODEL = "mint-tiny"
 HUB_TIMEOUT_SECONDS = 5.0
@@ -66,8 +68,45 @@ def load_pretrained(
             needs code of its own; the message says what to do.
     """
     _check_safetensors(source)
-    try:
+    with _unloadable(source):
         tokenizer, model, missing = _load(source, dtype, trust_remote_code)
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"the weights of base model {source!r} lack the tensor {missing[0]}{others}, which would begin with random "
+            "values; download or save the model again, or check that its config.json is of the same model"
+        )
+    return tokenizer, model.to(device).eval().requires_grad_(False)
+
+
+def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any, Any, Any]:
+    """Load a tokenizer, the configuration of its model, and the generation configuration, but no weights.
+
+    Args:
+        source: What :func:`resolve_source` returned.
+        trust_remote_code: As in :func:`load_pretrained`.
+
+    Raises:
+        ModelError: If they cannot be loaded; the message says what to do.
+    """
+
+    def load(options: dict[str, Any]) -> tuple[Any, Any, Any]:
+        config, tokenizer = _text_files(source, options)
+        try:
+            generation_config = GenerationConfig.from_pretrained(source, **options)
+        except OSError:  # as transformers does for a model without the file
+            generation_config = GenerationConfig.from_model_config(config)
+        return tokenizer, config, generation_config
+
+    with _unloadable(source):
+        return _local_first(source, load, trust_remote_code)
+
+
+@contextlib.contextmanager
+def _unloadable(source: str) -> Generator[None]:
+    """Within this context, whatever transformers raises about a model becomes a :class:`ModelError`."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
@@ -82,13 +121,6 @@ def load_pretrained(
             f"give its directory as base_model, or use {BUNDLED_MODEL!r}, which needs no download"
         )
         raise ModelError(f"cannot load base model {source!r} ({reason}): {hint}") from error
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(
-            f"the weights of base model {source!r} lack the tensor {missing[0]}{others}, which would begin with random "
-            "values; download or save the model again, or check that its config.json is of the same model"
-        )
-    return tokenizer, model.to(device).eval().requires_grad_(False)
 
 
 def _check_safetensors(source: str) -> None:
@@ -104,20 +136,10 @@ def _check_safetensors(source: str) -> None:
 
 
 def _load(source: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any, list[str]]:
-    """Load tokenizer and model from this machine if they are there, otherwise from the hub.
+    """Load tokenizer and model, and the names of the tensors that the weights lack."""
 
-    Returns:
-        Both, and the names of the tensors that the weights lack.
-    """
-
-    def load(*, local: bool) -> tuple[Any, Any, list[str]]:
-        # Given as False, transformers does not ask on stdin.
-        options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        # If the tokenizer's files are missing, transformers creates one that knows special tokens only.
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise OSError("there is no tokenizer")
+    def load(options: dict[str, Any]) -> tuple[Any, Any, list[str]]:
+        config, tokenizer = _text_files(source, options)
         with _no_progress_bar(source):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
@@ -125,13 +147,30 @@ def _load(source: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any
         model, info = loaded
         return tokenizer, model, sorted(info["missing_keys"])
 
+    return _local_first(source, load, trust_remote_code)
+
+
+def _text_files(source: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the configuration and the tokenizer."""
+    config = AutoConfig.from_pretrained(source, **options)
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    # If the tokenizer's files are missing, transformers creates one that knows special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise OSError("there is no tokenizer")
+    return config, tokenizer
+
+
+def _local_first(source: str, load: Callable[[dict[str, Any]], T], trust_remote_code: bool) -> T:
+    """Load from this machine if the files are there, otherwise from the hub."""
+    # Given as False, transformers does not ask on stdin.
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     if Path(source).is_dir():
-        return load(local=True)
+        return load(local)
     try:
-        return load(local=True)
+        return load(local)
     except OSError:
         _check_hub()
-        return load(local=False)
+        return load({**local, "local_files_only": False})
 
 
 def _check_hub() -> None:

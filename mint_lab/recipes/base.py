@@ -129,6 +129,14 @@ class Recipe(ABC):
         """
         return type(self)(replace(self.options, **given))
 
+    def takes(self, row: Any) -> bool:
+        """Return True if a row of data, or an object with data, looks as if it was made for this recipe.
+
+        :func:`mint_lab.audit` asks the recipes in order if it is not told which one is meant; so a recipe accepts only
+        what no recipe before it trains on. By default no row does.
+        """
+        return False
+
     @abstractmethod
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None

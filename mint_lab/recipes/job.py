@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..data.audit import DataView, items_of_datums
+
 if TYPE_CHECKING:
     import torch
 
+    from ..data.render import RowFacts
+    from ..data.sources import Rows
     from ..types import Datum
 
-__all__ = ["BatchJob", "Job", "Measured", "ShuffledSampler"]
+__all__ = ["BatchJob", "Job", "JobFacts", "Measured", "ShuffledSampler"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,23 @@ class Measured:
 
     metrics: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What is known of the rows that the items of a job came from.
+
+    Attributes:
+        train: One per training item.
+        held_out: One per held-out item.
+        read: The source of the training rows after it was read, with the rows that were left out.
+        held_out_read: The source of the held-out rows; the same object if a part of the data is held out.
+    """
+
+    train: Sequence[RowFacts]
+    held_out: Sequence[RowFacts]
+    read: Rows
+    held_out_read: Rows
 
 
 class Job(Protocol):
@@ -52,12 +73,14 @@ class BatchJob:
         unit: Datums per training item: 2 for pairs.
         held_out_unit: Datums per held-out item; 0 stands for ``unit``. If it is larger than ``unit``, the loss sees the
             first datums of every held-out item, for example the chosen completion of a pair.
+        facts: Where the items came from; None if the recipe does not say.
     """
 
     data: list[Datum]
     held_out: list[Datum]
     unit: int = 1
     held_out_unit: int = 0
+    facts: JobFacts | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "held_out_unit", self.held_out_unit or self.unit)
@@ -76,6 +99,19 @@ class BatchJob:
     def loss_slice(self) -> slice:
         """Which held-out datums the loss sees."""
         return slice(None, None, self.held_out_unit // self.unit)
+
+    def view(self) -> DataView:
+        """Return the data as :func:`mint_lab.audit` reads them."""
+        facts = self.facts
+        items = items_of_datums(self.data, self.unit, facts and facts.train, held_out=False)
+        items += items_of_datums(self.held_out, self.held_out_unit, facts and facts.held_out, held_out=True)
+        kind = "pair" if self.unit == 2 else "completion"
+        if facts is None:
+            return DataView(kind, items, has_rows=False)
+        read, other = facts.read, None if facts.held_out_read is facts.read else facts.held_out_read
+        return DataView(
+            kind, items, (read.n_read, other.n_read if other else 0), (read.skipped, other.skipped if other else {})
+        )
 
     def batch(self, items: Sequence[int]) -> list[Datum]:
         """Return the datums of ``items`` (positions in the training data, 0-based), in that order."""

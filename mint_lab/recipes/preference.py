@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..data.pairs import arithmetic_pairs, describe_pairs, render_pairs
+from ..data.pairs import Pair, arithmetic_pairs, describe_pairs, render_pairs
+from ..data.render import RowFacts
 from ..data.sources import Rows
 from ..losses import DataKind
 from ..losses.preference import sequence_scores
@@ -16,7 +16,7 @@ from ..losses.spec import REFERENCE
 from ..metrics.preference import displacement_frac, pair_metrics
 from .base import Recipe
 from .held_out import split
-from .job import BatchJob, Measured
+from .job import BatchJob, JobFacts, Measured
 from .record import histogram
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..client.protocol import Tokenizer
     from ..types import Datum
 
-__all__ = ["PairJob", "Preference", "evaluate_pairs", "train_and_held_out", "warn_of"]
+__all__ = ["PairJob", "Preference", "evaluate_pairs", "facts_of", "train_and_held_out", "warn_of"]
 
 T = TypeVar("T")
 
@@ -65,19 +65,44 @@ class Preference(Recipe):
         """Pairs; a trainer adds the reference log-probabilities for a loss that reads them."""
         return DataKind(frozenset({"weights", REFERENCE}), "pair")
 
+    def takes(self, row: Any) -> bool:
+        """Return True for a pair."""
+        return isinstance(row, Pair) or (isinstance(row, Mapping) and {"chosen", "rejected"} <= set(row))
+
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
     ) -> PairJob:
         """As :meth:`Recipe.prepare`; ``data`` is a list of ``Pair`` objects, or what ``load_pairs`` takes."""
+        read: list[Rows] = []
 
-        def load(source: Any) -> list[list[Datum]]:
+        def load(source: Any) -> list[tuple[RowFacts, list[Datum]]]:
             given = Rows.of(source)
+            read.append(given)
             found = render_pairs(given, tokenizer, max_length=max_length)
             warn_of(source is held_out, [given.note(), *describe_pairs(found, max_length)])
-            return [rendered.data() for _, rendered in found]
+            return [(rendered.facts(index), rendered.data()) for index, rendered in found]
 
         train, test = train_and_held_out(data, held_out, seed, load)
-        return PairJob(list(chain.from_iterable(train)), list(chain.from_iterable(test)))
+        return PairJob(_datums(train), _datums(test), facts=facts_of(read, _facts(train), _facts(test)))
+
+
+def _facts(items: Iterable[tuple[RowFacts, list[Datum]]]) -> list[RowFacts]:
+    return [facts for facts, _ in items]
+
+
+def _datums(items: Iterable[tuple[RowFacts, list[Datum]]]) -> list[Datum]:
+    return [datum for _, data in items for datum in data]
+
+
+def facts_of(read: Sequence[Rows], train: Sequence[RowFacts], held_out: Sequence[RowFacts]) -> JobFacts:
+    """Return the facts about the items of a job.
+
+    Args:
+        read: The source of the training rows; and that of the held-out rows, unless they are a part of the former.
+        train: One per training item.
+        held_out: One per held-out item.
+    """
+    return JobFacts(train, held_out, read[0], read[-1])
 
 
 def _measure(chosen: torch.Tensor, rejected: torch.Tensor) -> Measured:

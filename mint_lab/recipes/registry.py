@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import itertools
 import pkgutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from ..errors import ConfigError, one_of
+from ..data.sources import Rows
+from ..data.tasks import TASKS, is_task
+from ..errors import ConfigError, DataError, one_of
 from ..losses import LOSSES, LossSpec
 from .base import Recipe, check_recipe
 from .options import check_options
@@ -24,12 +27,14 @@ __all__ = [
     "check_loss",
     "check_model",
     "recipe",
+    "recipe_for",
     "recipe_named",
     "recipe_of",
     "unchecked_note",
 ]
 
 ENTRY_POINTS = "mint_lab.recipes"
+LOOKED_AT_ROWS = 20  # to see which recipe they are for; the first ones may be rows that cannot be used
 
 MAX_NAMED_LOSSES = 4  # a refusal names the losses that fit, if they are few
 
@@ -152,6 +157,43 @@ def recipe_named(
     others = {other.name: other.option_names() for other in RECIPES.values() if other.name != name}
     check_options(options, found, others, arguments, found.default_loss if loss is None else loss)
     return found.with_options(options) if options else found
+
+
+def recipe_for(data: Any) -> tuple[str, str, Any]:
+    """Return the name of the recipe that data look made for, why, and the data, which are still unread.
+
+    Args:
+        data: What a run takes. Of an iterator, the first rows are read and put back.
+
+    Raises:
+        DataError: If the data cannot be read, or no recipe takes one of the first rows.
+    """
+    if data is None:
+        return "preference", "there are no data, so these are the bundled pairs", data
+    source = data.source if isinstance(data, Rows) else data
+    if is_task(source) or (isinstance(source, str) and source in TASKS):
+        return "rl", "the data are a task", data
+    looked_at = source
+    if isinstance(source, Iterator):
+        looked_at = list(itertools.islice(cast("Iterator[Any]", source), LOOKED_AT_ROWS))
+        whole = itertools.chain(looked_at, source)
+        data = Rows(whole, max_rows=data.max_rows, on_bad_row=data.on_bad_row) if isinstance(data, Rows) else whole
+    first = Rows(looked_at, max_rows=LOOKED_AT_ROWS, on_bad_row="skip").map(lambda row, number: (number, row))
+    for number, row in first:
+        for each in RECIPES.values():
+            if each.takes(row):
+                return each.name, f"row {number} has {_columns(row)}", data
+    number, row = first[0]
+    raise DataError(
+        f"found {_columns(row)}, which no recipe is known to train on; name the recipe: {one_of(list(RECIPES), '')}",
+        index=number,
+    )
+
+
+def _columns(row: Any) -> str:
+    if isinstance(row, Mapping):
+        return ", ".join(map(repr, row)) or "no columns"
+    return "text alone" if isinstance(row, str) else f"a {type(row).__name__}"
 
 
 def recipe_of(name: str) -> Recipe:

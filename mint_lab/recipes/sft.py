@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ..data.completions import render_examples
-from ..data.render import Rendered, TrainOn, describe_changes
+from ..data.completions import COMPLETED, render_examples
+from ..data.render import Rendered, RowFacts, TrainOn, describe_changes
 from ..data.sources import Rows
 from ..errors import ConfigError
 from .base import Recipe, option
 from .job import BatchJob, Measured
-from .preference import evaluate_pairs, train_and_held_out, warn_of
+from .preference import evaluate_pairs, facts_of, train_and_held_out, warn_of
 
 if TYPE_CHECKING:
     from ..client.protocol import Tokenizer
@@ -69,6 +70,14 @@ class Sft(Recipe):
     Options = SftOptions
     headlines = ("pair_accuracy", "nll", "loss")  # accuracy if the held-out data are pairs
 
+    def takes(self, row: Any) -> bool:
+        """Return True for a row with a completion that has no label, and for ``(prompt, completion)``."""
+        if isinstance(row, tuple):
+            return len(cast("tuple[Any, ...]", row)) == 2
+        if not isinstance(row, Mapping) or "label" in row:
+            return False
+        return any(columns <= set(cast("Mapping[str, Any]", row)) for columns in COMPLETED)
+
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
     ) -> CompletionJob:
@@ -78,24 +87,31 @@ class Sft(Recipe):
         the assistant's, or on all of the assistant's turns: option ``train_on``), ``prompt`` and ``completion`` (or
         ``response``), ``question`` and ``answer``, or pairs (the chosen completion).
         """
+        read: list[Rows] = []
 
-        def load(source: Any) -> list[tuple[bool, Rendered]]:
+        def load(source: Any) -> list[tuple[int, bool, Rendered]]:
             given = Rows.of(source)
+            read.append(given)
             found = render_examples(given, tokenizer, max_length=max_length, train_on=self.options.train_on)
             notes = describe_changes([(index, rendered) for index, _, rendered in found], max_length)
             warn_of(source is held_out, [given.note(), *notes])
-            return [(is_pair, rendered) for _, is_pair, rendered in found]
+            return found
 
         train, test = train_and_held_out(data, held_out, seed, load)
-        sides = [rendered.data() for _, rendered in test]
-        if all(is_pair for is_pair, _ in test):
-            return CompletionJob(_first(train), list(chain.from_iterable(sides)), held_out_unit=2)
-        return CompletionJob(_first(train), _first(test))
+        facts = facts_of(read, _facts(train), _facts(test))
+        if all(is_pair for _, is_pair, _ in test):
+            sides = chain.from_iterable(rendered.data() for _, _, rendered in test)
+            return CompletionJob(_first(train), list(sides), held_out_unit=2, facts=facts)
+        return CompletionJob(_first(train), _first(test), facts=facts)
 
 
-def _first(examples: list[tuple[bool, Rendered]]) -> list[Datum]:
+def _first(examples: list[tuple[int, bool, Rendered]]) -> list[Datum]:
     """Return the datum of each example's completion; of a pair, the chosen one."""
-    return [rendered.data()[0] for _, rendered in examples]
+    return [rendered.data()[0] for _, _, rendered in examples]
+
+
+def _facts(examples: list[tuple[int, bool, Rendered]]) -> list[RowFacts]:
+    return [rendered.facts(index) for index, _, rendered in examples]
 
 
 def _nll(data: list[Datum], logprobs: list[torch.Tensor]) -> float:

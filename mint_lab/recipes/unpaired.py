@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from ..data.completions import COMPLETED
+from ..data.render import RowFacts
 from ..data.sources import Rows
 from ..data.unpaired import LabelledRow, describe_unpaired, render_unpaired
 from ..errors import DataError
@@ -22,7 +24,7 @@ from ..preflight.label_checks import check_labels
 from .base import Recipe
 from .held_out import split
 from .job import BatchJob, Measured
-from .preference import train_and_held_out, warn_of
+from .preference import facts_of, train_and_held_out, warn_of
 
 if TYPE_CHECKING:
     from ..client.protocol import Tokenizer
@@ -63,6 +65,12 @@ class Unpaired(Recipe):
         """Single completions with labels; a trainer adds the reference log-probabilities for a loss that reads them."""
         return DataKind(frozenset({"weights", REFERENCE, LABEL}), "datum", LABEL)
 
+    def takes(self, row: Any) -> bool:
+        """Return True for a row with a completion and a label."""
+        if not isinstance(row, Mapping) or LABEL not in row:
+            return False
+        return any(columns <= set(cast("Mapping[str, Any]", row)) for columns in COMPLETED)
+
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
     ) -> LabelledJob:
@@ -77,9 +85,11 @@ class Unpaired(Recipe):
             DataError: As :meth:`Recipe.prepare`, and if all rows to train on have the same label: a loss that compares
                 the two kinds would only raise, or only lower, what it sees.
         """
+        read: list[Rows] = []
 
         def load(source: Any) -> list[LabelledRow]:
             given = Rows.of(source)
+            read.append(given)
             found = render_unpaired(given, tokenizer, max_length=max_length)
             warn_of(source is held_out, [given.note(), *describe_unpaired(found, max_length)])
             return found
@@ -87,11 +97,21 @@ class Unpaired(Recipe):
         train, test = train_and_held_out(data, held_out, seed, load, split=_split_by_label)
         warn_of(False, _training_notes(train))
         warn_of(True, _held_out_notes(test))
-        return LabelledJob(_datums(train), _datums(test))
+        return LabelledJob(_datums(train), _datums(test), facts=facts_of(read, _facts(train), _facts(test)))
 
 
 def _datums(rows: Sequence[LabelledRow]) -> list[Datum]:
     return list(chain.from_iterable(row.data() for row in rows))
+
+
+def _facts(rows: Sequence[LabelledRow]) -> list[RowFacts]:
+    """Return the facts of each completion: a pair is two items of one row."""
+    found: list[RowFacts] = []
+    for row in rows:
+        facts = row.rendered.facts(row.index)
+        lost = facts.lost_ends or (0,) * len(row.labels)
+        found += [replace(facts, lost_ends=(count,) if count else ()) for count in lost]
+    return found
 
 
 def _measure(data: list[Datum], logprobs: list[torch.Tensor], reference: list[torch.Tensor] | None) -> Measured:

@@ -12,12 +12,12 @@ from ..errors import ConfigError
 from ..recipes.options import check_whole
 
 if TYPE_CHECKING:
-    from ..client.protocol import TrainingClientProtocol
+    from ..client.protocol import TextSource, Tokenizer, TrainingClientProtocol
     from ..recipes.base import Recipe
     from ..recipes.guarded_trainer import GuardedTrainer
     from ..recipes.job import Job
 
-__all__ = ["ONE_AT_A_TIME", "DataLimits", "SharedData", "load_trainer", "sequence_limit"]
+__all__ = ["ONE_AT_A_TIME", "DataLimits", "PreparedData", "SharedData", "load_trainer", "sequence_limit"]
 
 MEANINGLESS_LENGTH = 10_000_000  # transformers writes 1e30 where a tokenizer states no length
 
@@ -56,24 +56,44 @@ class DataLimits:
         return Rows(source, max_rows=self.max_rows, on_bad_row=self.on_bad_row)
 
 
+@dataclass(frozen=True)
+class PreparedData:
+    """A job, and what of the model decided how it was prepared.
+
+    Attributes:
+        job: What the recipe prepared.
+        notes: What was noteworthy about the data, in plain words.
+        tokenizer: The model's.
+        max_length: Longest sequence, tokens; None for no limit.
+        end_tokens: The tokens that end a sample: the model's, or at least the tokenizer's.
+    """
+
+    job: Job
+    notes: list[str]
+    tokenizer: Tokenizer
+    max_length: int | None
+    end_tokens: frozenset[int]
+
+
 class SharedData:
-    """Data that several runs of one recipe, seed and tokenizer train on: the first run that needs them prepares them.
+    """Data that several runs of one recipe, seed and tokenizer train on: what needs them first prepares them.
 
     Args:
         data, held_out: As the recipe takes them.
+
+    Attributes:
+        prepared: The data once they are prepared; None before.
     """
 
     def __init__(self, data: Any, held_out: Any) -> None:
         self._given = (data, held_out)
-        self._prepared: tuple[Job, list[str]] | None = None
+        self.prepared: PreparedData | None = None
 
-    def job(
-        self, client: TrainingClientProtocol, recipe: Recipe, seed: int, limits: DataLimits | None = None
-    ) -> tuple[Job, list[str]]:
-        """Return the one job, and notes about the data. Raises as :func:`load_trainer`."""
-        if self._prepared is None:
-            self._prepared = _prepare(client, recipe, self._given, seed, limits)
-        return self._prepared
+    def prepare(self, source: TextSource, recipe: Recipe, seed: int, limits: DataLimits | None = None) -> PreparedData:
+        """Prepare the data unless they are prepared. Arguments and errors are those of :func:`load_trainer`."""
+        if self.prepared is None:
+            self.prepared = _prepare(source, recipe, self._given, seed, limits)
+        return self.prepared
 
 
 def load_trainer(
@@ -98,36 +118,36 @@ def load_trainer(
     Raises:
         DataError: As :meth:`mint_lab.recipes.Recipe.prepare`.
     """
-    if isinstance(data, SharedData):
-        job, notes = data.job(client, recipe, seed, limits)
-    else:
-        job, notes = _prepare(client, recipe, (data, held_out), seed, limits)
-    return recipe.trainer(client, job, seed), [*getattr(client, "notes", ()), *notes]
+    shared = data if isinstance(data, SharedData) else SharedData(data, held_out)
+    prepared = shared.prepare(client, recipe, seed, limits)
+    return recipe.trainer(client, prepared.job, seed), [*getattr(client, "notes", ()), *prepared.notes]
 
 
 def _prepare(
-    client: TrainingClientProtocol, recipe: Recipe, given: tuple[Any, Any], seed: int, limits: DataLimits | None
-) -> tuple[Job, list[str]]:
-    tokenizer = client.get_tokenizer()
+    source: TextSource, recipe: Recipe, given: tuple[Any, Any], seed: int, limits: DataLimits | None
+) -> PreparedData:
+    tokenizer = source.get_tokenizer()
     limits = limits or DataLimits()
-    limit = sequence_limit(client, limits.max_length)
+    limit = sequence_limit(source, limits.max_length)
     data, held_out = map(limits.of, given)
     # Warnings become notes of the run: a worker thread does not print.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         job = recipe.prepare(tokenizer, data, held_out, seed=seed, max_length=limit)
-    return job, [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    ends = getattr(source, "end_tokens", None) or {tokenizer.eos_token_id} - {None}
+    return PreparedData(job, notes, tokenizer, limit, frozenset(ends))
 
 
-def sequence_limit(client: TrainingClientProtocol, max_length: int | None = None) -> int | None:
+def sequence_limit(source: TextSource, max_length: int | None = None) -> int | None:
     """Return the longest sequence to train on, tokens: the least of what is known; None if nothing is.
 
     Tokenizers state the model's context, or a meaningless number; a local model states it too.
 
     Args:
-        client: A training client.
+        source: A training client, or its tokenizer with what else is known.
         max_length: The limit that a person gave, or None.
     """
-    stated = getattr(client.get_tokenizer(), "model_max_length", None)
-    known = (stated, getattr(client, "context", None), max_length)
+    stated = getattr(source.get_tokenizer(), "model_max_length", None)
+    known = (stated, getattr(source, "context", None), max_length)
     return min((int(length) for length in known if length is not None and length < MEANINGLESS_LENGTH), default=None)

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..client import connect
+from ..client import connect, text_source
 from ..errors import ConfigError, RunError
 from ..losses import DataKind, LossSpec, Param
 from ..recipes.options import check_whole
@@ -36,7 +36,7 @@ from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure
 from .hot_reload import follow_registries
-from .loading import ONE_AT_A_TIME, DataLimits, load_trainer
+from .loading import ONE_AT_A_TIME, DataLimits, PreparedData, SharedData, load_trainer
 from .loop import Loop
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
 from .token_inspection import request_tokens
@@ -143,7 +143,7 @@ class Run:
         self.name = name or f"{recipe}-{spec.name}-{seed}"
         self.folder: Path | None = None if folder is None else Path(folder)
         self._rank = rank
-        self._given_data = (data, held_out)
+        self._data = data if isinstance(data, SharedData) else SharedData(data, held_out)
         self._client = client
         self._trainer: GuardedTrainer | None = None
         self._loop = Loop(
@@ -391,6 +391,19 @@ class Run:
         self._load()
         return self
 
+    def prepare_data(self) -> PreparedData:
+        """Load and tokenize the data now, in this thread, without the model; the run then trains on them.
+
+        Raises:
+            ModelError: If the tokenizer cannot be loaded.
+            DataError: If the data cannot be loaded.
+        """
+        if self._data.prepared is not None:
+            return self._data.prepared
+        with ONE_AT_A_TIME:
+            source = self._client or text_source(self.base_model)
+            return self._data.prepare(source, self._recipe, self.seed, self._limits)
+
     # -- edits: for any thread, take effect at the next step -----------------------------------------------------------
 
     def set_loss(self, loss: str | LossSpec | Callable[..., Any], **config: float) -> Run:
@@ -434,7 +447,7 @@ class Run:
                     base_model=self.base_model, rank=self._rank, seed=self.seed
                 )
             self._trainer, notes = load_trainer(
-                self._client, self._recipe, *self._given_data, self.seed, limits=self._limits
+                self._client, self._recipe, self._data, None, self.seed, limits=self._limits
             )
             self._loop.notes += notes
             return self._trainer

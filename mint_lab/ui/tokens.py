@@ -21,9 +21,10 @@ from .utf8 import as_utf8
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..data.audit import DataItem
     from ..runs.token_inspection import HeldOutTokens
 
-__all__ = ["tokens_message", "tokens_of"]
+__all__ = ["tokens_message", "tokens_of", "weights_message"]
 
 SCALE_QUANTILE = 0.99  # a colour scale ends here if single tokens lie far beyond it
 
@@ -93,6 +94,45 @@ def tokens_message(
     elif pairs and len(data) % 2:
         raise DataError(f"got {len(data)} datums, expected consecutive (chosen, rejected) pairs")
     rows = _rows(sequences, weights, pairs, titles)
+    return _message(sequences, columns, rows, tokenizer, by=by, step=step, about=about)
+
+
+def weights_message(items: Sequence[DataItem], tokenizer: Any, titles: Sequence[str]) -> Tokens:
+    """Return the items of a data set, with the weight of every token, as a message.
+
+    Args:
+        items: The items.
+        tokenizer: Anything with ``decode``.
+        titles: One per item.
+    """
+    rows: list[TokenRow] = []
+    start = 0
+    for number, (item, title) in enumerate(zip(items, titles, strict=True)):
+        for side, tokens in zip(item.sides, item.tokens, strict=True):
+            role: Literal["", "chosen", "rejected"] = side if side in {"chosen", "rejected"} else ""  # type: ignore[assignment]
+            row = TokenRow(
+                item=number, title=title, role=role, start=start, length=len(tokens), shared=item.facts.prompt_length
+            )
+            rows.append(row)
+            start += len(tokens)
+    weights = [each.astype(np.float64) for item in items for each in item.weights]
+    for each in weights:
+        each[0] = np.nan
+    sequences = [tokens for item in items for tokens in item.tokens]
+    return _message(sequences, {"weight": weights}, rows, tokenizer, by="weight", step=None, about="")
+
+
+def _message(
+    sequences: Sequence[NDArray[np.int64]],
+    columns: Mapping[str, Sequence[NDArray[np.float64]]],
+    rows: list[TokenRow],
+    tokenizer: Any,
+    *,
+    by: str,
+    step: int | None,
+    about: str,
+) -> Tokens:
+    weights = columns.get("weight")
     ids = np.concatenate(sequences)  # (n,), n tokens of all sequences
     distinct, pieces = np.unique(ids, return_inverse=True)
     texts = [f"⟨{token}⟩" if tokenizer is None else token_text(tokenizer, int(token)) for token in distinct]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mint_lab.data import encode, to_datum
-from mint_lab.data.render import Rendered, describe_changes, truncate
+from mint_lab.data.render import Rendered, describe_changes, render, truncate
 from mint_lab.errors import DataError
 
 CHAT = [{"role": "user", "content": "the cat"}]
@@ -222,3 +223,21 @@ def test_half_a_character_is_refused_by_its_place(tokenizer: Any) -> None:
         encode(tokenizer, "the", "cat\ude00")
     with pytest.raises(DataError, match="character 0 is half of a surrogate pair"):
         encode(tokenizer, "\ud83d", "cat")
+
+
+def test_facts_of_a_row() -> None:
+    """A limit of 4 tokens leaves one of three prompt tokens; the second completion loses 9 - 3 = 6."""
+    rendered = truncate(Rendered([1, 2, 3], [[4], [5] * 9], sampled_further=1), 4)
+    facts = rendered.facts(7)
+    assert (facts.row, facts.prompt_length, facts.lost_beginning, facts.lost_ends) == (7, 1, 2, (0, 6))
+    assert (facts.sampled_further, facts.tools_unwritten) == (1, False)
+    assert truncate(Rendered([1], [[2]]), 4).facts(0).lost_ends == ()
+
+
+def test_prompt_that_a_sampler_sees_further(tokenizer: Any) -> None:
+    """The generation prompt opens a thought, 7 characters without a merge, which the answers do not contain."""
+    thinking = copy.deepcopy(tokenizer)
+    thinking.chat_template = tokenizer.chat_template.replace("<|assistant|>' }}", "<|assistant|><think>' }}")
+    assert render(tokenizer, CHAT, ["sat"]).sampled_further == 0
+    assert render(thinking, CHAT, ["sat"]).sampled_further == len(tokenizer.encode("<think>")) == 7
+    assert render(tokenizer, "the c", ["at"]).sampled_further == 0

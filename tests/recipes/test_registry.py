@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 import pytest
 
 from mint_lab.cells.loss_cell import run_cell
-from mint_lab.errors import ConfigError
+from mint_lab.data import TASKS, Pair, Rows
+from mint_lab.errors import ConfigError, DataError
 from mint_lab.losses import LOSSES
 from mint_lab.recipes import RECIPES, Recipe, recipe
 from mint_lab.recipes.registry import (
     ENTRY_POINTS,
     _Recipes,
     check_loss,
+    recipe_for,
     recipe_named,
     recipe_of,
     recipes_for,
@@ -280,3 +283,65 @@ def test_registrations_wait_for_each_other(made: type[Recipe]) -> None:
         attempt.result()
     assert "kind1" in recipes
     assert "kind0" not in recipes
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ([Pair("a", "b", "c")], "preference"),
+        ([{"question": "a", "chosen": "b", "rejected": "c"}], "preference"),
+        ([("a", "b")], "sft"),
+        ([{"messages": []}], "sft"),
+        ([{"conversations": []}], "sft"),
+        ([{"prompt": "a", "completion": "b"}], "sft"),
+        ([{"prompt": "a", "response": "b"}], "sft"),
+        ([{"question": "a", "answer": "b"}], "sft"),
+        ([{"prompt": "a", "answer": "b"}], "rl"),
+        ([{"prompt": "a", "completion": "b", "label": True}], "unpaired"),
+        ([{"messages": [], "label": 0}], "unpaired"),
+        (["a"], "rl"),
+        ("subtraction", "rl"),
+        (TASKS["addition"], "rl"),
+        (None, "preference"),
+    ],
+)
+def test_recipe_that_data_look_made_for(data: Any, name: str) -> None:
+    assert recipe_for(data)[0] == name
+    if isinstance(data, list):
+        row = data[0]
+        assert RECIPES[name].takes(row)
+        assert [other.takes(row) for other in list(RECIPES.values())[: list(RECIPES).index(name)]].count(True) == 0
+
+
+def test_recipe_of_an_iterator_reads_and_returns_its_first_rows() -> None:
+    """An endless source: 20 rows are read, and the limit is kept."""
+    endless = ({"prompt": str(n), "completion": "x"} for n in itertools.count())
+    name, reason, data = recipe_for(Rows(endless, max_rows=30, on_bad_row="skip"))
+    assert (name, reason, data.on_bad_row) == ("sft", "row 0 has 'prompt', 'completion'", "skip")
+    assert data.map(lambda row, _: row["prompt"]) == [str(n) for n in range(30)]
+
+
+def test_first_rows_may_be_bad(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('not JSON\n{"prompt": "a", "completion": "b"}\n')
+    assert recipe_for(path)[:2] == ("sft", "row 1 has 'prompt', 'completion'")
+    assert recipe_for([{}, "a"])[1] == "row 1 has text alone"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "is empty, expected at least one row"),
+        ([{"a": 1, "b": 2}], "datum 0: found 'a', 'b', which no recipe is known to train on; name the recipe"),
+        ([3], "found a int"),
+        ([{"prompt": "a", "label": 1}], "name the recipe"),
+        ("missing.jsonl", "is missing"),
+    ],
+)
+def test_data_that_look_made_for_no_recipe(data: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        recipe_for(data)
+
+
+def test_recipe_takes_no_rows_by_default() -> None:
+    assert _Made().takes({"prompt": "a"}) is False

@@ -143,3 +143,25 @@ def test_limits_of_shared_data() -> None:
 def test_limits_that_mean_nothing_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DataLimits(**values)
+
+
+class TextOnly:
+    """A tokenizer and what else is known of a model, without the model."""
+
+    context = 20
+    end_tokens = frozenset({0, 7})
+
+    def get_tokenizer(self) -> Any:
+        return CharTokenizer()
+
+
+def test_data_are_prepared_without_a_model_and_trained_on() -> None:
+    shared, recipe = SharedData(letter_pairs(12), letter_pairs(4)), CountingRecipe()
+    assert shared.prepared is None
+    prepared = shared.prepare(TextOnly(), recipe, seed=3)
+    assert (prepared.max_length, prepared.end_tokens, prepared.notes) == (20, {0, 7}, ["two pairs are alike"])
+    trainer, _ = load_trainer(BigramClient(), recipe, shared, None, seed=3)
+    assert trainer.job is prepared.job
+    assert recipe.prepared == 1
+    other = SharedData(letter_pairs(12), None).prepare(BigramClient(), recipe, seed=3)  # type: ignore[arg-type]
+    assert other.end_tokens == {0}, "at least the tokenizer's"

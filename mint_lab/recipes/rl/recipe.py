@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...charts.chart_spec import CHARTS, LineSpec
 from ...data.rewards import REWARDS, Reward, exact_match, reward_of
@@ -91,6 +91,16 @@ class Rl(Recipe):
         """As :meth:`Recipe.advice`: findings about the rollouts."""
         return rl_findings(recent)
 
+    def takes(self, row: Any) -> bool:
+        """Return True for a prompt without a completion: text, chat messages, or a row or object with a ``prompt``."""
+        if isinstance(row, Mapping) and {"completion", "response", "label"} & set(cast("Mapping[str, Any]", row)):
+            return False
+        try:
+            task_of([row])
+        except DataError:
+            return False
+        return True
+
     def prepare(
         self, tokenizer: Tokenizer, data: Any, held_out: Any, *, seed: int, max_length: int | None = None
     ) -> RlJob:
@@ -108,12 +118,17 @@ class Rl(Recipe):
             DataError: If there are no prompts, an example has no prompt, there are neither answers nor a reward, or a
                 prompt leaves no token for a response.
         """
-        task = task_of(data)
+        source, other = Rows.of(data), None if held_out is None else Rows.of(held_out)
+        task = task_of(source)
         if self.options.reward is None:
             _check_answers(task)
         train = list(task.problems(_count(task, TRAIN_PROMPTS), split="train"))
-        held_out_task, test = _held_out(task, held_out)
-        if held_out is None and not test:
+        train_rows = _row_numbers(source, len(train))
+        held_out_task, test = _held_out(task, other)
+        test_rows = list(range(len(test))) if other is None else _row_numbers(other, len(test))
+        if other is None and not test:
+            other = source
+            train_rows, test_rows = split(train_rows, seed)
             train, test = split(train, seed)
         if not train:
             raise DataError("there is nothing to train on: the data are empty")
@@ -122,10 +137,10 @@ class Rl(Recipe):
         options = self.options
         if options.max_tokens is None:
             options = replace(options, max_tokens=getattr(task, "max_tokens", ExampleTask.max_tokens))
-        training = Prompts(task, train, tokenizer, "training")
-        evaluated = Prompts(held_out_task, test, tokenizer, "held-out")
+        training = Prompts(task, train, tokenizer, "training", train_rows, source)
+        evaluated = Prompts(held_out_task, test, tokenizer, "held-out", test_rows, other)
         room = options.max_tokens or 0
-        skip = isinstance(data, Rows) and data.on_bad_row == "skip"
+        skip = source.on_bad_row == "skip"
         training, evaluated = (_fitting(each, max_length, room, skip=skip) for each in (training, evaluated))
         return RlJob(training, evaluated, options)
 
@@ -137,7 +152,7 @@ def _fitting(prompts: Prompts, max_length: int | None, max_tokens: int, *, skip:
         DataError: If one leaves none, and bad rows are errors, or none does.
     """
     kept: list[int] = []
-    refused: list[int] = []
+    refused: dict[int, str] = {}
     tight: list[int] = []
     for index in range(len(prompts)):
         try:
@@ -146,27 +161,35 @@ def _fitting(prompts: Prompts, max_length: int | None, max_tokens: int, *, skip:
                 raise DataError(
                     f"{prompts.what} example: the prompt has {length} tokens and the limit is {max_length}, expected "
                     "room for a response; shorten the prompt, remove the row, or give on_bad_row='skip'",
-                    index=index,
+                    index=prompts.row(index),
                     field="prompt",
                 )
-        except DataError:
+        except DataError as error:
             if not skip:
                 raise
-            refused.append(index)
+            refused[prompts.row(index)] = error.message
             continue
         kept.append(index)
         if max_length is not None and length + max_tokens > max_length:
-            tight.append(index)
+            tight.append(prompts.row(index))
     if not kept:
         raise DataError(f"none of the {len(prompts)} {prompts.what} prompts leaves room for a response")
-    notes = [f"{len(refused)} {prompts.what} prompts were left out ({named_rows(refused)})"] if refused else []
+    notes = [f"{len(refused)} {prompts.what} prompts were left out ({named_rows(list(refused))})"] if refused else []
     if tight:
         notes.append(
             f"{len(tight)} {prompts.what} prompts leave fewer than max_tokens={max_tokens} of {max_length} tokens for "
             f"a response ({named_rows(tight)})"
         )
     warn_of(False, notes)
-    return prompts if not refused else replace(prompts, examples=[prompts.examples[i] for i in kept], rows=kept)
+    if not refused:
+        return prompts
+    rows = [prompts.row(index) for index in kept]
+    return replace(prompts, examples=[prompts.examples[index] for index in kept], rows=rows, refused=refused)
+
+
+def _row_numbers(source: Rows, count: int) -> list[int]:
+    """Return the numbers of the rows of ``source`` that became its ``count`` examples, from 0."""
+    return [row for row in range(count + len(source.skipped)) if row not in source.skipped]
 
 
 def _registered(reward: str | Callable[..., Any] | None) -> str | None:
@@ -183,14 +206,14 @@ def _count(task: PromptTask, generated: int) -> int:
     return max(len(task.examples), len(task.held_out)) if isinstance(task, ExampleTask) else generated
 
 
-def _held_out(task: PromptTask, given: Any) -> tuple[PromptTask, list[Any]]:
+def _held_out(task: PromptTask, given: Rows | None) -> tuple[PromptTask, list[Any]]:
     """Return the task that grades held-out examples, and the examples."""
     if given is None:
         return task, list(task.problems(_count(task, HELD_OUT_PROMPTS), split="held_out"))
     other = task_of(given)
     split = "train" if isinstance(other, ExampleTask) else "held_out"
     # Plain rows belong to the same task as the training examples.
-    held_out_task = task if isinstance(task, ExampleTask) and isinstance(given, list) else other
+    held_out_task = task if isinstance(task, ExampleTask) and isinstance(given.source, list) else other
     return held_out_task, list(other.problems(_count(other, HELD_OUT_PROMPTS), split=split))
 
 

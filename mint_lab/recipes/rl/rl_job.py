@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...data.advantages import ADVANTAGES
+from ...data.audit import DataView, item_of_prompt
 from ...data.render import encode_prompt
 from ...data.rewards import REWARDS, Reward, RewardFunction
+from ...data.sources import Rows
 from ...data.tasks import PromptTask
 from ...errors import ConfigError, DataError, one_of
 from ..base import option
@@ -88,7 +90,9 @@ class Prompts:
         examples: The examples.
         tokenizer: The tokenizer of the model.
         what: "training" or "held-out", for messages.
-        rows: The number of each example in its data, for messages; None if it is its position.
+        rows: The number of each example in its data; None if it is its position.
+        read: The source of the examples; None if it is unknown. The same object for both parts of one source.
+        refused: Why rows that the source accepted were left out, by their number.
     """
 
     task: PromptTask
@@ -96,22 +100,29 @@ class Prompts:
     tokenizer: Tokenizer
     what: str
     rows: Sequence[int] | None = None
+    read: Rows | None = None
+    refused: Mapping[int, str] = field(default_factory=dict[int, str])
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def row(self, index: int) -> int:
+        """Return the number of the example at position ``index`` in its data."""
+        return index if self.rows is None else self.rows[index]
 
     def encoded(self, index: int) -> tuple[list[int], str]:
         """Return the tokens and the text of the prompt at position ``index``.
 
         Raises:
-            DataError: If the prompt cannot be tokenized; ``error.index`` is its position.
+            DataError: If the prompt cannot be tokenized; ``error.index`` is its row.
         """
         prompt = self.task.prompt(self.examples[index])
         try:
             tokens = encode_prompt(self.tokenizer, prompt)
         except DataError as error:
-            row = index if self.rows is None else self.rows[index]
-            raise DataError(f"{self.what} example: {error.message}", index=row, field=error.field) from error
+            raise DataError(
+                f"{self.what} example: {error.message}", index=self.row(index), field=error.field
+            ) from error
         return tokens, prompt if isinstance(prompt, str) else str(self.tokenizer.decode(tokens))
 
 
@@ -132,6 +143,20 @@ class RlJob:
     def held_out_size(self) -> int:
         """Prompts held out."""
         return len(self.held_out)
+
+    def view(self) -> DataView:
+        """Return the prompts as :func:`mint_lab.audit` reads them."""
+        parts = (self.train, self.held_out)
+        items = [
+            item_of_prompt(part.encoded(index)[0], part.row(index), held_out=part is self.held_out)
+            for part in parts
+            for index in range(len(part))
+        ]
+        read = [len(part) if part.read is None else part.read.n_read or len(part) for part in parts]
+        skipped = [{**(part.read.skipped if part.read else {}), **part.refused} for part in parts]
+        if self.train.read is not None and self.train.read is self.held_out.read:  # a part of the data is held out
+            read[1], skipped = 0, [skipped[0] | skipped[1], {}]
+        return DataView("prompt", items, (read[0], read[1]), (skipped[0], skipped[1]), room=self.options.max_tokens)
 
     @property
     def stop(self) -> tuple[str, ...]:

@@ -152,3 +152,42 @@ def test_a_task_has_its_own(tmp_path: Path) -> None:
 def test_stops_that_are_no_texts_are_refused(stop: Any) -> None:
     with pytest.raises(ConfigError, match=r"stop is .*, expected a text or a list of texts"):
         prepare(["a", "b"], reward="number_format", stop=stop)
+
+
+def test_prompts_have_the_numbers_of_their_rows() -> None:
+    """Row 1 has no prompt, and rows 3 and 4 are too long; a part is held out, and the others keep their numbers."""
+    rows: list[Any] = ["a", 7, "b", "1234567890", "1234567891", *"cdefghijklmnopqrstu"]
+    recipe = Rl().with_options({"reward": "number_format", "max_tokens": 1})
+    with pytest.warns(UserWarning, match="prompts were left out"):
+        job = recipe.prepare(CharTokenizer(), Rows(rows, on_bad_row="skip"), None, seed=0, max_length=10)
+    numbers = [part.row(n) for part in (job.train, job.held_out) for n in range(len(part))]
+    assert sorted(numbers) == [0, 2, *range(5, 24)]
+    for part in (job.train, job.held_out):
+        assert [part.encoded(n)[1] for n in range(len(part))] == [rows[part.row(n)] for n in range(len(part))]
+    assert job.held_out.read is job.train.read
+    assert sorted([*job.train.refused, *job.held_out.refused]) == [3, 4]
+    view = job.view()
+    assert (view.read, sorted(view.skipped[0]), view.skipped[1], view.room) == ((24, 0), [1, 3, 4], {}, 1)
+    assert [item.facts.row for item in view.items] == numbers
+    with pytest.raises(DataError, match=r"datum 5, field 'prompt': .* example: the prompt has 10 tokens"):
+        recipe.prepare(CharTokenizer(), [*"abcde", "1234567890"], None, seed=0, max_length=10)
+
+
+def test_held_out_rows_with_limits_belong_to_the_same_task() -> None:
+    task = ExampleTask("mine", ["a", "b"], prompt_of=lambda x: x + ":", reward_of=lambda text, x: float(text == x))
+    assert prepare(task, held_out=Rows(["c", "d"], max_rows=1)).held_out.encoded(0)[1] == "c:"
+
+
+@pytest.mark.parametrize(
+    ("row", "taken"),
+    [
+        ("1 + 1", True),
+        ([{"role": "user", "content": "x"}], True),
+        ({"prompt": "x"}, True),
+        ({"prompt": "x", "completion": "y", "label": True}, False),
+        ({"text": "x"}, False),
+        (7, False),
+    ],
+)
+def test_rows_that_look_made_for_it(row: Any, taken: bool) -> None:
+    assert Rl().takes(row) is taken

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .cells import load_ipython_extension, loss
     from .client.service import ServiceClient
     from .data.rewards import reward
+    from .lora_options import LoraOptions
     from .losses import LOSSES
     from .preflight import preflight
     from .recipes import recipe
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOSSES",
     "LiveCharts",
+    "LoraOptions",
     "Run",
     "RunTable",
     "ServiceClient",
@@ -57,6 +59,7 @@ _lazy, __dir__ = lazy_names(
     {
         "LOSSES": ".losses",
         "LiveCharts": ".ui",
+        "LoraOptions": ".lora_options",
         "Run": ".runs",
         "RunTable": ".ui",
         "ServiceClient": ".client.service",

@@ -25,14 +25,16 @@ from .runs.bigram import BigramClient, letter_pairs
 class Service:
     """Creates bigram clients, which accept any seed."""
 
-    def create_lora_training_client(self, base_model: str, rank: int = 16, seed: int | None = None) -> BigramClient:
+    def create_lora_training_client(
+        self, base_model: str, rank: int = 16, seed: int | None = None, *, lora: None = None
+    ) -> BigramClient:
         return BigramClient(seed or 0)
 
 
 @pytest.fixture
 def bigram(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo with the bigram client and letter pairs, so that only the command itself takes time."""
-    monkeypatch.setattr("mint_lab.runs.run.connect", Service)
+    monkeypatch.setattr("mint_lab.runs.loading.connect", Service)
     monkeypatch.setattr("mint_lab.recipes.preference.arithmetic_pairs", lambda n, split: letter_pairs(40))
 
 

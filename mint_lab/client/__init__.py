@@ -32,9 +32,19 @@ def connect(base_url: str | None = None) -> ServiceClientProtocol:
 def text_source(base_model: str) -> TextSource:
     """Return the tokenizer of a local base model, with its longest sequence and its end tokens, without its weights.
 
+    Args:
+        base_model: Name of a base model; or the folder of an adapter, for its base model.
+
     Raises:
         ModelError: If they cannot be found or loaded.
+        CheckpointError: If the folder of an adapter is damaged, or has a feature that cannot be trained.
     """
     from ..engine.text_model import load_text_model
+    from ..lora_options import adapter_folder
 
-    return load_text_model(base_model)
+    folder = adapter_folder(base_model)
+    if folder is None:
+        return load_text_model(base_model)
+    from ..engine.checkpoints import load_base_of, read_adapter
+
+    return load_base_of(read_adapter(folder).base_model, folder, load_text_model)

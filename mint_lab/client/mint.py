@@ -23,6 +23,7 @@ from .futures import worker_of
 
 if TYPE_CHECKING:
     from ..engine.head import Head
+    from ..engine.lora_dropout import LoraDropout
     from ..engine.models import Adapter, BaseModel
     from ..types import ModelInput, TensorData
     from .service import ServiceClient
@@ -188,12 +189,12 @@ def _reverse_kl(
     base, parameters = student.base, list(student.parameters.values())
     teacher: Adapter | None = None  # None stands for the base model
     if reference is not None:
-        teacher = base.attach(reference.shape, 0)
+        teacher = base.attach(reference.lora, 0)
         reference.load_into(teacher)
     grads = [torch.zeros_like(p) for p in parameters]
     outputs: list[ReverseKLItemOutput] = []
     divergence = n_tokens = 0.0
-    for row in rows:
+    for number, row in enumerate(rows):
         positions = torch.nonzero(row.weights).flatten()
         loss = torch.zeros(len(row.student))  # (N,)
         if len(positions):
@@ -201,7 +202,8 @@ def _reverse_kl(
                 reference_positions = positions + len(row.reference) - len(row.student)
                 log_q = _log_softmax(base, row.reference, reference_positions, temperature)
             with base.using(student):
-                log_p = _log_softmax(base, row.student, positions, temperature)  # (positions, vocab)
+                dropout = student.dropout(number)
+                log_p = _log_softmax(base, row.student, positions, temperature, dropout)  # (positions, vocab)
                 per_token = (log_p.exp() * (log_p - log_q)).sum(-1)  # (positions,)
                 weighted = per_token * row.weights[positions].to(per_token)
                 row_grads = torch.autograd.grad(weighted.sum(), parameters, allow_unused=True)
@@ -211,24 +213,30 @@ def _reverse_kl(
         outputs.append(ReverseKLItemOutput(TensorData.from_torch(loss)))
     value = sum(float(output.loss.to_torch().sum()) for output in outputs)
     student.add_gradients(grads)
+    student.dropout_passes += 1
     return ForwardBackwardReverseKLResponse(
         outputs, {"loss:sum": value, "reverse_kl:mean": divergence / max(n_tokens, 1.0)}
     )
 
 
-def _log_softmax(base: BaseModel, tokens: list[int], positions: torch.Tensor, temperature: float) -> torch.Tensor:
+def _log_softmax(
+    base: BaseModel, tokens: list[int], positions: torch.Tensor, temperature: float, dropout: LoraDropout | None = None
+) -> torch.Tensor:
     """Compute log-probabilities of the whole vocabulary at some positions, ``(positions, vocab)``, float32."""
     layout = base.layout([tokens])
-    hidden = base.backbone(layout).flatten(0, 1)  # (tokens, hidden)
+    hidden = base.backbone(layout, dropout=dropout).flatten(0, 1)  # (tokens, hidden)
+    mask = base.head_dropout(dropout, hidden)
     rows = torch.from_numpy(layout.token_index[0])[positions].to(hidden.device)
-    return torch.log_softmax(_logits(base.head(), hidden[rows])[:, : base.vocab_size] / temperature, dim=-1)
+    logits = _logits(base.head(), hidden[rows], None if mask is None else mask[rows])
+    return torch.log_softmax(logits[:, : base.vocab_size] / temperature, dim=-1)
 
 
-def _logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+def _logits(head: Head, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Compute what ``Head.logits`` does with a graph, for the whole vocabulary at once: ``(positions, vocab)``."""
     z = F.linear(hidden, head.weight, head.bias).float()
     if head.lora_a is not None and head.lora_b is not None:
-        z = z + head.scaling * (hidden.float() @ head.lora_a.T) @ head.lora_b.T
+        kept = hidden.float() if mask is None else hidden.float() * mask
+        z = z + head.scaling * (kept @ head.lora_a.T) @ head.lora_b.T
     z = z * head.factor
     return torch.tanh(z / head.cap) * head.cap if head.cap else z
 
@@ -281,7 +289,7 @@ def interpolate_checkpoints(
     base = service_client._base(merged.base_model)  # pyright: ignore[reportPrivateUsage]
 
     def save() -> None:
-        adapter = base.attach(merged.shape, 0)
+        adapter = base.attach(merged.lora, 0)
         merged.load_into(adapter)
         save_checkpoint(paths.folder(target), adapter, None)
 
@@ -293,19 +301,19 @@ def _concatenate(sources: Sequence[tuple[float, Checkpoint]]) -> Checkpoint:
     """Return the checkpoint whose update is the weighted sum of the sources' updates."""
     _, first = sources[0]
     for _, other in sources[1:]:
-        same_layers = replace(other.shape, rank=1) == replace(first.shape, rank=1)
-        if other.base_model != first.base_model or not same_layers or other.weights.keys() != first.weights.keys():
+        if other.base_model != first.base_model or other.weights.keys() != first.weights.keys():
             raise CheckpointError(
-                f"checkpoints of {first.base_model!r} ({first.shape}) and {other.base_model!r} ({other.shape}) cannot "
+                f"checkpoints of {first.base_model!r} ({first.lora}) and {other.base_model!r} ({other.lora}) cannot "
                 "be added: expected one base model, and adapters on the same layers"
             )
-    rank = sum(checkpoint.shape.rank for _, checkpoint in sources)
+    lora = replace(first.lora, rank=sum(checkpoint.lora.rank for _, checkpoint in sources))
     weights: dict[str, torch.Tensor] = {}
     for name in first.weights:
         is_a = "lora_A" in name  # A: (rank, in), B: (out, rank)
-        # An update is scaled by alpha / rank. B has the coefficient, and makes up for the new rank.
+        # B has the coefficient, and makes up for the new scale.
         factors = [
-            checkpoint.weights[name] * (1.0 if is_a else c * rank / checkpoint.shape.rank) for c, checkpoint in sources
+            checkpoint.weights[name] * (1.0 if is_a else c * checkpoint.lora.scaling / lora.scaling)
+            for c, checkpoint in sources
         ]
         weights[name] = torch.cat(factors, dim=0 if is_a else 1)
-    return Checkpoint(first.base_model, replace(first.shape, rank=rank), weights, None)
+    return Checkpoint(first.base_model, lora, weights, None)

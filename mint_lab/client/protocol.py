@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ..lora_options import LoraOptions
     from ..types import (
         AdamParams,
         Datum,
@@ -138,10 +139,13 @@ class AdapterClient(Protocol):
 
 @runtime_checkable
 class ServiceClientProtocol(Protocol):
-    """Creates training and sampling clients."""
+    """Creates training and sampling clients.
+
+    ``lora`` is not an argument of the SDK's own class; :func:`mint_lab.client.connect` returns one that has it.
+    """
 
     def create_lora_training_client(
-        self, base_model: str, rank: int = ..., seed: int | None = ...
+        self, base_model: str, rank: Any = ..., seed: int | None = ..., *, lora: LoraOptions | None = ...
     ) -> TrainingClientProtocol: ...
     def create_sampling_client(
         self, model_path: str | None = ..., base_model: str | None = ...

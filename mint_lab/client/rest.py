@@ -126,7 +126,7 @@ class RestClient:
         folders = self._folders(run)
         if not folders:
             raise CheckpointError(f"run {run!r} has no checkpoint under {self._paths.home}")
-        base_model, shape = read_metadata(folders[0][1])
+        base_model, lora = read_metadata(folders[0][1])
         checkpoints = [_checkpoint(path, folder) for path, folder in folders]
         latest = {
             checkpoint_type: next((c for c in checkpoints if c.checkpoint_type == checkpoint_type), None)
@@ -137,7 +137,7 @@ class RestClient:
             base_model=base_model,
             model_owner="local",
             is_lora=True,
-            lora_rank=shape.rank,
+            lora_rank=lora.rank,
             last_request_time=checkpoints[0].time,
             last_checkpoint=latest["training"],
             last_sampler_checkpoint=latest["sampler"],

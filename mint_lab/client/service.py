@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..engine.checkpoints import load_checkpoint
-from ..engine.models import BaseModel, LoraShape, load_base
+from ..engine.checkpoints import load_base_of, load_checkpoint
+from ..engine.models import BaseModel, load_base
 from ..errors import CheckpointError, ConfigError
+from ..lora_options import LoraOptions, adapter_folder, merge_rank
 from ..types import GetServerCapabilitiesResponse, SupportedModel
 from .checkpoint_paths import CheckpointPaths, default_home
 from .futures import done, worker_of
@@ -96,39 +98,53 @@ class ServiceClient:
     def create_lora_training_client(  # noqa: PLR0917, the SDK's signature
         self,
         base_model: str = "mint-tiny",
-        rank: int = 32,
+        rank: int | None = None,
         seed: int | None = None,
         train_mlp: bool = True,
         train_attn: bool = True,
         train_unembed: bool = True,
         user_metadata: dict[str, str] | None = None,
         *,
+        lora: LoraOptions | None = None,
         max_batch_tokens: int | None = None,
         gradient_checkpointing: bool | None = None,
     ) -> TrainingClient:
-        """Create a client that trains a new LoRA adapter.
+        """Create a client that trains a new LoRA adapter, or goes on with one that was saved.
 
         Args:
-            base_model: "mint-tiny" (bundled), a model directory, or a hub name such as "Qwen/Qwen3-0.6B".
-            rank: Rank of the update of each layer.
-            seed: Seed of LoRA's initial weights; None for a random one.
+            base_model: "mint-tiny" (bundled), a model directory, or a hub name such as "Qwen/Qwen3-0.6B". Or the folder
+                of an adapter in PEFT's layout: its base model is loaded, and training starts at its weights, with a new
+                optimizer. The rank and the layers are its own.
+            rank: Rank of the update of each layer; None for that of ``lora``, or 32.
+            seed: Seed of LoRA's initial weights and of dropout; None for a random one.
             train_mlp: Whether the MLP's layers carry LoRA.
             train_attn: Whether the attention's layers carry LoRA.
             train_unembed: Whether the LM head carries LoRA.
             user_metadata: Not used.
+            lora: All options of the adapter. Of a saved one, only ``dropout`` can differ.
             max_batch_tokens: As in the service, for this client only; None for the service's.
             gradient_checkpointing: As in the service, for this client only; None for the service's.
 
         Raises:
-            ModelError: If the model cannot be found or loaded, the rank is not a positive whole number, no kind of
-                layer carries LoRA, or the model does not support the requested gradient checkpointing.
-            ConfigError: If the seed is not a whole number, or a limit has the wrong type or is out of range.
+            ModelError: If the model cannot be found or loaded, it has no such layers, the rank is above the smaller
+                dimension of all of them, dropout is requested for the experts of a mixture, or the model does not
+                support the requested gradient checkpointing.
+            CheckpointError: If the folder of an adapter is damaged, or has a feature that cannot be trained.
+            ConfigError: If the seed or the rank is not a whole number, no kind of layer carries LoRA, ``lora`` and
+                other arguments or the saved adapter disagree, or a limit has the wrong type or is out of range.
         """
         if seed is not None and not isinstance(seed, Integral):
             raise ConfigError(f"seed is {seed!r}, expected a whole number or None")
-        shape = LoraShape(rank, train_mlp, train_attn, train_unembed)
+        kinds = {"mlp": train_mlp, "attn": train_attn, "unembed": train_unembed}
+        requested = _Requested(rank, lora, [kind for kind, train in kinds.items() if not train])
+        options = requested.new_options()
         limits = self._limits.override(max_batch_tokens, gradient_checkpointing)
-        return self._training_client(self._base(base_model), shape, seed, limits)
+        folder = adapter_folder(base_model)
+        if folder is not None:
+            return self._continued_client(folder, requested, seed, limits)
+        base = self._base(base_model)
+        base.check_new(options)
+        return self._training_client(base, options, seed, limits)
 
     def create_training_client_from_state(
         self,
@@ -175,8 +191,8 @@ class ServiceClient:
         """Create a sampling client for saved weights, or for a base model without an adapter.
 
         Args:
-            model_path: Path of a checkpoint; None for the base model.
-            base_model: Name of a base model; used if ``model_path`` is None.
+            model_path: Path of a checkpoint, or the folder of an adapter in PEFT's layout; None for ``base_model``.
+            base_model: Name of a base model, or the folder of an adapter; used if ``model_path`` is None.
             retry_config: Not used.
             record_stability_info: Not used.
 
@@ -188,11 +204,13 @@ class ServiceClient:
         if model_path is None:
             if base_model is None:
                 raise ConfigError("create_sampling_client needs model_path (saved weights) or base_model")
-            return SamplingClient(self._base(base_model), None, done(None))
+            if adapter_folder(base_model) is None:
+                return SamplingClient(self._base(base_model), None, done(None))
+            model_path = base_model
         checkpoint = load_checkpoint(self._paths.folder(model_path))
-        base = self._base(checkpoint.base_model)
+        base = load_base_of(checkpoint.base_model, model_path, self._base)
         worker = worker_of(base)
-        adapter = worker.run(lambda: base.attach(checkpoint.shape, 0))
+        adapter = worker.run(lambda: base.attach(checkpoint.lora, 0))
         worker.run(lambda: checkpoint.load_into(adapter))
         return SamplingClient(base, adapter, done(None))
 
@@ -222,10 +240,29 @@ class ServiceClient:
     def _base(self, name: str) -> BaseModel:
         return load_base(name, self._device, self._dtype, trust_remote_code=self._trust_remote_code)
 
-    def _training_client(
-        self, base: BaseModel, shape: LoraShape, seed: int | None, limits: MemoryLimits | None = None
+    def _continued_client(
+        self, folder: Path, requested: _Requested, seed: int | None, limits: MemoryLimits
     ) -> TrainingClient:
-        adapter = worker_of(base).run(lambda: base.attach(shape, seed))
+        """Return a client whose training starts at the weights of a saved adapter."""
+        checkpoint = load_checkpoint(folder)
+        base = load_base_of(checkpoint.base_model, folder, self._base)
+        if differences := requested.differences(checkpoint.lora, base):
+            raise ConfigError(
+                f"{' and '.join(differences)}, but the adapter in {folder} is {checkpoint.lora}; leave out what "
+                "differs, or train a new adapter on its base model"
+            )
+        options = checkpoint.lora
+        if requested.lora is not None:
+            options = replace(options, dropout=requested.lora.dropout)
+        client = self._training_client(base, options, seed, limits)
+        client.load_state(str(folder)).result()
+        client.notes.append(f"training starts at the adapter in {folder}: {options}")
+        return client
+
+    def _training_client(
+        self, base: BaseModel, options: LoraOptions, seed: int | None, limits: MemoryLimits | None = None
+    ) -> TrainingClient:
+        adapter = worker_of(base).run(lambda: base.attach(options, seed))
         return TrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}", limits or self._limits)
 
     def _from_state(self, path: str, base_model: str | None, *, with_optimizer: bool) -> TrainingClient:
@@ -234,6 +271,51 @@ class ServiceClient:
             raise CheckpointError(
                 f"{path} has weights for a sampler and no optimizer; use create_training_client_from_state"
             )
-        client = self._training_client(self._base(base_model or checkpoint.base_model), checkpoint.shape, 0)
+        base = load_base_of(checkpoint.base_model, path, self._base) if base_model is None else self._base(base_model)
+        client = self._training_client(base, checkpoint.lora, 0)
         (client.load_state_with_optimizer if with_optimizer else client.load_state)(path).result()
         return client
+
+
+@dataclass(frozen=True)
+class _Requested:
+    """What a caller requested of an adapter.
+
+    Attributes:
+        rank: The rank; None if it was not given.
+        lora: All options; None if they were not given.
+        left_out: Kinds of layers that must not carry LoRA.
+    """
+
+    rank: int | None
+    lora: LoraOptions | None
+    left_out: Sequence[str]
+
+    def new_options(self) -> LoraOptions:
+        """Return the options of a new adapter.
+
+        Raises:
+            ConfigError: If a value is not valid, or the arguments contradict each other.
+        """
+        options = merge_rank(self.rank, self.lora, default=32)
+        if self.lora is None:
+            return replace(options, **dict.fromkeys(self.left_out, False))
+        for kind in self.left_out:
+            if getattr(options, kind) is not False:
+                raise ConfigError(f"train_{kind} is False, but lora is {options}; say it in lora only")
+        return options
+
+    def differences(self, saved: LoraOptions, base: BaseModel) -> list[str]:
+        """Return what a saved adapter does not have as requested; its dropout may differ."""
+        names = [] if self.rank in (None, saved.rank) else [f"rank is {self.rank}"]
+        layers = base.lora_layers(saved)
+        if self.lora is not None:
+            names = [
+                f"lora has {name}={getattr(self.lora, name)}"
+                for name in ("rank", "alpha", "rslora")
+                if getattr(self.lora, name) != getattr(saved, name)
+            ]
+            requested = base.lora_layers(self.lora)
+            if (set(requested.linear), set(requested.experts)) != (set(layers.linear), set(layers.experts)):
+                names.append("lora has other layers")
+        return names + [f"train_{kind} is False" for kind in self.left_out if kind in base.kinds(layers)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..engine.base_logprobs import fingerprint, reference_logprobs
+from ..engine.base_logprobs import fingerprint, reference_fingerprint, reference_logprobs
 from ..engine.batch import read_batch
 from ..engine.checkpoints import load_checkpoint, save_checkpoint
 from ..engine.optimizer import Optimizer
@@ -33,6 +33,7 @@ from .sampling import SamplingClient
 if TYPE_CHECKING:
     from ..engine.models import Adapter, Weights
     from ..engine.step import Objective
+    from ..lora_options import LoraOptions
     from ..losses import CustomLoss
     from ..types import AdamParams, APIFuture, Datum
 
@@ -65,9 +66,7 @@ class TrainingClient(SelfFuture):
         self.packs = adapter.base.packs
         self.context = adapter.base.context
         self.end_tokens = adapter.base.end_tokens
-        self.notes = [*adapter.base.notes]
-        if missing := adapter.base.without_lora(adapter):
-            self.notes.append(f"these layers have no LoRA, because peft has none for them: {', '.join(missing)}")
+        self.notes = [*adapter.base.notes, *adapter.base.lora_notes(adapter)]
         self._adapter = adapter
         self._paths = paths
         self._worker = worker_of(adapter.base)
@@ -75,12 +74,17 @@ class TrainingClient(SelfFuture):
         self._snapshots = 0
 
     def __repr__(self) -> str:
-        return f"TrainingClient({self._adapter.base.name!r}, rank={self._adapter.shape.rank})"
+        return f"TrainingClient({self._adapter.base.name!r}, rank={self.lora.rank})"
+
+    @property
+    def lora(self) -> LoraOptions:
+        """The options of the adapter."""
+        return self._adapter.lora
 
     def forward(
         self, data: list[Datum], loss_fn: str, loss_fn_config: Mapping[str, float] | None = None
     ) -> APIFuture[ForwardBackwardOutput]:
-        """Compute log-probabilities and the value of a built-in loss, without the gradient of the weights.
+        """Compute log-probabilities and the value of a built-in loss, without the gradient of the weights or dropout.
 
         Arguments, result and errors are those of :meth:`forward_backward`.
         """
@@ -151,7 +155,7 @@ class TrainingClient(SelfFuture):
     def weight_gradient(
         self, data: list[Datum], loss_fn: str | CustomLoss, loss_fn_config: Mapping[str, float] | None = None
     ) -> APIFuture[TensorData]:
-        """Compute dLoss/dweights without changing weights, optimizer or accumulated gradient.
+        """Compute dLoss/dweights without changing weights, optimizer or accumulated gradient, and without dropout.
 
         Args:
             data: A non-empty batch.
@@ -220,7 +224,7 @@ class TrainingClient(SelfFuture):
         return self._worker.submit(save)
 
     def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
-        """Load weights, reset the optimizer, and discard the accumulated gradient.
+        """Load weights, reset the optimizer, and discard the accumulated gradient: training starts at these weights.
 
         Raises:
             CheckpointError: If the checkpoint is missing, damaged, or of another model (from the future; nothing is
@@ -231,7 +235,7 @@ class TrainingClient(SelfFuture):
     def load_state_with_optimizer(
         self, path: str, weights_access_token: str | None = None
     ) -> APIFuture[LoadWeightsResponse]:
-        """Load weights and optimizer, and discard the accumulated gradient.
+        """Load weights and optimizer, and discard the accumulated gradient: the saved training goes on.
 
         Raises:
             CheckpointError: If the checkpoint is missing, damaged, of another model, or has no optimizer because it is
@@ -259,12 +263,12 @@ class TrainingClient(SelfFuture):
         return self._worker.submit(save)
 
     def save_adapter(self, folder: Path) -> APIFuture[None]:
-        """Save the weights to ``folder`` in PEFT's layout, and replace what is there.
+        """Save the weights to ``folder`` in PEFT's layout, with the tokenizer, and replace what is there.
 
         Raises:
             CheckpointError: If it cannot be written (from the future).
         """
-        return self._worker.submit(lambda: save_checkpoint(folder, self._adapter, None))
+        return self._worker.submit(lambda: save_checkpoint(folder, self._adapter, None, with_tokenizer=True))
 
     def save_weights_and_get_sampling_client(
         self,
@@ -294,14 +298,15 @@ class TrainingClient(SelfFuture):
             CheckpointError: If the checkpoint is missing, damaged, or of another model.
         """
         checkpoint = load_checkpoint(self._paths.folder(model_path))
-        adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.shape, 0))
+        adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.lora, 0))
         self._worker.run(lambda: checkpoint.load_into(adapter))
         return SamplingClient(self._adapter.base, adapter, done(None))
 
     def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
-        """Compute the log-probabilities of ``target_tokens`` under the base model, without the adapter.
+        """Compute the log-probabilities of ``target_tokens`` under the model before training.
 
-        ``mint_lab.data.with_reference`` puts them into datums, and stores them on disk.
+        That is the base model without the adapter; for a client that began with saved weights, it is the base model
+        with these. ``mint_lab.data.with_reference`` puts them into datums, and stores them on disk.
 
         Returns:
             A future of one tensor for each datum, ``(N_i,)`` float32, nats.
@@ -314,16 +319,18 @@ class TrainingClient(SelfFuture):
 
         def run() -> list[TensorData]:
             batch = read_batch(data, None, vocab_size=base.vocab_size, context=base.context)
-            return [TensorData.from_numpy(row) for row in reference_logprobs(base, batch, self.max_batch_tokens)]
+            return [
+                TensorData.from_numpy(row) for row in reference_logprobs(self._adapter, batch, self.max_batch_tokens)
+            ]
 
         return self._worker.submit(run)
 
     def reference_folder(self) -> Path:
-        """Return the folder for the base model's log-probabilities, named by a hash of its name and weights."""
+        """Return the folder for :meth:`reference_logprobs`, named by a hash of the model that computes them."""
         base = self._adapter.base
         if base.fingerprint is None:
             base.fingerprint = self._worker.run(lambda: fingerprint(base))
-        return self._paths.home / "reference" / base.fingerprint[:32]
+        return self._paths.home / "reference" / reference_fingerprint(self._adapter, base.fingerprint)[:32]
 
     def get_info(self) -> GetInfoResponse:
         """Return model name, id and LoRA rank; ``model_data.arch`` also says when and why sequences run padded."""
@@ -338,7 +345,7 @@ class TrainingClient(SelfFuture):
             model_data=ModelData(arch=arch, model_name=base.name, tokenizer_id=base.source),
             model_id=self.model_id,
             is_lora=True,
-            lora_rank=self._adapter.shape.rank,
+            lora_rank=self.lora.rank,
             model_name=base.name,
         )
 
@@ -398,12 +405,14 @@ class TrainingClient(SelfFuture):
 
         def run() -> ForwardBackwardOutput:
             start = time.perf_counter()
-            result = self._run(data, objective, backward=backward)
+            result = self._run(data, objective, backward=backward, dropout=backward)
             return _output(result, return_gradients, time.perf_counter() - start)
 
         return self._worker.submit(run)
 
-    def _run(self, data: list[Datum], objective: Objective, *, backward: bool = True) -> PassResult:
+    def _run(
+        self, data: list[Datum], objective: Objective, *, backward: bool = True, dropout: bool = False
+    ) -> PassResult:
         base = self._adapter.base
         spec = objective.spec if isinstance(objective, Builtin) else None
         batch = read_batch(data, spec, vocab_size=base.vocab_size, context=base.context)
@@ -414,6 +423,7 @@ class TrainingClient(SelfFuture):
             backward=backward,
             max_tokens=self.max_batch_tokens,
             gradient_checkpointing=self.gradient_checkpointing,
+            dropout=dropout,
         )
         if result.oom_retries:  # otherwise it is the same budget, or one that is lower for built-in losses only
             self.max_batch_tokens = result.max_tokens

@@ -1,13 +1,15 @@
-"""Reference log-probabilities from the base model, and a fingerprint of its weights.
+"""Reference log-probabilities, those of the model before training, and a fingerprint of its weights.
 
-The reference is no second copy of the model: a forward pass without a graph runs with all adapters disabled.
+The reference is no second copy of the model: a forward pass without a graph runs with all adapters disabled, or with
+the weights at which the adapter started.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,24 +20,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .batch import Batch
-    from .models import BaseModel
+    from .models import Adapter, BaseModel
 
-__all__ = ["fingerprint", "reference_logprobs"]
+__all__ = ["fingerprint", "reference_fingerprint", "reference_logprobs"]
 
 
-def reference_logprobs(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[NDArray[np.float32]]:
-    """Compute the log-probability of each target under the base model without an adapter.
+def reference_logprobs(adapter: Adapter, batch: Batch, max_tokens: int | None) -> list[NDArray[np.float32]]:
+    """Compute the log-probability of each target under the model at which the adapter's training started.
+
+    That is the base model alone for a new adapter, and otherwise the base model with the weights that were loaded.
 
     Args:
-        base: The base model.
+        adapter: The adapter.
         batch: A checked batch.
         max_tokens: Token budget of a micro-batch, as in :func:`~mint_lab.engine.step.run_pass`.
 
     Returns:
         ``(N_i,)`` for each datum, nats.
     """
+    base = adapter.base
     rows: list[NDArray[np.float32]] = []
-    with base.using(None):
+    with base.using(None if adapter.start is None else adapter, adapter.start):
         for micro_batch in split_into_micro_batches(base, batch, max_tokens):
             _, logprobs, _ = forward_batch(base, micro_batch, needs_graph=False)
             rows += [piece.numpy() for piece in logprobs.values.cpu().split(micro_batch.lengths)]
@@ -51,7 +56,25 @@ def fingerprint(base: BaseModel) -> str:
     # "_name_or_path" is where the model was loaded from: for the bundled one, another path in every installation.
     config = {key: value for key, value in base.config.to_dict().items() if key != "_name_or_path"}
     digest.update(json.dumps([base.name, config], sort_keys=True, default=str).encode())
-    for name, weight in sorted(base.weights.items()):
+    _add_weights(digest, base.weights)
+    return digest.hexdigest()
+
+
+def reference_fingerprint(adapter: Adapter, base_fingerprint: str) -> str:
+    """Return a hexadecimal hash of the model at which the adapter's training started.
+
+    Args:
+        adapter: The adapter.
+        base_fingerprint: What :func:`fingerprint` returned for its base model; the result for a new adapter.
+    """
+    if adapter.start is None:
+        return base_fingerprint
+    digest = hashlib.sha256(f"{base_fingerprint} {adapter.lora.scaling!r}".encode())
+    _add_weights(digest, adapter.start)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from peft.tuners.lora import Linear
 from torch import nn
 
+from .lora_dropout import LayerDropout
+
 __all__ = ["fuse", "merged"]
 
 # Attributes of a gated MLP in Llama, Qwen, Mistral, Gemma and most other families.
@@ -100,17 +102,30 @@ class _FusedLoraLinear(Linear):
 
     Attributes:
         is_merged_copy: True while the base layer's weight is a copy with the adapter merged into it.
+        dropout: The dropout of LoRA's input; None outside of training passes. PEFT's own dropout stays off, because
+            its modules are in inference mode.
     """
 
     is_merged_copy = False
+    dropout: LayerDropout | None = None
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         name = self.single_adapter
         if self.is_merged_copy:
             return self.base_layer(x, *args, **kwargs)
+        if self.dropout is not None and name is not None:
+            return self._forward_with_dropout(x, self.dropout, self.operands(name), *args, **kwargs)
         if args or kwargs or name is None:
             return super().forward(x, *args, **kwargs)
         return _LoraLinear.apply(x, *self.operands(name))  # pyright: ignore[reportReturnType]
+
+    def _forward_with_dropout(
+        self, x: torch.Tensor, dropout: LayerDropout, operands: _Operands, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        r"""Compute :math:`W x + b + s B A (m \odot x)`, not fused: the two products have different inputs."""
+        y = self.base_layer(x, *args, **kwargs)
+        kept = x.to(operands.lora_a.dtype) * dropout.mask(x)  # (..., in)
+        return y + (kept @ operands.lora_a.T @ operands.lora_b.T * operands.scaling).to(y.dtype)
 
     @property
     def single_adapter(self) -> str | None:
@@ -141,9 +156,9 @@ class _FusedLoraLinear(Linear):
 
 
 def _gated_mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
-    """Compute ``down_proj(act_fn(gate_proj(x)) * up_proj(x))``, fused if ``down_proj`` has a LoRA layer."""
+    """Compute ``down_proj(act_fn(gate_proj(x)) * up_proj(x))``, fused if ``down_proj`` has LoRA without dropout."""
     down = module.down_proj
-    name = down.single_adapter if isinstance(down, _FusedLoraLinear) else None
+    name = down.single_adapter if isinstance(down, _FusedLoraLinear) and down.dropout is None else None
     if name is None:
         return down(module.act_fn(module.gate_proj(x)) * module.up_proj(x))
     return _GatedLoraLinear.apply(module.gate_proj(x), module.up_proj(x), module.act_fn, *down.operands(name))  # pyright: ignore[reportReturnType]

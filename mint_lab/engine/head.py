@@ -25,7 +25,8 @@ class Head:
     """The LM head at its current weights, with its LoRA adapter and the family's operations on its logits.
 
     Logits are ``factor * (hidden @ W.T + bias)`` with ``W = weight + scaling * lora_b @ lora_a``, then, if ``cap`` is
-    not 0, ``cap * tanh(logits / cap)``.
+    not 0, ``cap * tanh(logits / cap)``. With dropout, LoRA's input is ``hidden * mask`` instead of ``hidden``; the
+    methods take the mask's rows, and None for no dropout.
 
     Attributes:
         weight: ``(vocab, hidden)``.
@@ -56,13 +57,16 @@ class Head:
         return self.weight.shape[1]
 
     @torch.no_grad()
-    def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(
+        self, hidden: torch.Tensor, out: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Compute logits without a graph.
 
         Args:
             hidden: ``(tokens, hidden)``.
             out: ``(tokens, vocab)`` float32, overwritten with the logits if ``hidden`` is float32 too; a new
                 allocation would take a quarter of the product's time in addition.
+            mask: Dropout of LoRA's input, ``(tokens, hidden)``, or None.
 
         Returns:
             ``(tokens, vocab)``, float32.
@@ -74,7 +78,7 @@ class Head:
             z = F.linear(hidden, self.weight, self.bias).float()  # (tokens, vocab); bfloat16 is rounded once
         if self.lora_a is not None and self.lora_b is not None:
             # In place, with A h as (tokens, rank): a separate B A h would be another (tokens, vocab) matrix.
-            z.addmm_(hidden.float() @ self.lora_a.T, self.lora_b.T, alpha=self.scaling)
+            z.addmm_(_dropped(hidden.float(), mask) @ self.lora_a.T, self.lora_b.T, alpha=self.scaling)
         if self.factor != 1:
             z *= self.factor
         return z.div_(self.cap).tanh_().mul_(self.cap) if self.cap else z
@@ -84,35 +88,59 @@ class Head:
         # d/du cap * tanh(u / cap) = 1 - tanh(u / cap) ** 2, and tanh(u / cap) = logits / cap
         return 1 - (logits / self.cap) ** 2 if self.cap else None
 
-    def weight_rows(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the rows of :math:`W`, LoRA included, for token ids ``(tokens,)``: ``(tokens, hidden)``, float32."""
-        rows = self.weight[tokens].float()  # a copy, so that addmm_ does not change the weight
-        if self.lora_a is not None and self.lora_b is not None:
-            rows.addmm_(self.lora_b.detach()[tokens], self.lora_a.detach(), alpha=self.scaling)
-        return rows
+    @torch.no_grad()
+    def weight_rows(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return :math:`dz_y/dh`, the rows of :math:`W` with LoRA.
+
+        Args:
+            tokens: Token ids y, ``(tokens,)``.
+            mask: Dropout of LoRA's input, ``(tokens, hidden)``, or None.
+
+        Returns:
+            ``(tokens, hidden)``, float32.
+        """
+        rows = self.weight[tokens].float()  # a copy, so that it can be added to
+        return self._add_lora(rows, self.lora_b[tokens], mask) if self.lora_b is not None else rows
 
     @torch.no_grad()
-    def grad_hidden(self, grad_z: torch.Tensor) -> torch.Tensor:
-        """Return dL/dhidden, ``(tokens, hidden)``, from ``grad_z`` = dL/d(W h + b), ``(tokens, vocab)``."""
+    def grad_hidden(self, grad_z: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return dL/dhidden, ``(tokens, hidden)``.
+
+        Args:
+            grad_z: dL/d(W h + b), ``(tokens, vocab)``.
+            mask: Dropout of LoRA's input, ``(tokens, hidden)``, or None.
+        """
         grad = (grad_z.to(self.weight.dtype) @ self.weight).float()  # (tokens, hidden)
-        if self.lora_a is not None and self.lora_b is not None:
-            grad.addmm_(grad_z @ self.lora_b, self.lora_a, alpha=self.scaling)
-        return grad
+        return self._add_lora(grad, grad_z @ self.lora_b, mask) if self.lora_b is not None else grad
+
+    def _add_lora(self, rows: torch.Tensor, low: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Add LoRA's part of a gradient, ``scaling * low @ lora_a * mask``, to ``rows``, ``(tokens, hidden)``."""
+        assert self.lora_a is not None
+        if mask is None:
+            return rows.addmm_(low, self.lora_a, alpha=self.scaling)
+        return rows.addcmul_(low @ self.lora_a, mask, value=self.scaling)
 
     @torch.no_grad()
-    def grad_lora(self, grad_z: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def grad_lora(
+        self, grad_z: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return dL/dA, ``(rank, hidden)``, and dL/dB, ``(vocab, rank)``, from ``grad_z`` = dL/d(W h + b).
 
         Args:
             grad_z: ``(tokens, vocab)``.
             hidden: The head's input, ``(tokens, hidden)``.
+            mask: Dropout of LoRA's input, ``(tokens, hidden)``, or None.
         """
         assert self.lora_a is not None
         assert self.lora_b is not None
-        hidden = hidden.float()
+        hidden = _dropped(hidden.float(), mask)
         grad_a = (grad_z @ self.lora_b).T @ (hidden * self.scaling)  # (rank, hidden)
         grad_b = grad_z.T @ (hidden @ self.lora_a.T * self.scaling)  # (vocab, rank)
         return grad_a, grad_b
+
+
+def _dropped(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return hidden if mask is None else hidden * mask
 
 
 def head_of(model: Any, config: Any) -> Head:

@@ -52,6 +52,7 @@ class TargetLogprobs:
         targets: NDArray[np.int64],
         *,
         loss_mask: NDArray[np.bool_] | None,
+        dropout_mask: torch.Tensor | None = None,
     ) -> None:
         """Compute ``values``.
 
@@ -62,6 +63,7 @@ class TargetLogprobs:
             targets: Target token ids of all sequences end to end, ``(sum N_i,)``.
             loss_mask: Where the loss is expected to have a gradient, ``(sum N_i,)``; None if :meth:`backward` will not
                 be called. A gradient elsewhere is computed correctly too, at the cost of another product.
+            dropout_mask: Dropout of the input of the head's LoRA, ``(tokens, hidden)``; None for no dropout.
         """
         # 1. Find the distinct (token, target) pairs. All tensors below are ordered by pair.
         pair = np.concatenate(token_index) * head.vocab_size + targets  # (sum N_i,)
@@ -69,6 +71,7 @@ class TargetLogprobs:
         device = hidden.device
         self._head = head
         self._hidden = hidden.detach()
+        self._dropout_mask = dropout_mask
         self._token = torch.from_numpy(unique // head.vocab_size).to(device)  # (pairs,)
         self._target = torch.from_numpy(unique % head.vocab_size).to(device)  # (pairs,)
         self._inverse = torch.from_numpy(inverse).to(device)  # (sum N_i,), the pair of each position
@@ -140,7 +143,9 @@ class TargetLogprobs:
         for chunk in pairs.split(chunk_positions(head.vocab_size)):
             probabilities, slope = self._probabilities(chunk)
             # c * (f'_y W_y - W^T (f' * p)), (chunk, hidden)
-            gradient = head.weight_rows(self._target[chunk]).mul_(slope).sub_(head.grad_hidden(probabilities))
+            mask = self._mask(chunk)
+            rows = head.weight_rows(self._target[chunk], mask)
+            gradient = rows.mul_(slope).sub_(head.grad_hidden(probabilities, mask))
             gradients.append(gradient.mul_(head.factor) if head.factor != 1 else gradient)
             if keep and len(chunk) == len(pairs):
                 self._kept = (chunk, probabilities, slope)
@@ -155,7 +160,8 @@ class TargetLogprobs:
         """
         if self._buffer is None or len(self._buffer) < len(pairs):
             self._buffer = torch.empty(len(pairs), self._head.vocab_size, device=pairs.device)
-        logits = self._head.logits(self._hidden[self._token[pairs]], self._buffer[: len(pairs)])  # (n, vocab)
+        hidden = self._hidden[self._token[pairs]]  # (n, hidden)
+        logits = self._head.logits(hidden, self._buffer[: len(pairs)], self._mask(pairs))  # (n, vocab)
         at_target = logits.gather(-1, self._target[pairs, None]).squeeze(-1)  # (n,)
         largest, argmax = logits.max(-1, keepdim=True)  # (n, 1) each
         slope = self._head.slope(logits)
@@ -166,6 +172,10 @@ class TargetLogprobs:
         if slope is None:
             return probabilities, torch.ones_like(largest)
         return probabilities.mul_(slope), slope.gather(-1, self._target[pairs, None])
+
+    def _mask(self, pairs: torch.Tensor) -> torch.Tensor | None:
+        """Return the rows of the dropout mask for these pairs, ``(n, hidden)``; None for no dropout."""
+        return None if self._dropout_mask is None else self._dropout_mask[self._token[pairs]]
 
     def _grad_lora(self, grad_pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the gradients of LoRA's A, ``(rank, hidden)``, and B, ``(vocab, rank)``, on the head."""
@@ -181,7 +191,7 @@ class TargetLogprobs:
             grad_z = probabilities.neg_()
             grad_z.scatter_add_(-1, self._target[chunk, None], slope)
             grad_z *= grad_pairs[chunk, None] * head.factor
-            chunk_a, chunk_b = head.grad_lora(grad_z, self._hidden[self._token[chunk]])
+            chunk_a, chunk_b = head.grad_lora(grad_z, self._hidden[self._token[chunk]], self._mask(chunk))
             grad_a += chunk_a
             grad_b += chunk_b
         return grad_a, grad_b

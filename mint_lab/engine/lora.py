@@ -1,10 +1,10 @@
-"""Shapes of LoRA adapters: which layers carry one, and under which names."""
+"""Which layers of a model carry LoRA, and the names that PEFT gets for them."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,46 +12,18 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
+from ..lora_options import LoraOptions
 
 __all__ = [
-    "LORA_ALPHA",
-    "LoraShape",
+    "LoraLayers",
+    "check_rank",
+    "layers_below_rank",
     "linear_layers",
+    "lora_layers",
     "stacked_experts",
     "suppress_peft_warnings",
-    "target_modules",
-    "target_parameters",
     "without_lora",
 ]
-
-# The hosted service's alpha. The update is scaled by alpha / rank, so the learning rate need not follow the rank.
-LORA_ALPHA = 32
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """The shape of an adapter.
-
-    Attributes:
-        rank: Rank of the update of each layer.
-        train_mlp: Whether the MLP's layers carry LoRA: every linear layer that is neither attention nor the head.
-        train_attn: Whether the attention's layers carry LoRA.
-        train_unembed: Whether the LM head carries LoRA.
-
-    Raises:
-        ModelError: If the rank is not a positive whole number, or no kind of layer carries LoRA.
-    """
-
-    rank: int = 32
-    train_mlp: bool = True
-    train_attn: bool = True
-    train_unembed: bool = True
-
-    def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ModelError(f"rank is {self.rank!r}, expected a whole number of at least 1")
-        if not (self.train_mlp or self.train_attn or self.train_unembed):
-            raise ModelError("nothing to train: train_mlp, train_attn and train_unembed are all False; set one to True")
 
 
 def linear_layers(model: Any) -> dict[str, str]:
@@ -80,48 +52,121 @@ def stacked_experts(model: Any) -> list[str]:
     ]
 
 
-def target_parameters(experts: list[str], shape: LoraShape) -> list[str]:
-    """Return PEFT's ``target_parameters``: the endings of the experts' names, if the MLP carries LoRA."""
-    return sorted({".".join(name.split(".")[-2:]) for name in experts}) if shape.train_mlp else []
+@dataclass(frozen=True)
+class LoraLayers:
+    """The layers that carry LoRA.
+
+    Attributes:
+        linear: Paths of linear layers.
+        experts: Names of the parameters that hold the layers of all experts of a mixture.
+        target_modules: PEFT's names of the linear layers.
+        target_parameters: PEFT's names of the parameters.
+    """
+
+    linear: list[str]
+    experts: list[str]
+    target_modules: list[str]
+    target_parameters: list[str]
 
 
-def without_lora(kinds: dict[str, str], experts: list[str], shape: LoraShape, parameters: Iterable[str]) -> list[str]:
-    """Return which layers of the requested kinds got no LoRA, with ``*`` for the number of a layer or an expert.
+def lora_layers(kinds: Mapping[str, str], experts: list[str], options: LoraOptions) -> LoraLayers:
+    """Return the layers that carry LoRA.
+
+    For kinds of layers, PEFT's names are the shortest path endings that match the requested layers and no others. Short
+    names are what other programs that load the adapter expect.
 
     Args:
         kinds: What :func:`linear_layers` returned.
         experts: What :func:`stacked_experts` returned.
-        shape: The adapter's shape.
-        parameters: Names of the adapter's parameters in PEFT's files.
-    """
-    covered = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in parameters}
-    requested = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
-    missing = [path for path, kind in kinds.items() if requested[kind] and path not in covered]
-    # peft puts the second parameter of a module under "base_layer".
-    owners = {path.removesuffix(".base_layer") for path in covered}
-    missing += [name for name in experts if shape.train_mlp and name.rpartition(".")[0] not in owners]
-    return sorted({".".join("*" if part.isdigit() else part for part in path.split(".")) for path in missing})
-
-
-def target_modules(kinds: dict[str, str], shape: LoraShape) -> list[str]:
-    """Return PEFT's ``target_modules``: the shortest path endings that match the requested layers and no others.
-
-    Short names are what other programs that load the adapter expect.
+        options: The adapter's options.
 
     Raises:
-        ModelError: If the model has no layer of a requested kind.
+        ModelError: If the model has no layer of a requested kind, or no layer of a name.
     """
-    requested = {"attn": shape.train_attn, "mlp": shape.train_mlp, "unembed": shape.train_unembed}
+    if options.target_modules is not None:
+        return _named_layers(kinds, experts, options.target_modules)
+    requested = {"attn": options.attn, "mlp": options.mlp, "unembed": options.unembed}
     chosen = [path for path, kind in kinds.items() if requested[kind]]
     others = [path for path, kind in kinds.items() if not requested[kind]]
     names: set[str] = set()
     for path in chosen:
         parts = path.split(".")
         endings = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        names.add(next(e for e in endings if not any(o == e or o.endswith(f".{e}") for o in others)))
+        names.add(next(e for e in endings if not any(_matches(o, e) for o in others)))
     if not names:
         raise ModelError("this model has no linear layer of the requested kinds, so LoRA cannot be attached to it")
-    return sorted(names)
+    stacked = experts if options.mlp else []
+    return LoraLayers(chosen, stacked, sorted(names), sorted({_last_two(name) for name in stacked}))
+
+
+def _named_layers(kinds: Mapping[str, str], experts: list[str], names: Iterable[str]) -> LoraLayers:
+    modules = [name for name in names if any(_matches(path, name) for path in kinds)]
+    parameters = [name for name in names if any(_matches(path, name) for path in experts)]
+    unknown = [name for name in names if name not in modules and name not in parameters]
+    if unknown:
+        available = sorted({path.rpartition(".")[2] for path in kinds} | {_last_two(name) for name in experts})
+        raise ModelError(
+            f"target_modules names {', '.join(map(repr, unknown))}, and no linear layer of this model has such a name; "
+            f"its layers are {', '.join(available)}"
+        )
+    linear = [path for path in kinds if any(_matches(path, name) for name in modules)]
+    stacked = [path for path in experts if any(_matches(path, name) for name in parameters)]
+    return LoraLayers(linear, stacked, modules, parameters)
+
+
+def _matches(path: str, name: str) -> bool:
+    """Return whether PEFT takes ``name`` for the layer at ``path``."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _last_two(name: str) -> str:
+    return ".".join(name.split(".")[-2:])
+
+
+def check_rank(smaller: Mapping[str, int], options: LoraOptions) -> None:
+    """Check the rank of a new adapter.
+
+    Args:
+        smaller: The smaller dimension of each layer that is to carry LoRA, by path.
+        options: The adapter's options.
+
+    Raises:
+        ModelError: If the rank is above the smaller dimension of every layer, which bounds the rank of any update.
+    """
+    bound = max(smaller.values())
+    if options.rank > bound:
+        raise ModelError(
+            f"rank is {options.rank}, expected at most {bound}: an update has at most the rank of its layer's smaller "
+            f"dimension, and that is {bound} or less in every layer that is to carry LoRA"
+        )
+
+
+def layers_below_rank(smaller: Mapping[str, int], options: LoraOptions) -> list[str]:
+    """Return the layers whose smaller dimension is below the rank, with ``*`` for the number of a layer.
+
+    Args:
+        smaller: The smaller dimension of each layer that carries LoRA, by path.
+        options: The adapter's options.
+    """
+    return _numbered(path for path, size in smaller.items() if size < options.rank)
+
+
+def without_lora(layers: LoraLayers, parameters: Iterable[str]) -> list[str]:
+    """Return which layers that were to carry LoRA got none, with ``*`` for the number of a layer or an expert.
+
+    Args:
+        layers: The layers that were to carry LoRA.
+        parameters: Names of the adapter's parameters in PEFT's files.
+    """
+    covered = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in parameters}
+    missing = [path for path in layers.linear if path not in covered]
+    # peft puts the second parameter of a module under "base_layer".
+    owners = {path.removesuffix(".base_layer") for path in covered}
+    return _numbered(missing + [name for name in layers.experts if name.rpartition(".")[0] not in owners])
+
+
+def _numbered(paths: Iterable[str]) -> list[str]:
+    return sorted({".".join("*" if part.isdigit() else part for part in path.split(".")) for path in paths})
 
 
 @contextlib.contextmanager

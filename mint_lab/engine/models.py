@@ -14,13 +14,16 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ModelError
+from ..lora_options import LoraOptions
 from .attention import plan_attention, use_packed_attention
+from .device import pick_device, pick_dtype
 from .family_probes import check_causal, check_head, packs_exactly
 from .fused_layers import fuse, merged
 from .gradient_checkpointing import checkpoint_layers, checkpointable_layers
@@ -28,21 +31,22 @@ from .head import Head, head_of
 from .kv_cache import cache_argument, layer_configs, query_heads
 from .logprobs import chunk_positions
 from .lora import (
-    LORA_ALPHA,
-    LoraShape,
+    LoraLayers,
+    check_rank,
+    layers_below_rank,
     linear_layers,
+    lora_layers,
     stacked_experts,
     suppress_peft_warnings,
-    target_modules,
-    target_parameters,
     without_lora,
 )
-from .memory import MemoryCost
+from .lora_dropout import LoraDropout
+from .memory import MemoryCost, is_out_of_memory
 from .packing import Layout, pack, pad, stored_tokens
 from .pretrained import canonical_name, load_pretrained, resolve_source
 from .text_model import context_of, end_tokens_of
 
-__all__ = ["Adapter", "BaseModel", "LoraShape", "Weights", "load_base", "pick_device", "pick_dtype"]
+__all__ = ["Adapter", "BaseModel", "Weights", "load_base"]
 
 # Largest hidden size with which one CPU thread is faster than two.
 SINGLE_THREAD_HIDDEN_SIZE = 256
@@ -53,20 +57,51 @@ Weights = dict[str, torch.Tensor]
 class Adapter:
     """One LoRA adapter on a base model.
 
-    Attributes:
+    Args:
         base: The base model.
         name: PEFT's name of the adapter on that model.
-        shape: Its rank and the kinds of layers it is on.
+        lora: Its options.
         parameters: Its parameters by the names in PEFT's files, float32, in a fixed order.
-        gradients: The accumulated gradient of each parameter, in that order; None if there is none.
+        layers: PEFT's modules of the layers that carry it.
+        dropout_seed: Seed of its dropout, from 0 up.
+
+    Attributes:
+        gradients: The accumulated gradient of each parameter, in the order of ``parameters``; None if there is none.
+        start: The weights at which training starts; None for those of a new adapter, which is the base model alone.
+        dropout_passes: Number of training passes with dropout so far.
     """
 
-    def __init__(self, base: BaseModel, name: str, shape: LoraShape, parameters: dict[str, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        name: str,
+        lora: LoraOptions,
+        parameters: dict[str, nn.Parameter],
+        *,
+        layers: Sequence[Any],
+        dropout_seed: int,
+    ) -> None:
         self.base = base
         self.name = name
-        self.shape = shape
+        self.lora = lora
         self.parameters = parameters
         self.gradients: list[torch.Tensor] | None = None
+        self.start: Weights | None = None
+        self.dropout_seed = dropout_seed
+        self.dropout_passes = 0
+        self._layers = layers
+
+    def start_here(self) -> None:
+        """Make the current weights those at which training starts."""
+        is_new = not any(bool(p.any()) for name, p in self.parameters.items() if ".lora_B." in name)  # the update is 0
+        self.start = None if is_new else self.copy()
+        self.dropout_passes = 0
+
+    def dropout(self, micro_batch: int) -> LoraDropout | None:
+        """Return the dropout of a micro-batch in the next training pass; None if the adapter has none."""
+        if not self.lora.dropout:
+            return None
+        return LoraDropout(self._layers, self.lora.dropout, (self.dropout_seed, self.dropout_passes, micro_batch))
 
     def add_gradients(self, gradients: list[torch.Tensor]) -> None:
         """Add ``gradients``, in the order of ``parameters``, to the accumulated ones."""
@@ -79,20 +114,28 @@ class Adapter:
         """Return a copy of the current weights by PEFT's names."""
         return {name: p.detach().clone() for name, p in self.parameters.items()}
 
-    def load(self, weights: Weights) -> None:
-        """Overwrite the weights.
+    def check(self, weights: Weights) -> None:
+        """Check that weights fit.
 
         Raises:
-            ModelError: If names or shapes differ. Nothing is changed then.
+            ModelError: If names or shapes differ.
         """
         expected = {name: tuple(p.shape) for name, p in self.parameters.items()}
         given = {name: tuple(w.shape) for name, w in weights.items()}
         if expected != given:
             name = sorted(set(expected.items()) ^ set(given.items()))[0][0]  # the first that differs
             raise ModelError(
-                f"the weights do not fit this adapter (rank {self.shape.rank}): {name} has shape "
+                f"the weights do not fit this adapter (rank {self.lora.rank}): {name} has shape "
                 f"{given.get(name, 'none')}, expected {expected.get(name, 'none')}"
             )
+
+    def load(self, weights: Weights) -> None:
+        """Overwrite the weights.
+
+        Raises:
+            ModelError: If names or shapes differ. Nothing is changed then.
+        """
+        self.check(weights)
         with torch.no_grad():
             for name, p in self.parameters.items():
                 p.copy_(weights[name])
@@ -155,6 +198,7 @@ class BaseModel:
         fuse(model)  # now, not with the first adapter: the base model's outputs must not change by a bit later
         self._linear = linear_layers(model)
         self._experts = stacked_experts(model)
+        self._own = dict(model.named_parameters(remove_duplicate=False))  # a tied head is there by its own name too
         self._checkpointable = checkpointable_layers(model)
         self._peft: Any = None
         self._names = itertools.count()
@@ -193,13 +237,16 @@ class BaseModel:
         limit = self.packs_up_to
         return self.packs and (limit is None or max(map(len, sequences)) <= limit)
 
-    def backbone(self, layout: Layout, *, gradient_checkpointing: bool = False) -> torch.Tensor:
+    def backbone(
+        self, layout: Layout, *, gradient_checkpointing: bool = False, dropout: LoraDropout | None = None
+    ) -> torch.Tensor:
         """Compute the hidden states before the LM head, with a graph if gradients are enabled.
 
         Args:
             layout: A batch.
             gradient_checkpointing: Whether the graph keeps only the input of each layer, so that the backward pass
                 recomputes the rest.
+            dropout: The dropout of the active adapter; None for no dropout.
 
         Returns:
             ``(*layout.tokens.shape, hidden)``.
@@ -211,16 +258,19 @@ class BaseModel:
             "use_cache": False,
         }
         plan = None
-        attention: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        contexts: list[Callable[[], contextlib.AbstractContextManager[None]]] = []
         if layout.padded:  # the family builds its own causal mask
             inputs["attention_mask"] = layout.attention_mask.to(self.device)
         else:
             plan = plan_attention(layout, self._attention_features, self.device)
-            attention = functools.partial(use_packed_attention, self.config, plan)
+            contexts.append(functools.partial(use_packed_attention, self.config, plan))
+        if dropout is not None:
+            contexts.append(dropout.applied)
+        context = functools.partial(_entered, contexts)
         checkpointing = (
-            checkpoint_layers(self._checkpointable, attention) if gradient_checkpointing else contextlib.nullcontext()
+            checkpoint_layers(self._checkpointable, context) if gradient_checkpointing else contextlib.nullcontext()
         )
-        with checkpointing, attention():
+        with checkpointing, context():
             hidden = body(**inputs).last_hidden_state
         if plan is not None:
             self._packed_windows |= plan.windows
@@ -229,6 +279,10 @@ class BaseModel:
     def head(self) -> Head:
         """Return the LM head with the adapter that is active now."""
         return head_of(self._model, self.config)
+
+    def head_dropout(self, dropout: LoraDropout | None, hidden: torch.Tensor) -> torch.Tensor | None:
+        """Return the dropout mask of the input of the head's LoRA, ``(tokens, hidden)``; None for no dropout."""
+        return None if dropout is None else dropout.mask_of(self._model.get_output_embeddings(), hidden)
 
     def __call__(self, *, cache: Any = None, **inputs: Any) -> Any:
         """Call the whole transformers model.
@@ -244,53 +298,124 @@ class BaseModel:
         """Return a context with the active adapter merged into copies of the weights, if ``max_bytes`` allow it."""
         return contextlib.nullcontext() if self._peft is None else merged(self._peft, max_bytes)
 
-    def attach(self, shape: LoraShape, seed: int | None) -> Adapter:
+    def lora_layers(self, options: LoraOptions) -> LoraLayers:
+        """Return the layers of this model that carry LoRA.
+
+        Raises:
+            ModelError: If there is none, or experts of a mixture would need dropout, which peft has for layers only.
+        """
+        layers = lora_layers(self._linear, self._experts, options)
+        if layers.experts and options.dropout:
+            raise ModelError(
+                f"dropout is {options.dropout:g}, but the experts of {self.name!r} are parameters "
+                f"({', '.join(layers.target_parameters)}), on which peft has no dropout: use dropout=0, or leave the "
+                "experts out with mlp=False or target_modules"
+            )
+        return layers
+
+    def kinds(self, layers: LoraLayers) -> set[str]:
+        """Return the kinds of layers, "attn", "mlp" and "unembed", that are among ``layers``; experts are MLPs."""
+        return {self._linear[path] for path in layers.linear} | ({"mlp"} if layers.experts else set())
+
+    def check_new(self, options: LoraOptions) -> None:
+        """Check that a new adapter of these options makes sense on this model.
+
+        Raises:
+            ModelError: If there is no such layer, its experts exclude dropout, or the rank is above the smaller
+                dimension of every layer.
+        """
+        check_rank(self._smaller_dimensions(self.lora_layers(options)), options)
+
+    def attach(self, options: LoraOptions, seed: int | None) -> Adapter:
         """Attach a new adapter, and activate it.
 
         Args:
-            shape: The adapter's shape.
-            seed: Seed of the initial A; None for a random one. B starts at 0, so that with any seed the model first
-                computes what the base model does.
+            options: The adapter's options.
+            seed: Seed of the initial A and of dropout; None for a random one. B starts at 0, so that with any seed the
+                model first computes what the base model does.
 
         Raises:
-            ModelError: If the model has no layer of a requested kind, or peft does not support its family.
+            ModelError: If the model has no such layer, its experts exclude dropout, peft does not support its family,
+                or memory runs out.
         """
         import peft
 
+        layers = self.lora_layers(options)
         config = peft.LoraConfig(
-            r=shape.rank,
-            lora_alpha=LORA_ALPHA,
-            target_modules=target_modules(self._linear, shape),
-            target_parameters=target_parameters(self._experts, shape) or None,
+            r=options.rank,
+            lora_alpha=options.alpha,  # pyright: ignore[reportArgumentType]  # peft computes with any number
+            lora_dropout=options.dropout,
+            use_rslora=options.rslora,
+            target_modules=layers.target_modules or None,
+            target_parameters=layers.target_parameters or None,
             task_type="CAUSAL_LM",
             base_model_name_or_path=self.source,
         )
         name = f"adapter{next(self._names)}"
+        seed = secrets.randbits(63) if seed is None else int(seed)
         # PEFT draws from torch's global generator, which the workers of other base models use too.
         with _seeding, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(secrets.randbits(63) if seed is None else seed)
+            torch.manual_seed(seed)
             with suppress_peft_warnings():
                 try:
                     if self._peft is None:
                         self._peft = peft.get_peft_model(self._model, config, adapter_name=name)
                     else:
                         self._peft.add_adapter(name, config)
-                except (ValueError, NotImplementedError) as error:
-                    raise ModelError(
-                        f"peft cannot put LoRA on base model {self.name!r}: {str(error).splitlines()[0]}"
-                    ) from error
+                except (ValueError, RuntimeError, MemoryError) as error:
+                    if not isinstance(error, (ValueError, NotImplementedError)) and not is_out_of_memory(error):
+                        raise
+                    reason = next(iter(str(error).splitlines()), type(error).__name__)
+                    raise ModelError(f"peft cannot put LoRA on base model {self.name!r}: {reason}") from error
             fuse(self._peft)
+        self._peft.eval()  # peft creates its dropout modules in training mode
         self._peft.set_adapter(name)
         self._active = name
         self._delete_retired()
-        adapter = Adapter(self, name, shape, self._parameters(name))
+        modules = [module for module in self._peft.modules() if name in getattr(module, "lora_A", ())]
+        parameters = self._parameters(name)
+        adapter = Adapter(self, name, options, parameters, layers=modules, dropout_seed=seed % 2**64)
         # The garbage collector may run on any thread, even while the model runs, so only the name is noted here.
         weakref.finalize(adapter, self._retired.append, name)
         return adapter
 
-    def without_lora(self, adapter: Adapter) -> list[str]:
-        """Return which layers of the kinds that the adapter is for got no LoRA; ``*`` is the number of a layer."""
-        return without_lora(self._linear, self._experts, adapter.shape, adapter.parameters)
+    def lora_notes(self, adapter: Adapter) -> list[str]:
+        """Return what a person who trains the adapter should know about its layers, in plain words."""
+        layers = self.lora_layers(adapter.lora)
+        notes: list[str] = []
+        if missing := without_lora(layers, adapter.parameters):
+            notes.append(f"these layers have no LoRA, because peft has none for them: {', '.join(missing)}")
+        if small := layers_below_rank(self._smaller_dimensions(layers), adapter.lora):
+            notes.append(
+                f"rank {adapter.lora.rank} is above the smaller dimension of these layers, so a lower rank would give "
+                f"them the same updates: {', '.join(small)}"
+            )
+        if adapter.lora.dropout:
+            notes.append(
+                f"dropout {adapter.lora.dropout:g} acts in training passes only: log-probabilities of a sampler or a "
+                "reference have none, so that ratios do not start at 1, and margins not at 0"
+            )
+        return notes
+
+    def is_copy(self, name: str, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor of PEFT's file is a copy of the base model's own.
+
+        PEFT saves the embedding and the head in addition if the head carries LoRA.
+        """
+        own = self._own.get(name.removeprefix("base_model.model.").replace(".base_layer.", "."))
+        return own is not None and own.shape == tensor.shape and torch.equal(own, tensor.to(own))
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer with its chat template, and the generation configuration, to ``folder``."""
+        self.tokenizer.save_pretrained(str(folder))
+        generation = getattr(self._model, "generation_config", None)
+        if generation is not None:  # not by save_pretrained, which refuses values that some models on the hub have
+            generation.to_json_file(folder / "generation_config.json")
+
+    def _smaller_dimensions(self, layers: LoraLayers) -> dict[str, int]:
+        """Return the smaller dimension of each layer, by path; experts are ``(experts, in, out)``."""
+        names = {**{path: f"{path}.weight" for path in layers.linear}, **{name: name for name in layers.experts}}
+        return {path: min(self._own[name].shape[-2:]) for path, name in names.items()}
 
     def peft_config(self, adapter: Adapter) -> Any:
         """Return the adapter's ``peft.LoraConfig``."""
@@ -399,6 +524,15 @@ class BaseModel:
             self._peft.delete_adapter(self._retired.pop())
 
 
+@contextlib.contextmanager
+def _entered(contexts: Sequence[Callable[[], contextlib.AbstractContextManager[None]]]) -> Generator[None]:
+    """Enter all contexts."""
+    with contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context())
+        yield
+
+
 _loaded: weakref.WeakValueDictionary[tuple[str, str, torch.dtype], BaseModel] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 _seeding = threading.Lock()
@@ -430,38 +564,6 @@ def load_base(
             base = BaseModel(canonical_name(source), source, model, tokenizer, torch_device)
             _loaded[(source, str(torch_device), torch_dtype)] = base
         return base
-
-
-def pick_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
-    """Return the requested type, or by default bfloat16 on a CUDA device that supports it and float32 elsewhere.
-
-    Some CPUs multiply bfloat16 faster too. Float32 is their default nevertheless, for equal numbers on all of them.
-
-    Raises:
-        ConfigError: If ``name`` is neither "float32" nor "bfloat16".
-    """
-    if name is not None:
-        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        if name not in dtypes:
-            raise ConfigError(f"dtype is {name!r}, expected 'float32' or 'bfloat16'")
-        return dtypes[name]
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """Return the requested device, or by default the first available of CUDA, MPS and CPU.
-
-    Raises:
-        ConfigError: If torch has no such device.
-    """
-    if name is not None:
-        try:
-            return torch.device(name)
-        except (RuntimeError, TypeError):
-            raise ConfigError(f"device is {name!r}, expected 'cuda', 'mps' or 'cpu'") from None
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _smallest_window(config: Any) -> int | None:

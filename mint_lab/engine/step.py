@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from ..losses import CustomLoss, LossSpec
     from ..losses.spec import Reduction
+    from .lora_dropout import LoraDropout
     from .models import Adapter, BaseModel
 
 __all__ = ["Builtin", "Custom", "Objective", "PassResult", "forward_batch", "run_pass", "split_into_micro_batches"]
@@ -200,6 +201,7 @@ def run_pass(
     backward: bool = True,
     max_tokens: int | None = None,
     gradient_checkpointing: bool = False,
+    dropout: bool = False,
 ) -> PassResult:
     """Run forward and, if requested, backward; on success add the gradient to the adapter's.
 
@@ -216,6 +218,7 @@ def run_pass(
         max_tokens: Token budget of a micro-batch, shared prefixes counted once; None to run the whole batch at once. A
             single datum may exceed it. If memory runs out, the pass is retried once with half the budget in use.
         gradient_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+        dropout: Whether the adapter's dropout acts, as in a training pass. The masks depend on the split.
 
     Raises:
         LossError: If the loss returned something that cannot be trained on. Exceptions of a custom function itself
@@ -224,7 +227,7 @@ def run_pass(
     """
     base = adapter.base
     budget = _micro_batch_budget(base, objective, max_tokens)
-    attempt = _Attempt(adapter, objective, backward, gradient_checkpointing)
+    attempt = _Attempt(adapter, objective, backward, gradient_checkpointing, dropout)
     try:
         return attempt.run(batch, budget)
     except (RuntimeError, MemoryError) as error:
@@ -236,7 +239,7 @@ def run_pass(
     size = base.computed_tokens(batch.tokens)
     first_budget = size if budget is None else min(budget, size)
     half = max(1, first_budget // 2)
-    retry = _Attempt(adapter, objective, backward, gradient_checkpointing)
+    retry = _Attempt(adapter, objective, backward, gradient_checkpointing, dropout)
     try:
         result = retry.run(batch, half)
     except (RuntimeError, MemoryError) as error:
@@ -274,7 +277,12 @@ def split_into_micro_batches(base: BaseModel, batch: Batch, max_tokens: int | No
 
 
 def forward_batch(
-    base: BaseModel, batch: Batch, *, needs_graph: bool, gradient_checkpointing: bool = False
+    base: BaseModel,
+    batch: Batch,
+    *,
+    needs_graph: bool,
+    gradient_checkpointing: bool = False,
+    dropout: LoraDropout | None = None,
 ) -> tuple[torch.Tensor, TargetLogprobs, int]:
     """Run backbone and head once on ``batch``.
 
@@ -283,16 +291,24 @@ def forward_batch(
         batch: A batch or micro-batch.
         needs_graph: Whether a backward pass follows.
         gradient_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+        dropout: The adapter's dropout; None for no dropout.
 
     Returns:
         Hidden states ``(tokens, hidden)``, the log-probabilities, and the number of stored tokens.
     """
     layout = base.layout(batch.tokens)
     with torch.set_grad_enabled(needs_graph):
-        hidden = base.backbone(layout, gradient_checkpointing=needs_graph and gradient_checkpointing)
+        checkpointing = needs_graph and gradient_checkpointing
+        hidden = base.backbone(layout, gradient_checkpointing=checkpointing, dropout=dropout)
     hidden = hidden.flatten(0, 1)
-    loss_mask = batch.loss_mask if needs_graph else None
-    logprobs = TargetLogprobs(base.head(), hidden, layout.token_index, batch.targets, loss_mask=loss_mask)
+    logprobs = TargetLogprobs(
+        base.head(),
+        hidden,
+        layout.token_index,
+        batch.targets,
+        loss_mask=batch.loss_mask if needs_graph else None,
+        dropout_mask=base.head_dropout(dropout, hidden),
+    )
     return hidden, logprobs, layout.stored
 
 
@@ -306,13 +322,16 @@ class _Attempt:
         stored_tokens: Tokens that the backbone computed for them.
     """
 
-    def __init__(self, adapter: Adapter, objective: Objective, backward: bool, gradient_checkpointing: bool) -> None:
+    def __init__(
+        self, adapter: Adapter, objective: Objective, backward: bool, gradient_checkpointing: bool, dropout: bool
+    ) -> None:
         self.adapter = adapter
         self.base = adapter.base
         self.parameters = list(adapter.parameters.values())
         self.objective = objective
         self.needs_backward = backward
         self.gradient_checkpointing = gradient_checkpointing
+        self.uses_dropout = dropout
         self.in_loss = False
         self.grads: list[torch.Tensor | None] = [None] * len(self.parameters)
         self.forwards = 0
@@ -324,8 +343,8 @@ class _Attempt:
         micro_batches = split_into_micro_batches(self.base, batch, max_tokens)
         with self.base.using(self.adapter):
             if isinstance(self.objective, Builtin) or len(micro_batches) == 1:
-                for micro_batch in micro_batches:
-                    self.run_one_phase(micro_batch)
+                for number, micro_batch in enumerate(micro_batches):
+                    self.run_one_phase(number, micro_batch)
             elif not self.run_by_reduction(batch, micro_batches):
                 self.run_two_phases(batch, micro_batches)
         self.result.micro_batches = len(micro_batches)
@@ -337,11 +356,12 @@ class _Attempt:
             self.adapter.add_gradients(
                 [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, self.grads, strict=True)]
             )
+        self.adapter.dropout_passes += self.uses_dropout  # now: a failed pass is retried with the same masks
         return self.result
 
-    def run_one_phase(self, batch: Batch) -> None:
-        """Run forward, loss and backward of a micro-batch whose loss needs no other."""
-        hidden, logprobs = self.forward(batch, needs_graph=self.needs_backward)
+    def run_one_phase(self, number: int, batch: Batch) -> None:
+        """Run forward, loss and backward of the micro-batch of this number, whose loss needs no other."""
+        hidden, logprobs = self.forward(number, batch, needs_graph=self.needs_backward)
         loss, grad_logprobs, metrics = self.compute_loss(batch, logprobs.values)
         if self.needs_backward:
             self.run_backward(hidden, logprobs, grad_logprobs)
@@ -363,8 +383,8 @@ class _Attempt:
         values: list[torch.Tensor] = []  # log-probabilities, (sum N_i,) of each micro-batch
         gradients: list[torch.Tensor] = []
         try:
-            for micro_batch in micro_batches:
-                hidden, logprobs = self.forward(micro_batch, needs_graph=True)
+            for number, micro_batch in enumerate(micro_batches):
+                hidden, logprobs = self.forward(number, micro_batch, needs_graph=True)
                 # mean over n datums = sum over micro-batches of (n_k / n) * mean over its n_k datums
                 weight = len(micro_batch.data) / len(batch.data) if reduction == "mean" else 1.0
                 gradients.append(self.compute_loss(micro_batch, logprobs.values)[1] * weight)
@@ -392,22 +412,27 @@ class _Attempt:
     def run_two_phases(self, batch: Batch, micro_batches: list[Batch]) -> None:
         """Run a coupled loss on a batch that was split."""
         # Phase 1: log-probabilities of all micro-batches without a graph, and the loss on all of them.
-        values = torch.cat([self.forward(part, needs_graph=False)[1].values for part in micro_batches])  # (sum N_i,)
+        parts = [self.forward(k, part, needs_graph=False)[1].values for k, part in enumerate(micro_batches)]
+        values = torch.cat(parts)  # (sum N_i,)
         loss, grad_logprobs, metrics = self.compute_loss(batch, values)
         self.record(batch, loss, values, grad_logprobs, metrics)
         if not self.needs_backward:
             return
         # Phase 2: forward and backward of each micro-batch with dL/dlogprobs held constant.
         sizes = [sum(micro_batch.lengths) for micro_batch in micro_batches]
-        for micro_batch, gradient in zip(micro_batches, grad_logprobs.split(sizes), strict=True):
+        for number, gradient in enumerate(grad_logprobs.split(sizes)):
             if bool((gradient != 0).any()):  # otherwise the loss does not depend on this micro-batch
-                hidden, logprobs = self.forward(micro_batch, needs_graph=True)
+                hidden, logprobs = self.forward(number, micro_batches[number], needs_graph=True)
                 self.run_backward(hidden, logprobs, gradient)
 
-    def forward(self, batch: Batch, *, needs_graph: bool) -> tuple[torch.Tensor, TargetLogprobs]:
-        """Run :func:`forward_batch` and count it."""
+    def forward(self, number: int, batch: Batch, *, needs_graph: bool) -> tuple[torch.Tensor, TargetLogprobs]:
+        """Run :func:`forward_batch` on the micro-batch of this number, and count it."""
         hidden, logprobs, stored = forward_batch(
-            self.base, batch, needs_graph=needs_graph, gradient_checkpointing=self.gradient_checkpointing
+            self.base,
+            batch,
+            needs_graph=needs_graph,
+            gradient_checkpointing=self.gradient_checkpointing,
+            dropout=self.adapter.dropout(number) if self.uses_dropout else None,
         )
         self.forwards += 1
         self.stored_tokens += stored

@@ -21,13 +21,19 @@ __all__ = ["check_options", "check_whole"]
 
 # Names of TRL's, transformers' and others' trainers.
 ELSEWHERE = {
+    "alpha": "lora",
     "config": "loss_config",
     "dataset": "data",
     "epochs": "steps",
     "eval_dataset": "held_out",
     "eval_steps": "eval_every",
     "loss_type": "loss",
+    "lora_alpha": "lora",
+    "lora_config": "lora",
+    "lora_dropout": "lora",
+    "lora_r": "rank",
     "lora_rank": "rank",
+    "lora_target_modules": "lora",
     "lr": "learning_rate",
     "max_completion_length": "max_tokens",
     "max_grad_norm": "grad_clip_norm",
@@ -42,13 +48,16 @@ ELSEWHERE = {
     "num_generations": "group_size",
     "num_train_epochs": "steps",
     "output_dir": "folder",
+    "peft_config": "lora",
     "per_device_train_batch_size": "batch_size",
     "r": "rank",
     "reward_fn": "reward",
     "reward_funcs": "reward",
     "run_name": "name",
     "settings": "loss_config",
+    "target_modules": "lora",
     "train_dataset": "data",
+    "use_rslora": "lora",
 }
 
 

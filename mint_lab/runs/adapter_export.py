@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["save_adapter"]
 
-# The files of an adapter's folder. A folder that holds anything else is not replaced, because that would delete it.
+# The files of an adapter's folder. mint_lab.json names those of the tokenizer, which differ between models. A folder
+# that holds anything else is not replaced, because that would delete it.
 ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors", "mint_lab.json"}
 
 
@@ -50,10 +52,20 @@ def save_adapter(
 
 def _check_replaceable(folder: Path) -> None:
     if folder.is_dir():
-        others = sorted({entry.name for entry in folder.iterdir()} - ADAPTER_FILES)
+        others = sorted({entry.name for entry in folder.iterdir()} - ADAPTER_FILES - _written(folder))
         if others:
             raise ConfigError(
                 f"{folder} is not an adapter's folder: it holds {others[0]!r}; choose a folder that is new or empty"
             )
     elif folder.exists() or folder.is_symlink():
         raise ConfigError(f"{folder} is a file; choose a folder that is new or empty")
+
+
+def _written(folder: Path) -> set[str]:
+    """Return the files that the last save wrote to the folder, as it recorded them."""
+    try:
+        metadata = json.loads((folder / "mint_lab.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    files = metadata.get("files") if isinstance(metadata, dict) else None
+    return {name for name in files if isinstance(name, str)} if isinstance(files, list) else set()

@@ -49,6 +49,7 @@ class RunInfo:
         settings: Settings of the optimizer and the loss, by name.
         steps, steps_done: Optimizer steps to complete, and completed.
         rank: Rank of the LoRA adapter.
+        lora: Options of the adapter, as of :class:`~mint_lab.LoraOptions`; empty if they are not known.
         seed: Seed of the adapter, the order of the data and the held-out split; None if unknown.
         eval_every: Steps between two evaluations.
         options: Options of the recipe.
@@ -70,6 +71,7 @@ class RunInfo:
     steps: Whole = 0
     steps_done: Whole = 0
     rank: Whole = 0
+    lora: dict[Text, Any] = field(default_factory=dict)
     seed: Whole | None = None
     eval_every: Whole = 0
     options: dict[Text, Any] = field(default_factory=dict)

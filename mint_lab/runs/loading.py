@@ -1,14 +1,16 @@
-"""From a client, a recipe and data to the trainer that a run steps with."""
+"""From an adapter, a recipe and data to the trainer that a run steps with."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..client import connect
 from ..data.sources import OnBadRow, Rows
 from ..errors import ConfigError
+from ..lora_options import LoraOptions, adapter_folder, merge_rank, refuse_hosted
 from ..recipes.options import check_whole
 
 if TYPE_CHECKING:
@@ -17,12 +19,86 @@ if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
     from ..recipes.job import Job
 
-__all__ = ["ONE_AT_A_TIME", "DataLimits", "PreparedData", "SharedData", "load_trainer", "sequence_limit"]
+__all__ = [
+    "ONE_AT_A_TIME",
+    "AdapterRequest",
+    "DataLimits",
+    "PreparedData",
+    "SharedData",
+    "load_trainer",
+    "sequence_limit",
+]
 
+DEFAULT_RANK = 16
 MEANINGLESS_LENGTH = 10_000_000  # transformers writes 1e30 where a tokenizer states no length
 
 ONE_AT_A_TIME = threading.Lock()
 """Held while a model or data are loaded: both change the warning filters, which belong to the whole process."""
+
+
+@dataclass(frozen=True)
+class AdapterRequest:
+    """The adapter that a run is to train.
+
+    Attributes:
+        base_model: Name of a base model, or the folder of an adapter that training starts at.
+        rank: Rank of the adapter; None if it is not given.
+        lora: Options of the adapter; None if they are not given.
+        seed: Seed of its initial weights and of dropout.
+
+    Raises:
+        ConfigError: If the rank is not valid, or rank and lora disagree.
+    """
+
+    base_model: str
+    rank: int | None
+    lora: LoraOptions | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        merge_rank(self.rank, self.lora, DEFAULT_RANK)
+
+    @property
+    def options(self) -> LoraOptions | None:
+        """The options as far as they are known before loading: None for those of a saved adapter."""
+        if self.rank is None and self.lora is None and adapter_folder(self.base_model) is not None:
+            return None
+        return merge_rank(self.rank, self.lora, DEFAULT_RANK)
+
+    def new_client(self) -> TrainingClientProtocol:
+        """Create a client on this machine that trains the adapter.
+
+        Raises:
+            ModelError: If the model cannot be loaded, or cannot carry such an adapter.
+            CheckpointError: If the folder of an adapter is damaged, or has a feature that cannot be trained.
+            ConfigError: If a saved adapter has other options than were given.
+        """
+        rank = self.rank
+        if self.lora is None and self.options is not None:
+            rank = self.options.rank
+        return connect().create_lora_training_client(
+            base_model=self.base_model, rank=rank, seed=self.seed, lora=self.lora
+        )
+
+    def check_client(self, client: TrainingClientProtocol | None) -> None:
+        """Check a client that was given to the run: its adapter is there already.
+
+        Raises:
+            ConfigError: If ``lora`` or ``rank`` differs from the client's, or nobody can know.
+        """
+        own = getattr(client, "lora", None)
+        if client is None or (self.lora is None and (self.rank is None or own is None)):
+            return
+        if not isinstance(own, LoraOptions):
+            assert self.lora is not None
+            refuse_hosted(self.lora)
+            raise ConfigError("client= has its adapter already; give lora= to its create_lora_training_client")
+        requested = self.lora or replace(own, rank=self.rank)
+        if requested != own:
+            raise ConfigError(
+                f"the client was created with {own}, but {requested} is requested; leave rank and lora out, or give "
+                "lora= to create_lora_training_client"
+            )
 
 
 @dataclass(frozen=True)

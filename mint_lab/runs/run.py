@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..client import connect, text_source
+from ..client import text_source
 from ..errors import ConfigError, RunError
 from ..losses import DataKind, LossSpec, Param
 from ..recipes.options import check_whole
@@ -36,7 +36,7 @@ from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure
 from .hot_reload import follow_registries
-from .loading import ONE_AT_A_TIME, DataLimits, PreparedData, SharedData, load_trainer
+from .loading import DEFAULT_RANK, ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
 from .loop import Loop
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
 from .token_inspection import request_tokens
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from ..client.protocol import TrainingClientProtocol
     from ..data.sources import OnBadRow
+    from ..lora_options import LoraOptions
     from ..recipes.guarded_trainer import GuardedTrainer
     from .token_inspection import HeldOutTokens
 
@@ -68,7 +69,9 @@ class Run:
         recipe: Name of a recipe: "preference", "sft", "rl", "unpaired", or a registered one.
         loss: A name of ``LOSSES``, a ``LossSpec``, or a function in the custom call form; None for the default of the
             recipe.
-        base_model: "mint-tiny", a local directory, or a hub name.
+        base_model: "mint-tiny", a local directory, or a hub name. Or the folder of a LoRA adapter in PEFT's layout:
+            its base model is loaded, and training starts at its weights, which also give ``baseline`` and the
+            reference log-probabilities.
         data, held_out: As the recipe takes them. Without ``held_out``, a seeded tenth of ``data`` is held out; without
             either, the recipe's default data are used.
         client: A training client; None for a new local one.
@@ -77,8 +80,11 @@ class Run:
         learning_rate: Of AdamW; None for the recipe's default.
         warmup_steps: Steps over which the learning rate rises linearly to its value; 0 for none.
         grad_clip_norm: A gradient with a larger norm is scaled down to this norm; 0 for no limit.
-        rank: Of the LoRA adapter.
-        seed: Of the adapter's initial weights, the order of the data, and the held-out split.
+        rank: Of the LoRA adapter; the short form of ``lora=LoraOptions(rank)``. None for 16, or for that of the adapter
+            in ``base_model`` or ``client``.
+        lora: :class:`~mint_lab.LoraOptions`: rank, alpha, dropout, and the layers that carry LoRA; None for those of
+            ``rank``.
+        seed: Of the adapter's initial weights and dropout, the order of the data, and the held-out split.
         loss_config: Settings of the loss.
         max_length: Longest sequence to train on, tokens: a longer one loses the beginning of its prompt, then the end
             of its completion, and ``notes`` name it. None for what the model takes; never more than that.
@@ -92,7 +98,8 @@ class Run:
             ``reward`` and ``group_size``.
 
     Raises:
-        ConfigError: If a name or a setting is unknown, or the recipe's data do not fit the loss.
+        ConfigError: If a name or a setting is unknown, the recipe's data do not fit the loss, or ``rank``, ``lora`` and
+            ``client`` disagree.
     """
 
     def __init__(
@@ -109,7 +116,8 @@ class Run:
         learning_rate: float | None = None,
         warmup_steps: int = 0,
         grad_clip_norm: float = 0.0,
-        rank: int = 16,
+        rank: int | None = None,
+        lora: LoraOptions | None = None,
         seed: int = 0,
         loss_config: dict[str, float] | None = None,
         max_length: int | None = None,
@@ -125,8 +133,10 @@ class Run:
         spec = resolve_loss(self._recipe.default_loss if loss is None else loss)
         check_loss(self._recipe, spec)
         check_model(base_model)
-        for number, value, least in (("eval_every", eval_every, 1), ("rank", rank, 1), ("seed", seed, 0)):
+        for number, value, least in (("eval_every", eval_every, 1), ("seed", seed, 0)):
             check_whole(number, value, least)
+        self._adapter = AdapterRequest(base_model, rank, lora, seed)
+        self._adapter.check_client(client)
         self._limits = DataLimits(max_length, max_rows, on_bad_row)
         plan = StepPlan.first(
             spec,
@@ -142,7 +152,6 @@ class Run:
         self.eval_every = eval_every
         self.name = name or f"{recipe}-{spec.name}-{seed}"
         self.folder: Path | None = None if folder is None else Path(folder)
-        self._rank = rank
         self._data = data if isinstance(data, SharedData) else SharedData(data, held_out)
         self._client = client
         self._trainer: GuardedTrainer | None = None
@@ -247,6 +256,11 @@ class Run:
         return dict(self._trainer.baseline) if self._trainer else {}
 
     @property
+    def lora(self) -> LoraOptions | None:
+        """The options of the adapter; None for a saved one that is not loaded yet."""
+        return getattr(self.client, "lora", None) or self._adapter.options
+
+    @property
     def client(self) -> TrainingClientProtocol | None:
         """The training client; None until it is loaded."""
         return self._trainer.client if self._trainer else self._client
@@ -309,7 +323,9 @@ class Run:
         """Write the current LoRA adapter, between two steps, to a folder in PEFT's layout; return the folder.
 
         ``peft.AutoPeftModelForCausalLM.from_pretrained(path)`` loads it onto the base model, and so does
-        ``ServiceClient().create_sampling_client(path)`` here. An adapter that is in the folder already is replaced.
+        ``ServiceClient().create_sampling_client(path)`` here. ``Run(base_model=path)`` goes on with it. The tokenizer
+        with its chat template and the generation configuration are in the folder too. An adapter that is there already
+        is replaced.
 
         Raises:
             RunError: If no step is complete yet.
@@ -443,9 +459,7 @@ class Run:
             if self._trainer is not None:
                 return self._trainer
             if self._client is None:
-                self._client = connect().create_lora_training_client(
-                    base_model=self.base_model, rank=self._rank, seed=self.seed
-                )
+                self._client = self._adapter.new_client()
             self._trainer, notes = load_trainer(
                 self._client, self._recipe, self._data, None, self.seed, limits=self._limits
             )
@@ -466,7 +480,8 @@ class Run:
             settings=self.settings,
             steps=self.steps_total,
             steps_done=self.steps_done,
-            rank=self._rank,
+            rank=self.lora.rank if self.lora else DEFAULT_RANK,
+            lora=self.lora.record() if self.lora else {},
             seed=self.seed,
             eval_every=self.eval_every,
             options=self.options,

@@ -71,7 +71,7 @@ def compare(
         data, held_out: As the recipe takes them; loaded once.
         folder: Folder in which each run gets a new folder; None for ``./runs``.
         run_options: As of :class:`~mint_lab.runs.comparison.comparison.Comparison`: ``clients``, and what every
-            :class:`~mint_lab.runs.run.Run` takes, such as ``batch_size`` and ``base_model``.
+            :class:`~mint_lab.runs.run.Run` takes, such as ``batch_size``, ``base_model`` and ``lora``.
 
     Raises:
         ConfigError: As :class:`~mint_lab.runs.comparison.comparison.Comparison`.

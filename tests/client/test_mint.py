@@ -13,6 +13,7 @@ from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.engine.checkpoints import load_checkpoint
 from mint_lab.errors import CheckpointError, ConfigError, DataError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.types import AdamParams, ModelInput, TensorData
 
 from .steps import assert_same, state, train, weights
@@ -134,17 +135,18 @@ def test_bad_input_keeps_accumulated_gradient(client: TrainingClient) -> None:
 
 
 def delta(folder: Any) -> dict[str, torch.Tensor]:
-    """What a checkpoint adds to each layer: alpha / rank times B A."""
+    """What a checkpoint adds to each layer: its scale times B A."""
     found = load_checkpoint(folder)
     return {
-        name: 32 / found.shape.rank * found.weights[name.replace("lora_A", "lora_B")].double() @ a.double()
+        name: found.lora.scaling * found.weights[name.replace("lora_A", "lora_B")].double() @ a.double()
         for name, a in found.weights.items()
         if "lora_A" in name
     }
 
 
 def test_interpolated_updates_add_up(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:
-    other = service.create_lora_training_client(str(qwen3), rank=2, seed=5)
+    """Also of adapters whose ranks and scales differ."""
+    other = service.create_lora_training_client(str(qwen3), seed=5, lora=LoraOptions(2, alpha=8, rslora=True))
     train(client)
     train(other, seed=3)
     one, two = client.save_state("a").result().path, other.save_weights_for_sampler("b").result().path
@@ -157,6 +159,26 @@ def test_interpolated_updates_add_up(service: ServiceClient, client: TrainingCli
         torch.testing.assert_close(c[name], 0.25 * a[name] - 1.5 * b[name], rtol=1e-5, atol=1e-8)
     sampler = service.create_sampling_client(model_path=found.path)
     assert len(sampler.compute_logprobs(ModelInput.from_ints([1, 2, 3])).result()) == 3
+
+
+def test_dropout_acts_on_the_student(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:
+    """In training, with masks of its own for every pass; the reference has none."""
+    train(client)
+    path = client.save_state("a").result().path
+    plain, dropping = (
+        service.create_lora_training_client(str(qwen3), seed=0, lora=LoraOptions(3, dropout=rate))
+        for rate in (0.0, 0.5)
+    )
+    for student in (plain, dropping):
+        student.load_state(path).result()
+
+    def divergence(student: TrainingClient) -> float:
+        return forward_backward_reverse_kl(student, reference_model_path=path, data=DATA[:1]).metrics["loss:sum"]
+
+    assert abs(divergence(plain)) < 1e-5
+    first, second = divergence(dropping), divergence(dropping)
+    assert min(first, second) > 1e-4
+    assert first != second
 
 
 def test_single_source_is_unchanged(service: ServiceClient, client: TrainingClient) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 
@@ -46,3 +46,17 @@ class Reference:
             if "lora_" in name
         }
         return float(value.detach()), [lp.detach() for lp in lists], gradients
+
+
+def made_by_peft(base: Path, folder: Path, **options: Any) -> Path:
+    """Save an adapter that peft made, with random weights as after a training."""
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft, about tied weights and transformers
+        wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options))
+        generator = torch.Generator().manual_seed(5)
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+        wrapped.save_pretrained(folder)
+    return folder

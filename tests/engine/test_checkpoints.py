@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from mint_lab.engine import checkpoints
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import load_checkpoint, read_metadata, save_checkpoint
-from mint_lab.engine.models import Adapter, LoraShape, load_base
+from mint_lab.engine.models import Adapter, load_base
 from mint_lab.engine.optimizer import Optimizer
 from mint_lab.engine.step import Builtin, run_pass
 from mint_lab.errors import CheckpointError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import LOSSES
 from mint_lab.types import AdamParams
 
@@ -56,8 +57,8 @@ def saved(trained: tuple[Adapter, Optimizer], tmp_path: Path) -> Path:
     return tmp_path / "c"
 
 
-def fresh(qwen3: Path, rank: int = 3, seed: int = 9, **shape: bool) -> tuple[Adapter, Optimizer]:
-    adapter = load_base(str(qwen3)).attach(LoraShape(rank=rank, **shape), seed=seed)
+def fresh(qwen3: Path, rank: int = 3, seed: int = 9, **options: Any) -> tuple[Adapter, Optimizer]:
+    adapter = load_base(str(qwen3)).attach(LoraOptions(rank=rank, **options), seed=seed)
     return adapter, Optimizer(adapter)
 
 
@@ -113,7 +114,7 @@ def test_peft_loads_a_checkpoint(trained: tuple[Adapter, Optimizer], saved: Path
 
 def test_metadata_is_read_without_weights(saved: Path, adapter: Adapter) -> None:
     (saved / "adapter_model.safetensors").unlink()
-    assert read_metadata(saved) == (adapter.base.name, adapter.shape)
+    assert read_metadata(saved) == (adapter.base.name, adapter.lora)
 
 
 class Crash(BaseException):
@@ -179,7 +180,7 @@ def kill_between_the_renames(trained: tuple[Adapter, Optimizer], saved: Path) ->
 
 def test_save_killed_between_renames_loses_nothing(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
     before = kill_between_the_renames(trained, saved)
-    assert read_metadata(saved) == (trained[0].base.name, trained[0].shape)
+    assert read_metadata(saved) == (trained[0].base.name, trained[0].lora)
     found = load_checkpoint(saved)
     assert_same(found.weights | (found.optimizer or {}), before)
 
@@ -244,8 +245,8 @@ def edit(folder: Path, **facts: Any) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "gone": (shutil.rmtree, "no checkpoint at .*: expected a folder with mint_lab.json in it"),
-    "no facts": (lambda f: (f / "mint_lab.json").unlink(), "no checkpoint at"),
+    "gone": (shutil.rmtree, "no checkpoint at .*: expected a folder with mint_lab.json or adapter_config.json in it"),
+    "no facts": (lambda f: [(f / n).unlink() for n in ("mint_lab.json", "adapter_config.json")], "no checkpoint at"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "is damaged"),
     "truncated weights": (lambda f: truncate(f / "adapter_model.safetensors"), "is damaged"),
     "truncated moments": (lambda f: truncate(f / "optimizer.safetensors"), "is damaged"),
@@ -254,9 +255,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "facts that are no text": (lambda f: (f / "mint_lab.json").write_bytes(b"\xff\xfe\x00"), "is damaged"),
     "facts that are a list": (lambda f: (f / "mint_lab.json").write_text("[]"), "is damaged"),
     "no format": (lambda f: (f / "mint_lab.json").write_text("{}"), "is damaged"),
-    "a newer format": (lambda f: edit(f, format=2), "has format 2, this version reads up to 1; upgrade mint_lab"),
+    "a newer format": (lambda f: edit(f, format=3), "has format 3, this version reads up to 2; upgrade mint_lab"),
     "a bad rank": (lambda f: edit(f, lora={"rank": 0}), "is damaged: rank is 0"),
-    "an unknown shape": (lambda f: edit(f, lora={"ranks": 3}), "is damaged"),
+    "an unknown option": (lambda f: edit(f, lora={"ranks": 3}), "is damaged"),
+    "dropout that is no pair": (lambda f: edit(f, dropout=[1]), "is damaged"),
 }
 
 
@@ -309,10 +311,53 @@ def test_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Path)
     step(*other, 2)
 
 
-@pytest.mark.parametrize("shape", [{"rank": 4}, {"train_unembed": False}, {"train_mlp": False}])
+@pytest.mark.parametrize("shape", [{"rank": 4}, {"unembed": False}, {"mlp": False}])
 def test_other_adapter_shape_raises(shape: dict[str, Any], saved: Path, qwen3: Path) -> None:
     other = fresh(qwen3, **shape)
     before = state(*other)
     with pytest.raises(CheckpointError, match=f"do not fit this adapter .rank {shape.get('rank', 3)}."):
         load_checkpoint(saved).load_into(other[0])
+    assert_same(state(*other), before)
+
+
+def test_older_folder_is_read(saved: Path, trained: tuple[Adapter, Optimizer], qwen3: Path) -> None:
+    """Format 1 had kinds of layers under other names, and no alpha."""
+    edit(saved, format=1, lora={"rank": 3, "train_mlp": True, "train_attn": True, "train_unembed": True})
+    assert read_metadata(saved) == (trained[0].base.name, LoraOptions(3, alpha=32))
+    other = fresh(qwen3)
+    load_checkpoint(saved).load_into(*other)
+    assert_same(state(*other), state(*trained))
+
+
+def test_start_and_dropout_are_saved_with_an_optimizer_only(
+    trained: tuple[Adapter, Optimizer], tmp_path: Path, qwen3: Path
+) -> None:
+    adapter, optimizer = trained
+    adapter.start_here()
+    start = adapter.copy()
+    adapter.dropout_seed, adapter.dropout_passes = 2**64 - 1, 7
+    step(adapter, optimizer, 1)
+    save_checkpoint(tmp_path / "c", adapter, optimizer)
+    other = fresh(qwen3)
+    load_checkpoint(tmp_path / "c").load_into(*other)
+    assert other[0].start is not None
+    assert_same(other[0].start, start)
+    assert (other[0].dropout_seed, other[0].dropout_passes) == (2**64 - 1, 7)
+    load_checkpoint(tmp_path / "c").load_into(other[0])
+    assert_same(other[0].start, adapter.copy())
+    assert other[0].dropout_passes == 0
+    save_checkpoint(tmp_path / "c", adapter, None)
+    assert not (tmp_path / "c" / "start.safetensors").exists()
+
+
+def test_start_that_does_not_fit_changes_nothing(
+    trained: tuple[Adapter, Optimizer], tmp_path: Path, qwen3: Path
+) -> None:
+    trained[0].start_here()
+    save_checkpoint(tmp_path / "c", *trained)
+    rewrite(tmp_path / "c" / "start.safetensors", dict.popitem)
+    other = fresh(qwen3)
+    before = state(*other)
+    with pytest.raises(CheckpointError, match="do not fit this adapter"):
+        load_checkpoint(tmp_path / "c").load_into(*other)
     assert_same(state(*other), before)

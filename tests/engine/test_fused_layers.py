@@ -414,7 +414,7 @@ def test_merged_weights_match_and_are_restored(name: str, family: Callable[[str]
 def test_only_adapted_layers_are_merged(family: Callable[[str], Path]) -> None:
     folder = family("qwen3")
     random_adapter(folder)
-    adapter = random_adapter(folder, train_mlp=False, train_unembed=False)
+    adapter = random_adapter(folder, mlp=False, unembed=False)
     with adapter.base.using(adapter):
         model = adapter.base._peft
         expected = logits(model)

@@ -36,16 +36,17 @@ def made(seed: int, *, bias: bool, lora: bool, factor: float, cap: float) -> Hea
     return Head(weight, b, down, up, SCALING, factor, cap)
 
 
-def linear(head: Head, hidden: torch.Tensor) -> torch.Tensor:
-    """W h + b with LoRA, as PEFT writes it, with a graph."""
+def linear(head: Head, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """W h + b with LoRA, as PEFT writes it, with a graph; a mask drops inputs of LoRA."""
     z = F.linear(hidden, head.weight, head.bias)
-    return (
-        z if head.lora_a is None or head.lora_b is None else z + head.scaling * (hidden @ head.lora_a.T) @ head.lora_b.T
-    )
+    if head.lora_a is None or head.lora_b is None:
+        return z
+    kept = hidden if mask is None else hidden * mask
+    return z + head.scaling * (kept @ head.lora_a.T) @ head.lora_b.T
 
 
-def logits(head: Head, hidden: torch.Tensor) -> torch.Tensor:
-    z = linear(head, hidden) * head.factor
+def logits(head: Head, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    z = linear(head, hidden, mask) * head.factor
     return head.cap * torch.tanh(z / head.cap) if head.cap else z
 
 
@@ -154,7 +155,7 @@ def own_logits(model: Any, base: Any) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 @pytest.mark.parametrize("unembed", [True, False])
 def test_head_is_the_familys(name: str, unembed: bool, family: Callable[[str], Path]) -> None:
-    adapter = random_adapter(family(name), train_unembed=unembed)
+    adapter = random_adapter(family(name), unembed=unembed)
     base = adapter.base
     with base.using(adapter):
         head = base.head()
@@ -174,7 +175,7 @@ def test_head_is_the_familys(name: str, unembed: bool, family: Callable[[str], P
 
 def test_head_follows_active_adapter(family: Callable[[str], Path]) -> None:
     folder = family("llama")
-    with_head, without = random_adapter(folder), random_adapter(folder, train_unembed=False)
+    with_head, without = random_adapter(folder), random_adapter(folder, unembed=False)
     base = load_base(str(folder))
     for adapter in (with_head, without, with_head):
         with base.using(adapter):

@@ -24,10 +24,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     plain = Head.logits
 
-    def counted(self: Head, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def counted(self: Head, hidden: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
         if len(hidden):
             calls.append(len(hidden))
-        return plain(self, hidden, out)
+        return plain(self, hidden, *rest)
 
     monkeypatch.setattr(Head, "logits", counted)
     return calls
@@ -42,9 +42,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     factor=st.sampled_from([1.0, 0.25]),
     cap=st.sampled_from([0.0, 2.0]),
     mask=st.sampled_from(["all", "none", "right", "wrong", "any"]),
+    dropout=st.booleans(),
 )
 def test_values_and_gradients_are_log_softmaxs(
-    *, seed: int, lengths: list[int], chunk: int, lora: bool, factor: float, cap: float, mask: str
+    *, seed: int, lengths: list[int], chunk: int, lora: bool, factor: float, cap: float, mask: str, dropout: bool
 ) -> None:
     """Tokens repeat, as under shared prefixes; the loss mask may be wrong about where the gradient will be."""
     random = np.random.default_rng(seed)
@@ -60,13 +61,15 @@ def test_values_and_gradients_are_log_softmaxs(
         "wrong": gradient.numpy() == 0,
         "any": random.integers(0, 2, len(targets)).astype(bool),
     }
-    table = torch.log_softmax(logits(head, hidden[torch.from_numpy(np.concatenate(token_index))]), -1)
+    dropped = torch.from_numpy(random.choice([0.0, 2.0], (TOKENS, HIDDEN)).astype(np.float32)) if dropout else None
+    rows = torch.from_numpy(np.concatenate(token_index))
+    table = torch.log_softmax(logits(head, hidden[rows], None if dropped is None else dropped[rows]), -1)
     expected = table[torch.arange(len(targets)), torch.from_numpy(targets)]
     parameters = [p for p in (head.lora_a, head.lora_b) if p is not None]
     wanted = torch.autograd.grad(expected, [hidden, *parameters], gradient)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK_LOGITS", chunk * ROWS)
-        found = TargetLogprobs(head, hidden, token_index, targets, loss_mask=masks[mask])
+        found = TargetLogprobs(head, hidden, token_index, targets, loss_mask=masks[mask], dropout_mask=dropped)
         assert not found.values.requires_grad
         torch.testing.assert_close(found.values, expected.detach(), rtol=1e-5, atol=1e-5)
         for _ in range(2):  # once from the kept probabilities, once recomputed
@@ -74,7 +77,7 @@ def test_values_and_gradients_are_log_softmaxs(
             assert rest[0] is None
             for a, b in zip([into, *rest[1:]], wanted, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
-        alone = TargetLogprobs(head, hidden, token_index, targets, loss_mask=None)
+        alone = TargetLogprobs(head, hidden, token_index, targets, loss_mask=None, dropout_mask=dropped)
         torch.testing.assert_close(alone.values, expected.detach(), rtol=1e-5, atol=1e-5)
     assert hidden.grad is None
     assert all(p.grad is None for p in parameters)

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from mint_lab.client.service import ServiceClient
 from mint_lab.data import to_datum
-from mint_lab.engine.lora import LoraShape, suppress_peft_warnings
+from mint_lab.engine.lora import suppress_peft_warnings, without_lora
 from mint_lab.engine.models import load_base
 from mint_lab.errors import ModelError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.types import AdamParams, ModelInput, SamplingParams
 
 from .families import FAMILIES, build
@@ -78,8 +79,8 @@ def test_numbers_are_those_of_transformers(name: str, folder_of: Callable[[str],
 @pytest.mark.parametrize("name", ALL)
 def test_every_layer_has_lora_or_is_named(name: str, folder_of: Callable[[str], Path]) -> None:
     base = load_base(str(folder_of(name)))
-    adapter = base.attach(LoraShape(rank=2), seed=0)
-    named = base.without_lora(adapter)
+    adapter = base.attach(LoraOptions(rank=2), seed=0)
+    named = without_lora(base.lora_layers(adapter.lora), adapter.parameters)
     covered = {path.removeprefix("base_model.model.").partition(".lora_")[0] for path in adapter.parameters}
     model: Any = AutoModelForCausalLM.from_pretrained(folder_of(name))
     for path, module in model.named_modules():

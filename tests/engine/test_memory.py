@@ -11,8 +11,9 @@ import torch
 
 from mint_lab.engine import memory
 from mint_lab.engine.memory import MemoryCost, free_memory, is_out_of_memory, max_useful_tokens, token_budget
-from mint_lab.engine.models import Adapter, BaseModel, LoraShape, load_base
+from mint_lab.engine.models import Adapter, BaseModel, load_base
 from mint_lab.errors import DataError, LossError, ModelError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import pairwise_preference_loss
 from mint_lab.types import Datum
 
@@ -46,7 +47,7 @@ def kept_bytes(adapter: Adapter, sequences: list[list[int]], *, gradient_checkpo
 @pytest.mark.parametrize("name", [*FAMILIES, "mint-tiny"])
 def test_estimate_covers_what_autograd_keeps(name: str, family: Callable[[str], Path]) -> None:
     base = load_base(name if name == "mint-tiny" else str(family(name)))
-    adapter = base.attach(LoraShape(rank=8), seed=0)
+    adapter = base.attach(LoraOptions(rank=8), seed=0)
     draw = torch.Generator().manual_seed(0)
     sequences = [torch.randint(0, 250, (60,), generator=draw).tolist() for _ in range(16)]
     kept = kept_bytes(adapter, sequences)

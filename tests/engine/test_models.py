@@ -15,8 +15,9 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from mint_lab.engine import models
-from mint_lab.engine.models import Adapter, LoraShape, load_base, pick_device
-from mint_lab.errors import ConfigError, ModelError
+from mint_lab.engine.models import Adapter, load_base
+from mint_lab.errors import ModelError
+from mint_lab.lora_options import LoraOptions
 from tests.waiting import Attempt, Gate, join
 
 from .conftest import random_adapter
@@ -38,13 +39,6 @@ def test_base_model_is_loaded_once_and_freed(family: Callable[[str], Path]) -> N
     assert seen() is None
 
 
-def test_pick_device() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device().type in ("cpu", "cuda", "mps")
-    with pytest.raises(ConfigError, match="device is 'gpu', expected 'cuda', 'mps' or 'cpu'"):
-        pick_device("gpu")
-
-
 def test_fresh_adapter_is_the_base_model(qwen3: Path) -> None:
     """B = 0: the same logits as transformers alone, whatever the seed."""
     plain = AutoModelForCausalLM.from_pretrained(qwen3, dtype=torch.float32).eval()
@@ -52,7 +46,7 @@ def test_fresh_adapter_is_the_base_model(qwen3: Path) -> None:
         expected = plain(input_ids=torch.tensor([[3, 1, 4, 1, 5]])).logits
     base = load_base(str(qwen3))
     for seed in (0, 1):
-        adapter = base.attach(LoraShape(rank=4), seed)
+        adapter = base.attach(LoraOptions(rank=4), seed)
         assert all(not p.any() for n, p in adapter.parameters.items() if "lora_B" in n)
         assert all(p.any() for n, p in adapter.parameters.items() if "lora_A" in n)
         torch.testing.assert_close(hidden(adapter, base), expected, rtol=1e-5, atol=1e-5)
@@ -63,7 +57,7 @@ def test_seeds_decide_initial_weights(qwen3: Path) -> None:
     base = load_base(str(qwen3))
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
-    copies = [base.attach(LoraShape(rank=2), seed).copy() for seed in (0, 0, 1, None, None)]
+    copies = [base.attach(LoraOptions(rank=2), seed).copy() for seed in (0, 0, 1, None, None)]
     assert torch.equal(torch.random.get_rng_state(), before)
     a = next(n for n in copies[0] if "lora_A" in n)
     assert torch.equal(copies[0][a], copies[1][a])
@@ -74,7 +68,7 @@ def test_seeds_decide_initial_weights(qwen3: Path) -> None:
 def test_adapters_are_independent(qwen3: Path) -> None:
     base = load_base(str(qwen3))
     start = hidden(None, base)
-    one, two = random_adapter(qwen3), base.attach(LoraShape(rank=5), seed=1)
+    one, two = random_adapter(qwen3), base.attach(LoraOptions(rank=5), seed=1)
     first = hidden(one, base)
     assert not torch.allclose(first, start, atol=1e-2)
     with torch.no_grad():
@@ -101,7 +95,7 @@ def test_weights_are_replaced_during_a_call(adapter: Adapter) -> None:
 
 def test_uses_may_be_nested(qwen3: Path) -> None:
     one, base = random_adapter(qwen3), load_base(str(qwen3))
-    two = base.attach(LoraShape(rank=2), seed=1)
+    two = base.attach(LoraOptions(rank=2), seed=1)
     alone = hidden(one, base)
     with base.using(one):
         hidden(two, base)
@@ -114,15 +108,15 @@ def test_uses_may_be_nested(qwen3: Path) -> None:
 
 def test_collected_adapters_are_deleted(qwen3: Path) -> None:
     base = load_base(str(qwen3))
-    kept = base.attach(LoraShape(rank=2), seed=0)
+    kept = base.attach(LoraOptions(rank=2), seed=0)
 
     def names() -> set[str]:
         return set(base._peft.peft_config)
 
     for _ in range(4):
-        base.attach(LoraShape(rank=2), seed=0)
+        base.attach(LoraOptions(rank=2), seed=0)
         gc.collect()
-    last = base.attach(LoraShape(rank=2), seed=0)
+    last = base.attach(LoraOptions(rank=2), seed=0)
     assert names() == {kept.name, last.name}
     hidden(kept, base)
     assert {
@@ -147,13 +141,6 @@ def test_vocabulary_may_exceed_the_tokenizer(adapter: Adapter) -> None:
     assert len(adapter.base.tokenizer) < adapter.base.vocab_size == VOCAB
 
 
-def test_model_without_a_longest_sequence_takes_a_million_tokens(tmp_path: Path) -> None:
-    """BLOOM's configuration names none: ALiBi has a bias for every distance."""
-    config = CONFIG_MAPPING["bloom"](vocab_size=VOCAB, hidden_size=48, n_layer=2, n_head=4, bos_token_id=256)
-    assert not hasattr(config, "max_position_embeddings")
-    assert load_base(str(build_config(config, tmp_path))).context == 1_000_000
-
-
 def test_activations_are_kept_unless_checkpointing_is_asked_for(qwen3: Path) -> None:
     """Checkpointing keeps less for the backward pass, and the default is not to."""
     base = load_base(str(qwen3))
@@ -163,7 +150,7 @@ def test_activations_are_kept_unless_checkpointing_is_asked_for(qwen3: Path) -> 
         kept[-1] += tensor.numel()
         return tensor
 
-    with base.using(base.attach(LoraShape(rank=2), seed=0)):
+    with base.using(base.attach(LoraOptions(rank=2), seed=0)):
         for options in ({}, {"gradient_checkpointing": False}, {"gradient_checkpointing": True}):
             kept.append(0)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -270,13 +257,13 @@ def test_adapters_of_two_models_are_drawn_one_after_the_other(
 ) -> None:
     """Both draw from torch's global generator: at the same time, a seed would not give the same weights."""
     bases = [load_base(str(family(name))) for name in ("llama", "qwen3")]
-    expected = bases[1].attach(LoraShape(4), seed=5).copy()
+    expected = bases[1].attach(LoraOptions(4), seed=5).copy()
     gate, fuse = Gate(holds=1), models.fuse
     monkeypatch.setattr(models, "fuse", lambda model: (gate(), fuse(model)))
-    first = threading.Thread(target=lambda: bases[0].attach(LoraShape(4), seed=3))
+    first = threading.Thread(target=lambda: bases[0].attach(LoraOptions(4), seed=3))
     first.start()
     gate.wait()
-    attempt = Attempt(lambda: bases[1].attach(LoraShape(4), seed=5), models, "_seeding")
+    attempt = Attempt(lambda: bases[1].attach(LoraOptions(4), seed=5), models, "_seeding")
     assert attempt.waits
     gate.open()
     join(first)

@@ -433,9 +433,9 @@ def test_odd_number_of_pair_datums_raises(adapter: Adapter) -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        {"train_mlp": False, "train_unembed": False},
-        {"train_attn": False, "train_unembed": False},
-        {"train_mlp": False, "train_attn": False},
+        {"mlp": False, "unembed": False},
+        {"attn": False, "unembed": False},
+        {"mlp": False, "attn": False},
     ],
 )
 def test_only_requested_layers_are_trained(shape: dict[str, bool], qwen3: Path, tmp_path: Path) -> None:
@@ -448,9 +448,9 @@ def test_only_requested_layers_are_trained(shape: dict[str, bool], qwen3: Path, 
     assert go(adapter, data).loss == pytest.approx(expected[0], rel=RELATIVE)
     assert_same_gradients(named_gradients(adapter), expected[2])
     kinds = {
-        "self_attn": shape.get("train_attn", True),
-        "mlp": shape.get("train_mlp", True),
-        "lm_head": shape.get("train_unembed", True),
+        "self_attn": shape.get("attn", True),
+        "mlp": shape.get("mlp", True),
+        "lm_head": shape.get("unembed", True),
     }
     for part, on in kinds.items():
         assert any(part in name for name in adapter.parameters) == on
@@ -479,7 +479,7 @@ def test_gradients_accumulate_until_the_step(adapter: Adapter) -> None:
 def test_two_runs_are_bit_identical(qwen3: Path) -> None:
     losses = []
     for _ in range(2):
-        adapter = load_base(str(qwen3)).attach(random_adapter(qwen3).shape, seed=3)
+        adapter = load_base(str(qwen3)).attach(random_adapter(qwen3).lora, seed=3)
         optimizer = Optimizer(adapter)
         run = []
         for seed in range(4):

@@ -83,10 +83,12 @@ class Spell(Recipe):
 @pytest.fixture
 def spell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     class Service:
-        def create_lora_training_client(self, base_model: str, rank: int = 16, seed: int | None = None) -> BigramClient:
+        def create_lora_training_client(
+            self, base_model: str, rank: int = 16, seed: int | None = None, *, lora: None = None
+        ) -> BigramClient:
             return BigramClient(seed or 0)
 
-    monkeypatch.setattr("mint_lab.runs.run.connect", Service)
+    monkeypatch.setattr("mint_lab.runs.loading.connect", Service)
     register_metric(VOWELS)
     ml.recipe(Spell)
     yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import mint_lab
 from mint_lab.client.gradients import token_logprobs
 from mint_lab.data.pairs import arithmetic_pairs, pairs_to_data
 from mint_lab.errors import CheckpointError, ConfigError, RunError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.runs import Run
 
 from .conftest import TIMEOUT, finish
@@ -57,6 +59,62 @@ def test_peft_gives_the_same_log_probabilities(run: Run, tmp_path: Path) -> None
     sampler = mint_lab.ServiceClient().create_sampling_client(model_path=str(folder))
     found = sampler.compute_logprobs(prompt).result()[1:]
     torch.testing.assert_close(torch.tensor(found), ours[0][: len(found)], rtol=0, atol=1e-4)
+
+
+def test_tokenizer_and_its_template_are_saved_too(run: Run, tmp_path: Path) -> None:
+    """Chats get the same tokens as in training, and a second save replaces these files as well."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    folder = run.save(tmp_path / "adapter")
+    tokenizer, own = AutoTokenizer.from_pretrained(str(folder)), run.client.get_tokenizer()
+    chat = [{"role": "user", "content": "1+2=?"}, {"role": "assistant", "content": "3"}]
+    assert tokenizer.chat_template == own.chat_template
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == own.apply_chat_template(chat, tokenize=False)
+    assert tokenizer.encode("1+2=3") == own.encode("1+2=3")
+    assert GenerationConfig.from_pretrained(str(folder)).eos_token_id is not None
+    files = sorted(file.name for file in folder.iterdir())
+    assert {"tokenizer_config.json", "chat_template.jinja", "generation_config.json"} < set(files)
+    run.save(folder)
+    assert sorted(file.name for file in folder.iterdir()) == files
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"files": 3}', '{"files": [3, "other.txt"]}', '{"format": 1}'])
+def test_files_that_no_save_wrote_are_kept(content: str, run: Run, tmp_path: Path) -> None:
+    folder = run.save(tmp_path / "adapter")
+    (folder / "mint_lab.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"is not an adapter's folder: it holds 'chat_template\.jinja'"):
+        run.save(folder)
+
+
+def test_run_goes_on_with_a_saved_adapter(run: Run, tmp_path: Path) -> None:
+    """Its baseline is the evaluation of the adapter, and DPO starts at its reference: all margins are 0."""
+    folder = run.save(tmp_path / "adapter")
+    options: dict[str, Any] = {"data": arithmetic_pairs(24), "held_out": arithmetic_pairs(4, split="held_out")}
+    options |= {"steps": 2, "batch_size": 8, "base_model": str(folder)}
+    then = Run(loss="dpo", folder=tmp_path / "run", learning_rate=1e-2, **options)
+    assert then.lora is None
+    assert then.prepare_data().max_length == run.client.context, "the data need the base model's tokenizer only"
+    assert then.start().wait(TIMEOUT * 4)
+    assert then.lora == LoraOptions(4)
+    assert then.records[0].metrics["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert then.baseline["logps/chosen"] == pytest.approx(chosen_logps(run, options["held_out"]), abs=1e-3)
+    info = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert (info["base_model"], info["rank"], info["lora"]) == (str(folder), 4, LoraOptions(4).record())
+    assert f"training starts at the adapter in {folder}: LoraOptions(rank=4)" in info["notes"]
+    last = then.save(folder)
+    data = pairs_to_data(arithmetic_pairs(3, seed=5), then.client.get_tokenizer())
+    for mine, theirs in zip(token_logprobs(then.client, data), logprobs_by_peft(last, data), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
+    with pytest.raises(RunError, match=r"rank is 8, but the adapter in .* is LoraOptions\(rank=4\)"):
+        Run(rank=8, folder=tmp_path / "other", **options).start().wait(TIMEOUT)
+
+
+def chosen_logps(run: Run, pairs: Any) -> float:
+    """The mean log-probability of the chosen answers under the run's present weights."""
+    data = pairs_to_data(pairs, run.client.get_tokenizer())[::2]
+    rows = token_logprobs(run.client, data)
+    weights = [d.loss_fn_inputs["weights"].to_torch() for d in data]
+    return float(sum((row * w).sum() for row, w in zip(rows, weights, strict=True))) / len(data)
 
 
 def test_only_a_folder_of_an_adapter_is_replaced(run: Run, tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mint_lab.data import Pair
 from mint_lab.errors import ConfigError, DataError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.recipes import RECIPES
 from mint_lab.recipes.batch_trainer import BatchTrainer
-from mint_lab.runs.loading import DataLimits, SharedData, load_trainer, sequence_limit
+from mint_lab.runs import Run
+from mint_lab.runs.loading import AdapterRequest, DataLimits, SharedData, load_trainer, sequence_limit
 
 from .bigram import BigramClient, CharTokenizer, letter_pairs
 
@@ -165,3 +168,49 @@ def test_data_are_prepared_without_a_model_and_trained_on() -> None:
     assert recipe.prepared == 1
     other = SharedData(letter_pairs(12), None).prepare(BigramClient(), recipe, seed=3)  # type: ignore[arg-type]
     assert other.end_tokens == {0}, "at least the tokenizer's"
+
+
+class Adapted(BigramClient):
+    """A client on this machine: it has the options of its adapter."""
+
+    lora = LoraOptions(4, alpha=8)
+
+
+def test_run_takes_options_of_its_adapter(tmp_path: Path) -> None:
+    assert Run().lora == LoraOptions(16)
+    assert Run(rank=4).lora == LoraOptions(4)
+    lora = LoraOptions(4, dropout=0.1, unembed=False)
+    assert Run(lora=lora).lora == Run(lora=lora, rank=4).lora == lora
+    assert Run(client=Adapted(), rank=4, lora=Adapted.lora).lora == Adapted.lora
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert Run(base_model=str(tmp_path)).lora is None, "it is in the folder, which is not read yet"
+    assert Run(base_model=str(tmp_path), rank=3).lora == LoraOptions(3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rank": 0}, "rank is 0, expected a whole number from 1 up"),
+        ({"rank": 8, "lora": LoraOptions(4)}, "rank is 8, but lora has rank 4"),
+        ({"lora": {"rank": 4}}, "lora is {'rank': 4}, expected mint_lab.LoraOptions"),
+        ({"client": Adapted(), "rank": 8}, r"the client was created with LoraOptions\(rank=4, alpha=8\), but Lora.*8"),
+        ({"client": Adapted(), "lora": LoraOptions(4)}, "the client was created with"),
+        ({"client": BigramClient(), "lora": LoraOptions(4, alpha=8)}, "a hosted service does not take alpha of lora"),
+        ({"client": BigramClient(), "lora": LoraOptions(4)}, "client= has its adapter already; give lora= to its"),
+        ({"lora_alpha": 8}, "unknown option 'lora_alpha': did you mean lora=?"),
+        ({"target_modules": ["q_proj"]}, "unknown option 'target_modules': did you mean lora=?"),
+    ],
+)
+def test_options_that_contradict_raise_before_loading(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Run(**options)
+
+
+def test_client_is_made_as_requested(tmp_path: Path) -> None:
+    request = AdapterRequest("mint-tiny", None, LoraOptions(3, dropout=0.1, attn=False), 1)
+    client: Any = request.new_client()
+    assert client.lora == LoraOptions(3, dropout=0.1, attn=False)
+    client.save_adapter(tmp_path / "a").result()
+    assert AdapterRequest("mint-tiny", None, None, 1).new_client().lora == LoraOptions(16)  # type: ignore[attr-defined]
+    again: Any = AdapterRequest(str(tmp_path / "a"), None, None, 1).new_client()
+    assert again.lora == client.lora

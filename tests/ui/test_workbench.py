@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mint_lab.errors import ConfigError, RunError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import LOSSES, LossSpec
 from mint_lab.losses.preference import simpo_loss
 from mint_lab.runs.run import Run
@@ -32,6 +33,17 @@ def test_creation_loads_nothing_and_shows_settings(comms: list[Comm]) -> None:
     assert state["data"] == "arithmetic pairs"
     assert [control["name"] for control in state["controls"]] == ["learning_rate", "beta"]
     lab.close()
+
+
+def test_adapter_is_as_requested_in_every_run(comms: list[Comm]) -> None:
+    lora = LoraOptions(4, dropout=0.1, unembed=False)
+    lab = Workbench(lora=lora)
+    assert lab.run.lora == lora
+    lab.run.stop()
+    assert lab.new_run().lora == lora
+    lab.close()
+    with pytest.raises(ConfigError, match="rank is 8, but lora has rank 4"):
+        Workbench(lora=lora, rank=8)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +185,7 @@ def test_new_run_trains_with_what_was_edited(
 ) -> None:
     """From the first weights: the new run equals a loop by hand with the loss and all settings of the old one."""
     service = SimpleNamespace(create_lora_training_client=lambda **_: BigramClient())
-    monkeypatch.setattr("mint_lab.runs.run.connect", lambda: service)
+    monkeypatch.setattr("mint_lab.runs.loading.connect", lambda: service)
     options: dict[str, Any] = {"data": letter_pairs(20), "held_out": letter_pairs(4), "steps": 4, "batch_size": 4}
     lab = Workbench(**options, learning_rate=0.05, folder=tmp_path / "run")
     assert lab.run.step(2).wait(TIMEOUT)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...charts.chart_spec import charts_of
 from ...charts.run_data import run_data
-from ...client import connect
 from ...data.reference_logprobs import with_reference
 from ...errors import ConfigError, RunError, one_of
 from ...recipes.reference_cache import reads_reference
 from ...recipes.registry import RECIPES, recipe_of
-from ..loading import ONE_AT_A_TIME, SharedData
+from ..loading import ONE_AT_A_TIME, AdapterRequest, SharedData
 from ..run import Run
 from ..store import fresh_folder
 from .gradient_cosines import Cosines, Objective, cosines_of, measure
@@ -87,7 +86,9 @@ class Comparison:
         self.recipe = recipe
         self.seed = seed
         self._clients = clients
-        self._base = (run_options.get("base_model", "mint-tiny"), run_options.get("rank", 16))
+        self._adapter = AdapterRequest(
+            run_options.get("base_model", "mint-tiny"), run_options.get("rank"), run_options.get("lora"), seed
+        )
         self._folder = None if folder is None else Path(folder)
         self._cancel = threading.Event()
         self._untrained: TrainingClientProtocol | None = None
@@ -263,12 +264,7 @@ class Comparison:
         """Return a client that nobody trains, at the weights that all runs start from."""
         with ONE_AT_A_TIME:
             if self._untrained is None:
-                model, rank = self._base
-                self._untrained = (
-                    connect().create_lora_training_client(base_model=model, rank=rank, seed=self.seed)
-                    if self._clients is None
-                    else self._clients()
-                )
+                self._untrained = self._adapter.new_client() if self._clients is None else self._clients()
             return self._untrained
 
     def _name_folders(self) -> None:

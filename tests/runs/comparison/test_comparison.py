@@ -18,6 +18,7 @@ import torch
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.data.sources import Rows
 from mint_lab.errors import ConfigError, LossError, RunError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import LOSSES
 from mint_lab.losses.preference import hinge_loss, sequence_scores, simpo_loss
 from mint_lab.recipes import preference
@@ -441,3 +442,12 @@ def test_pause_and_stop_cancel_the_measurement_in_progress_only(
         with pytest.raises(LossError, match="had not returned"):
             both.measure_cosines()
     assert asked == [False, True, False, True]
+
+
+def test_every_run_and_the_untrained_client_have_the_same_adapter(make: Make) -> None:
+    lora = LoraOptions(3, alpha=6, mlp=False)
+    both = make(["hinge", "simpo"], clients=None, lora=lora)
+    assert [run.lora for run in both.runs.values()] == [lora, lora]
+    assert both._untrained_client().lora == lora
+    with pytest.raises(ConfigError, match="rank is 8, but lora has rank 3"):
+        make(["hinge", "simpo"], clients=None, lora=lora, rank=8)

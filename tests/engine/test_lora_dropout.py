@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import Linear
 from torch import nn
 
 from mint_lab.engine.batch import read_batch
@@ -213,3 +214,12 @@ def test_experts_of_a_mixture_exclude_dropout(tmp_path: Path) -> None:
         base.attach(LoraOptions(2, dropout=0.1), seed=0)
     adapter = base.attach(LoraOptions(2, dropout=0.1, mlp=False), seed=0)
     assert go(adapter, sampled(3)).loss > 0
+
+
+def test_layers_that_peft_computes_drop_nothing_of_their_own(qwen3: Path) -> None:
+    """PEFT computes a layer that is called with further arguments; its dropout modules must be off."""
+    adapter = random_adapter(qwen3, dropout=0.5)
+    layer = next(module for module in adapter.base._peft.modules() if isinstance(module, Linear))
+    x = torch.ones(2, layer.in_features)
+    with torch.no_grad(), adapter.base.using(adapter):
+        torch.testing.assert_close(Linear.forward(layer, x), layer(x), rtol=1e-4, atol=1e-4)

@@ -13,7 +13,7 @@ import torch
 
 from mint_lab.recipes.held_out import evaluated_items, split
 from mint_lab.recipes.job import ShuffledSampler
-from mint_lab.runs import Run, run
+from mint_lab.runs import Run, loading
 from mint_lab.runs.comparison import comparison
 
 from ..runs.bigram import BigramClient, BigramSampler, letter_pairs
@@ -177,17 +177,16 @@ class Connected:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_adapter_of_a_run_gets_its_seed_and_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, seed: int) -> None:
     service = Connected()
-    monkeypatch.setattr(run, "connect", lambda: service)
+    monkeypatch.setattr(loading, "connect", lambda: service)
     made = Run(data=letter_pairs(8), held_out=letter_pairs(2), steps=1, seed=seed, rank=3, folder=tmp_path / "run")
     finish(made)
-    assert service.requests == [{"base_model": made.base_model, "rank": 3, "seed": seed}]
+    assert service.requests == [{"base_model": made.base_model, "rank": 3, "seed": seed, "lora": None}]
 
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_all_runs_of_a_comparison_get_its_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, seed: int) -> None:
     service = Connected()
-    for module in (run, comparison):
-        monkeypatch.setattr(module, "connect", lambda: service)
+    monkeypatch.setattr(loading, "connect", lambda: service)
     compared = comparison.Comparison(
         ["hinge", "simpo"],
         data=letter_pairs(8),

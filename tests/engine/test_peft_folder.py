@@ -18,6 +18,8 @@ from mint_lab.errors import CheckpointError
 from mint_lab.lora_options import LoraOptions
 
 from .conftest import random_adapter
+from .families import build
+from .more_families import MIXTURES
 from .reference import Reference, made_by_peft
 
 TOKENS, TARGETS = [5, 6, 7, 8], [1, 2, 3, 4]
@@ -233,3 +235,22 @@ def test_adapter_that_peft_replaced_is_read_as_it_is_now(qwen3: Path, tmp_path: 
     with torch.no_grad():
         expected = Reference(qwen3, tmp_path / "c").logprobs(TOKENS, TARGETS)
     torch.testing.assert_close(logprobs(loaded(tmp_path / "c")), expected, rtol=0, atol=1e-4)
+
+
+def test_experts_of_a_mixture_are_named_too(tmp_path: Path) -> None:
+    """PEFT's target_parameters are names of layers here; both directions."""
+    base = build("qwen3_moe", tmp_path / "base", MIXTURES["qwen3_moe"])
+    folder = made_by_peft(
+        base, tmp_path / "theirs", r=2, target_modules=["q_proj"], target_parameters=["experts.gate_up_proj"]
+    )
+    adapter = loaded(folder)
+    assert adapter.lora == LoraOptions(2, alpha=8, target_modules=["experts.gate_up_proj", "q_proj"])
+    save_checkpoint(tmp_path / "ours", adapter, None)
+    with torch.no_grad():
+        expected = Reference(base, folder).logprobs(TOKENS, TARGETS)
+        again = Reference(base, tmp_path / "ours").logprobs(TOKENS, TARGETS)
+    torch.testing.assert_close(logprobs(adapter), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-4)
+    edit(target_modules=".*q_proj")(folder)
+    with pytest.raises(CheckpointError, match="has target_parameters and a pattern of layers"):
+        load_checkpoint(folder)

@@ -82,6 +82,11 @@ class DataView:
     has_rows: bool = True
     room: int | None = None
 
+    @property
+    def has_two_sources(self) -> bool:
+        """Whether held-out rows are other data, with numbers of their own."""
+        return self.read[1] > 0
+
 
 @dataclass(frozen=True)
 class TokenMarks:

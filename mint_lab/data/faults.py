@@ -224,10 +224,9 @@ class _Finder:
 
     def _of_items(self, name: str, items: Sequence[DataItem], total: int, **numbers: object) -> Finding:
         """Return a finding about items; an item counts as often as it is there."""
-        has_two_sources = self._view.read[1] > 0
         both: tuple[list[int], list[int]] = ([], [])
         for item in items:
-            both[has_two_sources and item.held_out].append(item.facts.row)
+            both[self._view.has_two_sources and item.held_out].append(item.facts.row)
         return self._finding(name, len(items), total, *both, **numbers)
 
     def _finding(

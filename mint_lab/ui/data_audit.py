@@ -74,7 +74,7 @@ def audit(
         DataError: If the data cannot be read, a row cannot be used, or no recipe takes such rows.
         ModelError: If the tokenizer cannot be found or loaded.
     """
-    reason = "it was given"
+    reason = ""
     if recipe is None:
         DataLimits(max_length, max_rows, on_bad_row)  # refuse limits before data are read
         recipe, reason, data = recipe_for(data)
@@ -96,7 +96,7 @@ def audit(
     return audit_of(run, reason)
 
 
-def audit_of(run: Run, recipe_reason: str = "it was given") -> Audit:
+def audit_of(run: Run, recipe_reason: str = "") -> Audit:
     """Return the audit of the data of ``run``, which are prepared now if they are not yet.
 
     Raises:
@@ -124,7 +124,7 @@ class Audit:
 
     Attributes:
         recipe: Name of the recipe.
-        recipe_reason: Why this recipe.
+        recipe_reason: Why this recipe was chosen; empty if it was given.
         base_model: The model.
         unit: What an item is: "pairs", "examples" or "prompts".
         items: Items to train on.
@@ -206,7 +206,7 @@ class Audit:
 
     def position(self, row: int, *, held_out: bool = False) -> int:
         """Return the position of a row among the items of :attr:`view`. Arguments and errors as :meth:`show`."""
-        has_two_sources = self.view.read[1] > 0
+        has_two_sources = self.view.has_two_sources
         for number, item in enumerate(self.view.items):
             if item.facts.row == row and (not has_two_sources or item.held_out is held_out):
                 return number
@@ -257,10 +257,11 @@ class Audit:
         """What was audited, and how sequences end, in a sentence."""
         ends = ", ".join(map(visible, self.end_tokens)) or "none"
         limit = "no limit of length" if self.max_length is None else f"limit {self.max_length:,} tokens"
-        return f"recipe {self.recipe}: {self.recipe_reason}; model {self.base_model}; {limit}; end tokens {ends}"
+        recipe = ": ".join(part for part in (self.recipe, self.recipe_reason) if part)
+        return f"recipe {recipe}; model {self.base_model}; {limit}; end tokens {ends}"
 
     def __repr__(self) -> str:
-        lines = [self._heading, f"  {self.about}"]
+        lines = [f"audit: {self.summary}", f"  {self.about}"]
         lines += [f"  {value:>10}  {name}" for name, value in self.numbers]
         lines += [f"  {finding}" for finding in self.findings]
         if not self.view.has_rows:
@@ -271,14 +272,15 @@ class Audit:
         bars = [LengthBars(one.name, one.start, one.width, one.counts, one.longest, one.limit) for one in self.lengths]
         lines = [AuditLine(one.severity, one.message, one.meaning, one.advice) for one in self.findings]
         tokens = strips_html(strips_of(self.message(self.chosen)))
-        return audit_html(AuditHtml(self._heading, self.about, self.numbers, lines, bars, tokens))
+        return audit_html(AuditHtml(f"audit: {self.summary}", self.about, self.numbers, lines, bars, tokens))
 
     @property
-    def _heading(self) -> str:
+    def summary(self) -> str:
+        """How many items and findings there are, in a sentence."""
         warnings, notes = len(self.warnings), len(self.findings) - len(self.warnings)
         parts = [_counted(warnings, "warning"), _counted(notes, "note")]
         told = ", ".join(part for part in parts if part) or "nothing to report"
-        return f"audit: {self.items:,} {self.unit} to train on, {self.held_out_items:,} held out; {told}"
+        return f"{self.items:,} {self.unit} to train on, {self.held_out_items:,} held out; {told}"
 
 
 def _counted(count: int, noun: str) -> str:

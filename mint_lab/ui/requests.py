@@ -35,13 +35,19 @@ class Controllable(Protocol):
     def set(self, /, **settings: float) -> Any: ...
 
 
-def perform(run: Controllable, request: Mapping[str, Any], request_tokens: Callable[[], None] | None = None) -> None:
-    """Perform a request that changes the run, or that asks for tokens.
+def perform(
+    run: Controllable,
+    request: Mapping[str, Any],
+    request_tokens: Callable[[], None] | None = None,
+    request_data: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Perform a request that changes the run, or that asks for tokens or data.
 
     Args:
         run: The run.
         request: The request.
         request_tokens: Called for a request of tokens; None refuses it.
+        request_data: Called with a request of data; None refuses it.
 
     Raises:
         ConfigError: If the kind of the request is unknown, or its value is not a number.
@@ -52,6 +58,8 @@ def perform(run: Controllable, request: Mapping[str, Any], request_tokens: Calla
         getattr(run, str(kind))()
     elif kind == "tokens" and request_tokens is not None:
         request_tokens()
+    elif kind == "data" and request_data is not None:
+        request_data(request)
     elif kind == "set_loss":
         run.set_loss(_name(request))
     elif kind == "set":

@@ -14,9 +14,10 @@ import traitlets
 from ..errors import ConfigError, RunError
 from ..losses import LOSSES
 from ..runs.store import SavedRun
+from .data_inspection import DataInspection
 from .display import Outputs, after_each_cell, load_cell_magics
 from .loss_catalogue import loss_catalogue
-from .messages import Document, Losses, Message, Samples, Snapshot, Tokens
+from .messages import DataReport, Document, Losses, Message, Samples, Snapshot, Tokens
 from .pictures import picture_of_run
 from .publisher import Publisher
 from .requests import TEXT_REQUESTS, perform, reply_to, requested_text
@@ -36,6 +37,7 @@ class RunWidget(anywidget.AnyWidget):
         snapshot: See :class:`~mint_lab.ui.messages.Snapshot`; computed whenever it is sent, and set only by the kernel.
         tokens: See :class:`~mint_lab.ui.messages.Tokens`: a few examples, after a page has requested them.
         samples: See :class:`~mint_lab.ui.messages.Samples`: the latest responses, if the run stores any.
+        audit: See :class:`~mint_lab.ui.messages.DataReport`: the data of the run, after a page has requested them.
 
     Raises:
         ConfigError: If ``run`` is not a run that can be trained, but for example a list, or a run read from a folder.
@@ -46,6 +48,7 @@ class RunWidget(anywidget.AnyWidget):
     snapshot = traitlets.Any(None).tag(sync=True, to_json=lambda _, widget: widget._snapshot())
     tokens = traitlets.Any(None).tag(sync=True)
     samples = traitlets.Any(None).tag(sync=True)
+    audit = traitlets.Any(None).tag(sync=True)
 
     _has_loss_picker: ClassVar[bool] = False
 
@@ -83,7 +86,8 @@ class RunWidget(anywidget.AnyWidget):
                 self._publisher.close()
             self._run = run
             self._pictured_steps = 0
-            self.tokens = self.samples = None
+            self.tokens = self.samples = self.audit = None
+            self._inspection = DataInspection(run, functools.partial(self._set_trait_of, run, "audit"))
             self._publisher = Publisher(
                 run,
                 self._send_message,
@@ -176,7 +180,7 @@ class RunWidget(anywidget.AnyWidget):
             self._send_message(reply_to(content, self._perform), [])
 
     def _perform(self, request: Mapping[str, Any]) -> None:
-        perform(self._run, request, self._request_tokens)
+        perform(self._run, request, self._request_tokens, self._inspection.request)
 
     def _send_document(self, request: Mapping[str, Any]) -> None:
         texts: list[str] = []
@@ -190,10 +194,10 @@ class RunWidget(anywidget.AnyWidget):
         if self._publisher is not None:
             self._publisher.request_tokens()
 
-    def _set_trait_of(self, run: Any, trait: str, message: Tokens | Samples) -> None:
-        """Show tokens or samples of ``run``, unless the widget shows another run by now.
+    def _set_trait_of(self, run: Any, trait: str, message: Tokens | Samples | DataReport) -> None:
+        """Show tokens, samples or data of ``run``, unless the widget shows another run by now.
 
-        The thread of that run's publisher calls this.
+        The threads that compute them call this.
         """
         with self._show_lock:
             if run is self._run:

@@ -22,6 +22,15 @@ FOLDER = REPOSITORY / "notebooks" / "pictures"
 CELL = "import mint_lab as ml\n\nlab = ml.Workbench(seed=0)\nlab"
 RL = 'import mint_lab as ml\n\nlab = ml.Workbench(recipe="rl", loss="ppo", updates_per_rollout=4, seed=0)\nlab'
 COMPARE = 'import mint_lab as ml\n\nboth = ml.compare(["dpo", "simpo"], steps=120, seed=0)\nboth'
+DATA = """\
+import mint_lab as ml
+
+rows = [{"prompt": pair.prompt, "completion": pair.chosen} for pair in ml.data.arithmetic_pairs(200)]
+rows[7] = {"prompt": rows[7]["prompt"], "completion": " Let me think: " + "10 + 10 + " * 20}
+rows[11] = {"prompt": "What is 2 + 2?", "completion": ""}
+rows[40] = rows[12]
+lab = ml.Workbench("sft", data=rows, max_length=64, on_bad_row="skip", seed=0)
+lab"""
 IMPORTS = "import torch\nimport torch.nn.functional as F\nimport mint_lab as ml\n\n%load_ext mint_lab"
 FAILS = """\
 %%loss my_margin
@@ -88,12 +97,21 @@ def half_way(notebook: Notebook) -> None:
     notebook.await_points("grad_norm", 120, timeout=300)
 
 
+def data(notebook: Notebook) -> None:
+    """What will be trained, before Start."""
+    panel = notebook.widget.locator(".ml-data-panel")
+    panel.locator("summary").click()
+    panel.locator(".ml-token").first.wait_for()
+    notebook.evaluate("() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 1e6; }")
+
+
 PICTURES: dict[str, tuple[list[str], Callable[[Notebook], None], tuple[int, int]]] = {
     "workbench": ([CELL], workbench, (1360, 900)),
     "first_open": ([CELL], first_open, (1360, 900)),
     "preference": ([CELL], preference, (1360, 900)),
     "rl": ([RL], reinforcement, (1360, 1300)),
     "comparing": ([COMPARE], comparing, (1360, 1240)),
+    "data": ([DATA], data, (1360, 1760)),
     "failed": ([IMPORTS, FAILS, "lab = ml.Workbench(loss='my_margin', seed=0)\nlab"], failed, (1360, 1000)),
     "dark": ([CELL], dark, (1360, 900)),
     "narrow": ([CELL], half_way, (760, 1500)),

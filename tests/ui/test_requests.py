@@ -63,6 +63,7 @@ def test_refused_request_gets_the_reason_and_changes_nothing() -> None:
         {"type": "set", "name": "beta"},
         {"type": "set_loss", "name": None},
         {"type": "tokens"},  # no widget to show them
+        {"type": "data"},
     ],
 )
 def test_malformed_request_is_refused(request_: dict[str, Any]) -> None:
@@ -82,6 +83,12 @@ def test_request_of_tokens_calls_back() -> None:
     requested: list[str] = []
     perform(ScriptedRun(), {"type": "tokens"}, lambda: requested.append("tokens"))
     assert requested == ["tokens"]
+
+
+def test_request_of_data_is_passed_on_whole() -> None:
+    requested: list[Any] = []
+    perform(ScriptedRun(), {"type": "data", "row": 7}, None, requested.append)
+    assert requested == [{"type": "data", "row": 7}]
 
 
 # -- replies ----------------------------------------------------------------------------------------------------------

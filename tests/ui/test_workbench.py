@@ -20,7 +20,7 @@ from mint_lab.ui.workbench import Workbench, describe_data
 from tests.runs.bigram import BigramClient, letter_pairs
 from tests.runs.by_hand import HandStep, train
 from tests.ui.pages import Comm, comms
-from tests.waiting import TIMEOUT
+from tests.waiting import TIMEOUT, until
 
 __all__ = ["comms"]
 
@@ -209,4 +209,25 @@ def test_new_run_trains_with_what_was_edited(
     assert [record.metrics["loss"] for record in lab.run.records] == [record.loss for record in records]
     assert torch.allclose(lab.run.client.table, client.table, atol=1e-6)  # type: ignore[union-attr]
     assert lab.run.edits == []
+    lab.close()
+
+
+def test_data_of_the_run_are_shown_before_it_starts_and_again_for_a_new_run(comms: list[Comm]) -> None:
+    rows = [{"prompt": f"{n} + 1 =", "completion": f" {n + 1}"} for n in range(12)]
+    lab = Workbench("sft", data=rows)
+    comm = comms[0]
+    assert lab.audit is None
+    assert comm.ask(type="data", request=1)[-1] == {"type": "reply", "request": 1, "error": ""}
+    until(lambda: lab.audit["status"] == "ready")
+    assert lab.audit["heading"].startswith("11 examples to train on, 1 held out")
+    assert (lab.run.status, lab.run.client) == ("ready", None)
+    error = comm.ask(type="data", row=40, request=2)[-1]["error"]
+    assert error == "datum 40: there is no such row, expected one from 0 to 11"
+    comm.ask(type="data", row=7, request=3)
+    assert lab.audit["row"] == 7
+    lab.run.stop()
+    lab.new_run()
+    assert lab.audit is None
+    comm.ask(type="data", request=4)
+    until(lambda: lab.audit["status"] == "ready")
     lab.close()

@@ -5,6 +5,7 @@ import compare from "./compare/compare.css";
 import controls from "./controls/controls.css";
 import picker from "./controls/picker.css";
 import samples from "./controls/samples.css";
+import data from "./data/data.css";
 import { type Dispose, h } from "./lib/dom";
 import { paletteStyles, readTheme, type Theme, watchTheme } from "./lib/theme";
 import overlay from "./overlay/overlay.css";
@@ -30,7 +31,7 @@ export function page(el: HTMLElement, label: string): Page {
     role: "region",
     "aria-label": label,
   });
-  const sheets = [paletteStyles(), controls, charts, base, picker, tokens, samples, overlay, compare, table];
+  const sheets = [paletteStyles(), controls, charts, base, picker, tokens, samples, data, overlay, compare, table];
   root.append(h("style", {}, sheets.join("")));
   el.append(root);
   let cached: Theme | null = null;

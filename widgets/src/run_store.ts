@@ -10,6 +10,7 @@ import type { Dispose } from "./lib/dom";
 import type { Range } from "./lib/scale";
 import {
   type Chart,
+  type DataReport,
   type LossEntry,
   type Message,
   type MetricEntry,
@@ -43,6 +44,8 @@ export class RunStore {
   tokens: Tokens | null = null;
   /** The latest responses that the run stored, if it stores any. */
   samples: Samples | null = null;
+  /** The data of the run, as of the last request for them. */
+  audit: DataReport | null = null;
   epoch = "";
   /** Number of records received. */
   seen = 0;
@@ -58,6 +61,7 @@ export class RunStore {
     by: "",
     samples: true,
     samplesBy: "",
+    data: false,
     /** Steps shown, if a person has zoomed in. */
     range: null as Range | null,
     /** Hidden curves, by chart and label. */
@@ -94,13 +98,20 @@ export class RunStore {
     this.notify();
   };
 
+  private readonly onAudit = () => {
+    this.audit = (this.model.get("audit") as DataReport | null) ?? null;
+    this.notify();
+  };
+
   constructor(private readonly model: Model) {
     this.requests = new Requests(model, () => this.notify());
     model.on("msg:custom", this.onMessage);
     model.on("change:tokens", this.onTokens);
     model.on("change:samples", this.onSamples);
+    model.on("change:audit", this.onAudit);
     this.onTokens();
     this.onSamples();
+    this.onAudit();
     const snapshot = model.get("snapshot") as Snapshot | null;
     if (snapshot) this.load(snapshot);
     this.sync();
@@ -110,6 +121,7 @@ export class RunStore {
     this.model.off("msg:custom", this.onMessage);
     this.model.off("change:tokens", this.onTokens);
     this.model.off("change:samples", this.onSamples);
+    this.model.off("change:audit", this.onAudit);
     this.listeners.clear();
     this.draftListeners.clear();
     this.requests.clear();

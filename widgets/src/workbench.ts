@@ -8,6 +8,7 @@ import { SamplesPanel } from "./controls/samples_panel";
 import { Settings } from "./controls/settings";
 import { TokensPanel } from "./controls/tokens_panel";
 import { Warnings } from "./controls/warnings";
+import { DataPanel } from "./data/data_panel";
 import { type Dispose, h } from "./lib/dom";
 import { page } from "./page";
 import type { RunStore } from "./run_store";
@@ -21,6 +22,7 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
   const settings = new Settings(store);
   const warnings = new Warnings(store);
   const grid = new ChartGrid(store, theme);
+  const data = new DataPanel(store, theme);
   const samples = new SamplesPanel(store, theme);
   const tokens = new TokensPanel(store, theme);
   const side = h(
@@ -31,9 +33,9 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
     warnings.element,
   );
   const body = h("div", { class: "ml-body" }, side, grid.element);
-  root.append(buttons.element, notices.element, picker.wide, body, samples.element, tokens.element);
+  root.append(buttons.element, notices.element, picker.wide, body, data.element, samples.element, tokens.element);
   return () => {
-    for (const part of [buttons, notices, picker, settings, warnings, grid, samples, tokens]) part.dispose();
+    for (const part of [buttons, notices, picker, settings, warnings, grid, data, samples, tokens]) part.dispose();
     dispose();
   };
 }

@@ -22,6 +22,7 @@ class Kernel implements Model {
 
   get(name: string): unknown {
     if (name === "samples") return this.samples;
+    if (name === "audit") return null;
     return name === "tokens" ? this.tokens : { ...this.base(), series: [], heats: [] };
   }
   send(content: unknown): void {
@@ -35,12 +36,12 @@ class Kernel implements Model {
   on(event: string, handler: (content: unknown, buffers: DataView[]) => void): void {
     if (event === "msg:custom") this.handler = handler;
     else if (event === "change:samples") this.onSamples = () => handler(null, []);
-    else this.onTokens = () => handler(null, []);
+    else if (event === "change:tokens") this.onTokens = () => handler(null, []);
   }
   off(event: string): void {
     if (event === "msg:custom") this.handler = () => {};
     else if (event === "change:samples") this.onSamples = () => {};
-    else this.onTokens = () => {};
+    else if (event === "change:tokens") this.onTokens = () => {};
   }
   add(...values: number[]): void {
     const first = this.records.length;

@@ -224,8 +224,24 @@ describe("a store", () => {
     const { view } = new RunStore(new FakeKernel({}));
     expect(view).toEqual({
       ...{ smoothing: 1, more: false, losses: false, tokens: false, by: "", samples: true, samplesBy: "", range: null },
+      data: false,
       ...{ hidden: new Set(), log: new Set(), overTime: new Set(), large: "" },
     });
+  });
+
+  it("has the audit of the data, until it is disposed of", () => {
+    const kernel = new FakeKernel({ audit: { status: "loading" } });
+    const store = new RunStore(kernel);
+    expect(store.audit).toEqual({ status: "loading" });
+    let changes = 0;
+    store.subscribe(() => {
+      changes += 1;
+    });
+    kernel.set("audit", { status: "ready" });
+    expect([store.audit, changes]).toEqual([{ status: "ready" }, 1]);
+    store.dispose();
+    kernel.set("audit", null);
+    expect(store.audit).toEqual({ status: "ready" });
   });
 
   it("reports a change of the view, and counts it", () => {

@@ -22,6 +22,7 @@ const MAX_PROMPT_TOKENS = 160;
 export class TokenStrip {
   readonly element: HTMLElement;
   private readonly select = h("select", { class: "ml-select", "aria-label": "coloured by" });
+  private readonly by = h("label", {}, "coloured by", this.select);
   private readonly scale = new ColourScale();
   private readonly about = h("span", { class: "ml-tokens-about" });
   private readonly grid = h("div", { class: "ml-tokens-grid", role: "grid", "aria-label": "Tokens" });
@@ -45,7 +46,7 @@ export class TokenStrip {
     this.element = h(
       "div",
       { class: "ml-tokens" },
-      h("div", { class: "ml-tokens-head" }, h("label", {}, "coloured by", this.select), this.scale.element, this.about),
+      h("div", { class: "ml-tokens-head" }, this.by, this.scale.element, this.about),
       this.grid,
       this.more,
       this.cells.tooltip.element,
@@ -71,6 +72,7 @@ export class TokenStrip {
     }
     if (!names.includes(this.cells.by)) this.cells.by = tokens.by;
     this.select.value = this.cells.by;
+    this.by.hidden = names.length < 2;
     this.table = this.cells.table = table;
     setText(this.about, [tokens.about, tokens.step === null ? "" : `step ${tokens.step}`].filter(Boolean).join(" · "));
     this.cells.tooltip.hide();

@@ -141,6 +141,15 @@ describe("TokenStrip", () => {
     expect(tokens().at(-1)?.getAttribute("aria-label")).toContain("no number");
   });
 
+  it("has a select only if there is more than one number", () => {
+    const { strip, select } = scene();
+    const [gradient] = tokensOf([1]).columns;
+    strip.show(tokensOf([1]));
+    expect(select.closest("label")?.hidden).toBe(false);
+    strip.show(tokensOf([1], { columns: gradient ? [gradient] : [] }));
+    expect(select.closest("label")?.hidden).toBe(true);
+  });
+
   it("draws a prompt of exactly the limit whole", () => {
     const { strip, texts } = scene();
     strip.show(tokensOf(zeros(161), { rows: [row(0, "chosen", 0, 161, 160)] }));

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..recipes.registry import recipe_of
 from ..runs.comparison.comparison import Comparison
 from ..runs.comparison.gradient_cosines import Cosines
+from .bundle import bundle, widget_view
 from .display import Outputs
 from .messages import Message, Reply
 from .pictures import picture_of_runs
@@ -25,7 +26,6 @@ from .requests import reply_to, unknown_request
 from .run_messages import Compared, ComparedRun, CosineMatrix, OfRun, Result
 from .state import finite
 from .utf8 import as_utf8
-from .widget import bundle, widget_view
 from .workbench import describe_data
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ import traitlets
 from ..charts.overlay import compared_metrics
 from ..errors import ConfigError, RunError
 from ..runs.folder import RunFolder, RunSummary
+from .bundle import bundle, widget_view
 from .requests import reply_to, unknown_request
 from .run_messages import Listing, RunRow, ShownRun
 from .saved import saved_snapshot
 from .token_text import visible
 from .utf8 import as_utf8
-from .widget import bundle, widget_view
 
 if TYPE_CHECKING:
     import pandas as pd

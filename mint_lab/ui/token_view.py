@@ -10,10 +10,10 @@ import traitlets
 
 from ..charts.token_strips import strips_html, strips_picture
 from ..errors import ConfigError
+from .bundle import bundle, widget_view
 from .messages import Tokens
 from .pictures import strips_of
 from .tokens import tokens_message
-from .widget import bundle, widget_view
 
 if TYPE_CHECKING:
     from ..losses import LossSpec

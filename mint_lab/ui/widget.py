@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError
 from ..losses import LOSSES
 from ..runs.store import SavedRun
+from .bundle import bundle, widget_view
 from .data_inspection import DataInspection
 from .display import Outputs, after_each_cell, load_cell_magics
 from .loss_catalogue import loss_catalogue
@@ -23,10 +23,7 @@ from .publisher import Publisher
 from .requests import TEXT_REQUESTS, perform, reply_to, requested_text
 from .utf8 import as_utf8
 
-__all__ = ["BUNDLE", "RunWidget", "bundle", "widget_view"]
-
-BUNDLE = Path(__file__).parent / "static" / "widgets.js"
-"""The TypeScript side, built from ``widgets/``: one file for all widgets, which loads nothing later."""
+__all__ = ["RunWidget"]
 
 
 class RunWidget(anywidget.AnyWidget):
@@ -206,22 +203,3 @@ class RunWidget(anywidget.AnyWidget):
     @traitlets.default("_esm")
     def _bundle(self) -> str:
         return bundle()
-
-
-def widget_view(model_id: str) -> dict[str, Any]:
-    """Return the entry of a mimebundle that displays the live widget."""
-    return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 1, "model_id": model_id}}
-
-
-def bundle() -> str:
-    """Return the text of :data:`BUNDLE`.
-
-    Raises:
-        RunError: If the page has not been built.
-    """
-    try:
-        return BUNDLE.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RunError(
-            f"the page has not been built: {BUNDLE} is missing; `pip install -e .` in the repository builds it"
-        ) from None

@@ -11,13 +11,13 @@ import pytest
 import traitlets
 
 from mint_lab.charts.palette import ROLES
-from mint_lab.errors import ConfigError, RunError
+from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES, LossSpec
 from mint_lab.ui import widget as module
 from mint_lab.ui.loss_catalogue import loss_catalogue
 from mint_lab.ui.parts import LiveCharts
 from mint_lab.ui.requests import requested_text
-from mint_lab.ui.widget import BUNDLE, RunWidget
+from mint_lab.ui.widget import RunWidget
 from tests.charts.runs import colours, count, image_of
 from tests.ui.pages import Comm, comms
 from tests.ui.scripted import ScriptedRun, record
@@ -28,29 +28,6 @@ __all__ = ["comms"]
 
 class Bench(RunWidget):
     part = traitlets.Unicode("workbench", read_only=True).tag(sync=True)
-
-
-def test_bundle_is_sent_with_the_widget(comms: list[Comm]) -> None:
-    charts = LiveCharts(ScriptedRun())
-    state = comms[0].opened["state"]
-    assert state["_esm"] == BUNDLE.read_text(encoding="utf-8")
-    assert state["part"] == "live_charts"
-    charts.close()
-
-
-def test_page_that_was_not_built_is_an_error_with_the_command(
-    comms: list[Comm], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    monkeypatch.setattr("mint_lab.ui.widget.BUNDLE", tmp_path / "widgets.js")
-    with pytest.raises(RunError, match="pip install -e"):
-        LiveCharts(ScriptedRun())
-
-
-def test_bundle_loads_nothing_from_the_network() -> None:
-    # plotly.js contains the address of its maps, which are not in the bundle; browser tests check that it is not used.
-    text = BUNDLE.read_text(encoding="utf-8").replace('"https://cdn.plot.ly/un/"', "")
-    for host in ("unpkg.com", "jsdelivr", "cdn.", "googleapis", "cdnjs"):
-        assert f"//{host}" not in text, host
 
 
 def test_snapshot_is_computed_on_request(comms: list[Comm]) -> None:

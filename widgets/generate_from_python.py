@@ -1,7 +1,7 @@
 """Writes the TypeScript files that follow from Python: the message types and the palette.
 
-Run it from the repository after a change to ``mint_lab/ui/messages.py``, ``mint_lab/ui/run_messages.py`` or
-``mint_lab/charts/palette.py``::
+Run it from the repository after a change to ``mint_lab/ui/messages.py``, ``mint_lab/ui/data_messages.py``,
+``mint_lab/ui/run_messages.py`` or ``mint_lab/charts/palette.py``::
 
     python widgets/generate_from_python.py
 
@@ -164,6 +164,15 @@ def messages_source() -> str:
     return module_types(messages, _header("Messages between kernel and page", "mint_lab/ui/messages.py"))
 
 
+def data_messages_source() -> str:
+    """``widgets/src/data_messages.ts``."""
+    from mint_lab.ui import data_messages, messages
+
+    header = _header("The message about the data of a run", "mint_lab/ui/data_messages.py")
+    imports = '\nimport type { Tokens } from "./messages";\n'
+    return module_types(data_messages, header, imports, {messages.Message: "Message"})
+
+
 def run_messages_source() -> str:
     """``widgets/src/run_messages.ts``."""
     from mint_lab.ui import messages, run_messages
@@ -207,6 +216,7 @@ def literal(value: Any, indent: str = "") -> str:
 
 GENERATED: dict[Path, Callable[[], str]] = {
     SOURCES / "messages.ts": messages_source,
+    SOURCES / "data_messages.ts": data_messages_source,
     SOURCES / "run_messages.ts": run_messages_source,
     SOURCES / "lib" / "palette.ts": palette_source,
 }

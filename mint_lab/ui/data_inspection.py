@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, MintLabError
-from .messages import DataReport, FindingEntry, LengthsEntry, NumberEntry
+from .data_messages import DataReport, FindingEntry, LengthsEntry, NumberEntry
 from .utf8 import as_utf8
 
 if TYPE_CHECKING:

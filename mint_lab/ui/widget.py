@@ -15,9 +15,10 @@ from ..losses import LOSSES
 from ..runs.store import SavedRun
 from .bundle import bundle, widget_view
 from .data_inspection import DataInspection
+from .data_messages import DataReport
 from .display import Outputs, after_each_cell, load_cell_magics
 from .loss_catalogue import loss_catalogue
-from .messages import DataReport, Document, Losses, Message, Samples, Snapshot, Tokens
+from .messages import Document, Losses, Message, Samples, Snapshot, Tokens
 from .pictures import picture_of_run
 from .publisher import Publisher
 from .requests import TEXT_REQUESTS, perform, reply_to, requested_text
@@ -34,7 +35,7 @@ class RunWidget(anywidget.AnyWidget):
         snapshot: See :class:`~mint_lab.ui.messages.Snapshot`; computed whenever it is sent, and set only by the kernel.
         tokens: See :class:`~mint_lab.ui.messages.Tokens`: a few examples, after a page has requested them.
         samples: See :class:`~mint_lab.ui.messages.Samples`: the latest responses, if the run stores any.
-        audit: See :class:`~mint_lab.ui.messages.DataReport`: the data of the run, after a page has requested them.
+        audit: See :class:`~mint_lab.ui.data_messages.DataReport`: the data of the run, after a page has requested them.
 
     Raises:
         ConfigError: If ``run`` is not a run that can be trained, but for example a list, or a run read from a folder.

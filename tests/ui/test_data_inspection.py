@@ -14,7 +14,7 @@ from mint_lab.errors import ConfigError, DataError
 from mint_lab.runs import Run
 from mint_lab.ui.data_audit import audit
 from mint_lab.ui.data_inspection import DataInspection
-from mint_lab.ui.messages import DataReport
+from mint_lab.ui.data_messages import DataReport
 from tests.ui.scripted import ScriptedRun
 from tests.waiting import Gate, until
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, get_type_hints, is_typeddict
 
 import pytest
 
-from mint_lab.ui import messages, run_messages
+from mint_lab.ui import data_messages, messages, run_messages
 
 ROOT = Path(__file__).parents[2]
 GENERATOR = ROOT / "widgets" / "generate_from_python.py"
@@ -128,7 +128,7 @@ def test_state_change_has_the_fields_of_the_state() -> None:
     assert "export type StateChange = Partial<State>;" in generator.messages_source()
 
 
-@pytest.mark.parametrize("module", [messages, run_messages], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [messages, data_messages, run_messages], ids=lambda module: module.__name__)
 def test_described_attributes_are_fields(module: types.ModuleType) -> None:
     """A description of a field that was renamed would silently vanish from the TypeScript file."""
     kinds = [kind for kind in vars(module).values() if is_typeddict(kind)]

@@ -4,13 +4,13 @@
  * It stores what the kernel sent, asks for missed messages, and sends requests. It never changes the state of the run.
  */
 
+import type { DataReport } from "./data_messages";
 import { HeatHistory } from "./heat";
 import { History } from "./history";
 import type { Dispose } from "./lib/dom";
 import type { Range } from "./lib/scale";
 import {
   type Chart,
-  type DataReport,
   type LossEntry,
   type Message,
   type MetricEntry,

@@ -1,8 +1,8 @@
 /** The data of the run: warnings, numbers, lengths, and rows token by token. While folded, it requests nothing. */
 
+import type { DataReport } from "../data_messages";
 import { type Dispose, h, listen, setText } from "../lib/dom";
 import type { Theme } from "../lib/theme";
-import type { DataReport } from "../messages";
 import type { RunStore } from "../run_store";
 import { TokenStrip } from "../tokens/token_strip";
 import { findingsList } from "./findings";

@@ -1,7 +1,7 @@
 /** What a person should know about the data: warnings, then notes, each with what follows and what to do. */
 
+import type { FindingEntry } from "../data_messages";
 import { h } from "../lib/dom";
-import type { FindingEntry } from "../messages";
 
 const SIGNS = { warning: "!", note: "i" };
 

@@ -1,8 +1,8 @@
 /** Histograms of lengths as bars, with the limit as a dashed line. The label has the numbers for those who do not see it. */
 
+import type { LengthsEntry } from "../data_messages";
 import { h } from "../lib/dom";
 import { thousands } from "../lib/format";
-import type { LengthsEntry } from "../messages";
 
 /** Where the limit lies across the bars, 0 to 1; null without one, or if it lies beyond them. */
 export function limitPlace({ start, width, counts, limit }: LengthsEntry): number | null {

@@ -1,8 +1,9 @@
 /** Which rows of the data are shown: some noteworthy ones, the previous or next row, or a row by its number. */
 
+import type { DataReport } from "../data_messages";
 import { type Dispose, h, listen, setText } from "../lib/dom";
 import { thousands } from "../lib/format";
-import type { DataReport, Request } from "../messages";
+import type { Request } from "../messages";
 
 type RowRequest = Pick<Request, "item" | "row" | "held_out">;
 

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import "../page_stubs";
 import { DataPanel } from "../../src/data/data_panel";
-import type { DataReport } from "../../src/messages";
+import type { DataReport } from "../../src/data_messages";
 import { RunStore } from "../../src/run_store";
 import { FakeKernel, SNAPSHOT, settled, THEME } from "../support";
 import { REPORT } from "./report";

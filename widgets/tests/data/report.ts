@@ -1,6 +1,6 @@
 /** A report about data for tests. */
 
-import type { DataReport } from "../../src/messages";
+import type { DataReport } from "../../src/data_messages";
 import { float32Buffer, int32Buffer, tokensOf } from "../support";
 
 const TOKENS = tokensOf([], {

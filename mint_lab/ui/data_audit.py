@@ -29,7 +29,7 @@ from .token_text import token_text, visible
 from .tokens import weights_message
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
     from ..client.protocol import TrainingClientProtocol
     from ..data.sources import OnBadRow
@@ -167,7 +167,7 @@ class Audit:
     end_tokens: tuple[str, ...]
     findings: tuple[Finding, ...]
     lengths: tuple[LengthHistogram, ...]
-    rows: pd.DataFrame = field(repr=False, compare=False)
+    rows: pandas.DataFrame = field(repr=False, compare=False)
     notes: tuple[str, ...] = field(repr=False, default=())
     view: DataView = field(repr=False, compare=False, kw_only=True)
     chosen: Sequence[tuple[int, str]] = field(repr=False, compare=False, kw_only=True)

@@ -217,8 +217,7 @@ KTO = LossSpec(
     name="kto",
     family="preference",
     fn=kto_loss,
-    formula=r"\tfrac1n \left[\sum \lambda_+\left(1 - \sigma(\beta (h_\text{chosen} - z))\right)"
-    r" + \sum \lambda_-\left(1 - \sigma(\beta (z - h_\text{rejected}))\right)\right],\quad z = \max(0, \bar h)",
+    formula=r"\tfrac1n \sum \lambda_\pm\, \sigma\left(\pm\beta (z - h_\pm)\right),\quad z = \max(0, \bar h)",
     summary="Each completion on its own, desirable or not, compared with how far the batch has moved.",
     inputs=_INPUTS,
     optional=(LABEL,),
@@ -234,9 +233,8 @@ BCO = LossSpec(
     name="bco",
     family="preference",
     fn=bco_loss,
-    formula=r"-\tfrac1n \left[\sum \log\sigma(\beta h_\text{chosen} - \delta)"
-    r" + \sum \log\sigma(\delta - \beta h_\text{rejected})\right]"
-    r",\quad \delta = \tfrac{\beta}{2} (\bar h_\text{chosen} + \bar h_\text{rejected})",
+    formula=r"-\tfrac1n \left[\sum \log\sigma(\beta h_+ - \delta) + \sum \log\sigma(\delta - \beta h_-)\right]"
+    r",\quad \delta = \tfrac{\beta}{2} (\bar h_+ + \bar h_-)",
     summary="A binary classifier of desirable and undesirable completions, with the implied reward as its logit.",
     inputs=_INPUTS,
     optional=(LABEL,),

@@ -306,13 +306,13 @@ class Notebook(Shown):
 
     def open(self) -> Notebook:
         self.load()
-        self.evaluate(KERNEL_READY, 180)
+        self.evaluate(KERNEL_READY, 600)
         return self
 
     def open_here(self) -> Notebook:
         """As :meth:`open`, in a page that has loaded JupyterLab."""
         self.evaluate(OPEN, 60, self.name)
-        self.evaluate(KERNEL_READY, 180)
+        self.evaluate(KERNEL_READY, 600)
         return self
 
     def leave(self) -> None:
@@ -377,7 +377,7 @@ class Notebook(Shown):
         )
         return self.run_cell(index)
 
-    def await_end(self, status: str = "finished", timeout: float = 180) -> None:
+    def await_end(self, status: str = "finished", timeout: float = 600) -> None:
         """Wait until the run has ended and its output is displayed again, with the picture for the saved notebook."""
         self.await_status(status, timeout)
         self.page.wait_for_function(

@@ -52,7 +52,7 @@ class Shown:
         self.page.remove_listener("pageerror", self._on_error)
         self.page.remove_listener("request", self._on_request)
 
-    def evaluate(self, source: str, timeout: float = 30, argument: Any = None) -> Any:
+    def evaluate(self, source: str, timeout: float = TIMEOUT, argument: Any = None) -> Any:
         """``source``, a JavaScript function, called with ``argument``; fails after ``timeout`` seconds."""
         return self.page.evaluate(
             """async ([source, seconds, argument]) => Promise.race([
@@ -76,7 +76,7 @@ class Shown:
     def points(self, name: str) -> int:
         return int(self.chart(name).get_attribute("data-points") or 0)
 
-    def await_points(self, name: str, at_least: int, timeout: float = 180) -> int:
+    def await_points(self, name: str, at_least: int, timeout: float = 600) -> int:
         """Wait until a chart has at least so many points; return the number seen. It may be redrawn right after."""
         try:
             found = self.page.wait_for_function(
@@ -98,7 +98,7 @@ class Shown:
         """Let the page draw so often, however long it takes: enough for every chart of a grid, drawn one a frame."""
         self.page.evaluate(FRAMES, count)
 
-    def await_status(self, status: str, timeout: float = 180) -> None:
+    def await_status(self, status: str, timeout: float = 600) -> None:
         try:
             self.widget.locator(f".ml-status[data-status='{status}']").wait_for(timeout=1000 * timeout)
         except PlaywrightTimeout as error:

@@ -100,7 +100,7 @@ def await_value(notebook: Notebook, chart: str, at_least: float) -> None:
         """([name, wanted]) =>
              Number(document.querySelector(`.mint-lab [data-name="${name}"]`).dataset.last) >= wanted""",
         arg=[chart, at_least],
-        timeout=180_000,
+        timeout=600_000,
     )
 
 

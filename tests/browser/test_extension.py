@@ -199,7 +199,7 @@ def test_the_status_bar_after_a_reload_and_without_the_kernel(scripted: Open) ->
     # JupyterLab's own: it asks the old kernel's debugger for its state.
     notebook.ignored = ("debugger state",)
     # Nobody is left to say that the run is over.
-    notebook.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()", 180)
+    notebook.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()", 600)
     expect(status(notebook)).to_be_hidden()
 
 

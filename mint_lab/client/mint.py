@@ -309,11 +309,17 @@ def _concatenate(sources: Sequence[tuple[float, Checkpoint]]) -> Checkpoint:
     lora = replace(first.lora, rank=sum(checkpoint.lora.rank for _, checkpoint in sources))
     weights: dict[str, torch.Tensor] = {}
     for name in first.weights:
-        is_a = "lora_A" in name  # A: (rank, in), B: (out, rank)
-        # B has the coefficient, and makes up for the new scale.
-        factors = [
-            checkpoint.weights[name] * (1.0 if is_a else c * checkpoint.lora.scaling / lora.scaling)
-            for c, checkpoint in sources
-        ]
-        weights[name] = torch.cat(factors, dim=0 if is_a else 1)
+        is_a = "lora_A" in name
+        factors: list[torch.Tensor] = []
+        for c, checkpoint in sources:
+            # PEFT stacks the factors of all experts of a mixture: A is (experts * rank, in), B (out, rank * experts).
+            # Any other layer is one expert.
+            factor, rank = checkpoint.weights[name], checkpoint.lora.rank
+            if is_a:
+                factors.append(factor.reshape(-1, rank, factor.shape[1]))  # (experts, rank, in)
+            else:  # B has the coefficient, and makes up for the new scale
+                scaled = factor * (c * checkpoint.lora.scaling / lora.scaling)
+                factors.append(scaled.reshape(len(factor), rank, -1))  # (out, rank, experts)
+        joined = torch.cat(factors, dim=1)
+        weights[name] = joined.flatten(0, 1) if is_a else joined.flatten(1)
     return Checkpoint(first.base_model, lora, weights, None)

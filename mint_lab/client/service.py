@@ -109,7 +109,7 @@ class ServiceClient:
         max_batch_tokens: int | None = None,
         gradient_checkpointing: bool | None = None,
     ) -> TrainingClient:
-        """Create a client that trains a new LoRA adapter, or goes on with one that was saved.
+        """Create a client that trains a new LoRA adapter, or continues a saved one.
 
         Args:
             base_model: "mint-tiny" (bundled), a model directory, or a hub name such as "Qwen/Qwen3-0.6B". Or the folder

@@ -235,7 +235,7 @@ class TrainingClient(SelfFuture):
     def load_state_with_optimizer(
         self, path: str, weights_access_token: str | None = None
     ) -> APIFuture[LoadWeightsResponse]:
-        """Load weights and optimizer, and discard the accumulated gradient: the saved training goes on.
+        """Load weights and optimizer, and discard the accumulated gradient: the saved training continues.
 
         Raises:
             CheckpointError: If the checkpoint is missing, damaged, of another model, or has no optimizer because it is

@@ -81,7 +81,7 @@ class Checkpoint:
     def load_into(self, adapter: Adapter, optimizer: Optimizer | None = None) -> None:
         """Load the weights into ``adapter`` and, if given, the moments into ``optimizer``.
 
-        With an optimizer, the training that was saved goes on: it started where the saved one did, and dropout goes on
+        With an optimizer, the saved training continues: it started where the saved one did, and dropout continues
         with its masks. Without one, a training starts at these weights.
 
         Raises:

@@ -93,9 +93,9 @@ def lora_layers(kinds: Mapping[str, str], experts: list[str], options: LoraOptio
         parts = path.split(".")
         endings = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
         names.add(next(e for e in endings if not any(_matches(o, e) for o in others)))
-    if not names:
-        raise ModelError("this model has no linear layer of the requested kinds, so LoRA cannot be attached to it")
     stacked = experts if options.mlp else []
+    if not (names or stacked):
+        raise ModelError("this model has no linear layer of the requested kinds, so LoRA cannot be attached to it")
     return LoraLayers(chosen, stacked, sorted(names), sorted({_last_two(name) for name in stacked}))
 
 

@@ -323,7 +323,7 @@ class Run:
         """Write the current LoRA adapter, between two steps, to a folder in PEFT's layout; return the folder.
 
         ``peft.AutoPeftModelForCausalLM.from_pretrained(path)`` loads it onto the base model, and so does
-        ``ServiceClient().create_sampling_client(path)`` here. ``Run(base_model=path)`` goes on with it. The tokenizer
+        ``ServiceClient().create_sampling_client(path)`` here. ``Run(base_model=path)`` continues it. The tokenizer
         with its chat template and the generation configuration are in the folder too. An adapter that is there already
         is replaced.
 

@@ -26,7 +26,7 @@ class Workbench(RunWidget):
         loss: Name of a registered loss, or a function in the custom call form; None for the default of the recipe
             (``pairwise_preference`` of "preference", ``cross_entropy`` of "sft", ``ppo`` of "rl", ``kto`` of
             "unpaired").
-        base_model: ``"mint-tiny"``, a local directory, or a hub name; or the folder of a LoRA adapter to go on with.
+        base_model: ``"mint-tiny"``, a local directory, or a hub name; or the folder of a LoRA adapter to continue.
         data: As the recipe takes it; None for the recipe's default data.
         seed: Of the adapter's initial weights and dropout, the order of the data, and the held-out split.
         run_options: Further arguments of :class:`~mint_lab.runs.run.Run`, for example ``steps``, ``batch_size`` or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ from mint_lab.errors import CheckpointError, ConfigError, DataError
 from mint_lab.lora_options import LoraOptions
 from mint_lab.types import AdamParams, ModelInput, TensorData
 
+from ..engine.families import build
+from ..engine.more_families import MIXTURES
 from .steps import assert_same, state, train, weights
+
+EXPERTS = MIXTURES["qwen3_moe"]["num_experts"]
 
 
 def kl_datum(prompt: list[int], completion: list[int], reference_prompt: list[int] | None = None) -> ReverseKLDatum:
@@ -159,6 +164,37 @@ def test_interpolated_updates_add_up(service: ServiceClient, client: TrainingCli
         torch.testing.assert_close(c[name], 0.25 * a[name] - 1.5 * b[name], rtol=1e-5, atol=1e-8)
     sampler = service.create_sampling_client(model_path=found.path)
     assert len(sampler.compute_logprobs(ModelInput.from_ints([1, 2, 3])).result()) == 3
+
+
+def test_interpolated_updates_of_every_expert_add_up(service: ServiceClient, tmp_path: Path) -> None:
+    """The factors of a mixture's experts are stacked; the update of one expert is that of PEFT's einsum."""
+    folder = build("qwen3_moe", tmp_path / "model", MIXTURES["qwen3_moe"])
+    one, two = (
+        service.create_lora_training_client(str(folder), rank=rank, seed=rank, train_attn=False, train_unembed=False)
+        for rank in (2, 3)
+    )
+    train(one)
+    train(two, seed=3)
+    paths = [client.save_weights_for_sampler("a").result().path for client in (one, two)]
+    found = interpolate_checkpoints(service, source_paths=paths, coefficients=[0.25, -1.5])
+
+    def updates(path: str) -> dict[str, torch.Tensor]:
+        """``(experts, in, out)`` by layer."""
+        saved = load_checkpoint(service._paths.folder(path))
+        made: dict[str, torch.Tensor] = {}
+        for name, a in saved.weights.items():
+            if ".experts." in name and "lora_A" in name:
+                b = saved.weights[name.replace("lora_A", "lora_B")].double()
+                per_expert = a.double().reshape(EXPERTS, -1, a.shape[1]), b.reshape(len(b), -1, EXPERTS)
+                made[name] = saved.lora.scaling * torch.einsum("eri,ore->eio", *per_expert)
+        return made
+
+    a, b, c = map(updates, (*paths, found.path))
+    assert len(a) > 1
+    assert a.keys() == c.keys()
+    for name, update in c.items():
+        assert float(update.abs().amax(dim=(1, 2)).min()) > 0, "every expert has an update"
+        torch.testing.assert_close(update, 0.25 * a[name] - 1.5 * b[name], rtol=1e-5, atol=1e-8)
 
 
 def test_dropout_acts_on_the_student(service: ServiceClient, client: TrainingClient, qwen3: Any) -> None:

@@ -261,7 +261,7 @@ def test_base_model_that_is_gone_is_named(service: ServiceClient, qwen3: Path, t
 
 
 def test_reference_of_a_saved_state_is_where_its_training_started(service: ServiceClient, saved: Path) -> None:
-    """With the optimizer, a training goes on; without it, one starts at the weights that were loaded."""
+    """With the optimizer, a training continues; without it, one starts at the weights that were loaded."""
     client = service.create_lora_training_client(str(saved), seed=1)
     before = reference(client)
     train(client, 2)

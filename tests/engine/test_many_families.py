@@ -92,16 +92,23 @@ def test_every_layer_has_lora_or_is_named(name: str, folder_of: Callable[[str], 
     assert bool(named) == (name in PARTLY)
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "glm4_moe"])
+@pytest.mark.parametrize(
+    ("name", "lora"),
+    [
+        *((name, LoraOptions(2)) for name in ("qwen3_moe", "gpt_oss", "glm4_moe")),
+        # No linear layer beside the experts has LoRA.
+        *((name, LoraOptions(2, attn=False, unembed=False)) for name in ("qwen3_moe", "mixtral")),
+    ],
+)
 def test_lora_of_experts_trains_and_is_loaded_by_peft(
-    name: str, folder_of: Callable[[str], Path], tmp_path: Path
+    name: str, lora: LoraOptions, folder_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     from peft import AutoPeftModelForCausalLM
 
     folder = folder_of(name)
     service = ServiceClient(tmp_path / "home")
     other = service.create_lora_training_client(str(folder), rank=4, seed=1)
-    client = service.create_lora_training_client(str(folder), rank=2, seed=0)
+    client = service.create_lora_training_client(str(folder), lora=lora, seed=0)
     data = [to_datum(row, 1) for row in rows()]
     before = other.forward(data, "cross_entropy").result().metrics["loss:sum"]
     losses: list[float] = []

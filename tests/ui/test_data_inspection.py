@@ -12,6 +12,7 @@ import pytest
 
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.runs import Run
+from mint_lab.ui import data_inspection
 from mint_lab.ui.data_audit import audit
 from mint_lab.ui.data_inspection import DataInspection
 from mint_lab.ui.data_messages import DataReport
@@ -150,12 +151,26 @@ def test_bad_data_are_told_and_read_again_on_request(tmp_path: Path) -> None:
 def test_failure_that_is_not_of_this_package_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def prepare_data(self) -> Any:
-            raise OSError("half a pair \ud83d")
+            raise OSError("no such disk")
 
     inspection, shown = inspected(Broken())
     inspection.request({"type": "data"})
-    assert shown.await_loaded()["problem"] == "OSError: half a pair \\ud83d"
+    assert shown.await_loaded()["problem"] == "OSError: no such disk"
     assert "could not be audited" in caplog.text
+
+
+def test_failure_whose_text_cannot_be_sent_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def prepare_data(self) -> Any:
+            raise OSError("half a pair \ud83d")
+
+    # Not through logging: what pytest captures goes from a worker to the main process in UTF-8.
+    logged: list[str] = []
+    monkeypatch.setattr(data_inspection._log, "exception", lambda text, *_, **__: logged.append(text))
+    inspection, shown = inspected(Broken())
+    inspection.request({"type": "data"})
+    assert shown.await_loaded()["problem"] == "OSError: half a pair \\ud83d"
+    assert len(logged) == 1
 
 
 def test_run_without_data_is_refused() -> None:

@@ -17,6 +17,7 @@ BENCH_ARGS ?=
 PYTEST_ARGS ?=
 PACKAGE ?= losses
 MUTANTS_ARGS ?=
+FAULTS_ARGS ?=
 WORKERS ?= 2
 REAL ?= 1
 
@@ -30,7 +31,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
   $(shell find widgets \( -name node_modules -o -name tests -o -name __pycache__ \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test real-model test-oldest demo lint docs format bench mutants lock clean torch browser
+.PHONY: help lab test faults real-model test-oldest demo lint docs format bench mutants lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +39,7 @@ help:
 	@echo "make demo         run the same training job in a terminal   (DEMO_ARGS='--loss hinge --steps 100')"
 	@echo "make test         install and check everything: lint, docs, tests, notebooks, browser   (PYTEST_ARGS=...)"
 	@echo "make real-model   prepare a real language model for the tests in .cache; make test does so   (REAL=0: not at all)"
+	@echo "make faults       kill runs at random moments and continue them   (FAULTS_ARGS='--kills 100 --seed 1')"
 	@echo "make test-oldest  install the oldest supported versions into $(OLDEST) and train with them   (Python 3.11)"
 	@echo "make lint         check formatting, lint rules, types and import layers, in Python and TypeScript"
 	@echo "make docs         build the documentation into docs/_build/html; a warning is an error"
@@ -90,6 +92,10 @@ bench: $(VENV)/.test
 # PACKAGE is a package or a module of mint_lab, or "widgets" for the TypeScript.
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutants $(PACKAGE) $(MUTANTS_ARGS)
+
+# Runs are killed at random moments and continued: each must end as one that was never interrupted.
+faults: $(VENV)/.test
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 # All installs use the versions of constraints.txt, so a release of another package cannot break a commit that passed.
 lock: $(VENV)/.test

@@ -64,7 +64,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(IPython|collections|concurrent|datasets|numpy|pandas|peft|plotly|tinker|torch|transformers|typing)\..*",
+        r"(IPython|collections|concurrent|datasets|numpy|pandas|peft|plotly|tinker|torch|transformers|typing|pd)\..*",
     ),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|list|object|set|str|tuple|type|Any|None)"),
     (

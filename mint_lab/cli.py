@@ -99,6 +99,30 @@ def demo(
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
+@app.command()
+@_one_line_errors
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run.", file_okay=False)],
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in total; default: the run's.")] = None,
+    run_source: Annotated[
+        bool, typer.Option("--run-source", help="Execute the stored source of a custom loss or reward.")
+    ] = False,
+) -> None:
+    """Continue a run from its last snapshot, and report held-out metrics before and after."""
+    from rich.console import Console
+
+    from .runs.run import Run
+
+    console = Console()
+    run = Run.open(folder, run_source=run_source)
+    if steps is not None:
+        run.set(steps=steps)
+    _train(run, console)
+    _print_report(demo_report(run), console)
+    for note in run.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+
+
 def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
     """Return options of a recipe from ``NAME=VALUE`` texts; a value that is not a Python literal is a text.
 

@@ -316,3 +316,20 @@ def test_build_tiny_passes_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.call", lambda command: calls.append(command) or 0)
     assert run("build-tiny", "--steps", 5).exit_code == 0
     assert calls[0][1:] == ["-m", "mint_lab.tiny.build", "--steps", "5"]
+
+
+def test_resume_continues_a_run_to_its_end(tmp_path: Path) -> None:
+    from mint_lab.runs import Run, load_run
+
+    begun = Run("preference", steps=4, batch_size=2, eval_every=2, folder=tmp_path / "run")
+    begun.step(2).wait()
+    begun.stop()
+    result = run("resume", tmp_path / "run", "--steps", 3)
+    assert result.exit_code == 0, result.output
+    assert "pair_accuracy" in result.output
+    saved = load_run(tmp_path / "run")
+    assert ([record.step for record in saved.records], saved.info.status) == ([1, 2, 3], "finished")
+    again = run("resume", tmp_path / "run")
+    assert (again.exit_code, "this run is finished" in again.output) == (1, True), again.output
+    missing = run("resume", tmp_path / "no")
+    assert (missing.exit_code, missing.output.count("\n"), "holds no run" in missing.output) == (1, 1, True)

@@ -39,8 +39,8 @@ from ..losses.decorator import spec_of
 from ..preflight import Report, preflight
 from ..runs.sample_batch import losses_in_use, made_up_data, sample_data, sample_pace
 from ..usercode.cell_source import FUTURE, imports_for, source_from
+from ..usercode.compile_cell import CellFunction, cell_source, compile_cell, shown_short
 from .cell_status import cell_status, not_registered, publish_refusal
-from .compile_cell import CellFunction, cell_source, compile_cell, shown_short
 
 __all__ = ["LossCell", "loss_cell", "run_cell"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from ..data.rewards import REWARDS, Reward, reward_of
 from ..errors import ConfigError
+from ..usercode.compile_cell import cell_source, compile_cell, shown_short
 from .cell_status import cell_status, publish_refusal
-from .compile_cell import cell_source, compile_cell, shown_short
 
 __all__ = ["RewardCell", "reward_cell", "run_reward_cell"]
 

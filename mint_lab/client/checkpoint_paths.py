@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..engine.checkpoints import recover
 from ..errors import CheckpointError, ConfigError
+from ..folders import recover
 
 __all__ = ["CheckpointPaths", "default_home"]
 

@@ -36,13 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdapterClient",
+    "ClientSnapshot",
     "Future",
     "GradientClient",
+    "RestorableClient",
     "SamplingClientProtocol",
     "ServiceClientProtocol",
     "TextSource",
     "Tokenizer",
     "TrainingClientProtocol",
+    "WeightsClient",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -137,6 +140,30 @@ class AdapterClient(Protocol):
         ...
 
 
+class ClientSnapshot(Protocol):
+    """A copy of weights and optimizer in memory."""
+
+    def write(self, folder: Path) -> None:
+        """Write the files into an existing folder; on any thread."""
+        ...
+
+
+@runtime_checkable
+class RestorableClient(Protocol):
+    """A training client that continues from a copy of its state, to the last bit; hosted ones are not."""
+
+    def take_snapshot(self) -> Future[ClientSnapshot]: ...
+    def restore_snapshot(self, folder: Path) -> Future[None]: ...
+    def sampling_client_on(self, weights: Mapping[str, torch.Tensor] | None) -> SamplingClientProtocol: ...
+
+
+@runtime_checkable
+class WeightsClient(Protocol):
+    """A sampling client that knows the weights that it samples from; None if they are the adapter's own."""
+
+    def weights(self) -> Mapping[str, torch.Tensor] | None: ...
+
+
 @runtime_checkable
 class ServiceClientProtocol(Protocol):
     """Creates training and sampling clients.
@@ -147,6 +174,7 @@ class ServiceClientProtocol(Protocol):
     def create_lora_training_client(
         self, base_model: str, rank: Any = ..., seed: int | None = ..., *, lora: LoraOptions | None = ...
     ) -> TrainingClientProtocol: ...
+    def create_training_client_from_state_with_optimizer(self, path: str) -> TrainingClientProtocol: ...
     def create_sampling_client(
         self, model_path: str | None = ..., base_model: str | None = ...
     ) -> SamplingClientProtocol: ...

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.checkpoints import METADATA_FILE, delete_checkpoint, read_metadata, recover, recover_all
+from ..engine.checkpoints import METADATA_FILE, delete_checkpoint, read_metadata
 from ..errors import CheckpointError
+from ..folders import recover, recover_all
 from ..types import Checkpoint, CheckpointsListResponse, Cursor, TrainingRun, TrainingRunsResponse
 from .futures import run_now
 

@@ -173,6 +173,10 @@ class SamplingClient(SelfFuture):
     async def compute_logprobs_async(self, prompt: ModelInput) -> list[float | None]:
         return await self.compute_logprobs(prompt)
 
+    def weights(self) -> Weights | None:
+        """Return the weights that replace the adapter's; None if the adapter is not trained any further."""
+        return self._snapshot.result()
+
     def get_tokenizer(self) -> Any:
         """Return the base model's transformers tokenizer."""
         return self._base.tokenizer

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from safetensors import SafetensorError
+
 from ..engine.base_logprobs import fingerprint, reference_fingerprint, reference_logprobs
 from ..engine.batch import read_batch
-from ..engine.checkpoints import load_checkpoint, save_checkpoint
+from ..engine.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..engine.optimizer import Optimizer
 from ..engine.step import Builtin, PassResult, run_pass
 from ..errors import CheckpointError, ConfigError
@@ -31,13 +35,60 @@ from .memory_limits import MemoryLimits
 from .sampling import SamplingClient
 
 if TYPE_CHECKING:
+    import torch
+
     from ..engine.models import Adapter, Weights
     from ..engine.step import Objective
     from ..lora_options import LoraOptions
     from ..losses import CustomLoss
     from ..types import AdamParams, APIFuture, Datum
 
-__all__ = ["TrainingClient"]
+__all__ = ["TrainingClient", "TrainingSnapshot"]
+
+LIMITS_FILE = "client.json"
+
+
+@dataclass(frozen=True)
+class TrainingSnapshot:
+    """What the training of one adapter continues from, to the last bit on one machine.
+
+    Attributes:
+        checkpoint: Weights and optimizer.
+        max_batch_tokens, gradient_checkpointing: As in :class:`TrainingClient`. A batch that is split elsewhere has
+            sums in another order, and so other last bits.
+    """
+
+    checkpoint: Checkpoint
+    max_batch_tokens: int | None
+    gradient_checkpointing: bool
+
+    def write(self, folder: Path) -> None:
+        """Write the files into an existing folder; on any thread.
+
+        Raises:
+            CheckpointError: If a file cannot be written.
+        """
+        try:
+            self.checkpoint.write(folder)
+            limits = {name: getattr(self, name) for name in ("max_batch_tokens", "gradient_checkpointing")}
+            (folder / LIMITS_FILE).write_text(json.dumps(limits), encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"cannot write snapshot {folder}: {error}") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingSnapshot:
+        """Return the snapshot in a folder.
+
+        Raises:
+            CheckpointError: If it is missing or damaged.
+        """
+        checkpoint = load_checkpoint(folder)
+        if checkpoint.optimizer is None:
+            raise CheckpointError(f"snapshot {folder} is damaged: it has no optimizer")
+        try:
+            return cls(checkpoint, **json.loads((folder / LIMITS_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"snapshot {folder} is damaged: {error}") from error
 
 
 class TrainingClient(SelfFuture):
@@ -262,6 +313,36 @@ class TrainingClient(SelfFuture):
 
         return self._worker.submit(save)
 
+    def take_snapshot(self) -> APIFuture[TrainingSnapshot]:
+        """Copy in memory what training continues from, between two calls; later training does not change the copy."""
+
+        def copy() -> TrainingSnapshot:
+            checkpoint = Checkpoint.of(self._adapter, self._optimizer)
+            return TrainingSnapshot(checkpoint, self.max_batch_tokens, self.gradient_checkpointing)
+
+        return self._worker.submit(copy)
+
+    def restore_snapshot(self, folder: Path) -> APIFuture[None]:
+        """Continue from a written snapshot: weights, optimizer, token budget; the accumulated gradient is discarded.
+
+        Raises:
+            CheckpointError: If the snapshot is missing, damaged, or of another base model or adapter shape (from the
+                future; nothing is changed).
+        """
+
+        def load() -> None:
+            snapshot = TrainingSnapshot.read(folder)
+            snapshot.checkpoint.load_into(self._adapter, self._optimizer)
+            self._adapter.gradients = None
+            self.max_batch_tokens = snapshot.max_batch_tokens
+            self.gradient_checkpointing = snapshot.gradient_checkpointing
+
+        return self._worker.submit(load)
+
+    def sampling_client_on(self, weights: Mapping[str, torch.Tensor] | None) -> SamplingClient:
+        """Return a sampling client on weights in memory, for example those of :meth:`SamplingClient.weights`."""
+        return SamplingClient(self._adapter.base, self._adapter, done(None if weights is None else dict(weights)))
+
     def save_adapter(self, folder: Path) -> APIFuture[None]:
         """Save the weights to ``folder`` in PEFT's layout, with the tokenizer, and replace what is there.
 
@@ -382,6 +463,15 @@ class TrainingClient(SelfFuture):
         self, *args: Any, **kwargs: Any
     ) -> APIFuture[SaveWeightsForSamplerResponse]:
         return self.save_weights_for_sampler(*args, **kwargs)
+
+    async def take_snapshot_async(self) -> APIFuture[TrainingSnapshot]:
+        return self.take_snapshot()
+
+    async def restore_snapshot_async(self, folder: Path) -> APIFuture[None]:
+        return self.restore_snapshot(folder)
+
+    async def sampling_client_on_async(self, weights: Mapping[str, torch.Tensor] | None) -> SamplingClient:
+        return self.sampling_client_on(weights)
 
     async def save_adapter_async(self, folder: Path) -> APIFuture[None]:
         return self.save_adapter(folder)

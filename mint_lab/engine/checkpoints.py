@@ -19,11 +19,11 @@ save was killed between the two renames, the next read, list, save or delete of 
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, ConfigError, ModelError
+from ..folders import old_folder, recover, write_folder
 from ..lora_options import ADAPTER_CONFIG, DEFAULT_ALPHA, LoraOptions
 from .models import Adapter, Weights
 from .optimizer import Optimizer
@@ -46,8 +47,6 @@ __all__ = [
     "load_checkpoint",
     "read_adapter",
     "read_metadata",
-    "recover",
-    "recover_all",
     "save_checkpoint",
 ]
 
@@ -69,6 +68,7 @@ class Checkpoint:
         optimizer: State of the optimizer; None for sampler weights.
         start: The weights at which training started; None for the base model.
         dropout: The seed of dropout, and the number of training passes with it; None for sampler weights.
+        config: PEFT's configuration of the adapter, which :meth:`write` needs; None of a checkpoint that was read.
     """
 
     base_model: str
@@ -77,6 +77,44 @@ class Checkpoint:
     optimizer: dict[str, torch.Tensor] | None
     start: Weights | None = None
     dropout: tuple[int, int] | None = None
+    config: Any = None
+
+    @classmethod
+    def of(cls, adapter: Adapter, optimizer: Optimizer | None) -> Checkpoint:
+        """Return copies of an adapter's weights and, if given, of an optimizer's state."""
+        is_whole = optimizer is not None
+        return cls(
+            base_model=adapter.base.name,
+            lora=adapter.lora,
+            weights=adapter.copy(),
+            optimizer=None if optimizer is None else optimizer.state(),
+            start=adapter.start if is_whole else None,
+            dropout=(adapter.dropout_seed, adapter.dropout_passes) if is_whole else None,
+            config=copy.deepcopy(adapter.base.peft_config(adapter)),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the files into an existing folder; on any thread. ``mint_lab.json`` names all files that are there.
+
+        Raises:
+            OSError, SafetensorError: If a file cannot be written.
+        """
+        _save_tensors(self.weights, folder / WEIGHTS_FILE)
+        self.config.save_pretrained(str(folder))
+        if self.optimizer is not None:
+            _save_tensors(self.optimizer, folder / "optimizer.safetensors")
+            if self.start is not None:
+                _save_tensors(self.start, folder / START_FILE)
+        metadata: dict[str, Any] = {
+            "format": FORMAT_VERSION,
+            "base_model": self.base_model,
+            "lora": self.lora.record(),
+            # So that they can be told from those of a person.
+            "files": sorted([METADATA_FILE, *(entry.name for entry in folder.iterdir())]),
+        }
+        if self.dropout is not None:
+            metadata["dropout"] = list(self.dropout)
+        (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 
     def load_into(self, adapter: Adapter, optimizer: Optimizer | None = None) -> None:
         """Load the weights into ``adapter`` and, if given, the moments into ``optimizer``.
@@ -136,84 +174,20 @@ def save_checkpoint(
         CheckpointError: If it cannot be written. What was at ``folder`` before is still there.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _write(draft, adapter, optimizer)
+        checkpoint = Checkpoint.of(adapter, optimizer)
+
+        def fill(draft: Path) -> None:
             if with_tokenizer:
                 adapter.base.save_tokenizer(draft)
-            _write_metadata(draft, adapter, optimizer)
-            _replace(draft, folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+            checkpoint.write(draft)
+
+        write_folder(folder, fill)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {folder}: {error}") from error
 
 
-def _write(folder: Path, adapter: Adapter, optimizer: Optimizer | None) -> None:
-    """Write the tensors and PEFT's configuration."""
-    _save_tensors(adapter.copy(), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    adapter.base.peft_config(adapter).save_pretrained(str(folder))
-    if optimizer is not None:
-        _save_tensors(optimizer.state(), folder / "optimizer.safetensors")
-        if adapter.start is not None:
-            _save_tensors(adapter.start, folder / START_FILE)
-
-
-def _save_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file, metadata=metadata)
-
-
-def _write_metadata(folder: Path, adapter: Adapter, optimizer: Optimizer | None) -> None:
-    """Write ``mint_lab.json``, which also names all files, so that they can be told from those of a person."""
-    metadata: dict[str, Any] = {
-        "format": FORMAT_VERSION,
-        "base_model": adapter.base.name,
-        "lora": adapter.lora.record(),
-        "files": sorted([METADATA_FILE, *(entry.name for entry in folder.iterdir())]),
-    }
-    if optimizer is not None:
-        metadata["dropout"] = [adapter.dropout_seed, adapter.dropout_passes]
-    (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-
-
-def _replace(draft: Path, folder: Path) -> None:
-    """Rename ``draft`` to ``folder``; if that fails, restore the old folder."""
-    draft.chmod(0o755)  # mkdtemp creates folders that only their owner can read
-    old = _old_folder(folder)
-    recover(folder)
-    while True:
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.replace(old)
-        try:
-            draft.replace(folder)
-            break
-        except OSError:
-            if not folder.exists() or old.exists():
-                recover(folder)
-                raise
-            # Otherwise a reader came between the two renames and restored the old folder: try again.
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _old_folder(folder: Path) -> Path:
-    """Return where the old folder is between the two renames."""
-    return folder.with_name(f".{folder.name}.old")
-
-
-def recover(folder: Path) -> None:
-    """Restore the old folder at ``folder`` if a save was killed between its two renames."""
-    with contextlib.suppress(OSError):
-        if not folder.exists():
-            _old_folder(folder).replace(folder)
-
-
-def recover_all(parent: Path) -> None:
-    """Call :func:`recover` for every name in ``parent``."""
-    for old in parent.glob(".?*.old"):
-        recover(old.with_name(old.name[1 : -len(".old")]))
+def _save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, file, metadata={"format": "pt"})
 
 
 def delete_checkpoint(folder: Path) -> None:
@@ -223,8 +197,8 @@ def delete_checkpoint(folder: Path) -> None:
         CheckpointError: If it cannot be deleted.
     """
     try:
-        if _old_folder(folder).exists():
-            shutil.rmtree(_old_folder(folder))
+        if old_folder(folder).exists():
+            shutil.rmtree(old_folder(folder))
         trash = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         folder.replace(trash / folder.name)  # renamed first, so that nothing reads a half-deleted checkpoint
         shutil.rmtree(trash)

@@ -16,7 +16,7 @@ import torch
 
 from ..errors import DataError
 from ..usercode.guarded_call import LossCancelled
-from .guarded_trainer import ExampleBatch, GuardedTrainer, logprobs_of
+from .guarded_trainer import ExampleBatch, GuardedTrainer, TrainerState, logprobs_of
 from .held_out import evaluated_items, held_out_loss
 from .job import BatchJob, Measured, ShuffledSampler
 from .plan import StepPlan
@@ -49,6 +49,19 @@ class BatchTrainer(GuardedTrainer):
     def job(self) -> BatchJob:
         """The data, and what is measured on them."""
         return self._job
+
+    def state(self) -> TrainerState:
+        """Return the position in the data, and the held-out log-probabilities and metrics from before training."""
+        tensors = {"before": torch.cat(self._before)} if self._before else {}
+        return TrainerState(self._common_state() | {"position": self._position}, tensors)
+
+    def restore(self, state: TrainerState) -> None:
+        """Continue from what :meth:`state` returned."""
+        lengths = [datum.model_input.length for datum in self._plain]
+        before = list(state.tensors["before"].split(lengths)) if "before" in state.tensors else []
+        position = int(state.entries["position"])
+        self._restore_common(state.entries)
+        self._before, self._position = before, position
 
     def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out data once, before the first step."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import LossError, ModelError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .plan import StepPlan
     from .record import StepRecord
 
-__all__ = ["ExampleBatch", "GuardedTrainer", "logprobs_of", "loss_metrics"]
+__all__ = ["ExampleBatch", "GuardedTrainer", "TrainerState", "logprobs_of", "loss_metrics"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,19 @@ class _Gradient:
     metrics: dict[str, float]
     logprobs: list[torch.Tensor]
     seconds: float
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """What a trainer continues from between two steps, besides the client's weights and optimizer.
+
+    Attributes:
+        entries: Values that JSON can hold.
+        tensors: Numbers of which every bit counts, by name.
+    """
+
+    entries: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class GuardedTrainer(ABC):
@@ -130,6 +143,32 @@ class GuardedTrainer(ABC):
         note = "The run was stopped before this step could be evaluated"
         warnings = [*record.warnings, *self._take_notes(), note]
         return replace(record, time=time.perf_counter() - started, warnings=warnings)
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether no step has a gradient or an update that its record is still missing."""
+        return self._gradient is None and self._updated is None
+
+    @abstractmethod
+    def state(self) -> TrainerState:
+        """Return what training continues from; called between two steps. The state holds copies."""
+
+    @abstractmethod
+    def restore(self, state: TrainerState) -> None:
+        """Continue from a state of this recipe and these data; whatever was in progress is discarded.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is not such a state.
+        """
+
+    def _common_state(self) -> dict[str, Any]:
+        return {"baseline": dict(self.baseline), "noted_names": sorted(self._noted_names)}
+
+    def _restore_common(self, entries: Mapping[str, Any]) -> None:
+        self.baseline = {str(name): float(value) for name, value in entries["baseline"].items()}
+        self._noted_names = set(entries["noted_names"])
+        self._gradient = self._updated = self.retry_plan = None
+        self._notes = []
 
     @abstractmethod
     def measure_baseline(self, plan: StepPlan) -> None:

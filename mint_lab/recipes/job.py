@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..data.audit import DataView, items_of_datums
+from ..data.render import RowFacts
+from ..data.sources import Rows
 
 if TYPE_CHECKING:
     import torch
 
-    from ..data.render import RowFacts
-    from ..data.sources import Rows
     from ..types import Datum
 
 __all__ = ["BatchJob", "Job", "JobFacts", "Measured", "ShuffledSampler"]
@@ -112,6 +113,17 @@ class BatchJob:
         return DataView(
             kind, items, (read.n_read, other.n_read if other else 0), (read.skipped, other.skipped if other else {})
         )
+
+    def fingerprint(self) -> str:
+        """Return a hash of all datums: of their tokens and of every field."""
+        digest = hashlib.sha256()
+        for datum in (*self.data, *self.held_out):
+            digest.update(np.asarray(datum.model_input.to_ints(), np.int64).tobytes())
+            for name, values in sorted(datum.loss_fn_inputs.items()):
+                array = values.to_numpy()
+                digest.update(f"{name} {array.dtype} {array.shape}".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def batch(self, items: Sequence[int]) -> list[Datum]:
         """Return the datums of ``items`` (positions in the training data, 0-based), in that order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, one_of
@@ -82,6 +82,27 @@ class StepPlan:
         """Return the settings by name: those of the optimizer, ``batch_size``, and those of the loss."""
         names = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size")
         return {name: getattr(self, name) for name in names} | dict(self.config)
+
+    def entries(self) -> dict[str, Any]:
+        """Return everything about the plan in plain types; the loss by its name and version."""
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("loss", "config")}
+        described = {name: getattr(self.loss, name) for name in ("unit", "reduction", "inputs", "optional")}
+        loss = {"loss": self.loss.name, "loss_version": self.loss.version, "loss_described": described}
+        return own | loss | {"config": dict(self.config)}
+
+    @classmethod
+    def of_entries(cls, entries: Mapping[str, Any], loss: LossSpec) -> StepPlan:
+        """Return the plan that :meth:`entries` describes.
+
+        Args:
+            entries: The entries.
+            loss: The loss that they name.
+
+        Raises:
+            ConfigError: If a value is not valid.
+        """
+        names = {each.name for each in fields(cls)} - {"loss", "config"}
+        return cls.first(loss, entries["config"], **{name: entries[name] for name in names if name in entries})
 
     def params(self) -> list[Param]:
         """Return the settings that a page may offer as sliders: the learning rate and those of the loss."""

@@ -53,6 +53,10 @@ class RunInfo:
         seed: Seed of the adapter, the order of the data and the held-out split; None if unknown.
         eval_every: Steps between two evaluations.
         options: Options of the recipe.
+        data: How the data are found again: ``train`` and ``held_out`` (a path, a name, or None), and ``in_memory``, the
+            names of those that were given as objects.
+        limits: How much of the data is used, as given to :class:`~mint_lab.runs.run.Run`.
+        keep_snapshots: As given to :class:`~mint_lab.runs.run.Run`.
         data_sizes: Number of items to train on, and of held-out items; None before the data are loaded.
         baseline: Held-out metrics before training.
         notes: What was noteworthy about model and data.
@@ -75,6 +79,9 @@ class RunInfo:
     seed: Whole | None = None
     eval_every: Whole = 0
     options: dict[Text, Any] = field(default_factory=dict)
+    data: dict[Text, Any] = field(default_factory=dict)
+    limits: dict[Text, Any] = field(default_factory=dict)
+    keep_snapshots: Whole | None = None
     data_sizes: tuple[Whole, Whole] | None = None
     baseline: dict[Text, Number] = field(default_factory=dict)
     notes: list[Text] = field(default_factory=list)

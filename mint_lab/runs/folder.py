@@ -23,6 +23,7 @@ from ..recipes.registry import recipe_of
 from .comparison.metric_table import metric_table
 from .entries import Evaluation, RunInfo, read_evaluation, read_loss, read_run_info
 from .folder_lock import LOCK_FILE, exclude_runs, is_locked
+from .snapshots import SnapshotFolder
 from .store import (
     EDITS,
     LOSS_SOURCES,
@@ -378,6 +379,7 @@ def _delete_files(path: Path) -> None:
                 source.unlink()  # if it is a link, only the link
             with contextlib.suppress(OSError):  # something else is in it
                 folder.rmdir()
+    SnapshotFolder(path).delete()
     for name in (LOSSES, EDITS, NOTE, RECORDS, RUN_INFO + PART_SUFFIX, RUN_INFO):
         (path / name).unlink(missing_ok=True)
 

@@ -158,17 +158,18 @@ class SharedData:
         data, held_out: As the recipe takes them.
 
     Attributes:
+        given: The two arguments.
         prepared: The data once they are prepared; None before.
     """
 
     def __init__(self, data: Any, held_out: Any) -> None:
-        self._given = (data, held_out)
+        self.given = (data, held_out)
         self.prepared: PreparedData | None = None
 
     def prepare(self, source: TextSource, recipe: Recipe, seed: int, limits: DataLimits | None = None) -> PreparedData:
         """Prepare the data unless they are prepared. Arguments and errors are those of :func:`load_trainer`."""
         if self.prepared is None:
-            self.prepared = _prepare(source, recipe, self._given, seed, limits)
+            self.prepared = _prepare(source, recipe, self.given, seed, limits)
         return self.prepared
 
 

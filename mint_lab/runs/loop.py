@@ -21,17 +21,20 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
+from ..client.protocol import RestorableClient
 from ..data.rewards import REWARDS
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, MintLabError, RunError
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Status, StepRecord
 from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure, describe
 from .notifier import ChangeNotifier
+from .snapshots import RandomState, RunState, SnapshotFolder, fingerprint_of
 
 if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
+    from .reopen import Past
     from .store import RunStore
 
 __all__ = ["Loop", "latest_trainer", "losses_in_use"]
@@ -69,6 +72,8 @@ class Loop:
         describe_run: Returns the content of ``run.json``; called while the lock is held.
         eval_every: Steps between evaluations.
         advice: Turns the records of the run into warnings.
+        score: Turns held-out metrics into a number of which the highest is the best; None if there is none.
+        keep_snapshots: As in :class:`~mint_lab.runs.snapshots.SnapshotFolder`; 0 for no snapshots.
 
     Attributes:
         plan: Plan of the next step; change it with :meth:`edit`.
@@ -88,6 +93,8 @@ class Loop:
         describe_run: Callable[[], RunInfo],
         eval_every: int,
         advice: RunAdvice,
+        score: Callable[[dict[str, float]], float | None] = lambda held_out: None,
+        keep_snapshots: int | None = 2,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -100,7 +107,14 @@ class Loop:
         self.notifier = ChangeNotifier()
         self._load, self._open_store, self._describe_run = load, open_store, describe_run
         self._eval_every = eval_every
+        self._score = score
+        self._keep_snapshots = keep_snapshots
         self._store: RunStore | None = None
+        self._snapshots: SnapshotFolder | None = None
+        self._snapshot_of: tuple[int, StepPlan] | None = None  # step and plan of the last snapshot
+        self._fingerprint = ""  # of the data
+        self._snapshot_warnings: list[str] = []  # for the next record
+        self._random: RandomState | None = None  # of the snapshot that the run continues from, until it starts
         self._trainer: GuardedTrainer | None = None
         self._advice = advice
         self._changed = threading.Condition()
@@ -117,6 +131,11 @@ class Loop:
         _live_loops.add(self)
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the data; empty before the first start, and if there are no snapshots."""
+        return self._fingerprint
+
+    @property
     def seconds(self) -> float:
         """Time spent running, without loading and pauses."""
         with self._changed:
@@ -127,6 +146,21 @@ class Loop:
     def is_halting(self) -> bool:
         """Whether a pause or a stop was requested that has not taken effect yet."""
         return self._requested_status is not None
+
+    def adopt(self, past: Past) -> None:
+        """Take over the state of a run that is continued from its folder, before the first start."""
+        step, saved = past.state.step, past.saved
+        self.plan, self._previous_plan = past.plan, past.previous_plan
+        self.records += saved.records[:step]
+        self.edits += [edit for edit in saved.edits if edit.step <= step]
+        self.losses += [loss for loss in saved.losses if loss.step <= step]
+        for number in range(1, step + 1):
+            self._advice.update(self.records[max(0, number - 1 - self._advice.window) : number])
+        self._earlier_seconds = past.state.seconds
+        self._begun_step = step
+        self._random = past.state.random
+        self._snapshot_of = (step, past.plan)
+        self.status = "finished" if step >= past.plan.steps else "paused" if step else "ready"
 
     # -- for any thread ------------------------------------------------------------------------------------------------
 
@@ -270,14 +304,19 @@ class Loop:
         try:
             self._current_plan = None
             trainer, store = self._retry_with_newer(self._prepare)
-            while self._begin_step():
+            while self._begin_step(trainer, store):
                 with self._step_lock:
                     self._retry_with_newer(lambda: self._run_step(trainer, store))
+                if self.records[-1].held_out:
+                    self._snapshot(trainer, store)
                 self.notifier.notify()
                 if self._pending_calls:
                     self._run_pending_calls()
+            self._snapshot(trainer, store, wait=True)  # if a pause came just before the status changed
         except BaseException as error:  # also a SystemExit that a loss raised: the worker must not end silently
             failure = describe(error, self._current_plan.loss if self._current_plan else None)
+            if self._trainer is not None and self._store is not None:
+                self._snapshot(self._trainer, self._store, wait=True)
             with self._changed:
                 self.error = failure
                 requested, steps_left = self._requested_status, self._steps_left
@@ -320,22 +359,81 @@ class Loop:
             trainer.measure_baseline(self._current_plan)
         if self._store is None:
             self._store = self._open_store()
+            if self._keep_snapshots != 0 and isinstance(trainer.client, RestorableClient):
+                self._snapshots = SnapshotFolder(self._store.folder, self._keep_snapshots)
+                self._snapshots.clean(len(self.records))
+                self._fingerprint = fingerprint_of(trainer.job)
         with self._changed:
             self._store.write_info(self._describe_run())
             self._running_since = time.perf_counter()
+        if not self.records:
+            self._snapshot(trainer, self._store)
+        if self._random is not None:
+            self._random.set()
+            self._random = None
         self.notifier.notify()
         return trainer, self._store
 
-    def _begin_step(self) -> bool:
-        """Return whether the worker may complete another step; otherwise leave "running"."""
+    def _begin_step(self, trainer: GuardedTrainer, store: RunStore) -> bool:
+        """Return whether the worker may complete another step; otherwise leave "running".
+
+        A snapshot is taken first if the run leaves "running", or if the plan has been edited since the last step.
+        """
         with self._changed:
-            if len(self.records) >= self.plan.steps:
-                self._leave_running("finished")
-            elif self._requested_status is not None or self._steps_left == 0:
-                self._leave_running(self._requested_status or "paused")
+            is_leaving = self._next_status() != "running"
+            is_edited = self._previous_plan is not None and self.plan != self._previous_plan
+        if is_leaving or is_edited:
+            self._snapshot(trainer, store, wait=is_leaving)
+        with self._changed:
+            if (status := self._next_status()) != "running":
+                self._leave_running(status)
             self._current_plan = self.plan
             self._begun_step = len(self.records) + (self.status == "running")
             return self.status == "running"
+
+    def _next_status(self) -> Status:
+        """Return the status that follows the last step. Needs the lock."""
+        if len(self.records) >= self.plan.steps:
+            return "finished"
+        if self._requested_status is not None or self._steps_left == 0:
+            return self._requested_status or "paused"
+        return "running"
+
+    def _has_snapshot(self) -> bool:
+        """Return whether there is a snapshot of the run as it is now, or there are to be none."""
+        return self._snapshots is None or self._snapshot_of == (len(self.records), self.plan)
+
+    def _snapshot(self, trainer: GuardedTrainer, store: RunStore, *, wait: bool = False) -> None:
+        """Take a snapshot, unless there is one, or a step waits for its evaluation. A failure becomes a warning.
+
+        Args:
+            trainer: The trainer.
+            store: Holds the records that the snapshot refers to.
+            wait: Whether to wait until the snapshot is on the disk.
+        """
+        snapshots, plan, previous = self._snapshots, self.plan, self._previous_plan
+        if snapshots is None:
+            return
+        try:
+            if not self._has_snapshot() and trainer.is_between_steps:
+                self._snapshot_of = (len(self.records), plan)
+                assert isinstance(trainer.client, RestorableClient)
+                state = RunState(
+                    step=len(self.records),
+                    seconds=self.seconds,
+                    plan=plan.entries(),
+                    previous_plan=None if previous is None else previous.entries(),
+                    trainer=trainer.state(),
+                    random=RandomState.now(),
+                    data=self._fingerprint,
+                    score=self._score(self.records[-1].held_out) if self.records else None,
+                    edited=previous is not None and plan != previous,
+                )
+                snapshots.write(state, trainer.client.take_snapshot().result(), store.written_files)
+            if wait:
+                snapshots.close()
+        except (MintLabError, OSError) as error:  # training continues: only a place to return to is missing
+            self._snapshot_warnings.append(str(error))
 
     def _run_step(self, trainer: GuardedTrainer, store: RunStore) -> None:
         assert self._current_plan is not None
@@ -372,7 +470,8 @@ class Loop:
             f"with them: {edit.label} takes effect at step {number + 1}"
             for edit in newest.edits_since(plan, number)
         ]
-        warnings = [*record.warnings, *delayed, *advice]
+        warnings = [*record.warnings, *delayed, *advice, *self._snapshot_warnings]
+        self._snapshot_warnings.clear()
         record = replace(record, warnings=[*self.notes, *warnings] if number == 1 else warnings)
         is_first = self._previous_plan is None
         edits = [] if self._previous_plan is None else plan.edits_since(self._previous_plan, number)

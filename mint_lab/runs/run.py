@@ -20,12 +20,15 @@ finished    all steps are complete; ``set(steps=more)`` changes the status to "p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..client import text_source
+from ..client import connect, text_source
 from ..errors import ConfigError, RunError
+from ..lora_options import LoraOptions
 from ..losses import DataKind, LossSpec, Param
 from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan, resolve_loss
@@ -38,6 +41,7 @@ from .failure import RunFailure
 from .hot_reload import follow_registries
 from .loading import DEFAULT_RANK, ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
 from .loop import Loop
+from .reopen import Past, describe_data, read_past, restore
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
 from .token_inspection import request_tokens
 from .versions import versions
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
 
     from ..client.protocol import TrainingClientProtocol
     from ..data.sources import OnBadRow
-    from ..lora_options import LoraOptions
     from ..recipes.guarded_trainer import GuardedTrainer
     from .token_inspection import HeldOutTokens
 
@@ -92,6 +95,9 @@ class Run:
         on_bad_row: "raise" for an error at a row that cannot be used, or "skip" to leave it out; ``notes`` count them.
         eval_every: Steps between evaluations on held-out data. There is one more before the first step, and one after
             the last.
+        keep_snapshots: The folder gets a snapshot before the first step, at each evaluation and edit, and whenever the
+            run is not running: :meth:`open` continues from it. Of these the first, the best and those at edits are
+            kept, and this number of the last ones; None for all, 0 for no snapshots.
         folder: Where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, created at the first start.
         name: What charts call the run.
         options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.rl_job.RlOptions`, for example
@@ -124,6 +130,7 @@ class Run:
         max_rows: int | None = None,
         on_bad_row: OnBadRow = "raise",
         eval_every: int = 10,
+        keep_snapshots: int | None = 2,
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
         **options: Any,
@@ -137,7 +144,11 @@ class Run:
             check_whole(number, value, least)
         self._adapter = AdapterRequest(base_model, rank, lora, seed)
         self._adapter.check_client(client)
+        if keep_snapshots is not None:
+            check_whole("keep_snapshots", keep_snapshots, 0)
         self._limits = DataLimits(max_length, max_rows, on_bad_row)
+        self._keep_snapshots = keep_snapshots
+        self._past: Past | None = None
         plan = StepPlan.first(
             spec,
             loss_config or {},
@@ -163,9 +174,69 @@ class Run:
             describe_run=self._describe,
             eval_every=eval_every,
             advice=RunAdvice(self._recipe),
+            score=partial(_score, self._recipe.headlines),
+            keep_snapshots=keep_snapshots,
         )
         self._note_unchecked(spec)
         follow_registries(self._loop, self._recipe)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        data: Any = None,
+        held_out: Any = None,
+        client: TrainingClientProtocol | None = None,
+        run_source: bool = False,
+    ) -> Run:
+        """Return the run of a folder, paused after its last snapshot, whatever ended it.
+
+        ``start()`` continues it. On a CPU its records and weights are those of a run that was never interrupted, to the
+        last bit, except for times. Steps after the snapshot are computed again. Model and data are loaded at the start.
+
+        Args:
+            folder: Of the run; no process may be writing it.
+            data, held_out: As the run was given them, if they were in memory; they must be the same data.
+            client: A new training client of the same shape, if the run was given one; None for a new local one.
+            run_source: Whether to execute the source that the folder has of a custom loss or reward. Without it, the
+                loss or reward has to be registered, with the same source: run its cell first.
+
+        Raises:
+            RunError: If the folder holds no run or no snapshot, or a process is writing it.
+            ConfigError: If the loss or the reward of the run is not registered, or data that were in memory are not
+                given again.
+            CheckpointError: If no snapshot can be read.
+        """
+        past = read_past(folder, run_source=run_source)
+        info = past.saved.info
+        given = {"train": data, "held_out": held_out}
+        for name in info.data.get("in_memory", ()):
+            if given[name] is None:
+                argument = "data" if name == "train" else "held_out"
+                raise ConfigError(
+                    f"the {name} data of this run were in memory: give them again, Run.open(folder, {argument}=...)"
+                )
+        run = cls(
+            info.recipe,
+            past.plan.loss,
+            base_model=info.base_model,
+            data=info.data.get("train") if data is None else data,
+            held_out=info.data.get("held_out") if held_out is None else held_out,
+            client=client,
+            lora=LoraOptions(**info.lora) if info.lora else None,
+            seed=info.seed or 0,
+            eval_every=info.eval_every,
+            keep_snapshots=info.keep_snapshots,
+            folder=past.saved.folder,
+            name=info.name,
+            **info.limits,
+            **info.options,
+        )
+        run._past = past
+        run._loop.adopt(past)
+        run._loop.notes += past.notes
+        return run
 
     def __repr__(self) -> str:
         failed = f", error: {self.error.message}" if self.error else ""
@@ -253,6 +324,8 @@ class Run:
     @property
     def baseline(self) -> dict[str, float]:
         """Held-out metrics before training; empty until they are measured."""
+        if self._trainer is None and self._past is not None:
+            return dict(self._past.saved.baseline)
         return dict(self._trainer.baseline) if self._trainer else {}
 
     @property
@@ -454,19 +527,25 @@ class Run:
     def _load(self) -> GuardedTrainer:
         if self._trainer is not None:
             return self._trainer
-        check_unused(self.folder)  # before loading, which can take minutes
+        if self._past is None:
+            check_unused(self.folder)  # before loading, which can take minutes
         with ONE_AT_A_TIME:
             if self._trainer is not None:
                 return self._trainer
-            if self._client is None:
+            if self._client is None and self._past is not None:
+                self._client = connect().create_training_client_from_state_with_optimizer(str(self._past.snapshot))
+            elif self._client is None:
                 self._client = self._adapter.new_client()
-            self._trainer, notes = load_trainer(
-                self._client, self._recipe, self._data, None, self.seed, limits=self._limits
-            )
-            self._loop.notes += notes
-            return self._trainer
+            trainer, notes = load_trainer(self._client, self._recipe, self._data, None, self.seed, limits=self._limits)
+            if self._past is not None:
+                restore(trainer, self._past)
+            self._trainer = trainer
+            self._loop.notes += [note for note in notes if note not in self._loop.notes]
+            return trainer
 
     def _open_store(self) -> RunStore:
+        if self._past is not None:
+            return RunStore.reopen(self._past.saved.folder, self._past.state.step)
         self.folder = self.folder or fresh_folder(f"{self.recipe}-{self.loss.name}")
         return RunStore(self.folder)
 
@@ -485,6 +564,9 @@ class Run:
             seed=self.seed,
             eval_every=self.eval_every,
             options=self.options,
+            data=describe_data(*self._data.given),
+            limits=asdict(self._limits),
+            keep_snapshots=self._keep_snapshots,
             data_sizes=self.data_sizes,
             baseline=self.baseline,
             notes=self.notes,
@@ -493,3 +575,9 @@ class Run:
             seconds=self.seconds,
             versions=versions(),
         )
+
+
+def _score(headlines: Sequence[str], held_out: dict[str, float]) -> float | None:
+    """Return what an evaluation came to, higher is better: the first headline that it has."""
+    name = next((name for name in headlines if name in held_out), None)
+    return None if name is None else -held_out[name] if name in ("loss", "nll") else held_out[name]

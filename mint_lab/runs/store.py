@@ -33,6 +33,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..errors import RunError
+from ..folders import flush
 from ..recipes.record import Edit, LossVersion, StepRecord
 from .entries import RunInfo, read_edit, read_loss, read_record, read_run_info
 from .folder_lock import FolderLock
@@ -43,7 +44,16 @@ if TYPE_CHECKING:
 
     from ..data.rewards import Reward
 
-__all__ = ["RunStore", "SavedRun", "check_unused", "fresh_folder", "history_frame", "load_run", "samples_frame"]
+__all__ = [
+    "RunStore",
+    "SavedRun",
+    "check_unused",
+    "fresh_folder",
+    "history_frame",
+    "load_run",
+    "reward_source",
+    "samples_frame",
+]
 
 T = TypeVar("T")
 
@@ -108,6 +118,24 @@ class RunStore:
         self._files = {name: _JsonLines(folder / name) for name in (LOSSES, EDITS, RECORDS)}
         self._unwritten_sources: dict[Path, str] = {}
 
+    @classmethod
+    def reopen(cls, folder: Path, step: int) -> RunStore:
+        """Return a store that continues a run after ``step``; what the folder has of later steps is removed.
+
+        Raises:
+            RunError: If the folder cannot be written.
+        """
+        store = cls.__new__(cls)
+        store.folder, store._unwritten_sources = folder, {}
+        store._folder_lock = FolderLock(folder)
+        try:
+            for name in (RECORDS, EDITS, LOSSES):
+                _keep_lines_to(folder / name, step)
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {folder}: {error}") from error
+        store._files = {name: _JsonLines(folder / name) for name in (LOSSES, EDITS, RECORDS)}
+        return store
+
     def write_info(self, info: RunInfo) -> None:
         """Replace ``run.json``, then write what an earlier call could not write."""
         self._folder_lock.acquire()
@@ -153,6 +181,11 @@ class RunStore:
         for file in self._files.values():
             file.write()
 
+    @property
+    def written_files(self) -> list[Path]:
+        """The files that have lines so far."""
+        return [path for path in (self.folder / name for name in self._files) if path.exists()]
+
     def close(self, *, ended: bool = True) -> None:
         """Write what is left, flush it to the disk and close the files; a later append opens them again.
 
@@ -168,6 +201,28 @@ class RunStore:
             for file in self._files.values():
                 callbacks.callback(file.close)
             self._write()
+
+
+def _keep_lines_to(path: Path, step: int) -> None:
+    """Remove the lines of later steps from a file, and lines that cannot be read, at once or not at all."""
+    if not path.exists():
+        return
+    kept: list[bytes] = []
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if int(json.loads(line)["step"]) <= step:
+                kept.append(line + b"\n")
+    part = path.with_name(path.name + PART_SUFFIX)
+    part.write_bytes(b"".join(kept))
+    flush(part)
+    part.replace(path)
+
+
+def reward_source(folder: Path, name: str) -> str:
+    """Return the source of the newest version of a reward that a run used; empty if the folder has none."""
+    pattern = re.escape(_file_name(name, 0).removesuffix("-v0.py")) + r"-v(\d+)\.py"
+    files = [(int(m[1]), f) for f in (folder / REWARD_SOURCES).glob("*.py") if (m := re.fullmatch(pattern, f.name))]
+    return max(files)[1].read_text(encoding="utf-8") if files else ""
 
 
 def _file_name(name: str, version: int) -> str:

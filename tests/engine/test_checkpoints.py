@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mint_lab import folders
 from mint_lab.engine import checkpoints
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import load_checkpoint, read_metadata, save_checkpoint
@@ -169,7 +170,7 @@ def kill_between_the_renames(trained: tuple[Adapter, Optimizer], saved: Path) ->
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Path, "replace", replace)
-        patched.setattr(checkpoints.shutil, "rmtree", lambda *_, **__: None)
+        patched.setattr(folders.shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Crash):
             save_checkpoint(saved, *trained)
     hidden = sorted(f.name for f in saved.parent.iterdir())
@@ -188,7 +189,7 @@ def test_save_killed_between_renames_loses_nothing(trained: tuple[Adapter, Optim
 def test_every_killed_save_of_a_folder_is_recovered_whatever_its_name(tmp_path: Path) -> None:
     for name in (".a.old", ".step-10.old", "..hidden.old", ".old", "kept.old", ".both.old", "both"):
         (tmp_path / name).mkdir()
-    checkpoints.recover_all(tmp_path)
+    folders.recover_all(tmp_path)
     names = ["a", "step-10", ".hidden", ".old", "kept.old", ".both.old", "both"]
     assert {entry.name for entry in tmp_path.iterdir()} == set(names)
 
@@ -212,7 +213,7 @@ def test_reader_between_renames_does_not_break_save(
         real(path, target)
         if path == saved and not read:
             read.append(target)
-            checkpoints.recover(saved)
+            folders.recover(saved)
 
     monkeypatch.setattr(Path, "replace", replace)
     save_checkpoint(saved, *trained)

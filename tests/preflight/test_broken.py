@@ -27,7 +27,7 @@ def data() -> list[Datum]:
 
 def function(case: Broken) -> Any:
     """The cell's function, with source lines that a traceback finds."""
-    from mint_lab.cells.compile_cell import compile_cell
+    from mint_lab.usercode.compile_cell import compile_cell
 
     return compile_cell(case.cell, "mine", 1, {}).fn
 

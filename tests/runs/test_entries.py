@@ -127,8 +127,17 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 def test_what_run_json_does_not_say_is_empty_or_0() -> None:
     texts = dict.fromkeys(("name", "recipe", "base_model", "loss", "status"), "")
     numbers = dict.fromkeys(("steps", "steps_done", "rank", "eval_every", "seconds"), 0)
-    unknown = dict.fromkeys(("seed", "data_sizes", "error"))
-    several = {"lora": {}, "settings": {}, "options": {}, "baseline": {}, "notes": [], "versions": {}}
+    unknown = dict.fromkeys(("seed", "data_sizes", "error", "keep_snapshots"))
+    several = {
+        "lora": {},
+        "settings": {},
+        "options": {},
+        "baseline": {},
+        "notes": [],
+        "versions": {},
+        "data": {},
+        "limits": {},
+    }
     info, reasons = read_run_info(b"{}")
     assert vars(info) == texts | numbers | unknown | several | {"loss_version": 1}
     assert reasons == []
@@ -210,7 +219,11 @@ def test_folder_of_an_earlier_version_is_read_unchanged(saved_folders: Path, nam
             continue
         before = (saved_folders / name / file).read_text(encoding="utf-8")
         after = (tmp_path / "copy" / file).read_text(encoding="utf-8")
-        for new in (', "clip": null', '  "lora": {},\n'):
+        for new in (
+            ', "clip": null',
+            *(f'  "{name}": {{}},\n' for name in ("lora", "data", "limits")),
+            '  "keep_snapshots": null,\n',
+        ):
             after = after.replace(new, "")
         assert after == before
     for source in (saved_folders / name / "losses").iterdir():

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from mint_lab.cells.compile_cell import compile_cell
 from mint_lab.data.render import to_datum
+from mint_lab.usercode.compile_cell import compile_cell
 from mint_lab.usercode.locate import _index_of_arguments, code_of, failing_datum, logprob_range, own_line
 
 DATA = [to_datum([1, 2, 3, 4 + i], 1) for i in range(4)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,11 +165,24 @@ class RlJob:
         """Strings that end a response, besides the model's end tokens."""
         return getattr(self.train.task, "stop", ()) if self.options.stop is None else self.options.stop
 
+    def fingerprint(self) -> str:
+        """Return a hash of all prompts and examples; an example that is no plain data counts by its prompt alone."""
+        digest = hashlib.sha256()
+        for prompts in (self.train, self.held_out):
+            for example in prompts.examples:
+                fields = asdict(example) if is_dataclass(example) and not isinstance(example, type) else example
+                digest.update(json.dumps([prompts.task.prompt(example), fields], default=_kind_of).encode())
+        return digest.hexdigest()
+
     def reward(self, prompts: Prompts) -> Reward:
         """Return the reward for responses to ``prompts``: the latest version of the named reward, or the task's own."""
         if isinstance(self.options.reward, str):
             return REWARDS[self.options.reward]
         return Reward(f"{prompts.task.name} reward".replace(" ", "_"), prompts.task.reward, builtin=True)
+
+
+def _kind_of(value: object) -> str:
+    return type(value).__name__
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:

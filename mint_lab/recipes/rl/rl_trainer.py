@@ -21,7 +21,7 @@ from ...data.reference_logprobs import ReferenceClient
 from ...data.rewards import Reward
 from ...errors import DataError, RunError
 from ...losses.spec import REFERENCE
-from ..guarded_trainer import ExampleBatch, GuardedTrainer
+from ..guarded_trainer import ExampleBatch, GuardedTrainer, TrainerState
 from ..held_out import evaluated_items
 from ..job import Measured, ShuffledSampler
 from ..plan import StepPlan
@@ -40,6 +40,7 @@ from .rollout import (
     sample_groups,
     with_advantages,
 )
+from .rollout_state import RolloutReader, RolloutWriter
 from .step_metrics import best_and_worst, measure_step, sample_rows
 
 if TYPE_CHECKING:
@@ -110,6 +111,46 @@ class RlTrainer(GuardedTrainer):
     def job(self) -> RlJob:
         """Prompts, reward and options."""
         return self._job
+
+    def state(self) -> TrainerState:
+        """Return the position in the prompts, the rest of the rollout in hand, and the sampler's weights that lag."""
+        writer = RolloutWriter()
+        entries = self._common_state() | {
+            "position": self._position,
+            "updates": self._updates,
+            "minibatches": [writer.graded(minibatch) for minibatch in self._minibatches],
+            "latest": writer.graded(self._latest),
+            "rollout_metrics": dict(self._rollout_metrics),
+            "sampler_updates": self._sampler_updates,
+            "grader": None if self._grader is None else self._grader.label,
+            "groups": writer.groups,
+        }
+        tensors = writer.references(self._latest, self._references)
+        for updates, weights in self._snapshots.weights().items():
+            tensors |= {f"sampler.{updates}.{name}": weight.detach().clone() for name, weight in weights.items()}
+        return TrainerState(entries, tensors)
+
+    def restore(self, state: TrainerState) -> None:
+        """Continue from what :meth:`state` returned."""
+        entries, reader = state.entries, RolloutReader(state.entries["groups"])
+        minibatches = [reader.graded(minibatch) for minibatch in entries["minibatches"]]
+        latest = reader.graded(entries["latest"])
+        samplers: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in state.tensors.items():
+            if name.startswith("sampler."):
+                _, updates, weight = name.split(".", 2)
+                samplers.setdefault(int(updates), {})[weight] = tensor
+        reward = self.job.reward(self.job.train)
+        self._restore_common(entries)
+        self._position, self._updates = int(entries["position"]), int(entries["updates"])
+        self._sampler_updates = int(entries["sampler_updates"])
+        self._rollout_metrics = dict(entries["rollout_metrics"])
+        self._minibatches, self._latest, self._ungraded = minibatches, latest, None
+        self._references = reader.references(state.tensors)
+        # A reward of another version grades from now on, and then it counts as new.
+        self._grader = reward if reward.label == entries["grader"] else None
+        self._new_graders = []
+        self._snapshots.restore(samplers)
 
     def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out prompts once, before the first step."""

@@ -7,17 +7,20 @@ responses one by one are :class:`GradedResponse` objects, and each of these beco
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...client.protocol import RestorableClient, WeightsClient
 from ...data.advantages import group_advantages, has_spread
 from ...data.render import to_datum
 from ...metrics.rollout import completion_metrics, reward_metrics
 
 if TYPE_CHECKING:
+    import torch
+
     from ...client.protocol import SamplingClientProtocol, TrainingClientProtocol
     from ...types import Datum
     from .rl_job import Prompts
@@ -129,6 +132,21 @@ class Snapshots:
         self.current(updates)
         version = min(k for k in self._kept if k >= updates - self._delay)
         return self._kept[version], version
+
+    def weights(self) -> dict[int, Mapping[str, torch.Tensor]]:
+        """Return the weights that later rollouts may sample from, by number of updates; none if the client has none."""
+        found: dict[int, Mapping[str, torch.Tensor]] = {}
+        for updates, client in self._kept.items():
+            weights = client.weights() if isinstance(client, WeightsClient) else None
+            if weights is not None:
+                found[updates] = weights
+        return found
+
+    def restore(self, kept: Mapping[int, Mapping[str, torch.Tensor]]) -> None:
+        """Sample from these weights, as :meth:`weights` returned them."""
+        self._kept = {}
+        if isinstance(self._client, RestorableClient):
+            self._kept = {updates: self._client.sampling_client_on(weights) for updates, weights in kept.items()}
 
     def keep(self, updates: int) -> None:
         """Take a snapshot after an update if a later rollout will need it.

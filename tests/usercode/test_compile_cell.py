@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mint_lab.cells.compile_cell import cell_source, compile_cell, shown_short
 from mint_lab.errors import ConfigError, LossError
+from mint_lab.usercode.compile_cell import cell_source, compile_cell, shown_short
 
 
 def test_lines_are_numbered_as_the_editor_numbers_them() -> None:

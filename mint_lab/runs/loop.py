@@ -382,14 +382,19 @@ class Loop:
         with self._changed:
             is_leaving = self._next_status() != "running"
             is_edited = self._previous_plan is not None and self.plan != self._previous_plan
-        if is_leaving or is_edited:
-            self._snapshot(trainer, store, wait=is_leaving)
+            if not is_leaving and not is_edited:
+                return self._decide()
+        self._snapshot(trainer, store, wait=is_leaving)
         with self._changed:
-            if (status := self._next_status()) != "running":
-                self._leave_running(status)
-            self._current_plan = self.plan
-            self._begun_step = len(self.records) + (self.status == "running")
-            return self.status == "running"
+            return self._decide()
+
+    def _decide(self) -> bool:
+        """Fix the plan of the next step, or leave "running"; return whether there is a next step. Needs the lock."""
+        if (status := self._next_status()) != "running":
+            self._leave_running(status)
+        self._current_plan = self.plan
+        self._begun_step = len(self.records) + (self.status == "running")
+        return self.status == "running"
 
     def _next_status(self) -> Status:
         """Return the status that follows the last step. Needs the lock."""

@@ -165,9 +165,9 @@ def test_what_changes_the_state_waits_while_it_is_read(make_run: Any, edit: str)
     run.prepare()
     inner = run._loop._begin_step
 
-    def begin() -> bool:
+    def begin(*arguments: Any) -> bool:
         run._loop.records = SlowRecords(run._loop.records)
-        return inner()
+        return inner(*arguments)
 
     run._loop._begin_step = begin  # type: ignore[method-assign]
     run.start()

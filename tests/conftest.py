@@ -47,8 +47,8 @@ def registries() -> Iterator[None]:
     for held, entries in before:
         held.clear()
         held.update(entries)
-    if loop := sys.modules.get("mint_lab.runs.loop"):
-        loop._latest_trainer.clear()
+    if live_runs := sys.modules.get("mint_lab.runs.live_runs"):
+        live_runs._latest_trainer.clear()
 
 
 @pytest.hookimpl(tryfirst=True)

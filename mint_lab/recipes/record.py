@@ -141,3 +141,18 @@ class LossVersion:
     version: Whole
     source: Text
     config: dict[Text, Number]
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Steps that a run has returned from; charts show them as a faint curve.
+
+    Attributes:
+        step: The step that the run returned to.
+        records: Records of the steps after it.
+        edits: Edits that took effect at these steps.
+    """
+
+    step: int
+    records: list[StepRecord]
+    edits: list[Edit]

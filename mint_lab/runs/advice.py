@@ -131,6 +131,12 @@ class RunAdvice:
         self._current = {kind: self._worded(kind, text, records[-1]) for kind, text in current.items()}
         return [text for text, _ in self._current.values()]
 
+    def restart(self, records: Sequence[StepRecord]) -> None:
+        """Forget everything, then read ``records``, which are those of a run from its first step."""
+        self._current, self._earlier = {}, EarlierSteps()
+        for number in range(1, len(records) + 1):
+            self.update(records[max(0, number - 1 - self.window) : number])
+
     def _worded(self, kind: str, text: str, record: StepRecord) -> tuple[str, int]:
         before, step = self._current.get(kind, ("", 0))
         is_due = bool(record.held_out) or record.step - step >= WINDOW

@@ -64,6 +64,7 @@ class RunInfo:
         error: Why the run paused; None if it did not fail.
         seconds: Time spent running, without loading and pauses.
         versions: Versions of Python and the libraries that the result depends on, by distribution name.
+        parent: Of a fork: ``name`` and ``folder`` of the run it was forked from, and the ``step``; otherwise empty.
     """
 
     name: Text = ""
@@ -89,6 +90,7 @@ class RunInfo:
     error: Text | None = None
     seconds: Number = 0.0
     versions: dict[Text, Text] = field(default_factory=dict)
+    parent: dict[Text, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import contextvars
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,30 +21,32 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from ..client.protocol import RestorableClient
 from ..data.rewards import REWARDS
-from ..errors import ConfigError, MintLabError, RunError
+from ..errors import ConfigError, RunError
+from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan
-from ..recipes.record import Edit, LossVersion, Status, StepRecord
+from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure, describe
+from .live_runs import add_loop, set_latest_trainer
 from .notifier import ChangeNotifier
-from .snapshots import RandomState, RunState, SnapshotFolder, fingerprint_of
+from .rewind import RunSnapshots
+from .snapshots import Position, RandomState
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..losses import LossSpec
     from ..recipes.guarded_trainer import GuardedTrainer
     from .reopen import Past
     from .store import RunStore
 
-__all__ = ["Loop", "latest_trainer", "losses_in_use"]
+__all__ = ["Loop"]
 
 T = TypeVar("T")
 Kind: TypeAlias = Literal["loss", "reward"]
 
 WAIT_SLICE_SECONDS = 0.5  # not every platform can interrupt a longer wait
-STOP_AT_EXIT_SECONDS = 2.0
-
-_live_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
-_latest_trainer: list[weakref.ref[GuardedTrainer]] = []  # of the run that began or resumed last
 
 
 class _Awaited(NamedTuple):
@@ -103,6 +103,7 @@ class Loop:
         self.records: list[StepRecord] = []
         self.edits: list[Edit] = []
         self.losses: list[LossVersion] = []
+        self.rewinds: list[Rewind] = []
         self.notes: list[str] = []
         self.notifier = ChangeNotifier()
         self._load, self._open_store, self._describe_run = load, open_store, describe_run
@@ -110,11 +111,9 @@ class Loop:
         self._score = score
         self._keep_snapshots = keep_snapshots
         self._store: RunStore | None = None
-        self._snapshots: SnapshotFolder | None = None
-        self._snapshot_of: tuple[int, StepPlan] | None = None  # step and plan of the last snapshot
-        self._fingerprint = ""  # of the data
-        self._snapshot_warnings: list[str] = []  # for the next record
-        self._random: RandomState | None = None  # of the snapshot that the run continues from, until it starts
+        self._snapshots: RunSnapshots | None = None
+        self._position: Position | None = None  # of the snapshot that a run continues from, until its folder is open
+        self._random: RandomState | None = None  # of that snapshot, until the run starts
         self._trainer: GuardedTrainer | None = None
         self._advice = advice
         self._changed = threading.Condition()
@@ -128,12 +127,12 @@ class Loop:
         self._begun_step = 0  # number of the step in progress, or of the last one
         self._earlier_seconds = 0.0  # time spent running before the last start or resume
         self._running_since: float | None = None  # time of the last start or resume; None unless running
-        _live_loops.add(self)
+        add_loop(self)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the data; empty before the first start, and if there are no snapshots."""
-        return self._fingerprint
+        return self._snapshots.fingerprint if self._snapshots else ""
 
     @property
     def seconds(self) -> float:
@@ -149,18 +148,27 @@ class Loop:
 
     def adopt(self, past: Past) -> None:
         """Take over the state of a run that is continued from its folder, before the first start."""
-        step, saved = past.state.step, past.saved
-        self.plan, self._previous_plan = past.plan, past.previous_plan
-        self.records += saved.records[:step]
-        self.edits += [edit for edit in saved.edits if edit.step <= step]
-        self.losses += [loss for loss in saved.losses if loss.step <= step]
-        for number in range(1, step + 1):
-            self._advice.update(self.records[max(0, number - 1 - self._advice.window) : number])
-        self._earlier_seconds = past.state.seconds
-        self._begun_step = step
-        self._random = past.state.random
-        self._snapshot_of = (step, past.plan)
-        self.status = "finished" if step >= past.plan.steps else "paused" if step else "ready"
+        saved, position = past.saved, past.position
+        self.records, self.edits, self.losses = saved.records, saved.edits, saved.losses
+        self.rewinds = list(saved.rewinds)
+        self._return_to(position, past.state.random)
+        self._position = position
+        self.status = self._resting_status()
+
+    def _return_to(self, position: Position, random: RandomState) -> None:
+        """Take over plans, records, edits and losses up to a position. Readers of the old lists keep those."""
+        step = position.step
+        self.plan, self._previous_plan = position.plan, position.previous_plan
+        self.edits = [edit for edit in self.edits if edit.step <= step]
+        self.losses = [loss for loss in self.losses if loss.step <= step]
+        self.records = self.records[:step]
+        self._advice.restart(self.records)
+        self._earlier_seconds, self._random, self._begun_step = position.seconds, random, step
+
+    def _resting_status(self) -> Status:
+        """Return the status of a run that is not running."""
+        step = len(self.records)
+        return "finished" if step >= self.plan.steps else "paused" if step else "ready"
 
     # -- for any thread ------------------------------------------------------------------------------------------------
 
@@ -218,6 +226,43 @@ class Loop:
             if self.status == "finished" and plan.steps > completed:
                 self.status = "paused"
         self.notifier.notify()
+
+    def rewind(self, step: int) -> None:
+        """Return to the state after ``step``, and wait until the run is paused there.
+
+        The snapshot after that step is restored; without one, the snapshot before it, and the steps in between are
+        computed again. If that is impossible, nothing has changed.
+
+        Raises:
+            ConfigError: If the run has not completed that step.
+            RunError: If the run is stopped, or has no snapshots, or a repeated step fails.
+            CheckpointError: If the snapshot is damaged.
+        """
+        self._check_completed(step)
+        if self.status == "stopped":
+            raise RunError("this run is stopped, which is final: use fork(step) to continue from one of its steps")
+        self.call(lambda: self._rewind(step)).result()
+        self.wait(None)
+        if self.error is not None:
+            raise RunError(f"the steps up to {step} cannot be repeated: {self.error.message}")
+
+    def copy(self, folder: Callable[[], Path], step: int, name: str) -> tuple[int, LossSpec, Path]:
+        """Write the run as it was after ``step`` into an unused folder, as a run of its own that has not ended.
+
+        Args:
+            folder: Returns the folder; called once nothing speaks against the copy.
+            step: The step; without a snapshot after it, the copy ends at the last snapshot before it.
+            name: Name of the copy.
+
+        Returns:
+            Steps of the copy, the loss of its next step, and the folder.
+
+        Raises:
+            ConfigError: If the run has not completed that step.
+            RunError: If the run has no snapshots, or the folder cannot be written.
+        """
+        self._check_completed(step)
+        return self.call(lambda: self._copy(folder, step, name)).result()
 
     def resume_if_waiting_for(self, kind: Kind, name: str) -> None:
         """Resume the run if the failure of this loss or reward paused it; called when it is registered again."""
@@ -298,25 +343,87 @@ class Loop:
                 self._store.close(ended=status in ("stopped", "finished"))
         self._changed.notify_all()
 
+    # -- between two steps: on the worker thread, or on that of a call ------------------------------------------------
+
+    def _rewind(self, step: int) -> None:
+        trainer, snapshots = self._with_snapshots()
+        position, random = snapshots.rewind(trainer, step, self.losses)
+        later = self.records[step:], [edit for edit in self.edits if edit.step > step]
+        missing = step - position.step
+        with self._changed:
+            self._return_to(position, random)
+            if later[0]:
+                self.rewinds.append(Rewind(step, *later))
+            self.error = self._waiting_for = None
+            if self.status == "running":
+                self._running_since = time.perf_counter()
+                random.set()
+                self._random = None
+                self._requested_status = self._requested_status or ("paused" if not missing else None)
+            else:
+                self.status = self._resting_status()
+                if missing:
+                    self._start_worker()
+            self._steps_left = missing or None
+            assert self._store is not None
+            with contextlib.suppress(OSError):  # the records tell where the run is
+                self._store.write_info(self._describe_run())
+            self._changed.notify_all()
+        self.notifier.notify()
+
+    def _copy(self, folder: Callable[[], Path], step: int, name: str) -> tuple[int, LossSpec, Path]:
+        _, snapshots = self._with_snapshots()
+        assert self._store is not None
+        state = snapshots.nearest(step)
+        start, plan = state.step, snapshots.position(state, self.losses).plan
+        parent = {"name": self.name, "folder": str(self._store.folder.absolute()), "step": step}
+        info = replace(
+            self._describe_run(), name=name, parent=parent, steps_done=start, steps=plan.steps, status="paused"
+        )
+        target = folder()
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            snapshots.copy(target, start, info)
+        except OSError as error:
+            raise RunError(f"the fork cannot be written to {target}: {error}") from error
+        return start, plan.loss, target
+
+    def _with_snapshots(self) -> tuple[GuardedTrainer, RunSnapshots]:
+        """Return the trainer and its snapshots, of which the last one is of now."""
+        trainer = self._trainer = self._load()
+        self._open_folder(trainer)
+        if self._snapshots is None:
+            raise RunError(
+                "this run has no snapshots to return to: it has keep_snapshots=0, or its client keeps the weights on "
+                "a server"
+            )
+        self._snapshot(trainer, wait=True)
+        return trainer, self._snapshots
+
+    def _check_completed(self, step: int) -> None:
+        check_whole("step", step, 0)
+        if step > len(self.records):
+            raise ConfigError(f"step {step} is not complete; {_steps(len(self.records))}: give one from 0 to that")
+
     # -- on the worker thread ------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:
             self._current_plan = None
             trainer, store = self._retry_with_newer(self._prepare)
-            while self._begin_step(trainer, store):
+            while self._begin_step(trainer):
                 with self._step_lock:
                     self._retry_with_newer(lambda: self._run_step(trainer, store))
                 if self.records[-1].held_out:
-                    self._snapshot(trainer, store)
+                    self._snapshot(trainer)
                 self.notifier.notify()
                 if self._pending_calls:
                     self._run_pending_calls()
-            self._snapshot(trainer, store, wait=True)  # if a pause came just before the status changed
+            self._snapshot(trainer, wait=True)  # if a pause came just before the status changed
         except BaseException as error:  # also a SystemExit that a loss raised: the worker must not end silently
             failure = describe(error, self._current_plan.loss if self._current_plan else None)
-            if self._trainer is not None and self._store is not None:
-                self._snapshot(self._trainer, self._store, wait=True)
+            if self._trainer is not None:
+                self._snapshot(self._trainer, wait=True)
             with self._changed:
                 self.error = failure
                 requested, steps_left = self._requested_status, self._steps_left
@@ -352,29 +459,33 @@ class Loop:
 
     def _prepare(self) -> tuple[GuardedTrainer, RunStore]:
         trainer = self._trainer = self._load()
-        _latest_trainer[:] = [weakref.ref(trainer)]
+        set_latest_trainer(trainer)
         self._current_plan = self.plan
         trainer.cancel_requested = self._cancel_requested
         if not trainer.baseline:
             trainer.measure_baseline(self._current_plan)
-        if self._store is None:
-            self._store = self._open_store()
-            if self._keep_snapshots != 0 and isinstance(trainer.client, RestorableClient):
-                self._snapshots = SnapshotFolder(self._store.folder, self._keep_snapshots)
-                self._snapshots.clean(len(self.records))
-                self._fingerprint = fingerprint_of(trainer.job)
+        store = self._open_folder(trainer)
         with self._changed:
-            self._store.write_info(self._describe_run())
+            store.write_info(self._describe_run())
             self._running_since = time.perf_counter()
         if not self.records:
-            self._snapshot(trainer, self._store)
+            self._snapshot(trainer)
         if self._random is not None:
             self._random.set()
             self._random = None
         self.notifier.notify()
-        return trainer, self._store
+        return trainer, store
 
-    def _begin_step(self, trainer: GuardedTrainer, store: RunStore) -> bool:
+    def _open_folder(self, trainer: GuardedTrainer) -> RunStore:
+        """Return the store; create or reopen the run's folder at the first call."""
+        if self._store is None:
+            self._store = self._open_store()
+            if self._keep_snapshots != 0 and isinstance(trainer.client, RestorableClient):
+                self._snapshots = RunSnapshots(self._store, self._keep_snapshots, trainer, self._score)
+                self._snapshots.begin(len(self.records), self._position)
+        return self._store
+
+    def _begin_step(self, trainer: GuardedTrainer) -> bool:
         """Return whether the worker may complete another step; otherwise leave "running".
 
         A snapshot is taken first if the run leaves "running", or if the plan has been edited since the last step.
@@ -384,7 +495,7 @@ class Loop:
             is_edited = self._previous_plan is not None and self.plan != self._previous_plan
             if not is_leaving and not is_edited:
                 return self._decide()
-        self._snapshot(trainer, store, wait=is_leaving)
+        self._snapshot(trainer, wait=is_leaving)
         with self._changed:
             return self._decide()
 
@@ -404,41 +515,16 @@ class Loop:
             return self._requested_status or "paused"
         return "running"
 
-    def _has_snapshot(self) -> bool:
-        """Return whether there is a snapshot of the run as it is now, or there are to be none."""
-        return self._snapshots is None or self._snapshot_of == (len(self.records), self.plan)
-
-    def _snapshot(self, trainer: GuardedTrainer, store: RunStore, *, wait: bool = False) -> None:
-        """Take a snapshot, unless there is one, or a step waits for its evaluation. A failure becomes a warning.
+    def _snapshot(self, trainer: GuardedTrainer, *, wait: bool = False) -> None:
+        """Take a snapshot, unless there is one, or a step waits for its evaluation.
 
         Args:
             trainer: The trainer.
-            store: Holds the records that the snapshot refers to.
             wait: Whether to wait until the snapshot is on the disk.
         """
-        snapshots, plan, previous = self._snapshots, self.plan, self._previous_plan
-        if snapshots is None:
-            return
-        try:
-            if not self._has_snapshot() and trainer.is_between_steps:
-                self._snapshot_of = (len(self.records), plan)
-                assert isinstance(trainer.client, RestorableClient)
-                state = RunState(
-                    step=len(self.records),
-                    seconds=self.seconds,
-                    plan=plan.entries(),
-                    previous_plan=None if previous is None else previous.entries(),
-                    trainer=trainer.state(),
-                    random=RandomState.now(),
-                    data=self._fingerprint,
-                    score=self._score(self.records[-1].held_out) if self.records else None,
-                    edited=previous is not None and plan != previous,
-                )
-                snapshots.write(state, trainer.client.take_snapshot().result(), store.written_files)
-            if wait:
-                snapshots.close()
-        except (MintLabError, OSError) as error:  # training continues: only a place to return to is missing
-            self._snapshot_warnings.append(str(error))
+        if self._snapshots is not None:
+            position = Position(len(self.records), self.seconds, self.plan, self._previous_plan)
+            self._snapshots.take(trainer, position, self.records, wait=wait)
 
     def _run_step(self, trainer: GuardedTrainer, store: RunStore) -> None:
         assert self._current_plan is not None
@@ -475,8 +561,8 @@ class Loop:
             f"with them: {edit.label} takes effect at step {number + 1}"
             for edit in newest.edits_since(plan, number)
         ]
-        warnings = [*record.warnings, *delayed, *advice, *self._snapshot_warnings]
-        self._snapshot_warnings.clear()
+        failed = self._snapshots.take_warnings() if self._snapshots else []
+        warnings = [*record.warnings, *delayed, *advice, *failed]
         record = replace(record, warnings=[*self.notes, *warnings] if number == 1 else warnings)
         is_first = self._previous_plan is None
         edits = [] if self._previous_plan is None else plan.edits_since(self._previous_plan, number)
@@ -505,23 +591,3 @@ def _awaited(failure: RunFailure, steps_left: int | None) -> _Awaited | None:
 
 def _steps(count: int) -> str:
     return "1 step is" if count == 1 else f"{count} steps are"
-
-
-def latest_trainer() -> GuardedTrainer | None:
-    """Return the trainer of the run that started or resumed last, if it still exists."""
-    return _latest_trainer[0]() if _latest_trainer else None
-
-
-def losses_in_use() -> set[str]:
-    """Return the names of the losses of all running and paused runs."""
-    return {loop.plan.loss.name for loop in list(_live_loops) if loop.status in ("running", "paused")}
-
-
-@atexit.register
-def _stop_all() -> None:
-    # A worker inside torch while the interpreter shuts down can crash the process.
-    loops = list(_live_loops)
-    for loop in loops:
-        loop.request("stopped")
-    for loop in loops:
-        loop.wait(STOP_AT_EXIT_SECONDS)

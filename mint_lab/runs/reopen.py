@@ -7,7 +7,7 @@ from the registry, where running its cell puts it, if its source is the stored o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 from ..client.protocol import RestorableClient
 from ..data.rewards import REWARDS, reward_of
 from ..errors import CheckpointError, ConfigError, DataError, RunError
+from ..lora_options import LoraOptions
 from ..losses import LOSSES, LossSpec
 from ..losses.decorator import spec_of
 from ..recipes.plan import StepPlan
 from ..usercode.compile_cell import compile_cell
 from .folder_lock import is_locked
-from .snapshots import RunState, SnapshotFolder, fingerprint_of
+from .snapshots import Position, RunState, SnapshotFolder, fingerprint_of
 from .store import SavedRun, load_run, reward_source
 
 if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
     from ..recipes.record import LossVersion
 
-__all__ = ["Past", "describe_data", "read_past", "restore"]
+__all__ = ["Past", "describe_data", "position_of", "read_past", "restore"]
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,69 @@ class Past:
         saved: The whole folder.
         state: The snapshot.
         snapshot: Its folder.
-        plan: Plan of the next step.
-        previous_plan: Plan of the last step; None before the first.
+        position: Where the run continues.
         notes: What a person should know about the folder.
     """
 
     saved: SavedRun
     state: RunState
     snapshot: Path
-    plan: StepPlan
-    previous_plan: StepPlan | None
+    position: Position
     notes: list[str]
 
+    def arguments(self, data: Any, held_out: Any) -> dict[str, Any]:
+        """Return the arguments of a new :class:`~mint_lab.runs.run.Run` that continues from here.
 
-def read_past(folder: str | os.PathLike[str], step: int | None = None, *, run_source: bool = False) -> Past:
+        Args:
+            data: Given again; None for the data that the run's folder names.
+            held_out: Likewise.
+        """
+        info = self.saved.info
+        return {
+            "recipe": info.recipe,
+            "loss": self.position.plan.loss,
+            "base_model": info.base_model,
+            "data": info.data.get("train") if data is None else data,
+            "held_out": info.data.get("held_out") if held_out is None else held_out,
+            "lora": LoraOptions(**info.lora) if info.lora else None,
+            "seed": info.seed or 0,
+            "eval_every": info.eval_every,
+            "keep_snapshots": info.keep_snapshots,
+            "folder": self.saved.folder,
+            "name": info.name,
+            **info.limits,
+            **info.options,
+        }
+
+    def check_given(self, data: Any, held_out: Any) -> None:
+        """Make sure that data which were in memory are given again.
+
+        Raises:
+            ConfigError: If they are not.
+        """
+        given = {"train": data, "held_out": held_out}
+        for name in self.saved.info.data.get("in_memory", ()):
+            if given[name] is None:
+                argument = "data" if name == "train" else "held_out"
+                raise ConfigError(
+                    f"the {name} data of this run were in memory: give them again, Run.open(folder, {argument}=...)"
+                )
+
+
+def read_past(
+    folder: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    run_source: bool = False,
+    loss: LossSpec | None = None,
+) -> Past:
     """Read a run's folder up to a snapshot.
 
     Args:
         folder: The folder.
         step: The step to continue from; None for the last one that has a snapshot.
         run_source: Whether to execute the stored source of a loss or a reward that is not registered.
+        loss: The loss of the next step, if the caller has it; None to look it up.
 
     Raises:
         RunError: If the folder holds no run or no snapshot, the step has none, or a process is writing the folder.
@@ -69,14 +113,31 @@ def read_past(folder: str | os.PathLike[str], step: int | None = None, *, run_so
     if is_locked(path):
         raise RunError(f"{path} is being written by a run; stop that run, or end its process, before you open it here")
     state, notes = _state(path, saved, step)
-    plan = state.plan
-    version = _version(saved, plan["loss"], plan["loss_version"])
-    spec = _loss(plan, version, run_source=run_source)
     if saved.info.recipe == "rl":
         _check_reward(path, saved, run_source=run_source)
-    previous = None if state.previous_plan is None else _past_plan(state.previous_plan, spec)
-    snapshot = SnapshotFolder(path).path(state.step)
-    return Past(saved, state, snapshot, StepPlan.of_entries(plan, spec), previous, [*saved.notes, *notes])
+    position = position_of(state, saved.losses, run_source=run_source, loss=loss)
+    return Past(saved, state, SnapshotFolder(path).path(state.step), position, [*saved.notes, *notes])
+
+
+def position_of(
+    state: RunState, losses: Sequence[LossVersion], *, run_source: bool = False, loss: LossSpec | None = None
+) -> Position:
+    """Return the position of a snapshot.
+
+    Args:
+        state: The snapshot.
+        losses: The loss versions that the run has used, with their sources.
+        run_source: Whether to execute the source of a loss that is not registered.
+        loss: The loss of the next step, if the caller has it; None to look it up.
+
+    Raises:
+        ConfigError: If the loss is not registered with the stored source.
+    """
+    plan = state.plan
+    if loss is None:
+        loss = _loss(plan, _version(losses, plan["loss"], plan["loss_version"]), run_source=run_source)
+    previous = None if state.previous_plan is None else _past_plan(state.previous_plan, loss)
+    return Position(state.step, state.seconds, StepPlan.of_entries(plan, loss), previous)
 
 
 def _state(path: Path, saved: SavedRun, step: int | None) -> tuple[RunState, list[str]]:
@@ -104,8 +165,8 @@ def _state(path: Path, saved: SavedRun, step: int | None) -> tuple[RunState, lis
     raise CheckpointError(f"no snapshot of {path} can be read: {notes[0]}")
 
 
-def _version(saved: SavedRun, name: str, version: int) -> LossVersion | None:
-    return next((loss for loss in reversed(saved.losses) if (loss.name, loss.version) == (name, version)), None)
+def _version(losses: Sequence[LossVersion], name: str, version: int) -> LossVersion | None:
+    return next((loss for loss in reversed(losses) if (loss.name, loss.version) == (name, version)), None)
 
 
 def _loss(plan: Mapping[str, Any], version: LossVersion | None, *, run_source: bool) -> LossSpec:
@@ -167,8 +228,13 @@ def _place(source: Any) -> str | None:
     return str(path.absolute()) if path.exists() else os.fspath(source)
 
 
-def restore(trainer: GuardedTrainer, past: Past) -> None:
-    """Put a new trainer and its client into the state of a snapshot.
+def restore(trainer: GuardedTrainer, state: RunState, folder: Path) -> None:
+    """Put a trainer and its client into the state of a snapshot.
+
+    Args:
+        trainer: The trainer.
+        state: The snapshot.
+        folder: Its folder.
 
     Raises:
         DataError: If the data have changed since.
@@ -176,16 +242,16 @@ def restore(trainer: GuardedTrainer, past: Past) -> None:
         CheckpointError: If the snapshot does not fit.
     """
     found = fingerprint_of(trainer.job)
-    if past.state.data and found != past.state.data:
+    if state.data and found != state.data:
         raise DataError(
             f"the data of this run have changed since it began (their hash is {found[:12]}, expected "
-            f"{past.state.data[:12]}): restore the file, or start a new run with the data as they are now"
+            f"{state.data[:12]}): restore the file, or start a new run with the data as they are now"
         )
     client = trainer.client
     if not isinstance(client, RestorableClient):
         raise RunError(f"a {type(client).__name__} cannot continue from a folder; give one of mint_lab.ServiceClient")
-    client.restore_snapshot(past.snapshot).result()
+    client.restore_snapshot(folder).result()
     try:
-        trainer.restore(past.state.trainer)
+        trainer.restore(state.trainer)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{past.snapshot} does not fit this run: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{folder} does not fit this run: {type(error).__name__}: {error}") from error

@@ -20,8 +20,7 @@ finished    all steps are complete; ``set(steps=more)`` changes the status to "p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,19 +31,19 @@ from ..lora_options import LoraOptions
 from ..losses import DataKind, LossSpec, Param
 from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan, resolve_loss
-from ..recipes.record import Edit, LossVersion, Status, StepRecord
+from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from ..recipes.registry import check_loss, check_model, recipe_named, unchecked_note
 from .adapter_export import save_adapter
 from .advice import RunAdvice
-from .entries import RunInfo
+from .describe import describe_run, score
 from .failure import RunFailure
+from .fork import changed, copy_run
 from .hot_reload import follow_registries
-from .loading import DEFAULT_RANK, ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
+from .loading import ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
 from .loop import Loop
-from .reopen import Past, describe_data, read_past, restore
+from .reopen import Past, read_past, restore
 from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
 from .token_inspection import request_tokens
-from .versions import versions
 
 if TYPE_CHECKING:
     import os
@@ -147,7 +146,6 @@ class Run:
         if keep_snapshots is not None:
             check_whole("keep_snapshots", keep_snapshots, 0)
         self._limits = DataLimits(max_length, max_rows, on_bad_row)
-        self._keep_snapshots = keep_snapshots
         self._past: Past | None = None
         plan = StepPlan.first(
             spec,
@@ -171,10 +169,10 @@ class Run:
             plan,
             load=self._load,
             open_store=self._open_store,
-            describe_run=self._describe,
+            describe_run=lambda: describe_run(self, self._data.given, self._limits, keep_snapshots),
             eval_every=eval_every,
             advice=RunAdvice(self._recipe),
-            score=partial(_score, self._recipe.headlines),
+            score=partial(score, self._recipe.headlines),
             keep_snapshots=keep_snapshots,
         )
         self._note_unchecked(spec)
@@ -209,30 +207,12 @@ class Run:
             CheckpointError: If no snapshot can be read.
         """
         past = read_past(folder, run_source=run_source)
-        info = past.saved.info
-        given = {"train": data, "held_out": held_out}
-        for name in info.data.get("in_memory", ()):
-            if given[name] is None:
-                argument = "data" if name == "train" else "held_out"
-                raise ConfigError(
-                    f"the {name} data of this run were in memory: give them again, Run.open(folder, {argument}=...)"
-                )
-        run = cls(
-            info.recipe,
-            past.plan.loss,
-            base_model=info.base_model,
-            data=info.data.get("train") if data is None else data,
-            held_out=info.data.get("held_out") if held_out is None else held_out,
-            client=client,
-            lora=LoraOptions(**info.lora) if info.lora else None,
-            seed=info.seed or 0,
-            eval_every=info.eval_every,
-            keep_snapshots=info.keep_snapshots,
-            folder=past.saved.folder,
-            name=info.name,
-            **info.limits,
-            **info.options,
-        )
+        past.check_given(data, held_out)
+        return cls._continue(past, data, held_out, client)
+
+    @classmethod
+    def _continue(cls, past: Past, data: Any, held_out: Any, client: TrainingClientProtocol | None) -> Run:
+        run = cls(client=client, **past.arguments(data, held_out))
         run._past = past
         run._loop.adopt(past)
         run._loop.notes += past.notes
@@ -257,7 +237,9 @@ class Run:
 
     @property
     def records(self) -> list[StepRecord]:
-        """One record per step. The list only grows, so ``records[seen:]`` gives any thread the new ones."""
+        """One record per step. The list only grows, so ``records[seen:]`` gives any thread the new ones; a rewind
+        replaces it by a shorter one, see :attr:`rewinds`.
+        """
         return self._loop.records
 
     @property
@@ -269,6 +251,16 @@ class Run:
     def losses(self) -> list[LossVersion]:
         """Every loss version that completed a step, with its source; the list only grows."""
         return self._loop.losses
+
+    @property
+    def rewinds(self) -> list[Rewind]:
+        """What :meth:`rewind` has taken back: the later steps of each call; the list only grows."""
+        return self._loop.rewinds
+
+    @property
+    def parent(self) -> dict[str, Any]:
+        """Of a fork: ``name`` and ``folder`` of the run that it was forked from, and the ``step``; otherwise empty."""
+        return dict(self._past.saved.info.parent) if self._past else {}
 
     @property
     def notes(self) -> list[str]:
@@ -448,6 +440,64 @@ class Run:
         self._loop.request("stopped")
         return self
 
+    def rewind(self, step: int) -> Run:
+        """Return to the state after ``step``, and pause there; returns once that is done.
+
+        Weights, optimizer, position in the data, loss and settings are those of that moment: on a CPU, a run that then
+        starts again repeats its records to the last bit. An edit that took effect at the next step is kept, later ones
+        are undone. The later records move to :attr:`rewinds`. Without a snapshot after that step, the steps from the
+        last snapshot before it are computed again.
+
+        Raises:
+            ConfigError: If the run has not completed that step.
+            RunError: If the run is stopped or has no snapshots, or a step cannot be computed again.
+            CheckpointError: If the snapshot is damaged.
+        """
+        self._loop.rewind(step)
+        return self
+
+    def fork(
+        self,
+        step: int | None = None,
+        *,
+        loss: str | LossSpec | Callable[..., Any] | None = None,
+        loss_config: dict[str, float] | None = None,
+        name: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        client: TrainingClientProtocol | None = None,
+        **settings: float,
+    ) -> Run:
+        """Return a new run that continues from this one's state after ``step``; this run is not changed.
+
+        Args:
+            step: The step; None for the last complete one.
+            loss: Loss of the new run; None for that of this run at that step.
+            loss_config: Settings of the loss.
+            name: What charts call the new run; None for ``NAME@STEP``.
+            folder: Where it is recorded; None for a new one in ``./runs``.
+            client: As in :meth:`open`.
+            settings: As in :meth:`set`.
+
+        Raises:
+            ConfigError: If the run has not completed that step, or the loss or a setting is not valid.
+            RunError: If the run has no snapshots, or the folder is in use or cannot be written, or a step cannot be
+                computed again.
+            CheckpointError: If the snapshot is damaged.
+        """
+        step, spec = self.steps_done if step is None else step, None if loss is None else resolve_loss(loss)
+        if spec is not None:
+            check_loss(self._recipe, spec)
+        change = partial(changed, loss=spec, config=loss_config or {}, settings=settings)
+        change(self._loop.plan)  # refuses a change that is not valid before anything is written
+        past = copy_run(self._loop, step, name or f"{self.name}@{step}", folder)
+        run = self._continue(past, self._data, None, client)
+        if run.steps_done < step:
+            run.step(step - run.steps_done).wait()
+        run._loop.edit(change)
+        if spec is not None:
+            run._note_unchecked(spec)
+        return run
+
     def wait(self, timeout: float | None = None, *, check: bool = True) -> bool:
         """Wait until the run is paused, stopped or finished. Interrupting the wait does not interrupt the run.
 
@@ -538,7 +588,7 @@ class Run:
                 self._client = self._adapter.new_client()
             trainer, notes = load_trainer(self._client, self._recipe, self._data, None, self.seed, limits=self._limits)
             if self._past is not None:
-                restore(trainer, self._past)
+                restore(trainer, self._past.state, self._past.snapshot)
             self._trainer = trainer
             self._loop.notes += [note for note in notes if note not in self._loop.notes]
             return trainer
@@ -548,36 +598,3 @@ class Run:
             return RunStore.reopen(self._past.saved.folder, self._past.state.step)
         self.folder = self.folder or fresh_folder(f"{self.recipe}-{self.loss.name}")
         return RunStore(self.folder)
-
-    def _describe(self) -> RunInfo:
-        return RunInfo(
-            name=self.name,
-            recipe=self.recipe,
-            base_model=self.base_model,
-            loss=self.loss.name,
-            loss_version=self.loss.version,
-            settings=self.settings,
-            steps=self.steps_total,
-            steps_done=self.steps_done,
-            rank=self.lora.rank if self.lora else DEFAULT_RANK,
-            lora=self.lora.record() if self.lora else {},
-            seed=self.seed,
-            eval_every=self.eval_every,
-            options=self.options,
-            data=describe_data(*self._data.given),
-            limits=asdict(self._limits),
-            keep_snapshots=self._keep_snapshots,
-            data_sizes=self.data_sizes,
-            baseline=self.baseline,
-            notes=self.notes,
-            status=self.status,
-            error=self.error.message if self.error else None,
-            seconds=self.seconds,
-            versions=versions(),
-        )
-
-
-def _score(headlines: Sequence[str], held_out: dict[str, float]) -> float | None:
-    """Return what an evaluation came to, higher is better: the first headline that it has."""
-    name = next((name for name in headlines if name in held_out), None)
-    return None if name is None else -held_out[name] if name in ("loss", "nll") else held_out[name]

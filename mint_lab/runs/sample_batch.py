@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .loop import latest_trainer, losses_in_use
+from .live_runs import latest_trainer, losses_in_use
 
 if TYPE_CHECKING:
     from ..losses import LossSpec

@@ -37,8 +37,9 @@ from ..recipes.guarded_trainer import TrainerState
 
 if TYPE_CHECKING:
     from ..client.protocol import ClientSnapshot
+    from ..recipes.plan import StepPlan
 
-__all__ = ["SNAPSHOTS", "RandomState", "RunState", "SnapshotFolder", "fingerprint_of"]
+__all__ = ["SNAPSHOTS", "Position", "RandomState", "RunState", "SnapshotFolder", "fingerprint_of"]
 
 SNAPSHOTS = "snapshots"
 FORMAT_VERSION = 1
@@ -74,6 +75,23 @@ class RandomState:
         kind, keys, *rest = self.numpy
         np.random.set_state((kind, np.array(keys, np.uint32), *rest))
         torch.set_rng_state(self.torch)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is between two steps.
+
+    Attributes:
+        step: Steps that are complete.
+        seconds: Time spent running.
+        plan: Plan of the next step.
+        previous_plan: Plan of the last step; None before the first.
+    """
+
+    step: int
+    seconds: float
+    plan: StepPlan
+    previous_plan: StepPlan | None
 
 
 @dataclass(frozen=True)

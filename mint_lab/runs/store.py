@@ -8,6 +8,7 @@
     losses/NAME-vN.py source of each loss version that was used; NAME-HASH-vN.py if the name is no portable file name
     losses.jsonl      the step at which each of these versions began, and its settings
     rewards/          sources of the rewards that graded, named likewise
+    rewinds/NNN/      records.jsonl and edits.jsonl of the steps that the run has returned from, one folder per rewind
     run.lock          exists while a run writes here (see mint_lab.runs.folder_lock)
 
 Each line is passed to the operating system before any subscriber is notified. If the process is killed, at most the
@@ -23,6 +24,7 @@ import json
 import math
 import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +35,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..errors import RunError
-from ..folders import flush
-from ..recipes.record import Edit, LossVersion, StepRecord
+from ..folders import flush, write_folder
+from ..recipes.record import Edit, LossVersion, Rewind, StepRecord
 from .entries import RunInfo, read_edit, read_loss, read_record, read_run_info
 from .folder_lock import FolderLock
 
@@ -58,7 +60,7 @@ __all__ = [
 T = TypeVar("T")
 
 RUN_INFO, RECORDS, EDITS, LOSSES = "run.json", "records.jsonl", "edits.jsonl", "losses.jsonl"
-LOSS_SOURCES, REWARD_SOURCES = "losses", "rewards"
+LOSS_SOURCES, REWARD_SOURCES, REWINDS = "losses", "rewards", "rewinds"
 PART_SUFFIX = ".part"  # of a file that is being written and then renamed
 BASE_COLUMNS = ("time", "step_time", "tokens", "loss_name", "loss_version")
 
@@ -129,8 +131,7 @@ class RunStore:
         store.folder, store._unwritten_sources = folder, {}
         store._folder_lock = FolderLock(folder)
         try:
-            for name in (RECORDS, EDITS, LOSSES):
-                _keep_lines_to(folder / name, step)
+            store._keep_to(step)
         except OSError as error:
             raise RunError(f"cannot write the run folder {folder}: {error}") from error
         store._files = {name: _JsonLines(folder / name) for name in (LOSSES, EDITS, RECORDS)}
@@ -173,6 +174,53 @@ class RunStore:
         self._files[RECORDS].add(vars(record))
         self._write()
 
+    def rewind(self, step: int, *, past: int) -> None:
+        """Return to ``step``: move the lines of later steps than ``past`` to ``rewinds/``, and remove the others.
+
+        Raises:
+            OSError: If something could not be written.
+        """
+        self.close(ended=False)
+        later = {name: _lines(self.folder / name, lambda at: at > past) for name in (RECORDS, EDITS)}
+        if later[RECORDS]:
+            target = self.folder / REWINDS / f"{len(_rewind_folders(self.folder)) + 1:03d}"
+
+            def fill(draft: Path) -> None:
+                for name, lines in later.items():
+                    (draft / name).write_bytes(lines)
+
+            write_folder(target, fill)
+        self._keep_to(step)
+
+    def copy(self, folder: Path, step: int, info: RunInfo) -> None:
+        """Write a folder that has the run up to ``step``. The caller has created it, and nothing is in it.
+
+        Args:
+            folder: The folder.
+            step: The last step.
+            info: Content of its ``run.json``.
+
+        Raises:
+            OSError: If something could not be written.
+        """
+        self.close(ended=False)
+        for name in (LOSS_SOURCES, REWARD_SOURCES):
+            if (self.folder / name).is_dir():
+                shutil.copytree(self.folder / name, folder / name)
+        for name in self._files:
+            if (self.folder / name).exists():
+                (folder / name).write_bytes(_lines(self.folder / name, lambda at: at <= step))
+        (folder / RUN_INFO).write_text(_to_json(vars(info), indent=2) + "\n", encoding="utf-8")
+
+    def _keep_to(self, step: int) -> None:
+        for name in (RECORDS, EDITS, LOSSES):
+            path = self.folder / name
+            if path.exists():
+                part = path.with_name(path.name + PART_SUFFIX)
+                part.write_bytes(_lines(path, lambda at: at <= step))
+                flush(part)
+                part.replace(path)
+
     def _write(self) -> None:
         for path, source in list(self._unwritten_sources.items()):
             path.parent.mkdir(exist_ok=True)
@@ -203,19 +251,18 @@ class RunStore:
             self._write()
 
 
-def _keep_lines_to(path: Path, step: int) -> None:
-    """Remove the lines of later steps from a file, and lines that cannot be read, at once or not at all."""
-    if not path.exists():
-        return
+def _lines(path: Path, is_kept: Callable[[int], bool]) -> bytes:
+    """Return the lines of the steps for which ``is_kept(step)`` is true; without lines that cannot be read."""
     kept: list[bytes] = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            if int(json.loads(line)["step"]) <= step:
+            if is_kept(int(json.loads(line)["step"])):
                 kept.append(line + b"\n")
-    part = path.with_name(path.name + PART_SUFFIX)
-    part.write_bytes(b"".join(kept))
-    flush(part)
-    part.replace(path)
+    return b"".join(kept)
+
+
+def _rewind_folders(folder: Path) -> list[Path]:
+    return sorted((folder / REWINDS).glob("[0-9][0-9][0-9]*"))
 
 
 def reward_source(folder: Path, name: str) -> str:
@@ -303,7 +350,7 @@ class SavedRun:
     Attributes:
         folder: The folder.
         info: The content of ``run.json``.
-        records, edits, losses: As in :class:`~mint_lab.runs.run.Run`.
+        records, edits, losses, rewinds: As in :class:`~mint_lab.runs.run.Run`.
         notes: What was wrong with the files, in plain words.
     """
 
@@ -313,6 +360,7 @@ class SavedRun:
     edits: list[Edit]
     losses: list[LossVersion]
     notes: list[str] = field(default_factory=list)
+    rewinds: list[Rewind] = field(default_factory=list)
 
     def __repr__(self) -> str:
         name, loss, status = (text or "?" for text in (self.info.name, self.info.loss, self.info.status))
@@ -360,7 +408,14 @@ def load_run(folder: str | os.PathLike[str]) -> SavedRun:
     records = _read_lines(path / RECORDS, notes, read_record)
     edits = _read_lines(path / EDITS, notes, read_edit)
     losses = _read_lines(path / LOSSES, notes, lambda line: read_loss(line, source_of))
-    return SavedRun(path, info, records, edits, losses, notes)
+    rewinds = [_read_rewind(rewound, notes) for rewound in _rewind_folders(path)]
+    return SavedRun(path, info, records, edits, losses, notes, [rewind for rewind in rewinds if rewind.records])
+
+
+def _read_rewind(folder: Path, notes: list[str]) -> Rewind:
+    records = _read_lines(folder / RECORDS, notes, read_record)
+    edits = _read_lines(folder / EDITS, notes, read_edit)
+    return Rewind(records[0].step - 1 if records else 0, records, edits)
 
 
 def _read_info(file: Path, notes: list[str]) -> RunInfo:

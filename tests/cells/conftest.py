@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mint_lab.runs import loop
+from mint_lab.runs import live_runs
 
 
 @pytest.fixture
@@ -26,4 +26,4 @@ def shell() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell tells what paused runs use, and they must not be those of another test."""
-    monkeypatch.setattr(loop, "_live_loops", weakref.WeakSet())
+    monkeypatch.setattr(live_runs, "_live_loops", weakref.WeakSet())

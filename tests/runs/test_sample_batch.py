@@ -11,7 +11,7 @@ import torch
 
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
-from mint_lab.runs import Run, loop
+from mint_lab.runs import Run, live_runs
 from mint_lab.runs.sample_batch import ITEMS, losses_in_use, made_up_data, sample_data, sample_pace
 from mint_lab.types import Datum
 
@@ -20,8 +20,8 @@ from .conftest import TIMEOUT, finish
 
 @pytest.fixture(autouse=True)
 def no_earlier_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_latest_trainer", [])
-    monkeypatch.setattr(loop, "_live_loops", weakref.WeakSet())
+    monkeypatch.setattr(live_runs, "_latest_trainer", [])
+    monkeypatch.setattr(live_runs, "_live_loops", weakref.WeakSet())
 
 
 def test_made_up_pairs_satisfy_every_bundled_loss() -> None:

@@ -1,0 +1,48 @@
+"""The runs of this process: which trainer is the latest, which losses are in use, and how all of them end."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..recipes.guarded_trainer import GuardedTrainer
+    from .loop import Loop
+
+__all__ = ["add_loop", "latest_trainer", "losses_in_use", "set_latest_trainer"]
+
+STOP_AT_EXIT_SECONDS = 2.0
+
+_live_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+_latest_trainer: list[weakref.ref[GuardedTrainer]] = []  # of the run that started or resumed last
+
+
+def add_loop(loop: Loop) -> None:
+    """Count this loop among the runs of this process, as long as it exists."""
+    _live_loops.add(loop)
+
+
+def set_latest_trainer(trainer: GuardedTrainer) -> None:
+    """Take this trainer for the latest one, as long as it exists."""
+    _latest_trainer[:] = [weakref.ref(trainer)]
+
+
+def latest_trainer() -> GuardedTrainer | None:
+    """Return the trainer of the run that started or resumed last, if it still exists."""
+    return _latest_trainer[0]() if _latest_trainer else None
+
+
+def losses_in_use() -> set[str]:
+    """Return the names of the losses of all running and paused runs."""
+    return {loop.plan.loss.name for loop in list(_live_loops) if loop.status in ("running", "paused")}
+
+
+@atexit.register
+def _stop_all() -> None:
+    # A worker inside torch while the interpreter shuts down can crash the process.
+    loops = list(_live_loops)
+    for loop in loops:
+        loop.request("stopped")
+    for loop in loops:
+        loop.wait(STOP_AT_EXIT_SECONDS)

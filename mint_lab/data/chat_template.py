@@ -15,12 +15,14 @@ from .chats import Message
 
 __all__ = [
     "EXCERPT",
+    "PROBE",
     "check_written",
     "common_length",
     "conversation",
     "generation_prompt",
     "marked_tokens",
     "parting",
+    "writes_reasoning",
     "writes_tools",
 ]
 
@@ -28,6 +30,8 @@ __all__ = [
 CONTENT_FIELDS = ("tool_calls", "reasoning_content", "reasoning", "thinking", "tool_plan", "function_call")
 REASONING = frozenset({"reasoning_content", "reasoning", "thinking"})
 GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
+# Ends a thought that is a part of the content (DeepSeek, Qwen).
+END_OF_THOUGHT = "</think>"
 PROBE = "qzxprobe"
 EXCERPT = 60
 
@@ -41,13 +45,19 @@ def conversation(tokenizer: Any, messages: Sequence[Message]) -> str:
     return _written(tokenizer, messages, add_generation_prompt=False)
 
 
-def generation_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Return the text that the assistant continues; a last message of the assistant is left unfinished.
+def generation_prompt(tokenizer: Any, messages: Sequence[Message], *, new_turn: bool = False) -> str:
+    """Return the text that the assistant continues.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        messages: The prompt.
+        new_turn: Whether to open a turn after a last message of the assistant, too; otherwise that message is left
+            unfinished.
 
     Raises:
         DataError: As :func:`conversation`.
     """
-    unfinished = messages[-1]["role"] == "assistant"
+    unfinished = messages[-1]["role"] == "assistant" and not new_turn
     return _written(tokenizer, messages, add_generation_prompt=not unfinished, continue_final_message=unfinished)
 
 
@@ -73,6 +83,17 @@ def writes_tools(tokenizer: Any, messages: Sequence[Message]) -> bool:
     return not arguments.get("tools") or not _same(tokenizer, messages, messages, arguments | {"tools": None})
 
 
+def writes_reasoning(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Return False if the last message's content has a thought and the template does not write it."""
+    content = messages[-1].get("content") or ""
+    thought, end, answer = content.rpartition(END_OF_THOUGHT)
+    if not end or content.strip() in conversation(tokenizer, messages):
+        return True
+    opening = "<think>" if "<think>" in thought else ""
+    changed = {**messages[-1], "content": f"{opening}\n{PROBE}\n{end}{answer}"}
+    return not _same(tokenizer, messages, [*messages[:-1], changed], _arguments(messages))
+
+
 def check_written(tokenizer: Any, messages: Sequence[Message], n_prompt: int) -> None:
     """Raise if the template leaves out a message, or a part of one that carries text.
 
@@ -84,16 +105,13 @@ def check_written(tokenizer: Any, messages: Sequence[Message], n_prompt: int) ->
         n_prompt: Number of messages that are the prompt.
 
     Raises:
-        DataError: If the template writes nothing for the role of a message, or for a field of a message.
+        DataError: If the template writes nothing for the role or the text of a message, or for a field of a message.
     """
     arguments = _arguments(messages)
+    for number in _maybe_unwritten(tokenizer, messages):
+        if not _writes_content(tokenizer, messages, number):
+            raise _unwritten(messages[number], number)
     for number, message in enumerate(messages):
-        if message["role"] not in {"user", "assistant"} and not _writes_role(tokenizer, messages, number):
-            raise DataError(
-                f"the chat template writes nothing for message {number}, of role {message['role']!r}; rename the role, "
-                "or set tokenizer.chat_template",
-                field="role",
-            )
         for name in CONTENT_FIELDS:
             if not message.get(name) or (name in REASONING and number < n_prompt):
                 continue
@@ -149,7 +167,38 @@ def _same(tokenizer: Any, messages: Sequence[Message], others: Sequence[Message]
     return other == conversation(tokenizer, messages)
 
 
-def _writes_role(tokenizer: Any, messages: Sequence[Message], number: int) -> bool:
+def _maybe_unwritten(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Return the numbers of the messages whose content the template may leave out: those without a word of it.
+
+    All contents are replaced at once, so that a conversation is written once more and not once for every message.
+    """
+    names = {
+        number: f"{PROBE}{number}{PROBE}"
+        for number, message in enumerate(messages)
+        if message.get("content") or message["role"] not in {"user", "assistant"}
+    }
+    probes = [{**message, "content": names[i]} if i in names else message for i, message in enumerate(messages)]
+    try:
+        written = tokenizer.apply_chat_template(probes, tokenize=False, **_arguments(messages))
+    except Exception:  # the template reads the content
+        return list(names)
+    return [number for number, name in names.items() if name not in written]
+
+
+def _unwritten(message: Message, number: int) -> DataError:
+    role = str(message["role"])
+    if role not in {"user", "assistant"}:
+        told = f"writes nothing for message {number}, of role {role!r}; rename the role, or set tokenizer.chat_template"
+        return DataError(f"the chat template {told}", field="role")
+    beside = " beside its 'tool_calls'" if message.get("tool_calls") else ""
+    return DataError(
+        f"the chat template does not write the text of message {number}, of role {role!r}{beside}; set a "
+        "tokenizer.chat_template that does, or remove the row",
+        field="content",
+    )
+
+
+def _writes_content(tokenizer: Any, messages: Sequence[Message], number: int) -> bool:
     """Return True if another content of message ``number`` changes what the template writes."""
     changed = [*messages[:number], {**messages[number], "content": PROBE}, *messages[number + 1 :]]
     return not _same(tokenizer, messages, changed, _arguments(messages))

@@ -22,7 +22,9 @@ __all__ = [
     "answer_of",
     "chat_of",
     "is_message",
+    "is_weighted",
     "kind_of",
+    "prompt_of",
     "text_or_messages",
 ]
 
@@ -44,6 +46,10 @@ SHAREGPT_ROLES = {
 }
 
 
+SYSTEM_COLUMNS = ("system", "system_prompt")
+"""Columns with the text of a system message beside a chat."""
+
+
 class Chat(list[Message]):
     """Chat messages, with arguments for the chat template that renders them.
 
@@ -60,12 +66,41 @@ class Chat(list[Message]):
         return f"Chat({list(self)!r}, {self.template_arguments!r})" if self.template_arguments else repr(list(self))
 
 
-def chat_of(messages: Iterable[Message], row: Mapping[str, Any], index: int | None) -> Chat:
-    """Return ``messages`` with the columns ``tools`` and ``chat_template_kwargs`` of their row.
+def prompt_of(prompt: Prompt, row: Mapping[str, Any], index: int | None) -> Prompt:
+    """Return a text prompt as it is, and chat messages with the other columns of their row (:func:`chat_of`).
 
     Raises:
-        DataError: If one of the two columns has another type than a template takes.
+        DataError: As :func:`chat_of`; and if the row has a system message beside a text prompt.
     """
+    if not isinstance(prompt, str):
+        return chat_of(prompt, row, index)
+    name, text = _system(row, index)
+    if text:
+        raise DataError(
+            "a text prompt has no place for a system message; write it into the prompt, give chat messages as the "
+            "prompt, or remove the column",
+            index=index,
+            field=name,
+        )
+    return prompt
+
+
+def chat_of(messages: Iterable[Message], row: Mapping[str, Any], index: int | None) -> Chat:
+    """Return ``messages`` with what other columns of their row say.
+
+    They are ``tools`` and ``chat_template_kwargs``, and ``system`` or ``system_prompt``: the text of the first message.
+
+    Raises:
+        DataError: If one of the columns has another type than a template takes, or the messages begin with another
+            system message.
+    """
+    messages = list(messages)
+    name, text = _system(row, index)
+    if text and messages and messages[0]["role"] == "system":
+        if messages[0].get("content") != text:
+            raise DataError("the messages begin with another system message; keep one", index=index, field=name)
+    elif text:
+        messages = [{"role": "system", "content": text}, *messages]
     arguments: dict[str, Any] = {}
     tools = _loaded(row.get("tools"))
     if tools:
@@ -84,9 +119,28 @@ def chat_of(messages: Iterable[Message], row: Mapping[str, Any], index: int | No
     return Chat(messages, arguments)
 
 
-def answer_of(message: Message) -> Completion:
-    """Return an assistant's message as a completion: its text, or the message itself if it has more fields."""
-    return message["content"] if set(message) <= {"role", "content"} else message
+def _system(row: Mapping[str, Any], index: int | None) -> tuple[str, str]:
+    """Return the column of a row's system message and its text; "" if the row has none."""
+    for name in SYSTEM_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, str) and value:
+            return name, value
+        if not isinstance(value, str) and not kind_of(value).startswith("nothing"):
+            raise DataError(f"found {kind_of(value)}, expected text", index=index, field=name)
+    return SYSTEM_COLUMNS[0], ""
+
+
+def answer_of(message: Message, before: Sequence[Message]) -> Completion:
+    """Return an assistant's message as a completion: its text, or the message itself if it has more than that.
+
+    A message that follows another one of the assistant stays one, because a text would continue the other.
+
+    Args:
+        message: The message.
+        before: The messages before it.
+    """
+    is_text = set(message) <= {"role", "content"} and not (before and before[-1]["role"] == "assistant")
+    return message["content"] if is_text else message
 
 
 def text_or_messages(value: Any, index: int | None, field: str) -> str | list[Message]:
@@ -121,6 +175,18 @@ def is_message(value: Any) -> bool:
     return isinstance(message.get("role"), str) and (
         isinstance(message.get("content"), str) or bool(message.get("tool_calls"))
     )
+
+
+def is_weighted(message: Message) -> bool:
+    """Return False if the message of the assistant has weight 0 (OpenAI's format): it is read and not trained.
+
+    Raises:
+        DataError: If the weight is neither 0 nor 1.
+    """
+    weight = message.get("weight", 1)
+    if message["role"] != "assistant" or weight in (0, 1):
+        return message["role"] != "assistant" or bool(weight)
+    raise DataError(f"found {weight!r}, expected 0 or 1: whether a message is trained", field="weight")
 
 
 def kind_of(value: Any) -> str:

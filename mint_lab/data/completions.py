@@ -24,7 +24,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from ..errors import DataError
-from .chats import Completion, Message, Prompt, answer_of, chat_of, text_or_messages
+from .chats import Completion, Message, Prompt, answer_of, chat_of, prompt_of, text_or_messages
 from .pairs import Pair, pair_of
 from .render import Rendered, TrainOn, render
 from .sources import Rows
@@ -141,7 +141,7 @@ def _joined(  # noqa: PLR0917 - two cells and where they are
     if isinstance(after, str):
         if not after:
             raise DataError("empty, expected at least one character", index=index, field=completion_field)
-        return (before if isinstance(before, str) else chat_of(before, row, index)), after
+        return prompt_of(before, row, index), after
     prompt_messages: list[Message] = [{"role": "user", "content": before}] if isinstance(before, str) else list(before)
     return _chat([*prompt_messages, *after], row, index, completion_field)
 
@@ -151,11 +151,11 @@ def _chat(messages: str | Sequence[Message], row: Mapping[str, Any], index: int,
     if isinstance(messages, str):
         raise DataError("found text, expected chat messages with 'role' and 'content'", index=index, field=field)
     *before, last = messages
-    if not before or last["role"] != "assistant" or not answer_of(last):
+    if not before or last["role"] != "assistant" or not answer_of(last, ()):
         roles = [str(message["role"]) for message in messages]
         raise DataError(
             f"found messages of {roles}, expected at least two; the last must be the assistant's and not empty",
             index=index,
             field=field,
         )
-    return chat_of(before, row, index), answer_of(last)
+    return chat_of(before, row, index), answer_of(last, before)

@@ -96,6 +96,12 @@ FAULTS: dict[str, _Fault] = {
         "the model does not see the tools",
         "set a tokenizer.chat_template that writes them",
     ),
+    "reasoning_unwritten": _Fault(
+        "warning",
+        "rows have reasoning before </think> that the chat template does not write",
+        "the model learns the answer without the reasoning",
+        "set a tokenizer.chat_template that writes it",
+    ),
     "doubled_begin": _Fault(
         "warning",
         "sequences begin with two beginning-of-text tokens",
@@ -193,7 +199,7 @@ class _Finder:
         every = self._view.items
         pairs = [item for item in every if len(item.tokens) > 1]
         yield self._of_items("equal_sides", [one for one in pairs if len(set(token_key(one))) == 1], len(pairs))
-        for name in ("tools_unwritten", "sampled_further"):
+        for name in ("tools_unwritten", "reasoning_unwritten", "sampled_further"):
             yield self._of_items(name, [item for item in every if getattr(item.facts, name)], len(every))
         shortened = [item for item in every if item.facts.lost_beginning]
         largest = max((item.facts.lost_beginning for item in shortened), default=0)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import DataError
-from .chats import Completion, Message, Prompt, answer_of, chat_of, is_message, kind_of, text_or_messages
+from .chats import Completion, Message, Prompt, answer_of, chat_of, is_message, kind_of, prompt_of, text_or_messages
 from .problems import addition_problems, mistake
 from .render import Rendered, describe_changes, render
 from .sources import Rows, named_rows
@@ -192,9 +192,11 @@ def pair_of(row: Any, index: int) -> Pair:
         prompt = _question(row, index)
     if isinstance(chosen, str) and isinstance(rejected, str):
         if prompt is None and "prompt" not in row:
-            return _from_transcripts(chosen, rejected, index).check(index)
+            pair = _from_transcripts(chosen, rejected, index).check(index)
+            prompt_of(pair.prompt, row, index)
+            return pair
         start = text_or_messages(prompt, index, "prompt")
-        return Pair(start if isinstance(start, str) else chat_of(start, row, index), chosen, rejected).check(index)
+        return Pair(prompt_of(start, row, index), chosen, rejected).check(index)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise DataError(
             "one of chosen and rejected is text and the other chat messages, expected both of one kind",
@@ -207,13 +209,11 @@ def pair_of(row: Any, index: int) -> Pair:
 
 
 def _question(row: Mapping[str, Any], index: int) -> list[Message]:
-    """Return the chat of a row with ``question`` and perhaps ``system`` (Orca)."""
-    texts = {"system": row.get("system"), "user": row["question"]}
-    for role, text in texts.items():
-        if not isinstance(text, str) and not (role == "system" and text is None):
-            field = "question" if role == "user" else "system"
-            raise DataError(f"found {kind_of(text)}, expected text", index=index, field=field)
-    return [{"role": role, "content": text} for role, text in texts.items() if text]
+    """Return the message of a row with ``question`` (Orca)."""
+    text = row["question"]
+    if not isinstance(text, str):
+        raise DataError(f"found {kind_of(text)}, expected text", index=index, field="question")
+    return [{"role": "user", "content": text}]
 
 
 def _from_transcripts(chosen: str, rejected: str, index: int) -> Pair:
@@ -256,10 +256,10 @@ def _from_messages(
             field="prompt",
         )
     sides = (chosen, "chosen"), (rejected, "rejected")
-    return whole, [_answer(side[shared:], index, name) for side, name in sides]
+    return whole, [_answer(side[shared:], whole, index, name) for side, name in sides]
 
 
-def _answer(messages: list[Message], index: int, name: str) -> Completion:
+def _answer(messages: list[Message], before: Sequence[Message], index: int, name: str) -> Completion:
     """Return the only message after the common beginning; it must be the assistant's."""
     roles = [str(message["role"]) for message in messages]
     if roles != ["assistant"]:
@@ -268,7 +268,7 @@ def _answer(messages: list[Message], index: int, name: str) -> Completion:
             index=index,
             field=name,
         )
-    return answer_of(messages[0])
+    return answer_of(messages[0], before)
 
 
 def _check_completion(value: Any, index: int | None, name: str) -> None:

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ..errors import ConfigError, DataError
 from .chat_template import (
     EXCERPT,
+    PROBE,
     check_written,
     common_length,
     conversation,
     generation_prompt,
     marked_tokens,
     parting,
+    writes_reasoning,
     writes_tools,
 )
-from .chats import Chat, Completion, Message, Prompt, text_or_messages
+from .chats import Chat, Completion, Message, Prompt, is_weighted, text_or_messages
 from .sources import named_rows
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ TrainOn: TypeAlias = Literal["last", "all"]
 # Characters that hardly any tokenizer merges with what follows.
 SEPARATORS = ("\n", ":", "a")
 
+# What a row may have that a template leaves out on purpose, by the field of :class:`Rendered` that says so.
+UNWRITTEN = {"tools_unwritten": "tools", "reasoning_unwritten": "reasoning before </think>"}
+
 # Fields with one number per target token, (N,); other fields may have any shape.
 PER_TOKEN = frozenset({"advantages", "logprobs", "mask", "reference_logprobs", "teacher_logprobs", "weights"})
 
@@ -67,6 +72,7 @@ class RowFacts:
     lost_beginning: int = 0
     lost_ends: tuple[int, ...] = ()
     tools_unwritten: bool = False
+    reasoning_unwritten: bool = False
     sampled_further: int = 0
 
 
@@ -83,6 +89,7 @@ class Rendered:
         lost_ends: Tokens that each completion lost at its end; empty if none lost any.
         lost_beginning: Tokens that the prompt lost at its beginning.
         tools_unwritten: Whether the row has tools that the chat template does not write.
+        reasoning_unwritten: Whether a completion has a thought, up to ``</think>``, that the template does not write.
         sampled_further: Tokens at the end of the prompt that a sampler sees which are not part of the prompt here: each
             completion begins with others.
     """
@@ -93,6 +100,7 @@ class Rendered:
     lost_ends: tuple[int, ...] = ()
     lost_beginning: int = 0
     tools_unwritten: bool = False
+    reasoning_unwritten: bool = False
     sampled_further: int = 0
 
     @property
@@ -117,6 +125,7 @@ class Rendered:
             lost_beginning=self.lost_beginning,
             lost_ends=self.lost_ends,
             tools_unwritten=self.tools_unwritten,
+            reasoning_unwritten=self.reasoning_unwritten,
             sampled_further=self.sampled_further,
         )
 
@@ -144,9 +153,10 @@ def describe_changes(found: Iterable[tuple[int, Rendered]], max_length: int | No
     parts += [f"{n_beginnings} of {len(every)} prompts lost their beginning"] if n_beginnings else []
     shorter = [index for index, one in every if one.n_truncated or one.prompt_truncated]
     notes = [f"truncated to {max_length} tokens: {' and '.join(parts)} ({named_rows(shorter)})"] if parts else []
-    if tools := [index for index, one in every if one.tools_unwritten]:
-        told = f"{len(tools)} of {len(every)} rows have tools, which the chat template does not write"
-        notes.append(f"{told} ({named_rows(tools)})")
+    for fact, what in UNWRITTEN.items():
+        if rows := [index for index, one in every if getattr(one, fact)]:
+            told = f"{len(rows)} of {len(every)} rows have {what}, which the chat template does not write"
+            notes.append(f"{told} ({named_rows(rows)})")
     return notes
 
 
@@ -257,7 +267,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """
     _check_tokenizer(tokenizer)
     if isinstance(prompt, str):
-        tokens = _tokens(tokenizer, prompt, special=True)
+        tokens = _tokens(tokenizer, prompt, special=True, field="prompt")
         end = tokenizer.eos_token_id
         # Some tokenizers append the end-of-text token to every text; a prompt must not end unless its text says so.
         if tokens and tokens[-1] == end and not prompt.endswith(tokenizer.eos_token):
@@ -333,13 +343,16 @@ def _check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def _tokens(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
+def _tokens(tokenizer: Any, text: str, *, special: bool = False, field: str = "messages") -> list[int]:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
+        place = error.start
+        around = text[max(0, place - EXCERPT // 4) : place + EXCERPT // 4]
         raise DataError(
-            f"character {error.start} is half of a surrogate pair ({text[error.start]!r}), expected whole characters; "
-            "repair the text or remove the row"
+            f"character {place} is half of a surrogate pair ({text[place]!r}), expected whole characters, in "
+            f"{around!r}; repair the text or remove the row",
+            field=field,
         ) from None
     # verbose=False: transformers warns about texts beyond the model's context; those are truncated or refused later.
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
@@ -361,7 +374,7 @@ def _continued(tokenizer: Any, prompt: str, start: list[int], completion: str) -
         completion: The completion.
     """
     end = _end_of_text(tokenizer)
-    alone = _tokens(tokenizer, completion)
+    alone = _tokens(tokenizer, completion, field="completion")
     if not alone:
         raise DataError(
             f"the tokenizer returns no tokens for {completion[:40]!r}, expected at least one", field="completion"
@@ -411,8 +424,7 @@ def _render_chat(
     continued = prompt[-1]["role"] == "assistant" and all(isinstance(one, str) for one in completions)
     chats = [Chat(_with_answer(prompt, one, continued=continued), prompt.template_arguments) for one in completions]
     texts = [conversation(tokenizer, chat) for chat in chats]
-    ends_open = continued or prompt[-1]["role"] != "assistant"
-    start = generation_prompt(tokenizer, prompt) if ends_open else conversation(tokenizer, prompt)
+    start = generation_prompt(tokenizer, prompt, new_turn=not continued)
     for chat, text in zip(chats, texts, strict=True):
         check_written(tokenizer, chat, len(chat) - 1)
         _check_aligned(tokenizer, prompt, start, text, continued=continued)
@@ -439,6 +451,7 @@ def _render_chat(
         weights=weights if any(weights) else [],
         sampled_further=len(sampled) - common_length(sampled, rendered.prompt),
         tools_unwritten=not all(writes_tools(tokenizer, chat) for chat in chats),
+        reasoning_unwritten=not all(writes_reasoning(tokenizer, chat) for chat in chats),
     )
 
 
@@ -476,17 +489,25 @@ def _chat_weights(  # noqa: PLR0917 - one conversation in its forms
     tokenizer: Any, chat: Chat, text: str, tokens: list[int], n_prompt: int, train_on: TrainOn
 ) -> list[float]:
     """Return the weight of every token, or nothing where the prompt has weight 0 and the rest 1."""
+    if not is_weighted(chat[-1]):
+        raise DataError(
+            "the assistant's last message has weight 0, so it is not to be learned; end the row before it, or remove "
+            "the row",
+            field="weight",
+        )
     marks = marked_tokens(tokenizer, chat)
     if marks is None or len(marks) != len(tokens):
         if train_on == "last":
             return []
         marks = [0] * n_prompt + [1] * (len(tokens) - n_prompt)
-        for begin, end in _earlier_turns(tokenizer, chat, text):
-            first, last = _place(tokenizer, text, tokens, begin), _place(tokenizer, text, tokens, end, after=True)
+        for first, last in _earlier_turns(tokenizer, chat, text, tokens, range(len(chat) - 1)):
             marks[first:last] = [1] * (last - first)
     weights = [float(mark) for mark in marks]
     if train_on == "last":
         weights[:n_prompt] = [0.0] * n_prompt
+    elif unweighted := [number for number, message in enumerate(chat[:-1]) if not is_weighted(message)]:
+        for first, last in _earlier_turns(tokenizer, chat, text, tokens, unweighted):
+            weights[first:last] = [0.0] * (last - first)
     if not any(weights):
         raise DataError(
             "the chat template marks no token of the assistant's turn with {% generation %}, expected at least one",
@@ -495,15 +516,16 @@ def _chat_weights(  # noqa: PLR0917 - one conversation in its forms
     return weights
 
 
-def _earlier_turns(tokenizer: Any, chat: Chat, text: str) -> list[tuple[int, int]]:
-    """Return where the earlier turns of the assistant are in ``text``: ``(start, end)``, characters, end excluded."""
+def _earlier_turns(
+    tokenizer: Any, chat: Chat, text: str, tokens: list[int], numbers: Iterable[int]
+) -> list[tuple[int, int]]:
+    """Return where the turns of the assistant with these numbers are: ``(start, end)``, tokens, end excluded."""
     spans: list[tuple[int, int]] = []
-    for number, message in enumerate(chat[:-1]):
-        if message["role"] != "assistant" or not number:
+    for number in numbers:
+        if chat[number]["role"] != "assistant":
             continue
         before, after = (Chat(chat[:end], chat.template_arguments) for end in (number, number + 1))
-        opens = chat[number - 1]["role"] != "assistant"
-        start = generation_prompt(tokenizer, before) if opens else conversation(tokenizer, before)
+        start = generation_prompt(tokenizer, before, new_turn=True) if before else _before_content(tokenizer, after)
         turn = conversation(tokenizer, after)
         end = common_length(turn, text)
         # A template may close a whole conversation with the end-of-text token.
@@ -513,8 +535,14 @@ def _earlier_turns(tokenizer: Any, chat: Chat, text: str) -> list[tuple[int, int
                 f"{parting(turn, text)}; train on the last turn only, or split the conversation into rows",
                 field="messages",
             )
-        spans.append((common_length(start, text), end))
+        first = _place(tokenizer, text, tokens, common_length(start, text))
+        spans.append((first, _place(tokenizer, text, tokens, end, after=True)))
     return spans
+
+
+def _before_content(tokenizer: Any, chat: Chat) -> str:
+    """Return what the template writes before the content of the first message, and further text."""
+    return conversation(tokenizer, Chat([{**chat[0], "content": PROBE}], chat.template_arguments))
 
 
 def _place(tokenizer: Any, text: str, tokens: list[int], place: int, *, after: bool = False) -> int:

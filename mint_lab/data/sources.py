@@ -9,6 +9,7 @@ import gzip
 import itertools
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast
@@ -186,19 +187,25 @@ def _file(path: Path) -> Iterator[Mapping[str, Any] | DataError]:
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any] | DataError]:
     opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as lines:  # Windows writes a byte order mark
+        with opener(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _json_object(line, path, number)
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read as {'.jsonl.gz' if opener is gzip.open else '.jsonl'}: {error}"
         ) from error
 
 
-def _json_object(line: str, path: Path, number: int) -> Mapping[str, Any] | DataError:
+def _json_object(line: bytes, path: Path, number: int) -> Mapping[str, Any] | DataError:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))  # Windows writes a byte order mark
+    except UnicodeDecodeError as error:
+        found = f"byte {error.object[error.start]:#x} at byte {error.start + 1}"
+        kind = ".jsonl.gz" if path.name.lower().endswith(".gz") else ".jsonl"
+        return DataError(
+            f"{path} cannot be read as {kind}: line {number} is not UTF-8 ({found}); save the file as UTF-8"
+        )
     except json.JSONDecodeError as error:
         return DataError(f"{path}, line {number} is not JSON: {error.msg} at character {error.pos + 1}")
     if not isinstance(row, dict):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ..errors import DataError, one_of
-from .chats import Prompt, chat_of
+from .chats import SYSTEM_COLUMNS, Prompt, prompt_of
 from .problems import KINDS, Problem, addition_problems, check_count_and_split, problems, reward
 from .rewards import exact_match, gsm8k_reward
 from .sources import HUB_NAME, Rows, rows
@@ -26,6 +26,8 @@ from .sources import HUB_NAME, Rows, rows
 __all__ = ["TASKS", "ExampleTask", "PlainAddition", "PromptTask", "Task", "is_task", "load_gsm8k", "task_of"]
 
 GSM8K_TOKENS = 300
+# Columns of a row that belong to its chat.
+OTHER_COLUMNS = frozenset({"tools", "chat_template_kwargs", *SYSTEM_COLUMNS})
 
 
 class PromptTask(Protocol):
@@ -147,12 +149,9 @@ def problem_prompt(example: Any) -> Prompt:
     if isinstance(example, Mapping):
         row = cast("Mapping[str, Any]", example)
         prompt = row["prompt"]
-        # A chat keeps the tools and other arguments of its row for the chat template.
-        return (
-            chat_of(prompt, row, None)
-            if isinstance(prompt, list) and {"tools", "chat_template_kwargs"} & set(row)
-            else prompt
-        )
+        # A chat keeps what other columns of its row say: a system message, tools, arguments for the chat template.
+        is_chat = isinstance(prompt, list) and OTHER_COLUMNS & set(row)
+        return prompt_of(cast("Prompt", prompt), row, None) if is_chat or isinstance(prompt, str) else prompt
     return example.prompt
 
 

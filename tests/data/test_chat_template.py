@@ -54,8 +54,8 @@ CONTENTS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "system": ([{"role": "system", "content": "Be brief."}, *QUESTION], "4"),
     "tools": (Chat(QUESTION, {"tools": TOOLS}), "4"),
 }
-# TRL trains without a word of the system message where the template writes none.
-DROPS_SYSTEM = {"idefics3.jinja", "idefics3_training.jinja", "smolvlm.jinja", "smolvlm_training.jinja"}
+# These write a list of parts only, and TRL trains on turns without a word where the content is text.
+DROPS_TEXT = {"idefics3.jinja", "idefics3_training.jinja", "smolvlm.jinja", "smolvlm_training.jinja"}
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,9 @@ def test_tokens_are_those_of_the_template_and_of_trl(tokenizers: dict[str, Any],
         with pytest.raises(DataError, match=f"refuses the conversation of .*{re.escape(str(expected))}"):
             render(tokenizer, prompt, [answer])
         return
-    if content == "system" and name in DROPS_SYSTEM:
-        with pytest.raises(DataError, match="writes nothing for message 0, of role 'system'"):
+    if name in DROPS_TEXT:
+        told = "writes nothing for" if content == "system" else "does not write the text of"
+        with pytest.raises(DataError, match=f"the chat template {told} message 0, of role '{prompt[0]['role']}'"):
             render(tokenizer, prompt, [answer])
         return
     rendered = render(tokenizer, prompt, [answer])
@@ -169,6 +170,54 @@ def test_a_turn_that_a_template_rewrites_cannot_be_trained_on(chat_tokenizer: An
         render(chat_tokenizer, talk, ["four"], train_on="all")
 
 
+@pytest.mark.parametrize(("train_on", "trained"), [("last", "four"), ("all", "two|or so|four")])
+def test_turns_that_follow_each_other_stay_turns(chat_tokenizer: Any, train_on: Any, trained: str) -> None:
+    """The template opens a turn for each of the assistant's messages; what opens a turn is not trained."""
+    chat_tokenizer.chat_template = CHATML
+    talk = [user("1+1?"), assistant("two"), assistant("or so"), assistant("four")]
+    [(prompt, answer)] = load_completions([{"messages": talk}])
+    rendered = render(chat_tokenizer, prompt, [answer], train_on=train_on)
+    whole = chat_tokenizer.apply_chat_template(talk, tokenize=False)
+    assert chat_tokenizer.decode(rendered.prompt + rendered.completions[0]) == whole
+    assert weighted(chat_tokenizer, rendered) == "".join(f"{turn}<|im_end|>\n" for turn in trained.split("|"))
+    pair = {"prompt": talk[:2], "chosen": talk[2:3], "rejected": [assistant("no")]}
+    chosen, rejected = pairs_to_data([pair], chat_tokenizer)
+    assert chat_tokenizer.decode(chosen.model_input.to_ints()).endswith(
+        "assistant\ntwo<|im_end|>\n<|im_start|>assistant\nor so<|im_end|>"
+    )
+    assert chat_tokenizer.decode(rejected.model_input.to_ints()).endswith("<|im_start|>assistant\nno<|im_end|>")
+
+
+def test_text_after_an_unfinished_turn_continues_it(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = CHATML
+    rendered = render(chat_tokenizer, [user("1+1?"), assistant("two")], [" or so"])
+    assert weighted(chat_tokenizer, rendered) == " or so<|im_end|>\n"
+    assert chat_tokenizer.decode(rendered.prompt).endswith("<|im_start|>assistant\ntwo")
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_a_greeting_before_any_prompt_is_a_turn(chat_tokenizer: Any, template: str) -> None:
+    chat_tokenizer.chat_template = template
+    talk = [assistant("hello"), user("2+2?")]
+    end = "<|im_end|>\n" if template == CHATML else "<end>"
+    assert weighted(chat_tokenizer, render(chat_tokenizer, talk, ["four"], train_on="all")) == f"hello{end}four{end}"
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_messages_of_weight_0_are_read_and_not_trained(chat_tokenizer: Any, template: str) -> None:
+    chat_tokenizer.chat_template = template
+    end = "<|im_end|>\n" if template == CHATML else "<end>"
+    talk = [user("1+1?"), assistant("three", weight=0), user("Sure?"), assistant("two", weight=1), user("2+2?")]
+    rendered = render(chat_tokenizer, talk, ["four"], train_on="all")
+    assert "three" in chat_tokenizer.decode(rendered.prompt)
+    assert weighted(chat_tokenizer, rendered) == f"two{end}four{end}"
+    with pytest.raises(DataError, match="the assistant's last message has weight 0") as caught:
+        render(chat_tokenizer, talk, [assistant("four", weight=0)])
+    assert caught.value.field == "weight"
+    with pytest.raises(DataError, match=r"field 'weight': found 0.5, expected 0 or 1"):
+        render(chat_tokenizer, [user("1+1?"), assistant("two", weight=0.5), user("2+2?")], ["four"], train_on="all")
+
+
 def test_a_prompt_that_a_template_rewrites_is_refused_with_both_texts(chat_tokenizer: Any) -> None:
     """Here the number of messages is written first."""
     chat_tokenizer.chat_template = "{{ messages | length }}" + CHATML
@@ -235,6 +284,61 @@ def test_reasoning_of_an_earlier_turn_may_be_left_out(chat_tokenizer: Any) -> No
     talk = [user("1+1?"), assistant("two", reasoning_content="one and one"), user("2+2?")]
     tokens, _ = encode(chat_tokenizer, talk, "four")
     assert chat_tokenizer.decode(tokens).endswith("<assistant>two<end><user>2+2?<end><assistant>four<end>")
+
+
+@pytest.mark.parametrize(
+    ("message", "beside"),
+    [(assistant("Let me look.", tool_calls=[CALL]), " beside its 'tool_calls'"), (assistant("4"), "")],
+)
+def test_text_is_written_or_refused(chat_tokenizer: Any, message: dict[str, Any], beside: str) -> None:
+    """Llama 3.1 writes calls instead of the text; templates of image models write parts only."""
+    text = "{% if m.content is string %}{% else %}{{ m.content }}{% endif %}" if not beside else "{{ m.content }}"
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
+        "{% elif m.role == 'user' %}{{ m.content }}{% else %}" + text + "{% endif %}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    [(prompt, answer)] = load_completions([{"messages": [*QUESTION, message]}])
+    with pytest.raises(DataError, match=f"not write the text of message 1, of role 'assistant'{beside}; set") as caught:
+        render(chat_tokenizer, prompt, [answer])
+    assert caught.value.field == "content"
+
+
+def test_text_that_is_a_part_of_a_mark_is_not_taken_for_written(chat_tokenizer: Any) -> None:
+    """The template writes "assistant", but not because the content says so."""
+    chat_tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}><end>{% endfor %}"
+    with pytest.raises(DataError, match="does not write the text of message 0, of role 'user'"):
+        render(chat_tokenizer, [user("user")], ["assistant"])
+
+
+def test_template_that_reads_the_content_is_asked_message_by_message(chat_tokenizer: Any) -> None:
+    """Here a content without a digit is an error, as in templates that parse what they write."""
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{% if '2' not in m.content and '4' not in m.content %}{{ raise_exception('no digit') }}"
+        "{% endif %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    assert weighted(chat_tokenizer, render(chat_tokenizer, QUESTION, ["4"])) == "4<end>"
+    silent = ">{{ m.content if m.role == 'user' }}<end>"
+    chat_tokenizer.chat_template = chat_tokenizer.chat_template.replace(">{{ m.content }}<end>", silent).replace(
+        "'2' not in m.content and '4' not in m.content", "'qzx' in m.content and m.role == 'user'"
+    )
+    with pytest.raises(DataError, match="does not write the text of message 1"):
+        render(chat_tokenizer, QUESTION, ["4"])
+
+
+@pytest.mark.parametrize("content", ["<think>\ntwos\n</think>\n\n4", "twos</think>4"])
+def test_reasoning_in_the_text_is_written_or_noted(chat_tokenizer: Any, content: str) -> None:
+    """The template of DeepSeek R1's distilled models drops what comes before </think> in every turn."""
+    chat_tokenizer.chat_template = CHATML
+    assert not render(chat_tokenizer, QUESTION, [content]).reasoning_unwritten
+    written = "{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}"
+    chat_tokenizer.chat_template = CHATML.replace("{{ m.content }}", written)
+    assert render(chat_tokenizer, QUESTION, [content]).reasoning_unwritten
+    assert not render(chat_tokenizer, QUESTION, ["4"]).reasoning_unwritten
+    row = {"prompt": QUESTION, "chosen": [assistant(content)], "rejected": [assistant("5")]}
+    told = r"1 of 2 rows have reasoning before </think>, which the chat template does not write \(row 1\)"
+    with pytest.warns(UserWarning, match=told):
+        pairs_to_data([Pair("a", "b", "c"), row], chat_tokenizer)
 
 
 def test_tools_are_written_or_noted(chat_tokenizer: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mint_lab.data import Pair, load_completions, load_pairs
+from mint_lab.data import Pair, load_completions, load_pairs, task_of
 from mint_lab.data.chats import Chat, answer_of, kind_of, text_or_messages
 from mint_lab.errors import DataError
 
@@ -76,7 +76,8 @@ def test_unusable_messages_are_refused_by_name(message: Any, told: str) -> None:
 
 
 def test_an_answer_with_more_than_text_stays_a_message() -> None:
-    assert answer_of(ANSWER) == "Hello"
+    assert answer_of(ANSWER, [USER]) == "Hello"
+    assert answer_of(ANSWER, [USER, ANSWER]) == ANSWER, "a text would continue the message before it"
     calls = {**ANSWER, "tool_calls": [CALL]}
     assert load_completions([{"messages": [USER, calls]}]) == [([USER], calls)]
     silent = {"role": "assistant", "tool_calls": [CALL]}
@@ -116,6 +117,48 @@ def test_rows_of_orca() -> None:
     ]
     with pytest.raises(DataError, match=r"datum 1, field 'question': found nothing \(None\), expected text"):
         load_pairs([row, {**row, "question": None}])
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_system_message_of_a_row_begins_its_chat(name: str) -> None:
+    column = {name: "Be brief."}
+    sharegpt = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    assert (
+        load_completions(
+            [
+                {"conversations": sharegpt, **column},
+                {"messages": [SYSTEM, USER, ANSWER], **column},
+                {"prompt": [USER], "completion": "Hello", **column},
+                {"messages": [USER, ANSWER], name: None},
+                {"messages": [USER, ANSWER], name: float("nan")},
+            ]
+        )
+        == [([SYSTEM, USER], "Hello")] * 3 + [([USER], "Hello")] * 2
+    )
+    pair = {"prompt": [USER], "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "x"}], **column}
+    assert load_pairs([pair]) == [Pair([SYSTEM, USER], "Hello", "x")]
+    task = task_of([{"prompt": [USER], "answer": "Hello", **column}])
+    assert task.prompt(task.problems(1)[0]) == [SYSTEM, USER]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"prompt": "Hi", "completion": " Hello", "system": "s"}, "a text prompt has no place for a system message"),
+        ({"prompt": "Hi", "chosen": " a", "rejected": " b", "system": "s"}, "a text prompt has no place"),
+        ({"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b", "system": "s"}, "a text prompt has no place"),
+        ({"messages": [SYSTEM, USER, ANSWER], "system": "Be long."}, "begin with another system message; keep one"),
+        ({"messages": [USER, ANSWER], "system": 3}, "found int, expected text"),
+    ],
+)
+def test_system_message_without_a_place_is_refused(row: dict[str, Any], told: str) -> None:
+    load = load_pairs if "chosen" in row else load_completions
+    with pytest.raises(DataError, match=told) as caught:
+        load([row])
+    assert (caught.value.index, caught.value.field) == (0, "system")
 
 
 def test_a_bad_example_is_not_learned() -> None:

@@ -38,6 +38,11 @@ def test_good_data_have_none() -> None:
         ("doubled_begin", item(1, [1, 1, 0]), "1 of 2 sequences begin with two beginning-of-text tokens (row 1)"),
         ("unknown_tokens", item(1, [6, 2, 2, 0]), "1 of 2 sequences have unknown tokens, 2 in all (row 1)"),
         ("tools_unwritten", item(1, [6, 0], tools_unwritten=True), "1 of 2 rows have tools that the chat template"),
+        (
+            "reasoning_unwritten",
+            item(1, [6, 0], reasoning_unwritten=True),
+            "1 of 2 rows have reasoning before </think>",
+        ),
         ("lost_beginning", item(1, [6, 0], lost_beginning=4), "1 of 2 prompts lost their beginning to the limit of 9"),
         ("sampled_further", item(1, [6, 0], sampled_further=2), "1 of 2 prompts end with further tokens"),
         ("duplicates", item(1, [5, 6, 0]), "1 of 2 training items repeat an earlier one (row 1)"),

@@ -145,6 +145,20 @@ def test_one_bad_row_of_ten_thousand() -> None:
         load_pairs(data)
 
 
+def test_a_line_that_is_not_utf_8_is_a_bad_row(tmp_path: Path) -> None:
+    """Latin-1 writes "é" as the byte 0xe9, here byte 8 of line 2; a line separator is no end of a line."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"n": 1}\r\n{"n": "\xe9"}\n{"n": 3, "t": "\xe2\x80\xa8"}\n')
+    with pytest.raises(
+        DataError,
+        match=r"cannot be read as .jsonl: line 2 is not UTF-8 \(byte 0xe9 at byte 8\); save the file as UTF-8",
+    ):
+        Rows(path).map(number)
+    skipping = Rows(path, on_bad_row="skip")
+    assert skipping.map(number) == [10, 32]
+    assert list(skipping.skipped) == [1]
+
+
 def test_nothing_that_can_be_used_is_an_error() -> None:
     with pytest.raises(DataError, match=r"none of the 2 rows of the list can be used; 2 of 2 rows were left out: n: "):
         Rows([{}, {}], on_bad_row="skip").map(number)

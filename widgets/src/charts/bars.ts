@@ -8,7 +8,7 @@ import type { RunStore } from "../run_store";
 import type { LegendEntry } from "./chart_legend";
 import { columnAt, heatTrace, shareBetween } from "./heatmap";
 import { markLayout } from "./marks";
-import { axisTitle, type Drawing, escapeHtml, Panel, type PanelView, type Toggle } from "./panel";
+import { axisTitle, type Drawing, escapeHtml, Panel, type PanelView, stepAxis, type Toggle } from "./panel";
 
 /** Top of the axis in percent, without a histogram and at least. */
 const EMPTY_TOP = 20;
@@ -83,7 +83,7 @@ export class BarsPanel extends Panel {
       traces: [heatTrace(heat, theme.roles.train, theme)],
       layout: {
         hovermode: false,
-        xaxis: { range, title: axisTitle("step", theme), tickformat: "~s" },
+        xaxis: stepAxis(range, theme),
         yaxis: { range: ends, type: "linear", ...openTicks(ends, outer) },
         shapes: [...shapes, zero],
         annotations,

@@ -9,7 +9,7 @@ import type { Chart, Line } from "../messages";
 import type { RunStore } from "../run_store";
 import type { LegendEntry } from "./chart_legend";
 import { lossChangeSteps, markLayout } from "./marks";
-import { axisTitle, type Drawing, Panel, type PanelView, pointMarker, type Toggle } from "./panel";
+import { type Drawing, Panel, type PanelView, pointMarker, stepAxis, type Toggle } from "./panel";
 
 /** A held-out curve of more points is drawn without markers. */
 const MAX_MARKERS = 120;
@@ -85,7 +85,7 @@ export class LinesPanel extends Panel {
       traces,
       layout: {
         hovermode: false,
-        xaxis: { range: steps, title: axisTitle("step", theme), tickformat: "~s" },
+        xaxis: stepAxis(steps, theme),
         yaxis: isLog ? { type: "log", range: logRange(low, high), dtick: "D2" } : linear,
         ...markLayout(store, steps, theme),
       },

@@ -261,6 +261,15 @@ export function axisTitle(text: string, theme: Theme): object {
   return { text, standoff: 4, font: { size: 11, color: theme.muted } };
 }
 
+// With up to this many steps in view, plotly would put ticks between two steps.
+const SHORT_STEPS = 6;
+
+/** The axis of steps, which are whole numbers. */
+export function stepAxis(range: Range, theme: Theme): object {
+  const ticks = range[1] - range[0] <= SHORT_STEPS ? { dtick: 1 } : {};
+  return { range, title: axisTitle("step", theme), tickformat: "~s", ...ticks };
+}
+
 /** A curve of a single point has no length, so it is drawn as a marker. */
 export function pointMarker(points: number, colour: string): object {
   return points === 1 ? { mode: "markers", marker: { color: colour, size: 5 } } : {};

@@ -21,7 +21,7 @@ import {
 } from "../ratios";
 import { timeToggle } from "./bars";
 import { columnAt, heatTrace, shareBetween } from "./heatmap";
-import { axisTitle, type Drawing, escapeHtml, Panel, type PanelView } from "./panel";
+import { axisTitle, type Drawing, escapeHtml, Panel, type PanelView, stepAxis } from "./panel";
 
 /** Labelled ratios of the horizontal axis, in a wide and in a narrow chart. */
 const WIDE_TICKS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5];
@@ -147,7 +147,7 @@ export class RatiosPanel extends Panel {
       traces: halves.map(({ heat, line, yAxis }) => heatTrace(heat, theme.roles[line.role], theme, yAxis)),
       layout: {
         hovermode: false,
-        xaxis: { range, title: axisTitle("step", theme), tickformat: "~s", anchor: "y2" },
+        xaxis: { ...stepAxis(range, theme), anchor: "y2" },
         yaxis: { ...ratioAxis(up), domain: [0.53, 1] },
         yaxis2: { ...ratioAxis(down), domain: [0, 0.47] },
         shapes: halves.flatMap(({ yAxis, limits: { low, high } }) => [

@@ -2,7 +2,7 @@
 
 import type { LegendEntry } from "../charts/chart_legend";
 import { lossChangeSteps } from "../charts/marks";
-import { axisTitle, type Drawing, Panel, type PanelView, pointMarker } from "../charts/panel";
+import { type Drawing, Panel, type PanelView, pointMarker, stepAxis } from "../charts/panel";
 import { valueAt } from "../history";
 import { short } from "../lib/format";
 import { extentWithin, fixedAxis, roundRange, stepRange } from "../lib/scale";
@@ -72,7 +72,7 @@ export class OverlayPanel extends Panel {
       traces,
       layout: {
         hovermode: false,
-        xaxis: { range: steps, title: axisTitle("step", view.theme), tickformat: "~s" },
+        xaxis: stepAxis(steps, view.theme),
         yaxis: bounds ? fixedAxis(bounds) : { range: roundRange(...extentWithin(points, steps)) },
       },
       legend,

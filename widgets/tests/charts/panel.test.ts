@@ -1,8 +1,8 @@
 // @vitest-environment jsdom
 import { describe, expect, it, vi } from "vitest";
 import "../page_stubs";
-import { escapeHtml, Panel, pointMarker } from "../../src/charts/panel";
-import { metricChart, snapshotOf, storeOf, viewOf } from "../support";
+import { escapeHtml, Panel, pointMarker, stepAxis } from "../../src/charts/panel";
+import { metricChart, snapshotOf, storeOf, THEME, viewOf } from "../support";
 
 vi.mock("../../src/lib/plotly", () => ({ default: { react: vi.fn(), purge: vi.fn() } }));
 
@@ -69,5 +69,13 @@ describe("pointMarker", () => {
 describe("escapeHtml", () => {
   it("leaves plotly no markup", () => {
     expect(escapeHtml("<b>A & B</b>")).toBe("&lt;b&gt;A &amp; B&lt;/b&gt;");
+  });
+});
+
+describe("stepAxis", () => {
+  it("has a tick at every step of a short run or a narrow view, and plotly's ticks otherwise", () => {
+    expect(stepAxis([0, 2], THEME)).toMatchObject({ range: [0, 2], tickformat: "~s", dtick: 1 });
+    expect(stepAxis([41.5, 47.5], THEME)).toHaveProperty("dtick", 1);
+    expect(stepAxis([0, 7], THEME)).not.toHaveProperty("dtick");
   });
 });

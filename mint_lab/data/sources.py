@@ -32,6 +32,7 @@ OTHER_SUFFIXES = (
     ".pt",
 )  # a file, no data set
 FORMATS = ".jsonl, .jsonl.gz or .parquet"
+HUB_FORM = "the name of a data set on the hub, 'owner/name' or 'owner/name:configuration:split'"
 # A data set on the hub: owner/name, perhaps :configuration and :split.
 HUB_NAME = re.compile(r"(?P<path>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]*))?(?::(?P<split>[\w.-]+))?")
 
@@ -178,7 +179,7 @@ def _file(path: Path) -> Iterator[Mapping[str, Any] | DataError]:
     name = path.name.lower()
     if not name.endswith(SUFFIXES):
         ending = f"ends with {path.suffix!r}" if path.suffix else "has no suffix"
-        raise DataError(f"{path} {ending}, expected {FORMATS}")
+        raise DataError(f"{path} {ending}, expected {FORMATS}, or {HUB_FORM}")
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}, expected a file ({FORMATS})")
     return _parquet(path) if name.endswith(".parquet") else _json_lines(path)

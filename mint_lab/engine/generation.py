@@ -362,7 +362,7 @@ def _check_cache(base: BaseModel) -> None:
     if not base.continues:
         raise ModelError(
             f"base model {base.name!r} cannot be sampled from: its layers keep a state (recurrent or linear attention) "
-            "that is not continued here; training with data that are given works"
+            "that is not continued here, or have no cache; training with data that are given works"
         )
 
 

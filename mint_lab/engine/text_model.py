@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ModelError
 from .pretrained import canonical_name, load_tokenizer, resolve_source
 
 __all__ = ["TextModel", "context_of", "end_tokens_of", "load_text_model"]
@@ -63,7 +64,16 @@ def context_of(config: Any) -> int:
 
 
 def end_tokens_of(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """Return ``eos_token_id`` of the generation configuration, which may be a list, and that of the tokenizer."""
+    """Return ``eos_token_id`` of the generation configuration, which may be a list, and that of the tokenizer.
+
+    Raises:
+        ModelError: If the generation configuration has something else there than token ids.
+    """
     given = getattr(generation_config, "eos_token_id", None)
-    ends = list(given) if isinstance(given, list | tuple) else [given]
+    ends = [end for end in (given if isinstance(given, list | tuple) else [given]) if end is not None]
+    if not all(isinstance(end, int) and not isinstance(end, bool) for end in ends):
+        raise ModelError(
+            f"the model's generation_config.json has eos_token_id={given!r}, expected a token id, a list of them, or "
+            "null"
+        )
     return frozenset(int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None)

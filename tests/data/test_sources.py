@@ -71,7 +71,11 @@ def test_json_lines_round_trip(tmp_path_factory: pytest.TempPathFactory, data: l
         ("a.jsonl.gz", gzip.compress(json.dumps(ROWS[0]).encode(), mtime=0)[:-9], "cannot be read as .jsonl.gz"),
         ("a.parquet", b"plain", "a.parquet is not Parquet"),
         ("a.csv", b"a,b", "a.csv ends with '.csv', expected .jsonl, .jsonl.gz or .parquet"),
-        ("a", b"a,b", "a has no suffix, expected .jsonl, .jsonl.gz or .parquet"),
+        (
+            "a",
+            b"a,b",
+            "a has no suffix, expected .jsonl, .jsonl.gz or .parquet, or the name of a data set on the hub",
+        ),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -77,3 +77,14 @@ def test_end_tokens_are_those_of_both() -> None:
     assert end_tokens_of(SimpleNamespace(eos_token_id=[1, 2]), tokenizer) == {1, 2, 3}
     assert end_tokens_of(SimpleNamespace(eos_token_id=3), tokenizer) == {3}
     assert end_tokens_of(None, SimpleNamespace(eos_token_id=None)) == frozenset()
+    assert end_tokens_of(SimpleNamespace(eos_token_id=[]), tokenizer) == {3}
+
+
+@pytest.mark.parametrize("ends", ["</s>", [0, "5"], {"end": 0}, True, 1.0])
+def test_end_tokens_that_are_none_are_refused(tmp_path: Path, ends: object) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.path(), folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    for load in (load_text_model, lambda name: load_base(name, "cpu")):
+        with pytest.raises(ModelError, match=r"eos_token_id=.*, expected a token id, a list of them, or null"):
+            load(str(folder))

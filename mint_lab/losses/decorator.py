@@ -32,7 +32,10 @@ _MATH = re.compile(r":math:`([^`]*)`")
 # Functions of this package, besides the losses, that read the reference log-probabilities.
 _REFERENCE_READERS = {"judged_batch", "log_ratios", "reference_scores"}
 # Settings of every run. A loss setting of the same name would be ambiguous.
-RUN_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size", "steps")
+RUN_SETTINGS = (
+    *("learning_rate", "warmup_steps", "schedule", "weight_decay", "beta1", "beta2", "adam_eps", "grad_clip_norm"),
+    *("batch_size", "accumulate", "steps"),
+)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,12 @@ _TRAINING = (
         formula=r"\lVert g \rVert_2",
     ),
     MetricSpec(
+        "learning_rate",
+        "Learning rate of the step, after warm-up and schedule.",
+        range=NOT_NEGATIVE,
+        formula=r"\eta_t",
+    ),
+    MetricSpec(
         "nll",
         "Negative log-likelihood of the trained tokens: -sum(w log p) / sum(w).",
         "nats a token",

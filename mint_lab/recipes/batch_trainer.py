@@ -70,7 +70,7 @@ class BatchTrainer(GuardedTrainer):
         self.baseline = self._evaluate(plan, every, self._before).metrics
 
     def _update_step(self, number: int, plan: StepPlan, *, keep_samples: bool) -> StepRecord:
-        items = self._sampler.items(self._position, plan.batch_size)
+        items = self._sampler.items(self._position, plan.items_per_step)
         data = self._batch(items, plan, steps=plan.steps - number + 1)
         began = time.perf_counter()
         measured, updated, own = self._update(
@@ -124,11 +124,11 @@ class BatchTrainer(GuardedTrainer):
     def _batch(self, items: list[int], plan: StepPlan, *, steps: int) -> list[Datum]:
         if not reads_reference(plan.loss):
             return self.job.batch(items)
-        return self._references.batch(items, self._sampler.stream(self._position, steps * plan.batch_size))
+        return self._references.batch(items, self._sampler.stream(self._position, steps * plan.items_per_step))
 
     def _held_out(self, plan: StepPlan, everything: bool) -> Measured:
         unit = self.job.held_out_unit
-        items = evaluated_items(len(self._plain) // unit, plan.batch_size, everything=everything)
+        items = evaluated_items(len(self._plain) // unit, plan.items_per_step, everything=everything)
         datums = [unit * item + side for item in items for side in range(unit)]
         logprobs = self._logprobs(datums)
         try:
@@ -152,7 +152,7 @@ class BatchTrainer(GuardedTrainer):
         data = [held_out[i] for i in datums]
         measured = self.job.evaluate(data, logprobs, [self._before[i] for i in datums])
         seen = self.job.loss_slice
-        size = self.job.unit * plan.batch_size
+        size = self.job.unit * plan.items_per_step
         own = held_out_loss(self._loss(plan), data[seen], logprobs[seen], size) if with_loss else {}
         # Held-out metrics are computed alike for every loss, so what a loss reports of its own accuracy is left out.
         # Its mean_margin counts, as in training, so that both curves of that chart mean the same.

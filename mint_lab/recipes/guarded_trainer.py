@@ -247,6 +247,8 @@ class GuardedTrainer(ABC):
         except ModelError:  # the client has no gradient (any longer), so it has to be computed again
             self._gradient = self.retry_plan = None
             raise
+        if not plan.has_constant_rate:
+            updated = {**updated, "learning_rate": plan.adam(number).learning_rate}
         self._gradient = None
         self.last_update = len(data), gradient.seconds + time.perf_counter() - began
         return measured, updated, self._own_metrics(plan, gradient.metrics, {*updated, "tokens_per_s"})

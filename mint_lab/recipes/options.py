@@ -21,20 +21,28 @@ __all__ = ["check_options", "check_whole"]
 
 # Names of TRL's, transformers' and others' trainers.
 ELSEWHERE = {
+    "adam_beta1": "betas",
+    "adam_beta2": "betas",
+    "adam_epsilon": "adam_eps",
     "alpha": "lora",
+    "beta1": "betas",
+    "beta2": "betas",
     "config": "loss_config",
     "dataset": "data",
     "epochs": "steps",
+    "eps": "adam_eps",
     "eval_dataset": "held_out",
     "eval_steps": "eval_every",
-    "loss_type": "loss",
+    "gradient_accumulation_steps": "accumulate",
     "lora_alpha": "lora",
     "lora_config": "lora",
     "lora_dropout": "lora",
     "lora_r": "rank",
     "lora_rank": "rank",
     "lora_target_modules": "lora",
+    "loss_type": "loss",
     "lr": "learning_rate",
+    "lr_scheduler_type": "schedule",
     "max_completion_length": "max_tokens",
     "max_grad_norm": "grad_clip_norm",
     "max_new_tokens": "max_tokens",
@@ -54,10 +62,12 @@ ELSEWHERE = {
     "reward_fn": "reward",
     "reward_funcs": "reward",
     "run_name": "name",
+    "scheduler": "schedule",
     "settings": "loss_config",
     "target_modules": "lora",
     "train_dataset": "data",
     "use_rslora": "lora",
+    "warmup_ratio": "warmup_steps",
 }
 
 

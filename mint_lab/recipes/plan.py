@@ -15,11 +15,17 @@ from ..errors import ConfigError, one_of
 from ..losses import LOSSES, LossSpec, Param
 from ..losses.decorator import RUN_SETTINGS, spec_of
 from .record import Edit
+from .schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from ..types import AdamParams
 
 __all__ = ["StepPlan", "resolve_loss"]
+
+NUMBERS = ("learning_rate", "weight_decay", "grad_clip_norm")
+COUNTS = {"batch_size": 1, "accumulate": 1, "steps": 1, "warmup_steps": 0}  # with the least value of each
+BETAS = ("beta1", "beta2")
+SMALLEST_FLOAT32 = 2.0**-126  # normal; about 1.2e-38
 
 
 def resolve_loss(loss: str | LossSpec | Callable[..., Any]) -> LossSpec:
@@ -46,10 +52,16 @@ class StepPlan:
         loss: The loss.
         config: Its settings, complete and checked.
         learning_rate: Of AdamW.
-        batch_size: Items per step (pairs, examples) or per rollout (prompts).
+        batch_size: Items per batch (pairs, examples, prompts of a rollout).
         steps: Optimizer steps of the run in total.
         warmup_steps: Steps over which the learning rate rises linearly to its value; 0 for none.
         grad_clip_norm: A gradient with a larger norm is scaled down to this norm; 0 for no limit.
+        schedule: How the learning rate falls after the warm-up, a name of
+            :data:`~mint_lab.recipes.schedules.SCHEDULES`.
+        weight_decay: Of AdamW, decoupled: each step subtracts ``learning_rate * weight_decay * weight``.
+        beta1, beta2: Of AdamW: decay of the mean of the gradients, and of their squares.
+        adam_eps: Of AdamW: added to the square root of the second mean.
+        accumulate: Batches per optimizer step.
     """
 
     loss: LossSpec
@@ -59,19 +71,44 @@ class StepPlan:
     steps: int
     warmup_steps: int = 0
     grad_clip_norm: float = 0.0
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    adam_eps: float = 1e-12
+    accumulate: int = 1
 
     @classmethod
     def first(cls, spec: LossSpec, config: Mapping[str, Any], **settings: Any) -> StepPlan:
         """Return the plan that a run begins with. Raises as :meth:`with_loss` and :meth:`with_settings`."""
         return cls(spec, {}, 0.0, 1, 1).with_loss(spec, config).with_settings(settings)
 
+    @property
+    def items_per_step(self) -> int:
+        """Items per optimizer step: those of ``accumulate`` batches."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def has_constant_rate(self) -> bool:
+        """Whether every step uses ``learning_rate`` itself."""
+        return self.schedule == "constant" and self.warmup_steps == 0
+
     def adam(self, number: int) -> AdamParams:
-        """Return the optimizer's settings at step ``number``, from 1; warm-up scales an edited learning rate too."""
+        """Return the optimizer's settings at step ``number``, from 1; the schedule scales an edited rate too."""
         from ..types import AdamParams
 
-        is_warming_up = number < self.warmup_steps
-        rate = self.learning_rate * number / self.warmup_steps if is_warming_up else self.learning_rate
-        return AdamParams(learning_rate=rate, grad_clip_norm=self.grad_clip_norm)
+        if number < self.warmup_steps:
+            rate = self.learning_rate * number / self.warmup_steps
+        else:
+            rate = self.learning_rate * SCHEDULES[self.schedule](number, self.warmup_steps, self.steps)
+        return AdamParams(
+            learning_rate=rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.adam_eps,
+            weight_decay=self.weight_decay,
+            grad_clip_norm=self.grad_clip_norm,
+        )
 
     @property
     def clip_range(self) -> tuple[float, float] | None:
@@ -79,8 +116,8 @@ class StepPlan:
         return None if self.loss.clip is None else self.loss.clip.range(self.config)
 
     def settings(self) -> dict[str, float]:
-        """Return the settings by name: those of the optimizer, ``batch_size``, and those of the loss."""
-        names = ("learning_rate", "warmup_steps", "grad_clip_norm", "batch_size")
+        """Return the numbers among the settings by name: of the optimizer, of a step's size, and of the loss."""
+        names = [name for name in RUN_SETTINGS if name not in ("steps", "schedule")]
         return {name: getattr(self, name) for name in names} | dict(self.config)
 
     def entries(self) -> dict[str, Any]:
@@ -89,6 +126,12 @@ class StepPlan:
         described = {name: getattr(self.loss, name) for name in ("unit", "reduction", "inputs", "optional")}
         loss = {"loss": self.loss.name, "loss_version": self.loss.version, "loss_described": described}
         return own | loss | {"config": dict(self.config)}
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of :class:`~mint_lab.runs.run.Run`, without ``loss``, that give this plan."""
+        names = [name for name in RUN_SETTINGS if name not in BETAS]
+        own = {name: getattr(self, name) for name in names}
+        return own | {"betas": (self.beta1, self.beta2), "loss_config": dict(self.config)}
 
     @classmethod
     def of_entries(cls, entries: Mapping[str, Any], loss: LossSpec) -> StepPlan:
@@ -140,15 +183,20 @@ class StepPlan:
         run_settings: dict[str, Any] = {}
         config: dict[str, Any] = dict(self.config)
         for key, value in changes.items():
-            if key in ("learning_rate", "grad_clip_norm"):
-                run_settings[key] = _number(key, value)
-            elif key in ("batch_size", "steps", "warmup_steps"):
-                run_settings[key] = _count(key, value, least=0 if key == "warmup_steps" else 1)
+            if key == "betas":
+                run_settings |= _betas(value)
+            elif key in RUN_SETTINGS:
+                run_settings[key] = _checked(key, value)
             elif key in self.config:
                 config[key] = value
             else:
-                raise ConfigError(f"unknown setting {key!r}; {one_of([*RUN_SETTINGS, *self.config], key)}")
-        return replace(self, config=checked_config(self.loss, config), **run_settings)
+                raise ConfigError(f"unknown setting {key!r}; {one_of([*RUN_SETTINGS, 'betas', *self.config], key)}")
+        plan = replace(self, config=checked_config(self.loss, config), **run_settings)
+        if plan.schedule != "constant" and plan.steps == 1:
+            raise ConfigError(
+                f"schedule is {plan.schedule!r} and steps is 1, expected 2 steps or more: the last step has the rate 0"
+            )
+        return plan
 
     def edits_since(self, earlier: StepPlan, step: int) -> list[Edit]:
         """Return the edits between ``earlier``, the plan of the previous step, and this plan of ``step``."""
@@ -164,6 +212,8 @@ class StepPlan:
             for key, value in self.settings().items()
             if key in before and before[key] != value
         ]
+        if self.schedule != earlier.schedule:
+            edits.append(Edit(step, "setting", f"schedule {self.schedule}"))
         return edits
 
 
@@ -180,13 +230,35 @@ def checked_config(spec: LossSpec, given: Mapping[str, Any]) -> dict[str, float]
     return config
 
 
-def _number(key: str, value: Any) -> float:
+def _checked(key: str, value: Any) -> Any:
+    """Return the value of a setting of the run, checked."""
+    if key in COUNTS:
+        return _count(key, value, COUNTS[key])
+    if key in NUMBERS:
+        return _number(key, value, "from 0 up", lambda number: number >= 0)
+    if key in BETAS:
+        return _number(key, value, "from 0 up and below 1", lambda number: 0 <= number < 1)
+    if key == "adam_eps":
+        # Below that, a float32 is 0, and Adam would divide 0 by 0 at LoRA's A, whose first gradient is exactly 0.
+        return _number(key, value, "of at least 1.2e-38", lambda number: number >= SMALLEST_FLOAT32)
+    if not isinstance(value, str) or value not in SCHEDULES:
+        raise ConfigError(f"{key} is {value!r}; {one_of(list(SCHEDULES), str(value))}")
+    return value
+
+
+def _betas(value: Any) -> dict[str, float]:
+    if not isinstance(value, tuple | list) or len(value) != len(BETAS):
+        raise ConfigError(f"betas is {value!r}, expected two numbers, for example (0.9, 0.95)")
+    return {key: _checked(key, beta) for key, beta in zip(BETAS, value, strict=True)}
+
+
+def _number(key: str, value: Any, expected: str, allows: Callable[[float], bool]) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise ConfigError(f"{key} is {value!r}, expected a finite number from 0 up")
+    if not (math.isfinite(number) and allows(number)):
+        raise ConfigError(f"{key} is {value!r}, expected a finite number {expected}")
     return number
 
 

@@ -43,7 +43,9 @@ EXPLODED_FACTOR, EXPLODED_START_FACTOR = 20.0, 3.0  # gradient norm against its 
 MIN_NORMS = 10  # before a gradient norm counts as usual
 START_STEPS = 5
 CHANGED_SHARE, CHANGED_POINTS = 0.25, 5.0  # a noticeable change of a number: of its size, or in percentage points
-OPTIMIZER_SETTINGS = {"learning_rate", "warmup_steps", "grad_clip_norm"}  # they do not change what a loss value means
+OPTIMIZER_SETTINGS = {  # they do not change what a loss value means
+    *("learning_rate", "warmup_steps", "weight_decay", "beta1", "beta2", "adam_eps", "grad_clip_norm"),
+}
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?")
 # Consequences of a divergence; to report them too would hide the cause.
 HIDDEN_BY_DIVERGENCE = ("no gradient", "exploding", "saturation", "displacement", "behind")
@@ -303,7 +305,8 @@ def _at_start(first: Sequence[StepRecord], name: str) -> float:
 
 
 def _batch_size(first: Sequence[StepRecord]) -> float:
-    return first[0].settings.get("batch_size", 32.0)
+    settings = first[0].settings
+    return settings.get("batch_size", 32.0) * settings.get("accumulate", 1.0)
 
 
 def _rising(losses: Sequence[float], width: int) -> str:

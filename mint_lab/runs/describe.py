@@ -34,6 +34,7 @@ def describe_run(run: Run, given: tuple[Any, Any], limits: DataLimits, keep_snap
         loss=run.loss.name,
         loss_version=run.loss.version,
         settings=run.settings,
+        schedule=run.plan.schedule,
         steps=run.steps_total,
         steps_done=run.steps_done,
         rank=run.lora.rank if run.lora else DEFAULT_RANK,

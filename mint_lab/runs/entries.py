@@ -47,6 +47,7 @@ class RunInfo:
         recipe, base_model: As given to :class:`~mint_lab.runs.run.Run`.
         loss, loss_version: The loss of the next step.
         settings: Settings of the optimizer and the loss, by name.
+        schedule: Schedule of the learning rate.
         steps, steps_done: Optimizer steps to complete, and completed.
         rank: Rank of the LoRA adapter.
         lora: Options of the adapter, as of :class:`~mint_lab.LoraOptions`; empty if they are not known.
@@ -73,6 +74,7 @@ class RunInfo:
     loss: Text = ""
     loss_version: Whole = 1
     settings: dict[Text, Number] = field(default_factory=dict)
+    schedule: Text = "constant"
     steps: Whole = 0
     steps_done: Whole = 0
     rank: Whole = 0

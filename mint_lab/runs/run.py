@@ -78,9 +78,15 @@ class Run:
             either, the recipe's default data are used.
         client: A training client; None for a new local one.
         steps: Optimizer steps in total; None for the recipe's default.
-        batch_size: Items per step (pairs, examples), or per rollout (prompts).
+        batch_size: Items per batch (pairs, examples), or prompts per rollout.
+        accumulate: Batches per optimizer step. The gradient is that of one batch that is so many times as large (for
+            "rl", of so many times as many prompts per rollout); the trainer divides it into what fits in memory.
         learning_rate: Of AdamW; None for the recipe's default.
         warmup_steps: Steps over which the learning rate rises linearly to its value; 0 for none.
+        schedule: The learning rate after the warm-up: "constant", "linear" or "cosine"; the last two are 0 at the last
+            step. The metric ``learning_rate`` has the rate of each step, unless it is constant.
+        weight_decay: Of AdamW, decoupled from the gradient.
+        betas, adam_eps: Of AdamW; the default is that of the API's ``AdamParams``.
         grad_clip_norm: A gradient with a larger norm is scaled down to this norm; 0 for no limit.
         rank: Of the LoRA adapter; the short form of ``lora=LoraOptions(rank)``. None for 16, or for that of the adapter
             in ``base_model`` or ``client``.
@@ -118,8 +124,13 @@ class Run:
         client: TrainingClientProtocol | None = None,
         steps: int | None = None,
         batch_size: int = 32,
+        accumulate: int = 1,
         learning_rate: float | None = None,
         warmup_steps: int = 0,
+        schedule: str = "constant",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-12,
         grad_clip_norm: float = 0.0,
         rank: int | None = None,
         lora: LoraOptions | None = None,
@@ -152,8 +163,13 @@ class Run:
             loss_config or {},
             learning_rate=self._recipe.default_learning_rate if learning_rate is None else learning_rate,
             warmup_steps=warmup_steps,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            betas=betas,
+            adam_eps=adam_eps,
             grad_clip_norm=grad_clip_norm,
             batch_size=batch_size,
+            accumulate=accumulate,
             steps=self._recipe.default_steps if steps is None else steps,
         )
         self.seed = seed
@@ -284,8 +300,13 @@ class Run:
 
     @property
     def settings(self) -> dict[str, float]:
-        """``learning_rate``, ``warmup_steps``, ``grad_clip_norm``, ``batch_size`` and the settings of the loss."""
+        """The numbers that :meth:`set` changes, by name: of the optimizer, of a step's size, and of the loss."""
         return self._loop.plan.settings()
+
+    @property
+    def plan(self) -> StepPlan:
+        """Loss and all settings that the next step will use."""
+        return self._loop.plan
 
     @property
     def setting_params(self) -> list[Param]:
@@ -557,8 +578,8 @@ class Run:
         self._note_unchecked(spec)
         return self
 
-    def set(self, /, **settings: float) -> Run:
-        """Change some of :attr:`settings`, or ``steps``, from the next step on.
+    def set(self, /, **settings: Any) -> Run:
+        """Change some of :attr:`settings`, ``steps``, ``schedule`` or ``betas``, from the next step on.
 
         Raises:
             ConfigError: If a setting is unknown or a value is not valid, or if ``steps`` is not above the number of

@@ -15,8 +15,6 @@ from .widget import RunWidget
 
 __all__ = ["Workbench", "describe_data"]
 
-KEPT_SETTINGS = ("learning_rate", "warmup_steps", "grad_clip_norm")  # by a new run
-
 
 class Workbench(RunWidget):
     """A training run with its controls and charts on one page.
@@ -86,10 +84,7 @@ class Workbench(RunWidget):
             )
         self._run_count += 1
         options = dict(self._options)
-        options |= {name: old.settings[name] for name in KEPT_SETTINGS if name in old.settings}
-        options["batch_size"] = int(old.settings["batch_size"])
-        options["steps"] = old.steps_total
-        options["loss_config"] = dict(old.loss_config)
+        options |= old.plan.arguments()
         if options.get("folder") is not None:
             options["folder"] = Path(f"{options['folder']}-{self._run_count}")
         run = Run(loss=old.loss, **options)

@@ -25,8 +25,8 @@ def noisy(data, logprobs_list, beta=0.5):
 """A loss of a cell that draws from torch's global generator."""
 
 JOBS: dict[str, dict[str, Any]] = {
-    "preference": {"recipe": "preference", "loss": "dpo", "batch_size": 4, "warmup_steps": 5},
-    "sft": {"recipe": "sft", "batch_size": 4},
+    "preference": {"recipe": "preference", "loss": "dpo", "batch_size": 4, "warmup_steps": 5, "schedule": "cosine"},
+    "sft": {"recipe": "sft", "batch_size": 2, "accumulate": 2, "weight_decay": 0.1},
     "rl": {
         **{"recipe": "rl", "loss": "ppo", "batch_size": 3, "group_size": 4, "max_tokens": 4},
         **{"minibatches": 2, "updates_per_rollout": 2, "delay": 3, "kl_to_base": True},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import torch
 
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES, LossSpec, Param
@@ -19,6 +21,7 @@ def plan(name: str = "pairwise_preference", **config: float) -> StepPlan:
 
 def test_settings_are_what_shapes_a_step() -> None:
     expected = {"learning_rate": 1e-3, "warmup_steps": 0, "grad_clip_norm": 0, "batch_size": 32, "beta": 0.5}
+    expected |= {"weight_decay": 0, "beta1": 0.9, "beta2": 0.95, "adam_eps": 1e-12, "accumulate": 1}
     assert plan(beta=0.5).settings() == expected
     assert [p.name for p in plan("simpo").params()] == ["learning_rate", "beta", "gamma"]
 
@@ -49,6 +52,15 @@ def test_the_learning_rate_rises_to_where_it_is_set_and_an_edit_keeps_its_share(
         ({"warmup_steps": -1}, "warmup_steps is -1, expected a whole number from 0 up"),
         ({"warmup_steps": 0.5}, "expected a whole number from 0 up"),
         ({"batch_size": 0}, "expected a whole number from 1 up"),
+        ({"accumulate": 0}, "accumulate is 0, expected a whole number from 1 up"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1, expected a finite number from 0 up"),
+        ({"betas": (0.9, 1.0)}, "beta2 is 1.0, expected a finite number from 0 up and below 1"),
+        ({"betas": 0.9}, r"betas is 0.9, expected two numbers, for example \(0.9, 0.95\)"),
+        ({"adam_eps": 0.0}, "adam_eps is 0.0, expected a finite number of at least 1.2e-38"),
+        ({"schedule": "cosin"}, "schedule is 'cosin'; expected .*; did you mean 'cosine'"),
+        ({"schedule": ["linear"]}, r"schedule is \['linear'\]"),
+        ({"schedule": "linear", "steps": 1}, "schedule is 'linear' and steps is 1, expected 2 steps or more"),
+        ({"weight_dekay": 1.0}, "unknown setting 'weight_dekay'; .*; did you mean 'weight_decay'"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
@@ -120,3 +132,54 @@ def test_counts_are_whole(value: float) -> None:
 def test_resolving_a_spec_or_a_name() -> None:
     assert resolve_loss("hinge") is LOSSES["hinge"]
     assert resolve_loss(LOSSES["hinge"]) is LOSSES["hinge"]
+
+
+def rates_of(name: str, warmup: int, steps: int) -> list[float]:
+    """The rates that the scheduler of transformers has after 1 to ``steps`` steps, for a rate of 1."""
+    import transformers
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    of_steps = {} if name == "constant" else {"num_training_steps": steps}
+    scheduler = getattr(transformers, f"get_{name}_schedule_with_warmup")(
+        optimizer, num_warmup_steps=warmup, **of_steps
+    )
+    rates = []
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+        rates.append(scheduler.get_last_lr()[0])
+    return rates
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 7), (1, 7), (3, 10), (6, 7), (7, 7), (9, 7)])
+def test_schedules_are_those_of_transformers(name: str, warmup: int, steps: int) -> None:
+    changed = plan().with_settings({"learning_rate": 1.0, "steps": steps, "warmup_steps": warmup, "schedule": name})
+    rates = [changed.adam(number).learning_rate for number in range(1, steps + 1)]
+    assert rates == pytest.approx(rates_of(name, warmup, steps), abs=1e-12)
+
+
+def test_a_schedule_by_hand() -> None:
+    """Linear, 2 of 6 steps warm-up: 1/2, 1, then 3/4, 2/4, 1/4, 0. An edit of steps stretches what remains."""
+    falling = plan().with_settings({"learning_rate": 1.0, "steps": 6, "warmup_steps": 2, "schedule": "linear"})
+    assert [falling.adam(n).learning_rate for n in range(1, 7)] == [0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert falling.with_settings({"steps": 10}).adam(6).learning_rate == 0.5
+    cosine = falling.with_settings({"schedule": "cosine"})
+    assert cosine.adam(4).learning_rate == pytest.approx(0.5)  # half of the way: (1 + cos(pi / 2)) / 2
+    assert falling.edits_since(cosine, 3) == [Edit(3, "setting", "schedule linear")]
+
+
+def test_optimizer_settings_reach_the_optimizer_and_the_entries() -> None:
+    given = {"weight_decay": 0.1, "betas": (0.8, 0.9), "adam_eps": 1e-8, "accumulate": 3, "schedule": "linear"}
+    changed = plan().with_settings(given)
+    assert changed.items_per_step == 96
+    expected = AdamParams(learning_rate=1e-3 * 99 / 100, beta1=0.8, beta2=0.9, eps=1e-8, weight_decay=0.1)
+    assert changed.adam(1) == expected
+    assert changed.with_settings({"beta2": 0.5}).adam(1).beta1 == 0.8
+    arguments = changed.arguments()
+    assert StepPlan.of_entries(json.loads(json.dumps(changed.entries())), changed.loss) == changed
+    assert StepPlan.first(changed.loss, arguments.pop("loss_config"), **arguments) == changed
+    labels = [edit.label for edit in changed.edits_since(plan(), 2)]
+    assert labels == [
+        *("weight_decay 0.1", "beta1 0.8", "beta2 0.9", "adam_eps 1e-08", "accumulate 3", "schedule linear")
+    ]

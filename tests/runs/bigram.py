@@ -116,7 +116,9 @@ class BigramClient:
     def _step(self, adam: Any) -> OptimStepResponse:
         self.calls.append("optim_step")
         assert self.gradient is not None
-        self.optimizer.param_groups[0]["lr"] = adam.learning_rate
+        (group,) = self.optimizer.param_groups
+        group["lr"], group["betas"] = adam.learning_rate, (adam.beta1, adam.beta2)
+        group["eps"], group["weight_decay"] = adam.eps, adam.weight_decay
         gradient, self.gradient = self.gradient, None
         norm = float(gradient.norm())
         is_clipped = 0 < adam.grad_clip_norm < norm

@@ -23,9 +23,10 @@ from mint_lab.runs.reopen import Past, read_past, restore
 from .bigram import BigramClient, letter_pairs
 from .conftest import TIMEOUT
 
+OPTIMIZER: dict[str, Any] = {"schedule": "cosine", "weight_decay": 0.1, "betas": (0.8, 0.9), "adam_eps": 1e-8}
 CASES: dict[str, dict[str, Any]] = {
-    "dpo": {"recipe": "preference", "loss": "dpo", "warmup_steps": 3},
-    "sft": {"recipe": "sft"},
+    "dpo": {"recipe": "preference", "loss": "dpo", "warmup_steps": 3, **OPTIMIZER},
+    "sft": {"recipe": "sft", "accumulate": 2, "schedule": "linear"},
     "rl": {
         **{"recipe": "rl", "loss": "ppo", "group_size": 3, "max_tokens": 4, "minibatches": 2, "delay": 2},
         **{"kl_to_base": True},
@@ -73,7 +74,7 @@ def test_an_opened_run_ends_as_one_that_was_not_interrupted(case: str, tmp_path:
     part.step(5).wait(TIMEOUT)
     opened = Run.open(close(part))
     assert (opened.status, opened.steps_done, opened.name) == ("paused", 5, part.name)
-    assert opened.baseline == part.baseline
+    assert (opened.baseline, opened.plan) == (part.baseline, part.plan)
     assert_same(finish(opened), whole)
 
 

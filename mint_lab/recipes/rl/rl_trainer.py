@@ -60,7 +60,7 @@ class _Ungraded:
     """Sampled responses without rewards.
 
     Attributes:
-        key: Position in the prompts and batch size, which identify the batch that they were sampled for.
+        key: Position in the prompts and prompts per rollout, which identify the batch that they were sampled for.
         groups: The responses.
         version: Updates that the sampler's weights had received.
         seconds: Time that sampling took.
@@ -266,11 +266,11 @@ class RlTrainer(GuardedTrainer):
         return grade_groups(groups, prompts, reward, cancel_requested=cancel_requested, cancel_after=self.cancel_after)
 
     def _sample_batch(self, plan: StepPlan) -> _Ungraded:
-        key = (self._position, plan.batch_size)
+        key = (self._position, plan.items_per_step)
         if self._ungraded is not None and self._ungraded.key == key:
             return self._ungraded
         began = time.perf_counter()
-        items = self._prompt_order.items(self._position, plan.batch_size)
+        items = self._prompt_order.items(self._position, plan.items_per_step)
         client, version = self._snapshots.delayed(self._updates)
         seeds = self._seeds(TRAINING, self._position, len(items))
         groups = sample_groups(client, self.job.train, items, self._sampler_settings(), seeds)
@@ -347,7 +347,7 @@ class RlTrainer(GuardedTrainer):
         """Return metrics of one answer to each held-out prompt, and a few of the answers as a record keeps them."""
         prompts, options = self.job.held_out, self.job.options
         total = len(prompts)
-        items = evaluated_items(total, plan.batch_size, everything=everything)
+        items = evaluated_items(total, plan.items_per_step, everything=everything)
         assert options.max_tokens is not None
         temperature = 0.0 if options.evaluation == "greedy" else 1.0
         settings = SamplerSettings(1, options.max_tokens, temperature, stop=self.job.stop)

@@ -256,7 +256,7 @@ class Comparison:
                 )
             trainer = run.prepare().trainer
             assert trainer is not None
-            return trainer.gradient_batch(int(run.settings["batch_size"]), loss)
+            return trainer.gradient_batch(int(run.settings["batch_size"] * run.settings["accumulate"]), loss)
         is_complete = all("reference_logprobs" in datum.loss_fn_inputs for datum in data)
         return data if is_complete or not reads_reference(loss) else with_reference(data, client)
 

@@ -118,15 +118,14 @@ def _meant(
     if name in settings:
         return f"it is a setting of the loss and belongs into loss_config={{{name!r}: {settings[name]:g}}}"
     here = f"the options of the {recipe} recipe are {', '.join(sorted(names))}"
-    near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, names, n=1)
+    near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, [*settings, *names], n=1)
+    if near and near[0] in settings:
+        return f"did you mean loss_config={{{near[0]!r}: ...}}? {here}"
     if near and near[0] in names:
         return f"did you mean {near[0]}=? {here}"
     wanted = near[0] if near else name
     owner = next((other for other, options in others.items() if wanted in options), None)
-    if owner is not None:
-        return f"{wanted!r} is an option of the {owner} recipe, and this is {recipe}; {here}"
-    inside = difflib.get_close_matches(name, list(settings), n=1)
-    return f"did you mean loss_config={{{inside[0]!r}: ...}}? {here}" if inside else here
+    return here if owner is None else f"{wanted!r} is an option of the {owner} recipe, and this is {recipe}; {here}"
 
 
 def _settings(loss: str | LossSpec | Callable[..., Any]) -> Mapping[str, float]:

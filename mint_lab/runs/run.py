@@ -28,43 +28,33 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..client import connect, text_source
 from ..errors import ConfigError, RunError
 from ..lora_options import LoraOptions
-from ..losses import DataKind, LossSpec, Param
+from ..losses import LossSpec
 from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan, resolve_loss
-from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from ..recipes.registry import check_loss, check_model, recipe_named, unchecked_note
-from .adapter_export import save_adapter
 from .advice import RunAdvice
 from .describe import describe_run, score
-from .failure import RunFailure
 from .fork import changed, copy_run
 from .hot_reload import follow_registries
 from .loading import ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
 from .loop import Loop
 from .reopen import Past, read_past, restore
-from .store import RunStore, check_unused, fresh_folder, history_frame, samples_frame
-from .token_inspection import request_tokens
+from .run_view import RunView
+from .store import RunStore, check_unused, fresh_folder
 
 if TYPE_CHECKING:
     import os
-    from concurrent.futures import Future
-
-    import pandas as pd
-    import plotly.graph_objects as go
 
     from ..client.protocol import TrainingClientProtocol
     from ..data.sources import OnBadRow
     from ..recipes.guarded_trainer import GuardedTrainer
-    from .token_inspection import HeldOutTokens
 
 __all__ = ["Run"]
 
 T = TypeVar("T")
 
-PACE_STEPS = 20
 
-
-class Run:
+class Run(RunView):
     """One training run. Creating it is quick: model and data are loaded when it first starts.
 
     Args:
@@ -238,195 +228,6 @@ class Run:
         failed = f", error: {self.error.message}" if self.error else ""
         steps = f"step {self.steps_done}/{self.steps_total}"
         return f"Run({self.name}: {self._loop.plan.loss.label}, {self.status}, {steps}{failed})"
-
-    # -- state ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def status(self) -> Status:
-        """One of "ready", "running", "paused", "stopped" and "finished"."""
-        return self._loop.status
-
-    @property
-    def error(self) -> RunFailure | None:
-        """Why the run paused; None if it did not fail, and again once it resumes."""
-        return self._loop.error
-
-    @property
-    def records(self) -> list[StepRecord]:
-        """One record per step. The list only grows, so ``records[seen:]`` gives any thread the new ones; a rewind
-        replaces it by a shorter one, see :attr:`rewinds`.
-        """
-        return self._loop.records
-
-    @property
-    def edits(self) -> list[Edit]:
-        """Changes of loss, reward or settings, each with the first step that used it; the list only grows."""
-        return self._loop.edits
-
-    @property
-    def losses(self) -> list[LossVersion]:
-        """Every loss version that completed a step, with its source; the list only grows."""
-        return self._loop.losses
-
-    @property
-    def rewinds(self) -> list[Rewind]:
-        """What :meth:`rewind` has taken back: the later steps of each call; the list only grows."""
-        return self._loop.rewinds
-
-    @property
-    def parent(self) -> dict[str, Any]:
-        """Of a fork: ``name`` and ``folder`` of the run that it was forked from, and the ``step``; otherwise empty."""
-        return dict(self._past.saved.info.parent) if self._past else {}
-
-    @property
-    def notes(self) -> list[str]:
-        """What was noteworthy about model and data, in plain words."""
-        return self._loop.notes
-
-    @property
-    def recipe(self) -> str:
-        """Name of the recipe."""
-        return self._recipe.name
-
-    @property
-    def loss(self) -> LossSpec:
-        """The loss that the next step will use."""
-        return self._loop.plan.loss
-
-    @property
-    def loss_config(self) -> dict[str, float]:
-        """Settings of that loss."""
-        return dict(self._loop.plan.config)
-
-    @property
-    def settings(self) -> dict[str, float]:
-        """The numbers that :meth:`set` changes, by name: of the optimizer, of a step's size, and of the loss."""
-        return self._loop.plan.settings()
-
-    @property
-    def plan(self) -> StepPlan:
-        """Loss and all settings that the next step will use."""
-        return self._loop.plan
-
-    @property
-    def setting_params(self) -> list[Param]:
-        """The settings that a page may offer as sliders, with their ranges."""
-        return self._loop.plan.params()
-
-    @property
-    def steps_done(self) -> int:
-        """Optimizer steps completed."""
-        return len(self.records)
-
-    @property
-    def steps_total(self) -> int:
-        """Optimizer steps to complete in total."""
-        return self._loop.plan.steps
-
-    @property
-    def steps_per_s(self) -> float:
-        """Steps per second over the last 20, with evaluations and without pauses; 0 before the second step."""
-        recent = self.records[-PACE_STEPS:]
-        return (len(recent) - 1) / max(recent[-1].time - recent[0].time, 1e-9) if len(recent) > 1 else 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Time spent running, without loading and pauses."""
-        return self._loop.seconds
-
-    @property
-    def baseline(self) -> dict[str, float]:
-        """Held-out metrics before training; empty until they are measured."""
-        if self._trainer is None and self._past is not None:
-            return dict(self._past.saved.baseline)
-        return dict(self._trainer.baseline) if self._trainer else {}
-
-    @property
-    def lora(self) -> LoraOptions | None:
-        """The options of the adapter; None for a saved one that is not loaded yet."""
-        return getattr(self.client, "lora", None) or self._adapter.options
-
-    @property
-    def client(self) -> TrainingClientProtocol | None:
-        """The training client; None until it is loaded."""
-        return self._trainer.client if self._trainer else self._client
-
-    @property
-    def trainer(self) -> GuardedTrainer | None:
-        """The trainer, with its data; None until it is loaded."""
-        return self._trainer
-
-    @property
-    def data_sizes(self) -> tuple[int, int] | None:
-        """Number of items to train on and of held-out items; None until they are loaded."""
-        job = self._trainer.job if self._trainer else None
-        return (job.size, job.held_out_size) if job else None
-
-    @property
-    def evaluation(self) -> str:
-        """How held-out prompts are answered, "greedy" or "sampled"; empty if the recipe samples no answers."""
-        return self._recipe.evaluation
-
-    @property
-    def data_kind(self) -> DataKind:
-        """What the datums of the recipe consist of, which decides the losses that fit."""
-        return self._recipe.data_kind
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of the recipe, by name."""
-        return self._recipe.option_values()
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row per step; columns as in :func:`mint_lab.runs.store.history_frame`."""
-        return history_frame(list(self.records))
-
-    @property
-    def samples(self) -> pd.DataFrame:
-        """One row per response that an evaluation kept; columns as in :func:`mint_lab.runs.store.samples_frame`."""
-        return samples_frame(list(self.records))
-
-    def figure(self) -> go.Figure:
-        """Draw the recipe's charts so far, and one for each further metric."""
-        from .figure import draw_run
-
-        return draw_run(self.recipe, list(self.records), list(self.edits), self.baseline)
-
-    def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
-        """Call ``notify()`` after every change, on a separate thread; several quick changes can cause one call.
-
-        Returns:
-            A function that ends the subscription.
-        """
-        return self._loop.notifier.subscribe(notify)
-
-    def call(self, job: Callable[[], T]) -> Future[T]:
-        """Call ``job()`` between two steps; at once, on a separate thread, if the run is not running."""
-        return self._loop.call(job)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the current LoRA adapter, between two steps, to a folder in PEFT's layout; return the folder.
-
-        ``peft.AutoPeftModelForCausalLM.from_pretrained(path)`` loads it onto the base model, and so does
-        ``ServiceClient().create_sampling_client(path)`` here. ``Run(base_model=path)`` continues it. The tokenizer
-        with its chat template and the generation configuration are in the folder too. An adapter that is there already
-        is replaced.
-
-        Raises:
-            RunError: If no step is complete yet.
-            ConfigError: If the folder holds something else, or the client is hosted and keeps its weights on a server.
-            CheckpointError: If the folder cannot be written.
-        """
-        return save_adapter(self.client, path, steps_done=self.steps_done, call=self.call)
-
-    def held_out_tokens(self) -> Future[HeldOutTokens]:
-        """Compute a few held-out items, or responses of the last rollout, token by token.
-
-        Raises:
-            RunError: If the run has not started.
-        """
-        return request_tokens(self._loop, self._trainer)
 
     # -- control: for any thread, returns at once ----------------------------------------------------------------------
 

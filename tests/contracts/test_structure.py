@@ -18,6 +18,7 @@ PACKAGE, TESTS = ROOT / "mint_lab", ROOT / "tests"
 
 # Modules whose test is not at the mirrored path, with the test that covers them.
 COVERED_ELSEWHERE: Mapping[str, str] = {
+    "runs/run_view.py": "runs/test_run.py",
     "ui/data_messages.py": "ui/test_messages.py",
     "ui/run_messages.py": "ui/test_messages.py",
 }

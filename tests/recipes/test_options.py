@@ -30,13 +30,15 @@ def my_loss(data: Any, logprobs_list: Any, width: float = 2.0) -> Any:
         ({"loss": "dpo", "beta": 1}, r"belongs into loss_config=\{'beta': 0.1\}"),
         ({"loss": "dpo", "bta": 1}, r"did you mean loss_config=\{'beta': ...\}"),
         ({"loss": my_loss, "width": 1}, r"belongs into loss_config=\{'width': 2\}"),
+        ({"lr_scheduler_type": "cosine"}, "did you mean schedule="),
+        ({"gradient_accumulation_steps": 4}, "did you mean accumulate="),
         ({"num_generations": 4}, "'group_size' is an option of the rl recipe, and this is preference"),
         ({"recipe": "rl", "num_generations": 4}, "did you mean group_size="),
         ({"recipe": "rl", "clip_low_treshold": 4}, r"did you mean loss_config=\{'clip_low_threshold'"),
         ({"seed": -1}, "seed is -1, expected a whole number from 0 up"),
         ({"rank": "8"}, "rank is '8', expected a whole number from 1 up"),
         ({"eval_every": 0}, "eval_every is 0, expected a whole number from 1 up"),
-        ({"zzzzzz": 4}, "the options of the preference recipe are base_model, batch_size, client, data"),
+        ({"zzzzzz": 4}, "the options of the preference recipe are accumulate, adam_eps, base_model, batch_size, betas"),
     ],
 )
 def test_what_was_meant(options: dict[str, Any], message: str) -> None:

@@ -190,7 +190,9 @@ class Model:
     def _batch(self) -> list[Any]:
         assert self.current is not None
         size, batch = len(self.data) // 2, []
-        for place in range(self.position, self.position + int(self.current.own["batch_size"])):
+        for place in range(
+            self.position, self.position + int(self.current.own["batch_size"] * self.current.own["accumulate"])
+        ):
             order = np.random.default_rng([0, place // size]).permutation(size)
             item = int(order[place % size])
             batch += self.data[2 * item : 2 * item + 2]
@@ -233,8 +235,9 @@ class Model:
         self.client.forward_backward_custom(self._batch(), functools.partial(plan.fn, **plan.config)).result()
         rate, warmup = plan.own["learning_rate"], plan.own["warmup_steps"]
         rate = rate * number / warmup if number < warmup else rate
-        self.client.optim_step(AdamParams(learning_rate=rate, grad_clip_norm=plan.own["grad_clip_norm"])).result()
-        self.position += int(plan.own["batch_size"])
+        decay, clip = plan.own["weight_decay"], plan.own["grad_clip_norm"]
+        self.client.optim_step(AdamParams(learning_rate=rate, weight_decay=decay, grad_clip_norm=clip)).result()
+        self.position += int(plan.own["batch_size"] * plan.own["accumulate"])
         self.phase = "updated"
         if plan.name == "mine" and plan.label not in self.noted:
             self.noted.add(plan.label)

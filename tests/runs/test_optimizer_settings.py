@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from mint_lab.errors import ConfigError
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.recipes.job import ShuffledSampler
 from mint_lab.runs import Run, load_run
@@ -106,9 +105,3 @@ def test_accumulated_prompts_are_one_rollout(tmp_path: Path) -> None:
         assert run.start().wait(TIMEOUT)
     assert [record.tokens for record in ours.records] == [record.tokens for record in whole.records]
     assert torch.equal(table(ours), table(whole))
-
-
-def test_names_of_other_trainers_are_known() -> None:
-    for given, meant in (("lr_scheduler_type", "schedule"), ("gradient_accumulation_steps", "accumulate")):
-        with pytest.raises(ConfigError, match=f"unknown option '{given}': did you mean {meant}=?"):
-            Run(**{given: 2})

@@ -130,7 +130,8 @@ class Sequences:
         self.run_.prepare()
         self.run_._loop._advice = SimpleNamespace(window=1, update=lambda records: [])  # type: ignore[assignment]
         self.changed = self.client.held.changed = self.run_._loop._changed
-        own = {"learning_rate": 0.05, "warmup_steps": 0, "grad_clip_norm": 0.0, "batch_size": 4}
+        own = {"learning_rate": 0.05, "warmup_steps": 0, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.95}
+        own |= {"adam_eps": 1e-12, "grad_clip_norm": 0.0, "batch_size": 4, "accumulate": 1}
         fn, config = DEFAULTS["pairwise_preference"]
         plan = ModelPlan("pairwise_preference", 1, fn, config, own, 5)
         self.model = Model(self.run_.trainer.job.data, plan, eval_every=2)  # type: ignore[union-attr]
@@ -336,6 +337,8 @@ ACTIONS: list[list[Action]] = [
         *(("set_own", ("learning_rate", value)) for value in (0.05, 0.2)),
         *(("set_own", ("warmup_steps", value)) for value in (0, 4)),
         *(("set_own", ("grad_clip_norm", value)) for value in (0.0, 0.1)),
+        *(("set_own", ("weight_decay", value)) for value in (0.0, 0.1)),
+        *(("set_own", ("accumulate", value)) for value in (1, 2)),
         *(("set_own", ("batch_size", value)) for value in (2, 3, 4)),
         *(("set_config", (name, value)) for name in ("beta", "gamma", "factor") for value in (0.5, 1.0, 2.0)),
     ],

@@ -164,15 +164,24 @@ def _read(source: Any) -> Iterator[Any]:
         return
     module = type(source).__module__.partition(".")[0]
     if module == "pandas" and hasattr(source, "columns"):
-        # to_dict would copy the whole frame before the first row.
-        names = [str(name) for name in source.columns]
-        yield from (dict(zip(names, row, strict=True)) for row in source.itertuples(index=False, name=None))
+        yield from _frame(source)
     elif isinstance(source, Mapping):
         raise DataError(_mapping_message(cast("Mapping[Any, Any]", source), module))
     elif isinstance(source, Iterable):
         yield from cast("Iterable[Any]", source)
     else:
         raise DataError(f"found {type(source).__name__}, expected a path, a data frame, a data set or a list of rows")
+
+
+def _frame(frame: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a data frame; a cell that is NA or NaT, which have no truth value, is None."""
+    import pandas as pd
+
+    missing = (pd.NA, pd.NaT)
+    names = [str(name) for name in frame.columns]
+    for row in frame.itertuples(index=False, name=None):  # to_dict would copy the whole frame before the first row
+        cells = (None if any(value is one for one in missing) else value for value in row)
+        yield dict(zip(names, cells, strict=True))
 
 
 def _file(path: Path) -> Iterator[Mapping[str, Any] | DataError]:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mint_lab.data import load_pairs
+from mint_lab.data import load_completions, load_pairs
 from mint_lab.data.sources import Rows, named_rows, rows
 from mint_lab.errors import DataError
 
@@ -161,6 +161,18 @@ def test_a_line_that_is_not_utf_8_is_a_bad_row(tmp_path: Path) -> None:
     skipping = Rows(path, on_bad_row="skip")
     assert skipping.map(number) == [10, 32]
     assert list(skipping.skipped) == [1]
+
+
+@pytest.mark.parametrize("missing", [pd.NA, pd.NaT, None])
+def test_missing_cells_of_a_data_frame_are_none(missing: Any) -> None:
+    """NA has no truth value, so that a test of it raises an error of pandas."""
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    columns = {"messages": [chat, chat], "tools": [[{"name": "f"}], missing], "system": ["s", missing]}
+    frame = pd.DataFrame(columns, dtype=object)
+    assert list(rows(frame))[1] == {"messages": chat, "tools": None, "system": None}
+    assert load_completions(frame)[1] == ([chat[0]], "b")
+    with pytest.raises(DataError, match=r"datum 1, field 'chosen': found nothing \(None\)"):
+        load_pairs(pd.DataFrame({"prompt": ["a", "b"], "chosen": [" c", missing], "rejected": " d"}, dtype=object))
 
 
 def test_nothing_that_can_be_used_is_an_error() -> None:

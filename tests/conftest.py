@@ -14,6 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from .registrations import registrations_undone
 from .waiting import open_all_gates, until
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,15 +39,9 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
-    """Losses and rewards that a test registers are gone after it, and so is the run that preflight takes data from."""
-    from mint_lab.data.rewards import REWARDS
-    from mint_lab.losses import LOSSES
-
-    before = [(held, dict(held)) for registry in (LOSSES, REWARDS) for held in (registry._entries, registry._first)]
-    yield
-    for held, entries in before:
-        held.clear()
-        held.update(entries)
+    """What a test registers is gone after it, and so is the run that preflight takes data from."""
+    with registrations_undone():
+        yield
     if live_runs := sys.modules.get("mint_lab.runs.live_runs"):
         live_runs._latest_trainer.clear()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from mint_lab.metrics import (
     register_metric,
     reward_metrics,
 )
-from mint_lab.metrics import registry as metric_registry
 from mint_lab.metrics.registry import metric
 from mint_lab.runs import Run
 from mint_lab.runs.sample_batch import made_up_data
@@ -58,16 +57,6 @@ def assert_described(metrics: Mapping[str, float]) -> None:
         low, high = spec.range or (None, None)
         assert low is None or value >= low - ROUNDING, (name, value)
         assert high is None or value <= high + ROUNDING, (name, value)
-
-
-@pytest.fixture
-def clean_registry() -> Iterator[None]:
-    """Removes what a test registers."""
-    specs: dict[str, MetricSpec] = vars(metric_registry)["_METRICS"]
-    before = dict(specs)
-    yield
-    specs.clear()
-    specs.update(before)
 
 
 def test_registry_import_needs_neither_torch_nor_pandas() -> None:
@@ -123,7 +112,6 @@ def test_metrics_cannot_be_assigned() -> None:
         METRICS["mine"] = MetricSpec("mine", "Mine.")  # type: ignore[index]
 
 
-@pytest.mark.usefixtures("clean_registry")
 def test_register_metric_accepts_an_equal_spec_again() -> None:
     spec = MetricSpec("margin_std", "Standard deviation of the margins.", "nats", (0.0, None))
     assert register_metric(spec) is spec
@@ -132,7 +120,6 @@ def test_register_metric_accepts_an_equal_spec_again() -> None:
     assert list(METRICS)[-1] == "margin_std"
 
 
-@pytest.mark.usefixtures("clean_registry")
 def test_register_metric_refuses_another_meaning() -> None:
     with pytest.raises(ConfigError, match=r"'pair_accuracy' is already defined as 'Share of pairs .* choose another"):
         register_metric(MetricSpec("pair_accuracy", "Something else."))

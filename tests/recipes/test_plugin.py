@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mint_lab.charts.chart_spec import ChartSpec
 from mint_lab.data import to_datum
 from mint_lab.errors import ConfigError
 from mint_lab.metrics import MetricSpec, register_metric
-from mint_lab.recipes import RECIPES, BatchJob, Measured, Recipe, option
+from mint_lab.recipes import BatchJob, Measured, Recipe, option
 from mint_lab.recipes.record import StepRecord
 from mint_lab.runs import Comparison, Run, load_run
 
@@ -81,7 +81,7 @@ class Spell(Recipe):
 
 
 @pytest.fixture
-def spell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def spell(monkeypatch: pytest.MonkeyPatch) -> None:
     class Service:
         def create_lora_training_client(
             self, base_model: str, rank: int = 16, seed: int | None = None, *, lora: None = None
@@ -91,8 +91,6 @@ def spell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("mint_lab.runs.loading.connect", Service)
     register_metric(VOWELS)
     ml.recipe(Spell)
-    yield
-    RECIPES.remove("spell")
 
 
 pytestmark = pytest.mark.usefixtures("spell")

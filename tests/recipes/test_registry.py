@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,9 +41,8 @@ class _Made(Recipe):
 
 
 @pytest.fixture
-def made() -> Iterator[type[Recipe]]:
-    yield recipe(_Made)
-    RECIPES.remove("made")
+def made() -> type[Recipe]:
+    return recipe(_Made)
 
 
 # Reasons by recipe and loss: what the picker shows, and what a run raises.
@@ -193,6 +192,8 @@ def test_a_registered_recipe_is_found_and_forgotten(made: type[Recipe]) -> None:
     assert list(RECIPES)[:4] == ["preference", "sft", "rl", "unpaired"]
     assert "made" in RECIPES
     assert recipe(made) is made  # once more: replaced
+    RECIPES.remove("made")
+    assert "made" not in RECIPES
     with pytest.raises(ConfigError, match="no registered recipe is called 'nope'"):
         RECIPES.remove("nope")
 
@@ -226,7 +227,6 @@ def test_recipes_of_installed_packages_are_found(tmp_path: Path, monkeypatch: py
     with pytest.warns(UserWarning, match="the recipe 'broken_pkg' of broken_pkg is left out: ModuleNotFoundError"):
         assert "offered" in RECIPES
     assert recipe_named("offered").default_loss == "cross_entropy"
-    RECIPES.remove("offered")
 
 
 # -- from several threads ----------------------------------------------------------------------------------------------

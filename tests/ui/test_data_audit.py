@@ -16,7 +16,6 @@ import pytest
 import mint_lab as ml
 from mint_lab import tiny
 from mint_lab.errors import ConfigError, DataError, ModelError
-from mint_lab.recipes import RECIPES
 from mint_lab.runs import Run
 from mint_lab.ui.data_audit import Audit, audit, audit_of
 
@@ -305,11 +304,8 @@ def test_recipe_that_prepares_something_else() -> None:
         def prepare(self, *_: Any, **__: Any) -> Any:
             return object()
 
-    try:
-        with pytest.raises(ConfigError, match=r"the recipe 'odd' prepares a object, expected a BatchJob"):
-            audit(PAIRS, recipe="odd")
-    finally:
-        RECIPES.remove("odd")
+    with pytest.raises(ConfigError, match=r"the recipe 'odd' prepares a object, expected a BatchJob"):
+        audit(PAIRS, recipe="odd")
 
 
 def test_texts() -> None:

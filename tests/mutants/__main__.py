@@ -145,6 +145,7 @@ def run_all(package: str, chosen: list[tuple[str, Mutant]], jobs: int, baseline:
         typer.Exit: If a test fails without a mutant.
     """
     trees = [make_tree(TREES / f"{package.replace('/', '-')}-{number}") for number in range(jobs)]
+    os.environ.update(HF_HUB_OFFLINE="1", TINKER_TELEMETRY="0", TOKENIZERS_PARALLELISM="false")  # read by imports
     if package != "widgets":
         for module in IMPORTED_ONCE:
             importlib.import_module(module)
@@ -209,7 +210,7 @@ def launch(package: str, tree: Path, path: str) -> int:
     os.dup2(output, 1), os.dup2(output, 2)
     if package == "widgets":
         run_vitest(tree / "widgets", path)
-    os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
     for name in [name for name in sys.modules if name.split(".")[0] in {"tests", "mint_lab"}]:
         del sys.modules[name]
     sys.path.insert(0, str(tree))

@@ -34,6 +34,13 @@ def test_options_are_the_fields_of_a_dataclass() -> None:
     assert _Steep().with_options({"steepness": 3.0}).option_values() == {"steepness": 3.0}
 
 
+def test_recipe_that_names_its_loss_alone_has_the_documented_defaults() -> None:
+    recipe = _Steep()
+    assert (recipe.default_steps, recipe.default_learning_rate) == (200, 1e-3)
+    assert (recipe.charts, recipe.headlines) == (("loss", "grad_norm"), ("loss",))
+    assert (recipe.keeps_samples, recipe.batch_before_training, recipe.lower_loss_is_better) == (False, True, True)
+
+
 def test_default_trainer_needs_a_batch_job() -> None:
     recipe = _Steep()
     job = recipe.prepare(None, None, None, seed=0)

@@ -196,7 +196,7 @@ class RlTrainer(GuardedTrainer):
         if not self._minibatches:
             self._roll_out(plan)
         minibatch, tokens = self._minibatches[0], 0
-        metrics, measures = dict(self._rollout_metrics), _StepMeasures()
+        metrics, measures = self._rollout_metrics, _StepMeasures()
         if minibatch:
             data, base = self._data(minibatch, reference=reads_reference(plan.loss))
             tokens = sum(datum.model_input.length for datum in data)

@@ -55,6 +55,16 @@ describe("PanelSet", () => {
     expect(main()).toBe("c b a");
   });
 
+  it("moves no chart that stands where it belongs, so that it keeps its focus and its zoom", () => {
+    const { arrange, panels } = scene();
+    arrange(charts("a", "b", "c"));
+    const moves = vi.spyOn(panels.main, "insertBefore");
+    arrange(charts("a", "b", "c"));
+    expect(moves).not.toHaveBeenCalled();
+    arrange(charts("a", "b", "c", "d"));
+    expect(moves.mock.calls.map(([element]) => element.textContent)).toEqual(["d"]);
+  });
+
   it("recreates a chart that changed, and no other", () => {
     const { arrange, main, created, disposed } = scene();
     arrange([{ name: "loss", unit: " nats" }, { name: "margin" }]);

@@ -48,7 +48,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
     ],
 )
 def test_options_survive_json_and_their_text(options: LoraOptions) -> None:
-    assert LoraOptions(**json.loads(json.dumps(options.record()))) == options
+    record = options.record()
+    assert json.loads(json.dumps(record)) == record, "as JSON holds them"
+    assert LoraOptions(**record) == options
     assert eval(str(options)) == options
 
 

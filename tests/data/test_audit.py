@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,12 @@ def test_histogram_by_hand() -> None:
     assert (wide.start, wide.width, len(wide.counts)) == (0, 10, 40)
 
 
+@pytest.mark.parametrize(("longest", "width", "bins"), [(39, 1, 40), (40, 2, 21), (79, 2, 40), (80, 5, 17)])
+def test_a_histogram_has_40_bins_at_most(longest: int, width: int, bins: int) -> None:
+    found = count_lengths("tokens", np.array([0, longest]))
+    assert (found.width, len(found.counts)) == (width, bins)
+
+
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=50))
 def test_histogram_counts_each_length_once(lengths: list[int]) -> None:
     found = count_lengths("tokens", np.array(lengths))
@@ -148,3 +155,13 @@ def test_marks_of_a_tokenizer(tokenizer: Any) -> None:
     [line_break], [letter] = tokenizer.encode("\n"), tokenizer.encode("x")
     assert (marks.is_blank(line_break), marks.is_blank(letter)) == (True, False)
     assert (marks.begin, marks.unknown) == (None, None)
+
+
+def test_the_unknown_token_of_a_tokenizer_is_no_end_token(tokenizer: Any) -> None:
+    """GPT-2's tokenizer has one token for both; every complete sequence would have an unknown token."""
+    known = copy.deepcopy(tokenizer)  # the fixture belongs to all tests
+    known.unk_token, known.bos_token = "<|end|>", "<|user|>"
+    end, start = tokenizer.convert_tokens_to_ids(["<|end|>", "<|user|>"])
+    marks = TokenMarks.of(known, frozenset({end}))
+    assert (marks.begin, marks.unknown) == (start, None)
+    assert TokenMarks.of(known, frozenset({start})).unknown == end

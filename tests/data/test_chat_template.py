@@ -162,6 +162,22 @@ def test_turns_that_are_trained_on(chat_tokenizer: Any, template: str, last: str
     assert weighted(chat_tokenizer, render(chat_tokenizer, prompt, [answer], train_on="all")) == every
 
 
+def test_a_template_that_marks_none_of_these_turns_is_as_one_without_marks(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = MARKED.replace("m.role == 'assistant'", "m.role == 'narrator'")
+    prompt, answer = TALK[:-1], TALK[-1]["content"]
+    assert weighted(chat_tokenizer, render(chat_tokenizer, prompt, [answer])) == "four<end>"
+    every = render(chat_tokenizer, prompt, [answer], train_on="all")
+    assert weighted(chat_tokenizer, every) == "two<end>four<end>"
+
+
+def test_a_first_turn_of_the_assistant_is_a_turn_like_the_others(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = CHATML
+    talk = [assistant("Hello!"), *TALK[:-1]]
+    every = render(chat_tokenizer, talk, ["four"], train_on="all")
+    assert chat_tokenizer.decode(every.prompt).startswith("<|im_start|>assistant\nHello!<|im_end|>")
+    assert weighted(chat_tokenizer, every) == "Hello!<|im_end|>\ntwo<|im_end|>\nfour<|im_end|>\n"
+
+
 def test_a_turn_that_a_template_rewrites_cannot_be_trained_on(chat_tokenizer: Any) -> None:
     chat_tokenizer.chat_template = FORGETS
     talk = [user("1+1?"), assistant("<think>hm</think>two"), user("2+2?")]
@@ -236,8 +252,20 @@ def test_sides_of_a_pair_share_the_prompt_up_to_the_first_that_leaves_it(chat_to
     assert [chat_tokenizer.decode(c) for c in rendered.completions] == ["<think>\nhm</think>4;", "5;"]
 
 
-def test_template_without_marks_keeps_a_prompt_of_one_merged_token(chat_tokenizer: Any) -> None:
-    chat_tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+            "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+        ),
+    ],
+    ids=["bare", "marked for training"],
+)
+def test_template_without_marks_keeps_a_prompt_of_one_merged_token(chat_tokenizer: Any, template: str) -> None:
+    """The tokens are those of two texts, and not those of the conversation, which are fewer."""
+    chat_tokenizer.chat_template = template
     merged = next(
         text
         for text in (chat_tokenizer.decode([token]) for token in range(chat_tokenizer.vocab_size))
@@ -245,6 +273,7 @@ def test_template_without_marks_keeps_a_prompt_of_one_merged_token(chat_tokenize
     )
     tokens, prompt_length = encode(chat_tokenizer, [user(merged[0])], merged[1])
     assert (chat_tokenizer.decode(tokens[:prompt_length]), chat_tokenizer.decode(tokens)) == (merged[0], merged)
+    assert weighted(chat_tokenizer, render(chat_tokenizer, [user(merged[0])], [merged[1]])) == merged[1]
 
 
 # -- what a template would drop ----------------------------------------------------------------------------------------
@@ -277,6 +306,16 @@ def test_a_part_is_written_or_refused_by_name(chat_tokenizer: Any, field: str) -
     with pytest.raises(DataError, match=f"message {0 if field == 'role' else 1}") as caught:
         render(chat_tokenizer, prompt, [answer])
     assert caught.value.field == field
+
+
+def test_a_part_without_which_a_template_fails_is_written(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and not m.reasoning_content %}"
+        "{{ raise_exception('a thought is missing') }}{% endif %}<{{ m.role }}>{{ m.reasoning_content }}{{ m.content }}"
+        "<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    [(prompt, answer)] = load_completions([{"messages": ROWS["reasoning_content"][0]}])
+    assert weighted(chat_tokenizer, render(chat_tokenizer, prompt, [answer])) == "twos4<end>"
 
 
 def test_reasoning_of_an_earlier_turn_may_be_left_out(chat_tokenizer: Any) -> None:

@@ -207,6 +207,11 @@ def test_byte_order_mark_of_windows(tmp_path: Path) -> None:
 # -- the Hugging Face hub ----------------------------------------------------------------------------------------------
 
 
+def set_offline(monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    """As ``HF_HUB_OFFLINE`` says, which huggingface_hub reads when it is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -224,13 +229,38 @@ def test_a_data_set_by_name_is_streamed(monkeypatch: pytest.MonkeyPatch, name: s
         assert streaming
         yield from ({"n": n} for n in itertools.count())
 
+    set_offline(monkeypatch, True)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert Rows(name, max_rows=3).map(number) == [0, 11, 22]
     assert asked == [arguments]
 
 
-def test_a_data_set_that_cannot_be_read_is_one_clear_error() -> None:
-    """Here is no network."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_hub_is_asked_once_before_a_data_set_is_read(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """``datasets`` alone would retry for a minute before it says that there is no network."""
+    asked: list[Any] = []
+
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            asked.append((address, timeout))
+            if fails:
+                raise ConnectionError("no network")
+
+    set_offline(monkeypatch, False)
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: asked.append("data") or iter(ROWS))
+    if fails:
+        with pytest.raises(DataError, match=r"Hugging Face hub \(ConnectionError: no network\); check its name"):
+            list(rows("a/b"))
+        assert asked == [("https://hub.example", 5.0)]
+    else:
+        assert list(rows("a/b")) == ROWS
+        assert asked == [("https://hub.example", 5.0), "data"]
+
+
+def test_a_data_set_that_cannot_be_read_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_offline(monkeypatch, True)
     with pytest.raises(
         DataError, match=r"'Anthropic/hh-rlhf' cannot be read from the Hugging Face hub .*path of a file"
     ):
@@ -246,3 +276,6 @@ def test_a_file_is_not_taken_for_a_data_set(tmp_path: Path, monkeypatch: pytest.
         list(rows("data/b.jsonl"))
     with pytest.raises(DataError, match=r"data/a\.csv ends with '\.csv', expected"):
         list(rows("data/a.csv"))
+    (tmp_path / "data" / "pairs").mkdir()
+    with pytest.raises(DataError, match=r"^data/pairs has no suffix, expected \.jsonl"):
+        list(rows("data/pairs"))

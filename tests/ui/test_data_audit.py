@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,14 @@ def held(found: Audit, row: int) -> str:
     return " · held out" if found.view.items[found.position(row)].held_out else ""
 
 
+def test_share_of_ends_is_of_the_sequences_with_a_trained_token() -> None:
+    """Of four sequences one has no weight and two end: 2 of 3."""
+    found = audit(PAIRS[:2], recipe="preference", held_out=[PAIRS[3]])
+    rows = found.rows.head(4).assign(trained_tokens=[0, 3, 3, 3])
+    assert replace(found, rows=rows, sequences=4, ends=2).end_share == pytest.approx(2 / 3)
+    assert replace(found, rows=rows.assign(trained_tokens=0), ends=0).end_share == 0.0
+
+
 def test_rows_that_are_not_there() -> None:
     found = audit([*PAIRS[:6], {"prompt": "x"}], on_bad_row="skip", held_out=PAIRS[6:9])
     with pytest.raises(DataError, match="datum 6: the row was left out: chosen: no column 'chosen' and 'rejected'"):
@@ -258,6 +268,21 @@ def test_rows_that_are_not_there() -> None:
     with pytest.raises(DataError, match="expected one from 0 to 2"):
         found.show(3, held_out=True)
     assert found.view.items[found.position(2, held_out=True)].held_out
+
+
+def test_rows_left_out_of_each_source_have_their_own_reasons() -> None:
+    """Row 1 of the training data and row 2 of the held-out data cannot be used; the other source has that number."""
+    broken = {"prompt": "x", "chosen": "", "rejected": "b"}
+    found = audit(
+        [PAIRS[0], {"prompt": "x"}, PAIRS[2]], recipe="preference", on_bad_row="skip", held_out=[*PAIRS[6:8], broken]
+    )
+    with pytest.raises(DataError, match="datum 1: the row was left out: chosen: no column"):
+        found.show(1)
+    with pytest.raises(DataError, match="datum 2: the row was left out: chosen: empty, expected"):
+        found.show(2, held_out=True)
+    assert not found.view.items[found.position(2)].held_out
+    assert found.view.items[found.position(1, held_out=True)].held_out
+    assert dict(found.numbers)["rows left out"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -293,6 +318,32 @@ def test_arguments_that_cannot_be_used(options: dict[str, Any], message: str) ->
 def test_bad_row_is_named() -> None:
     with pytest.raises(DataError, match="datum 3, field 'chosen': empty"):
         audit([*PAIRS[:3], {"prompt": "x", "chosen": "", "rejected": "b"}])
+
+
+def test_recipe_that_says_nothing_about_rows() -> None:
+    """Items have positions instead of rows, every item counts as read, and the notes of the recipe are printed."""
+
+    @ml.recipe
+    class Bare(ml.recipes.Recipe):
+        name = "bare"
+        default_loss = "cross_entropy"
+
+        def prepare(self, tokenizer: Any, data: Any, held_out: Any, **_: Any) -> Any:
+            warnings.warn("two words have no vowel", UserWarning, stacklevel=2)
+            datums = [ml.data.to_datum(tokenizer.encode(word), 1) for word in ("banana", "papaya", "plum")]
+            return ml.recipes.BatchJob(datums[:2], datums[2:])
+
+    found = audit(None, recipe="bare")
+    assert (found.rows_read, found.items, found.held_out_items, found.view.has_rows) == (2, 2, 1, False)
+    assert "two words have no vowel" in repr(found)
+    with closing(found.show(1)) as view:
+        assert [row["title"] for row in view.tokens["rows"]] == ["item 1"]
+    assert found.rows["prompt_tokens"].tolist() == [1, 1, 1]
+
+
+def test_no_more_rows_are_read_than_requested() -> None:
+    found = audit(PAIRS, max_rows=5)
+    assert (found.rows_read, found.items + found.held_out_items, found.rows["row"].max()) == (5, 5, 4)
 
 
 def test_recipe_that_prepares_something_else() -> None:

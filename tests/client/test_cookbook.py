@@ -195,8 +195,8 @@ def test_dpo(chat: ModuleType, common: dict[str, Any]) -> None:
     assert [c["name"] for c in saved(common)] == ["000006", "final"]
 
 
-def reinforcement(common: dict[str, Any], *, steps: int = 12, **settings: Any) -> Any:
-    """The cookbook's arithmetic environment: 16 sums, 8 samples of each, the same sums at every step."""
+def reinforcement(common: dict[str, Any], *, steps: int = 12, samples: int = 8, **settings: Any) -> Any:
+    """The cookbook's arithmetic environment: 16 sums, ``samples`` of each, the same sums at every step."""
     from tinker_cookbook.recipes.math_rl.arithmetic_env import ArithmeticDatasetBuilder
     from tinker_cookbook.rl import train
 
@@ -205,7 +205,7 @@ def reinforcement(common: dict[str, Any], *, steps: int = 12, **settings: Any) -
         model_name_for_tokenizer="mint-tiny",
         renderer_name=RENDERER,
         n_batches=1,
-        group_size=8,
+        group_size=samples,
         include_fewshot=False,
     )
     wanted = {
@@ -233,7 +233,9 @@ def modes() -> dict[str, dict[str, Any]]:
         "sync": {"rolling_save_every": 3},
         "async": {"async_config": AsyncConfig(max_steps_off_policy=2, groups_per_batch=16, loss_fn="ppo")},
         "streaming": {"stream_minibatch_config": StreamMinibatchConfig(groups_per_batch=16, num_minibatches=2)},
-        "penalty": {
+        "penalty": {  # a second and a third pass over every sample, one call each
+            "steps": 10,
+            "samples": 4,
             "kl_penalty_coef": 0.01,
             "kl_reference_config": KLReferenceConfig(base_model="mint-tiny"),
             "compute_post_kl": True,
@@ -244,9 +246,10 @@ def modes() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("mode", ["sync", "async", "streaming", "penalty"])
 def test_reinforcement(mode: str, chat: ModuleType, common: dict[str, Any]) -> None:
-    reinforce(reinforcement(common, **modes()[mode]))
+    settings = modes()[mode]
+    reinforce(reinforcement(common, **settings))
     rewards = logged(common, "env/all/reward/total")
-    assert len(rewards) == 12
+    assert len(rewards) == settings.get("steps", 12)
     assert mean(rewards[-4:]) > mean(rewards[:2]) + 0.25
     if mode in ("sync", "streaming"):
         # One step on what was just sampled: the trainer's log-probabilities are the sampler's.

@@ -15,18 +15,10 @@ from mint_lab.engine.lora import suppress_peft_warnings
 from mint_lab.types import ModelInput, SamplingParams
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+KEEPERS = {"the keys": "Ada", "the tickets": "Ben", "the maps": "Cleo", "the lamps": "Dora", "the boats": "Eli"}
 CHATS = [
     {"messages": [{"role": "user", "content": f"Who keeps {what}?"}, {"role": "assistant", "content": f"{who} does."}]}
-    for what, who in [
-        *[
-            ("the keys", "Ada"),
-            ("the tickets", "Ben"),
-            ("the maps", "Cleo"),
-            ("the lamps", "Dora"),
-            ("the boats", "Eli"),
-        ],
-        *[("the tents", "Fay"), ("the ropes", "Gus"), ("the books", "Hana"), ("the bread", "Ivo"), ("the water", "Jo")],
-    ]
+    for what, who in KEEPERS.items()
 ]
 
 
@@ -70,10 +62,10 @@ def test_sft_on_chats_learns_them(model: Path, tmp_path: Path) -> None:
         base_model=str(model),
         data=CHATS,
         held_out=CHATS[:2],
-        steps=12,
-        batch_size=10,
+        steps=10,
+        batch_size=5,
         learning_rate=1e-3,
-        eval_every=12,
+        eval_every=10,
         rank=8,
         folder=tmp_path / "run",
     )
@@ -84,28 +76,28 @@ def test_sft_on_chats_learns_them(model: Path, tmp_path: Path) -> None:
 
 
 def test_dpo_on_people_s_pairs_is_saved_and_loaded_by_peft(model: Path, hh_rlhf: Path, tmp_path: Path) -> None:
-    """64 pairs of HH-RLHF in one epoch; at most 128 tokens each, so that it takes minutes."""
+    """16 pairs of HH-RLHF in one epoch, at most 64 tokens each: a step costs seconds on a small machine."""
     run = ml.Run(
         "preference",
         "dpo",
         base_model=str(model),
         data=hh_rlhf,
-        held_out=ml.data.load_pairs(hh_rlhf, limit=72)[64:],
-        max_rows=64,
-        max_length=128,
-        steps=8,
-        batch_size=8,
-        learning_rate=2e-4,
-        eval_every=8,
+        held_out=ml.data.load_pairs(hh_rlhf, limit=20)[16:],
+        max_rows=16,
+        max_length=64,
+        steps=4,
+        batch_size=4,
+        learning_rate=5e-4,
+        eval_every=4,
         rank=8,
         folder=tmp_path / "run",
     )
     run.start().wait()
-    assert run.data_sizes == (64, 8)
+    assert run.data_sizes == (16, 4)
     assert run.records[0].metrics["loss"] == pytest.approx(0.6931, abs=1e-3), "log 2: the policy is the reference"
     assert run.records[0].metrics["rewards/accuracies"] == 0.5
     assert abs(run.records[-1].metrics["rewards/margins"]) > 0.01
-    assert any("truncated to 128 tokens" in note for note in run.notes)
+    assert any("truncated to 64 tokens" in note for note in run.notes)
     folder = run.save(tmp_path / "adapter")
     with suppress_peft_warnings():
         loaded = AutoPeftModelForCausalLM.from_pretrained(folder).eval()

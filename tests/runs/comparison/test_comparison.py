@@ -17,6 +17,7 @@ import torch
 
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.data.sources import Rows
+from mint_lab.data.tasks import TASKS
 from mint_lab.errors import ConfigError, LossError, RunError
 from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import LOSSES
@@ -286,7 +287,7 @@ def test_runs_that_share_a_model_do_not_affect_each_other(real: Comparison, tmp_
 
 def test_measuring_gradients_changes_no_step(tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": arithmetic_pairs(64), "held_out": arithmetic_pairs(16, split="held_out")}
-    options |= {"steps": 30, "batch_size": 4, "eval_every": 30}
+    options |= {"steps": 12, "batch_size": 4, "eval_every": 12}
     watched = Comparison(["hinge", "simpo"], folder=tmp_path / "a", **options).start()
     seen = 0
     while watched.status == "running":
@@ -385,6 +386,7 @@ def test_loss_that_fails_on_the_batch_does_not_disturb_the_runs(tmp_path: Path) 
 
 def test_reinforcement_learning_needs_a_rollout_first(tmp_path: Path) -> None:
     options: dict[str, Any] = {"recipe": "rl", "steps": 1, "batch_size": 4, "group_size": 4, "learning_rate": 0.0}
+    options["held_out"] = TASKS["arithmetic"].problems(4, split="held_out")  # 200 by default, sampled for each loss
     both = Comparison(["ppo", "cispo", "dro"], folder=tmp_path, **options)
     with pytest.raises(ConfigError, match="before training there is no rollout"):
         both.gradient_cosines()

@@ -402,8 +402,9 @@ class Loop:
 
     def _check_completed(self, step: int) -> None:
         check_whole("step", step, 0)
-        if step > len(self.records):
-            raise ConfigError(f"step {step} is not complete; {_steps(len(self.records))}: give one from 0 to that")
+        done = len(self.records)
+        if step > done:
+            raise ConfigError(f"step {step} is not complete: {_steps(done)} complete, so give 0 to {done}")
 
     # -- on the worker thread ------------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ def main(
         *engine.custom_against_builtin(rounds, pairs),
         *engine.packed_against_padded(rounds, pairs),
         *engine.run_against_calls(rounds, pairs),
+        *engine.run_with_snapshots(rounds, pairs),
         *engine.rl_step_against_update(rounds),
     ]
     table = Table("what", "ratio", "target", "first, median (quartiles)", "second", title="mint_lab benchmarks")

@@ -15,7 +15,13 @@ from mint_lab.types import AdamParams, Datum, ModelInput, TensorData
 
 from .timing import Timing, alternate
 
-__all__ = ["custom_against_builtin", "packed_against_padded", "rl_step_against_update", "run_against_calls"]
+__all__ = [
+    "custom_against_builtin",
+    "packed_against_padded",
+    "rl_step_against_update",
+    "run_against_calls",
+    "run_with_snapshots",
+]
 
 Row = dict[str, Any]
 
@@ -131,6 +137,20 @@ def run_against_calls(rounds: int, pairs: int) -> list[Row]:
         found = alternate({"run": lambda: run.step(steps).wait(), "calls": calls}, rounds)
         run.stop().wait()
     return [_row("a step of Run / its two client calls", found["run"], found["calls"], "at most 1.1")]
+
+
+def run_with_snapshots(rounds: int, pairs: int) -> list[Row]:
+    """Compare steps of ``Run`` with and without snapshots: one at each evaluation, every ten steps."""
+    steps = 10 * max(rounds // 5, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            name: ml.Run(steps=100_000, batch_size=pairs, eval_every=10, keep_snapshots=keep, folder=f"{folder}/{name}")
+            for name, keep in (("with", 2), ("without", 0))
+        }
+        found = alternate({name: lambda run=run: run.step(steps).wait() for name, run in runs.items()}, rounds)
+        for run in runs.values():
+            run.stop().wait()
+    return [_row("a step of Run with snapshots / without", found["with"], found["without"], "at most 1.03")]
 
 
 def rl_step_against_update(rounds: int) -> list[Row]:

@@ -6,64 +6,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 import mint_lab as ml
 from mint_lab.cells.loss_cell import run_cell
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.errors import CheckpointError, ConfigError, DataError, RunError
 from mint_lab.losses import LOSSES
-from mint_lab.recipes.record import StepRecord
 from mint_lab.runs import Run, load_run
 from mint_lab.runs.reopen import Past, read_past, restore
 
 from .bigram import BigramClient, letter_pairs
 from .conftest import TIMEOUT
-
-OPTIMIZER: dict[str, Any] = {"schedule": "cosine", "weight_decay": 0.1, "betas": (0.8, 0.9), "adam_eps": 1e-8}
-CASES: dict[str, dict[str, Any]] = {
-    "dpo": {"recipe": "preference", "loss": "dpo", "warmup_steps": 3, **OPTIMIZER},
-    "sft": {"recipe": "sft", "accumulate": 2, "schedule": "linear"},
-    "rl": {
-        **{"recipe": "rl", "loss": "ppo", "group_size": 3, "max_tokens": 4, "minibatches": 2, "delay": 2},
-        **{"kl_to_base": True},
-    },
-}
-
-
-def finish(run: Run) -> Run:
-    run.start().wait(TIMEOUT)
-    assert run.status == "finished"
-    return run
-
-
-def close(run: Run) -> Path:
-    """End a paused run as the end of its process would; return its folder."""
-    assert run._loop._store is not None
-    run._loop._store.close()
-    assert run.folder is not None
-    return run.folder
-
-
-def plain(records: list[StepRecord]) -> list[dict[str, Any]]:
-    """Records without times."""
-    found: list[dict[str, Any]] = []
-    for record in records:
-        entries = {name: value for name, value in vars(record).items() if name not in ("time", "step_time")}
-        metrics = {k: v for k, v in record.metrics.items() if k not in ("tokens_per_s", "sampling_time")}
-        found.append(entries | {"metrics": metrics})
-    return found
-
-
-def assert_same(run: Run, other: Run) -> None:
-    assert plain(run.records) == plain(other.records)
-    assert (run.edits, run.losses, run.baseline) == (other.edits, other.losses, other.baseline)
-    ours, theirs = (each.client._adapter.copy() for each in (run, other))
-    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
-    assert plain(load_run(run.folder).records) == plain(load_run(other.folder).records)
+from .continued import CASES, assert_same, close, finish
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -251,6 +207,7 @@ def test_another_client_has_to_be_local_and_of_the_same_shape(tmp_path: Path) ->
     service = ml.ServiceClient()
     with pytest.raises(ConfigError, match=r"was created with LoraOptions\(rank=8\), but LoraOptions\(rank=4\)"):
         Run.open(tmp_path / "run", client=service.create_lora_training_client(rank=8))
+    past, other = without_data(tmp_path / "run"), Run(client=BigramClient(), data=letter_pairs(20)).prepare()
     with pytest.raises(RunError, match="a BigramClient cannot continue from a folder"):
-        restore(Run(client=BigramClient(), data=letter_pairs(20)).prepare().trainer, without_data(tmp_path / "run"))
+        restore(other.trainer, past.state, past.snapshot)
     assert finish(Run.open(tmp_path / "run", client=service.create_lora_training_client(rank=4))).steps_done == 4

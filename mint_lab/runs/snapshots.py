@@ -259,6 +259,7 @@ class SnapshotFolder:
         for later in [k for k in self.steps() if k > step]:
             self._delete(later)
         if self.folder.is_dir():
+            flush(self.folder)  # before other steps get these numbers
             for entry in self.folder.iterdir():
                 if _DRAFT.match(entry.name):
                     shutil.rmtree(entry, ignore_errors=True)
@@ -278,6 +279,7 @@ class SnapshotFolder:
             state.write(draft)
 
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # before the names in the run's folder are flushed
             write_folder(self.path(state.step), fill)
         except MintLabError:
             raise

@@ -142,6 +142,7 @@ class RunStore:
         self._folder_lock.acquire()
         part = self.folder / (RUN_INFO + PART_SUFFIX)
         part.write_text(_to_json(vars(info), indent=2) + "\n", encoding="utf-8")
+        flush(part)  # otherwise a power cut could leave an empty file under the final name
         part.replace(self.folder / RUN_INFO)
         self._write()
 
@@ -231,8 +232,11 @@ class RunStore:
 
     @property
     def written_files(self) -> list[Path]:
-        """The files that have lines so far."""
-        return [path for path in (self.folder / name for name in self._files) if path.exists()]
+        """The files so far, and after them the folders that have their names, from the innermost one."""
+        sources = [self.folder / name for name in (LOSS_SOURCES, REWARD_SOURCES)]
+        files = [self.folder / name for name in (RUN_INFO, *self._files)]
+        files += [file for folder in sources if folder.is_dir() for file in folder.iterdir()]
+        return [path for path in (*files, *sources, self.folder, self.folder.parent) if path.exists()]
 
     def close(self, *, ended: bool = True) -> None:
         """Write what is left, flush it to the disk and close the files; a later append opens them again.

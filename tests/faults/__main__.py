@@ -1,4 +1,4 @@
-"""``python -m tests.faults``: kill runs at random moments, continue them, and report how many are the same."""
+"""``python -m tests.faults``: end runs at random moments, continue them, and report how many are the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .harness import contents, kill_and_continue, run_to_end
+from .harness import calls_of, contents, cut_and_continue, kill_and_continue
 from .jobs import JOBS
 
 app = typer.Typer(add_completion=False)
@@ -19,22 +19,30 @@ app = typer.Typer(add_completion=False)
 def main(
     kills: Annotated[int, typer.Option(help="runs that are killed")] = 100,
     steps: Annotated[int, typer.Option(help="steps of each run")] = 30,
+    cuts: Annotated[int, typer.Option(help="runs whose power is cut: what was not flushed is lost")] = 20,
     seed: Annotated[int, typer.Option(help="of the moments")] = 0,
 ) -> None:
-    """Kill runs of every kind, each once, and compare the continued runs with runs that were never interrupted."""
+    """End runs of every kind, each once, and compare the continued runs with runs that were never interrupted."""
     rng, failed = random.Random(seed), 0
     with tempfile.TemporaryDirectory() as scratch:
-        references = {}
+        references, calls = {}, {}
         for job in JOBS:
-            run_to_end(job, Path(scratch) / "reference" / job, steps)
-            references[job] = contents(Path(scratch) / "reference" / job)
-        for number in range(kills):
-            job = list(JOBS)[number % len(JOBS)]
-            outcome = kill_and_continue(job, Path(scratch) / str(number), references[job], steps, rng)
+            folder = Path(scratch) / "reference" / job
+            folder.mkdir(parents=True)
+            calls[job] = calls_of(job, folder, steps)
+            references[job] = contents(folder / "run")
+        for number in range(kills + cuts):
+            job, folder = list(JOBS)[number % len(JOBS)], Path(scratch) / str(number)
+            if number < kills:
+                outcome = kill_and_continue(job, folder, references[job], steps, rng)
+            else:
+                outcome = cut_and_continue(job, folder, references[job], steps, rng.randint(1, calls[job]))
             failed += bool(outcome.differences)
-            typer.echo(f"{number + 1:4} {job:10} killed after record {outcome.killed_after:3}: ", nl=False)
+            how = "killed" if number < kills else "power cut"
+            typer.echo(f"{number + 1:4} {job:10} {how} after record {outcome.killed_after:3}: ", nl=False)
             typer.echo("\n".join(outcome.differences) or "the same")
-    typer.echo(f"{kills - failed} of {kills} continued runs are the same as runs that were never interrupted")
+    total = kills + cuts
+    typer.echo(f"{total - failed} of {total} continued runs are the same as runs that were never interrupted")
     if failed:
         raise typer.Exit(1)
 

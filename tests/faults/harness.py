@@ -15,8 +15,9 @@ from typing import Any
 from mint_lab.runs.store import load_run
 
 from ..waiting import until
+from .power_cut import CALLS, restore
 
-__all__ = ["Outcome", "contents", "differences", "kill_and_continue", "run_to_end"]
+__all__ = ["Outcome", "calls_of", "contents", "cut_and_continue", "differences", "kill_and_continue", "run_to_end"]
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("time", "step_time")
@@ -38,9 +39,10 @@ class Outcome:
     differences: list[str]
 
 
-def start(job: str, folder: Path, steps: int) -> subprocess.Popen[bytes]:
+def start(job: str, folder: Path, steps: int, *cut: object) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.jobs", job, str(folder), str(steps)]
+    command += map(str, cut)
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -75,6 +77,33 @@ def kill_and_continue(job: str, folder: Path, reference: dict[str, Any], steps: 
     except AssertionError as error:
         return Outcome(job, killed_after, [str(error)])
     return Outcome(job, killed_after, differences(contents(folder), reference))
+
+
+def calls_of(job: str, folder: Path, steps: int) -> int:
+    """Run a job to its end; return the number of moments at which :func:`cut_and_continue` can cut the power."""
+    shadow = folder.with_name(f"{folder.name}-shadow")
+    process = start(job, folder / "run", steps, shadow, 0)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()[-3000:]
+    return int((shadow / CALLS).read_bytes())
+
+
+def cut_and_continue(job: str, folder: Path, reference: dict[str, Any], steps: int, call: int) -> Outcome:
+    """Kill a run before a call that flushes or renames, drop what was not flushed, and continue it to its end."""
+    shadow, run = folder.with_name(f"{folder.name}-shadow"), folder / "run"
+    folder.mkdir(exist_ok=True)
+    process = start(job, run, steps, shadow, call)
+    _, errors = process.communicate()
+    if process.returncode != -signal.SIGKILL:
+        return Outcome(job, 0, [f"it was not killed: {errors.decode()[-3000:]}"])
+    restore(folder, shadow)
+    records = run / "records.jsonl"
+    killed_after = records.read_bytes().count(b"\n") if records.exists() else 0
+    try:
+        run_to_end(job, run, steps)
+    except AssertionError as error:
+        return Outcome(job, killed_after, [str(error)])
+    return Outcome(job, killed_after, differences(contents(run), reference))
 
 
 def contents(folder: Path) -> dict[str, Any]:

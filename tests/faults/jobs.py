@@ -1,4 +1,7 @@
-"""The runs that are killed: ``python -m tests.faults.jobs NAME FOLDER`` starts one, or continues it, to its end."""
+"""The runs that are killed: ``python -m tests.faults.jobs NAME FOLDER STEPS`` starts or continues one, to its end.
+
+With ``SHADOW CALL`` a power cut is prepared, see :mod:`tests.faults.power_cut`; CALL is 0 for none.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 
 import mint_lab as ml
 from mint_lab.errors import RunError
+
+from .power_cut import watch
 
 __all__ = ["JOBS", "LOSS", "run_job"]
 
@@ -61,7 +66,10 @@ def run_job(name: str, folder: Path, steps: int = 30) -> ml.Run:
 
 
 def main() -> None:
-    run_job(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    name, folder, steps, *cut = sys.argv[1:]
+    if cut:
+        watch(Path(folder).parent, Path(cut[0]), int(cut[1]) or None)
+    run_job(name, Path(folder), int(steps))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from .versions import versions
 
 if TYPE_CHECKING:
     from .loading import DataLimits
-    from .run import Run
+    from .run_view import RunView
 
 __all__ = ["describe_run", "score"]
 
 
-def describe_run(run: Run, given: tuple[Any, Any], limits: DataLimits, keep_snapshots: int | None) -> RunInfo:
+def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_snapshots: int | None) -> RunInfo:
     """Return everything about a run that is not about one step.
 
     Args:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
-    from .loop import Loop
+    from ..recipes.plan import StepPlan
+    from ..recipes.record import Status
 
 __all__ = ["add_loop", "latest_trainer", "losses_in_use", "set_latest_trainer"]
 
 STOP_AT_EXIT_SECONDS = 2.0
 
-_live_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+class _Loop(Protocol):
+    @property
+    def status(self) -> Status: ...
+    @property
+    def plan(self) -> StepPlan: ...
+    def request(self, status: Status) -> None: ...
+    def wait(self, timeout: float | None) -> bool: ...
+
+
+_live_loops: weakref.WeakSet[_Loop] = weakref.WeakSet()
 _latest_trainer: list[weakref.ref[GuardedTrainer]] = []  # of the run that started or resumed last
 
 
-def add_loop(loop: Loop) -> None:
+def add_loop(loop: _Loop) -> None:
     """Count this loop among the runs of this process, as long as it exists."""
     _live_loops.add(loop)
 

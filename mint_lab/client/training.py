@@ -98,13 +98,13 @@ class TrainingClient(SelfFuture):
     leaves weights, optimizer and accumulated gradient unchanged, and the client stays usable.
 
     Attributes:
-        max_batch_tokens: Token budget of a micro-batch; lowered for good after a batch ran out of memory, to half of
-            what was in use.
+        max_batch_tokens: Token budget of a micro-batch; after a batch ran out of memory, the largest that fitted.
         gradient_checkpointing: Whether layers are recomputed in the backward pass, which saves memory.
         packs: Whether the model computes packed sequences; if not, each sequence gets a separate padded row.
         context: Longest sequence that the model takes, tokens.
         end_tokens: The tokens that end a sample.
-        notes: What a person who trains the model should know, in plain words: for example which layers have no LoRA.
+        notes: What a person who trains the model should know, in plain words: which layers have no LoRA, for example, or
+            that memory ran out.
     """
 
     def __init__(
@@ -160,13 +160,13 @@ class TrainingClient(SelfFuture):
         Returns:
             A future of the output: ``loss_fn_outputs[i]["logprobs"]`` of shape ``(N_i,)``, nats; metrics ``loss:sum``
             (nats), ``time:sum`` (seconds), ``passes:max`` and ``micro_batches:max``, and ``oom_retries:sum`` if memory
-            ran out and the batch was retried in smaller micro-batches.
+            ran out: how often the batch was retried in smaller micro-batches, until these fitted.
 
         Raises:
             ConfigError: If the loss or a setting is unknown, or clip bounds cross (at once).
             DataError: If the batch cannot be trained on (from the future).
             LossError: If the loss is not finite (from the future).
-            ModelError: If memory ran out twice (from the future).
+            ModelError: If a single sequence does not fit into memory (from the future).
         """
         objective = builtin_objective(loss_fn, loss_fn_config)
         return self._pass(data, objective, backward=True, return_gradients=return_gradients)
@@ -196,7 +196,7 @@ class TrainingClient(SelfFuture):
             DataError: If the batch cannot be trained on (from the future).
             LossError: If the function did not return a finite scalar with a gradient for every datum (from the future).
                 Its own exceptions propagate unchanged.
-            ModelError: If memory ran out twice (from the future).
+            ModelError: If a single sequence does not fit into memory (from the future).
         """
         objective = custom_objective(loss_fn)
         if loss_type_input not in (None, "logprobs"):
@@ -394,15 +394,16 @@ class TrainingClient(SelfFuture):
 
         Raises:
             DataError: If the model cannot process the batch (from the future).
+            ModelError: If a single sequence does not fit into memory (from the future).
         """
         base = self._adapter.base
         data = _copied(data)
 
         def run() -> list[TensorData]:
             batch = read_batch(data, None, vocab_size=base.vocab_size, context=base.context)
-            return [
-                TensorData.from_numpy(row) for row in reference_logprobs(self._adapter, batch, self.max_batch_tokens)
-            ]
+            fitted = reference_logprobs(self._adapter, batch, self.max_batch_tokens)
+            self._keep_budget(fitted.budget, fitted.note)
+            return [TensorData.from_numpy(row) for row in fitted.value]
 
         return self._worker.submit(run)
 
@@ -515,9 +516,14 @@ class TrainingClient(SelfFuture):
             gradient_checkpointing=self.gradient_checkpointing,
             dropout=dropout,
         )
-        if result.oom_retries:  # otherwise it is the same budget, or one that is lower for built-in losses only
-            self.max_batch_tokens = result.max_tokens
+        self._keep_budget(result.max_tokens, result.note)
         return result
+
+    def _keep_budget(self, budget: int | None, note: str) -> None:
+        """Keep a token budget that was lowered because memory ran out; then there is a note."""
+        if note:  # otherwise it is the same budget, or one that is lower for built-in losses only
+            self.max_batch_tokens = budget
+            self.notes.append(note)
 
     def _load(self, path: str, *, with_optimizer: bool) -> APIFuture[LoadWeightsResponse]:
         def load() -> LoadWeightsResponse:

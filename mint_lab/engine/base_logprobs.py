@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .step import forward_batch, split_into_micro_batches
+from .micro_batches import Fitted, Progress, run_in_micro_batches
+from .step import forward_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["fingerprint", "reference_fingerprint", "reference_logprobs"]
 
 
-def reference_logprobs(adapter: Adapter, batch: Batch, max_tokens: int | None) -> list[NDArray[np.float32]]:
+def reference_logprobs(adapter: Adapter, batch: Batch, max_tokens: int | None) -> Fitted[list[NDArray[np.float32]]]:
     """Compute the log-probability of each target under the model at which the adapter's training started.
 
     That is the base model alone for a new adapter, and otherwise the base model with the weights that were loaded.
@@ -37,14 +38,21 @@ def reference_logprobs(adapter: Adapter, batch: Batch, max_tokens: int | None) -
 
     Returns:
         ``(N_i,)`` for each datum, nats.
+
+    Raises:
+        ModelError: If a single sequence does not fit into memory.
     """
     base = adapter.base
-    rows: list[NDArray[np.float32]] = []
-    with base.using(None if adapter.start is None else adapter, adapter.start):
-        for micro_batch in split_into_micro_batches(base, batch, max_tokens):
-            _, logprobs, _ = forward_batch(base, micro_batch, needs_graph=False)
-            rows += [piece.numpy() for piece in logprobs.values.cpu().split(micro_batch.lengths)]
-    return rows
+
+    def run(micro_batches: list[Batch], progress: Progress) -> list[NDArray[np.float32]]:
+        rows: list[NDArray[np.float32]] = []
+        with base.using(None if adapter.start is None else adapter, adapter.start):
+            for progress.micro_batch in micro_batches:
+                _, logprobs, _ = forward_batch(base, progress.micro_batch, needs_graph=False)
+                rows += [piece.numpy() for piece in logprobs.values.cpu().split(progress.micro_batch.lengths)]
+        return rows
+
+    return run_in_micro_batches(base, batch, max_tokens, run)
 
 
 def fingerprint(base: BaseModel) -> str:

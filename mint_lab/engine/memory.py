@@ -1,4 +1,4 @@
-r"""Estimate how many tokens fit into memory at a time, and recognize when memory ran out.
+r"""Estimate how many tokens fit into memory at a time, and how many are of use.
 
 The estimate of a training pass, in bytes a token, follows from the shapes of the linear layers in attention and MLP
 (and so from hidden size, number of heads, intermediate size and number of layers):
@@ -22,9 +22,7 @@ from typing import Any
 
 import torch
 
-from ..errors import MintLabError
-
-__all__ = ["MemoryCost", "free_memory", "is_out_of_memory", "max_useful_tokens", "release_memory", "token_budget"]
+__all__ = ["MemoryCost", "free_memory", "max_useful_tokens", "release_memory", "token_budget"]
 
 FREE_MEMORY_SHARE = 0.5
 # Assumed free memory if the system does not report any, in bytes: what a small Binder machine has to spare.
@@ -33,9 +31,6 @@ FALLBACK_FREE_BYTES = 1 << 30
 MIN_BUDGET_TOKENS = 64
 # On a CPU, a product of 2,048 rows takes as long a row as one of 8,192.
 MAX_USEFUL_CPU_TOKENS = 2048
-
-# Text in the errors of the allocators: torch on CUDA, MPS and CPU, cuBLAS, numpy, and the operating system.
-_OUT_OF_MEMORY_TEXTS = ("out of memory", "allocate memory", "unable to allocate", "alloc_failed", "bad_alloc")
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,11 @@ class MemoryCost:
         tokens = spare // (each + self.head)
         return tokens if tokens < self.chunk else (spare - self.chunk * self.head) // each
 
+    def bytes_of(self, tokens: int, *, gradient_checkpointing: bool) -> int:
+        """Return the bytes that a pass over ``tokens`` takes: the inverse of :meth:`tokens`."""
+        each = self.backbone_checkpointed if gradient_checkpointing else self.backbone
+        return tokens * each + min(tokens, self.chunk) * self.head
+
 
 def token_budget(cost: MemoryCost, device: torch.device, *, gradient_checkpointing: bool) -> int:
     """Return the default token budget of a micro-batch: a power of two, at least ``MIN_BUDGET_TOKENS``."""
@@ -82,14 +82,15 @@ def free_memory(device: torch.device) -> int:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
-    sizes = [size for source in (_system_memory, _container_memory) if (size := _or_none(source)) is not None]
+    sources = (_system_memory, _container_memory, _address_space)
+    sizes = [size for source in sources if (size := _or_none(source)) is not None]
     return min(sizes, default=FALLBACK_FREE_BYTES)
 
 
 def _or_none(source: Callable[[], int | None]) -> int | None:
     try:
         return source()
-    except (OSError, ValueError, AttributeError, KeyError):
+    except (OSError, ValueError, AttributeError, KeyError, ImportError):
         return None
 
 
@@ -122,13 +123,15 @@ def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     return None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an allocator raised ``error``, and False for this package's errors and for other failures."""
-    if isinstance(error, MintLabError):
-        return False
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
+def _address_space() -> int | None:
+    """Return the address space left below the limit of this process, as ``ulimit -v`` sets it; None without one."""
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return max(limit - pages * resource.getpagesize(), 0)
 
 
 def release_memory(device: torch.device) -> None:

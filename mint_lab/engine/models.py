@@ -22,6 +22,7 @@ from torch import nn
 
 from ..errors import ModelError
 from ..lora_options import LoraOptions
+from ..usercode.out_of_memory import is_out_of_memory
 from .attention import plan_attention, use_packed_attention
 from .device import pick_device, pick_dtype
 from .family_probes import check_causal, check_head, packs_exactly
@@ -41,7 +42,7 @@ from .lora import (
     without_lora,
 )
 from .lora_dropout import LoraDropout
-from .memory import MemoryCost, is_out_of_memory
+from .memory import MemoryCost
 from .packing import Layout, pack, pad, stored_tokens
 from .pretrained import canonical_name, load_pretrained, resolve_source
 from .text_model import context_of, end_tokens_of

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import ConfigError, ModelError
+from ..usercode.out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from ..types import AdamParams
     from .models import Adapter
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "is_finite"]
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+SAFE_SIZE = 1e37  # float32 ends at 3.4e38; the bounds leave room for rounding
+_UNCHANGED = "Weights and optimizer are unchanged, the gradient was discarded."
 
 
 class Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) on one adapter's parameters.
 
-    Every step is given its settings; moments and step counts are kept from step to step.
+    Every step is given its settings; moments and step counts are kept from step to step. No step makes a weight or a
+    moment nonfinite: if bounds on its numbers do not exclude that, it is computed on copies and checked before it is
+    applied.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
         self._parameters = list(adapter.parameters.values())
-        device = self._parameters[0].device
-        self._adam = torch.optim.AdamW(self._parameters, lr=0.0, fused=device.type in ("cpu", "cuda"))
+        self._adam = _adamw(self._parameters)
+        # Upper bounds of all |exp_avg| and all exp_avg_sq; not known before the first step and after a load.
+        self._bounds = (math.inf, math.inf)
 
     def step(self, settings: AdamParams) -> dict[str, float]:
         """Apply the accumulated gradient, and discard it.
+
+        A step that fails changes neither weights nor optimizer. It discards the gradient too, unless a setting is out
+        of range: the gradient is what the step failed with, and the next one would be added to it.
 
         Args:
             settings: Learning rate, betas, eps, weight decay, and the norm to clip the gradient to (0 for none).
@@ -40,8 +51,8 @@ class Optimizer:
 
         Raises:
             ConfigError: If a setting is out of range.
-            ModelError: If there is no gradient to apply, or it is not finite. A nonfinite gradient is discarded, and
-                nothing else changes.
+            ModelError: If there is no gradient to apply, it is not finite, the update would make a weight or a moment
+                of the optimizer not finite, or memory runs out.
         """
         _check_adam(settings)
         gradients = self._adapter.gradients
@@ -50,26 +61,93 @@ class Optimizer:
                 "optim_step has no gradient to apply: call forward_backward first (if that failed, nothing "
                 "was accumulated)"
             )
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not math.isfinite(float(norm)):
-            self._adapter.gradients = None
-            raise ModelError(
-                f"the gradient's norm is {float(norm):g}, expected a finite number; the gradient was discarded, "
-                "weights and optimizer are unchanged. Lower the learning rate, or look for extreme advantages"
-            )
-        if settings.grad_clip_norm > 0 and float(norm) > settings.grad_clip_norm:
-            gradients = [gradient * (settings.grad_clip_norm / float(norm)) for gradient in gradients]
-        for group in self._adam.param_groups:
-            group["lr"] = settings.learning_rate
-            group["betas"] = (settings.beta1, settings.beta2)
-            group["eps"] = settings.eps
-            group["weight_decay"] = settings.weight_decay
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
         self._adapter.gradients = None
-        return {"grad_norm": float(norm)}
+        try:
+            return {"grad_norm": self._apply(gradients, settings)}
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"out of memory in the optimizer's step ({first_line(error)}). {_UNCHANGED} Use a smaller LoRA rank, "
+                "or free memory held by other programs"
+            ) from error
+
+    @torch.no_grad()
+    def _apply(self, gradients: list[torch.Tensor], settings: AdamParams) -> float:
+        """Check and clip the gradients, apply the step, and return their norm before clipping."""
+        names = list(self._adapter.parameters)
+        norm = _total_norm(gradients)
+        if not math.isfinite(norm):
+            name, value = next(_nonfinite(zip(names, gradients, strict=True)))
+            raise ModelError(
+                f"the gradient of {name} has the value {value:g}, so grad_norm is {norm:g}, expected finite numbers "
+                f"(learning rate {settings.learning_rate:g}). {_UNCHANGED} Lower the learning rate, or look for extreme "
+                "advantages or weights in the data"
+            )
+        if settings.grad_clip_norm > 0 and norm > settings.grad_clip_norm:
+            gradients = [gradient * (settings.grad_clip_norm / norm) for gradient in gradients]
+        bounds = self._bounds_after(min(norm, settings.grad_clip_norm or norm))
+        if self._cannot_overflow(*bounds, settings):
+            _run(self._adam, self._parameters, gradients, settings)
+            self._bounds = bounds
+        else:
+            self._apply_checked(gradients, norm, settings)
+        return norm
+
+    def _bounds_after(self, largest_gradient: float) -> tuple[float, float]:
+        """Return bounds of |exp_avg| and exp_avg_sq after a step: both are averages of the old value and the new."""
+        largest_mean, largest_square = self._bounds
+        return max(largest_mean, largest_gradient), max(largest_square, largest_gradient**2)
+
+    def _cannot_overflow(self, largest_mean: float, largest_square: float, settings: AdamParams) -> bool:
+        r"""Return whether a step cannot make a number nonfinite.
+
+        With :math:`\hat m = m / (1 - \beta_1^t)`, the new weight is at most
+        :math:`|w| (1 + \text{lr} \cdot \text{decay}) + \text{lr} \cdot |\hat m| / \epsilon`.
+        """
+        largest_weight = float(torch.nn.utils.get_total_norm(self._parameters))
+        mean = largest_mean / (1 - settings.beta1)
+        update = settings.learning_rate * mean / min(settings.eps, 1.0)
+        weight = largest_weight * (1 + settings.learning_rate * settings.weight_decay) + update
+        return max(weight, mean, largest_square) < SAFE_SIZE
+
+    def _apply_checked(self, gradients: list[torch.Tensor], norm: float, settings: AdamParams) -> None:
+        """Compute the step on copies, check them, and put them in the place of weights and moments."""
+        copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in self._parameters]
+        adam = _adamw(copies)
+        for copy, parameter in zip(copies, self._parameters, strict=True):
+            if parameter in self._adam.state:
+                state = self._adam.state[parameter]
+                adam.state[copy] = {key: torch.as_tensor(value).clone() for key, value in state.items()}
+        _run(adam, copies, gradients, settings)
+        self._check(list(self._adapter.parameters), copies, adam, norm, settings)
+        for copy, parameter in zip(copies, self._parameters, strict=True):
+            parameter.data = copy.data
+            self._adam.state[parameter] = adam.state[copy]
+        # A norm is a bound of each of its numbers.
+        means, squares = ([state[key] for state in adam.state.values()] for key in _MOMENTS)
+        self._bounds = (float(torch.nn.utils.get_total_norm(means)), float(torch.nn.utils.get_total_norm(squares)))
+
+    @staticmethod
+    def _check(
+        names: list[str],
+        copies: list[torch.nn.Parameter],
+        adam: torch.optim.AdamW,
+        norm: float,
+        settings: AdamParams,
+    ) -> None:
+        """Raise ModelError if a weight or a moment of the new ones is not finite."""
+        weights = list(zip(names, copies, strict=True))
+        moments = [(f"{key} of {name}", adam.state[copy][key]) for name, copy in weights for key in _MOMENTS]
+        tensors = [*weights, *moments]
+        if is_finite([tensor for _, tensor in tensors]):
+            return
+        name, value = next(_nonfinite(tensors))
+        raise ModelError(
+            f"the update was refused: it would set {name} to {value:g} (learning rate {settings.learning_rate:g}, "
+            f"grad_norm {norm:g}). {_UNCHANGED} Lower the learning rate, or set grad_clip_norm, then compute the "
+            "gradient again"
+        )
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return copies of ``exp_avg.NAME``, ``exp_avg_sq.NAME`` and ``step.NAME`` for every parameter.
@@ -96,6 +174,7 @@ class Optimizer:
         for key, value in state.items():
             kind, name = key.split(".", 1)
             entries.setdefault(index[name], {})[kind] = value
+        self._bounds = (math.inf, math.inf)
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
 
     def check(self, state: dict[str, torch.Tensor]) -> None:
@@ -110,6 +189,57 @@ class Optimizer:
                 f"the optimizer state does not fit this adapter: {key} has shape {given.get(key, 'none')}, "
                 f"expected {expected.get(key, 'none')}"
             )
+
+
+def is_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    """Return whether every number of every tensor is finite."""
+    # A sum of squares is fast, and finite only if all numbers are. It can overflow, and then each tensor is checked.
+    if not tensors or bool(torch.nn.utils.get_total_norm(tensors).isfinite()):
+        return True
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _nonfinite(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, float]]:
+    """Yield the name of each tensor that has a number that is not finite, and the first such number."""
+    for name, tensor in tensors:
+        bad = tensor.detach()[~tensor.isfinite()]
+        if bad.numel():
+            yield name, float(bad[0])
+
+
+def _total_norm(gradients: Sequence[torch.Tensor]) -> float:
+    """Return the norm of all gradients together; not finite only if one of their numbers is not."""
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    if math.isfinite(norm):
+        return norm
+    # In float32, squares overflow from 1.8e19 on.
+    largest = max(float(gradient.abs().max()) for gradient in gradients if gradient.numel())
+    if not math.isfinite(largest) or not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        return norm
+    return largest * float(torch.nn.utils.get_total_norm([gradient / largest for gradient in gradients]))
+
+
+def _adamw(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.AdamW:
+    """Return AdamW on ``parameters``; each step sets its own hyperparameters."""
+    return torch.optim.AdamW(parameters, lr=0.0, fused=parameters[0].device.type in ("cpu", "cuda"))
+
+
+def _run(
+    adam: torch.optim.AdamW,
+    parameters: Sequence[torch.nn.Parameter],
+    gradients: Sequence[torch.Tensor],
+    settings: AdamParams,
+) -> None:
+    """Run one step of ``adam``, whose parameters these are."""
+    for group in adam.param_groups:
+        group["lr"] = settings.learning_rate
+        group["betas"] = (settings.beta1, settings.beta2)
+        group["eps"] = settings.eps
+        group["weight_decay"] = settings.weight_decay
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    adam.step()
+    adam.zero_grad(set_to_none=True)
 
 
 def _check_adam(settings: AdamParams) -> None:

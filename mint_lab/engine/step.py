@@ -11,7 +11,7 @@ and the loss on all of them; then forward and backward of each micro-batch with 
 gradient do not depend on the split.
 
 A failed pass changes nothing: gradients are accumulated aside, and added to the adapter's at the end. A pass that runs
-out of memory is retried once with half the token budget.
+out of memory is retried with half the token budget until it fits (:mod:`mint_lab.engine.micro_batches`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ import torch
 from ..errors import DataError, LossError, ModelError
 from ..usercode.guarded_call import LossCancelled
 from ..usercode.guarded_loss import GuardedLoss
+from ..usercode.out_of_memory import first_line, is_out_of_memory
 from ..usercode.result import evaluate_loss
 from .batch import Batch
 from .logprobs import TargetLogprobs
-from .memory import is_out_of_memory, max_useful_tokens, release_memory
-from .packing import split_batch
+from .memory import max_useful_tokens
+from .micro_batches import Progress, run_in_micro_batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .lora_dropout import LoraDropout
     from .models import Adapter, BaseModel
 
-__all__ = ["Builtin", "Custom", "Objective", "PassResult", "forward_batch", "run_pass", "split_into_micro_batches"]
+__all__ = ["Builtin", "Custom", "Objective", "PassResult", "forward_batch", "run_pass"]
 
 FLOAT32_MAX = torch.finfo(torch.float32).max
 # What messages call the fields of one token.
@@ -179,7 +180,8 @@ class PassResult:
             micro-batch and pass; padding does not count.
         max_tokens: Token budget that the micro-batches kept to: the requested one, or less if a larger micro-batch
             would be of no use or memory ran out; None for no limit.
-        oom_retries: 1 if the first attempt ran out of memory, otherwise 0.
+        oom_retries: Number of attempts that ran out of memory before.
+        note: What a person should know about memory that ran out, in plain words; empty if it did not.
     """
 
     loss: float = 0.0
@@ -191,6 +193,7 @@ class PassResult:
     stored_tokens: int = 0
     max_tokens: int | None = None
     oom_retries: int = 0
+    note: str = ""
 
 
 def run_pass(
@@ -216,46 +219,41 @@ def run_pass(
         objective: The loss.
         backward: Whether to compute the gradient of the adapter's weights.
         max_tokens: Token budget of a micro-batch, shared prefixes counted once; None to run the whole batch at once. A
-            single datum may exceed it. If memory runs out, the pass is retried once with half the budget in use.
+            single datum may exceed it. While memory runs out, the pass is retried with half the budget.
         gradient_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
         dropout: Whether the adapter's dropout acts, as in a training pass. The masks depend on the split.
 
     Raises:
         LossError: If the loss returned something that cannot be trained on. Exceptions of a custom function itself
             propagate unchanged, or as the cause of a LossError from a guarded loss.
-        ModelError: If memory ran out twice. Weights and accumulated gradient are unchanged.
+        ModelError: If a single sequence does not fit into memory. Weights and accumulated gradient are unchanged.
     """
     base = adapter.base
-    budget = _micro_batch_budget(base, objective, max_tokens)
-    attempt = _Attempt(adapter, objective, backward, gradient_checkpointing, dropout)
+
+    def attempt(micro_batches: list[Batch], progress: Progress) -> PassResult:
+        return _Attempt(adapter, objective, progress, backward, gradient_checkpointing, dropout).run(
+            batch, micro_batches
+        )
+
     try:
-        return attempt.run(batch, budget)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Retry outside the except block: the exception's traceback keeps the failed pass's tensors alive.
-    del attempt
-    release_memory(base.device)
-    size = base.computed_tokens(batch.tokens)
-    first_budget = size if budget is None else min(budget, size)
-    half = max(1, first_budget // 2)
-    retry = _Attempt(adapter, objective, backward, gradient_checkpointing, dropout)
-    try:
-        result = retry.run(batch, half)
-    except (RuntimeError, MemoryError) as error:
-        if retry.in_loss or not is_out_of_memory(error):  # a loss that allocates too much raises its own error
-            raise
-        reason = str(error).strip().partition("\n")[0]
-    else:
-        result.oom_retries = 1
-        return result
-    del retry
-    release_memory(base.device)
-    raise ModelError(
-        f"out of memory twice: {size} tokens in the batch, first at most {first_budget} at a time, then {half} "
-        f"({reason}). Weights and accumulated gradients are unchanged. Give ServiceClient a smaller max_batch_tokens "
-        "or gradient_checkpointing=True, shorten the longest sequence, or free memory held by other programs"
-    )
+        fitted = run_in_micro_batches(
+            base,
+            batch,
+            _micro_batch_budget(base, objective, max_tokens),
+            attempt,
+            gradient_checkpointing=gradient_checkpointing or not backward,
+        )
+    except Exception as error:
+        if is_out_of_memory(error) and isinstance(objective, Custom) and isinstance(objective.fn, GuardedLoss):
+            raise LossError(
+                f"the loss ran out of memory on {len(batch.data)} datums, {sum(batch.lengths):,} log-probabilities "
+                f"({first_line(error)}). No weight was changed. Lower batch_size, or look for a tensor of tokens times "
+                "tokens"
+            ) from error
+        raise
+    result = fitted.value
+    result.max_tokens, result.oom_retries, result.note = fitted.budget, fitted.retries, fitted.note
+    return result
 
 
 def _micro_batch_budget(base: BaseModel, objective: Objective, max_tokens: int | None) -> int | None:
@@ -266,14 +264,6 @@ def _micro_batch_budget(base: BaseModel, objective: Objective, max_tokens: int |
     """
     useful = max_useful_tokens(base.device) if isinstance(objective, Builtin) else None
     return min((tokens for tokens in (max_tokens, useful) if tokens is not None), default=None)
-
-
-def split_into_micro_batches(base: BaseModel, batch: Batch, max_tokens: int | None) -> list[Batch]:
-    """Split ``batch`` into micro-batches of at most ``max_tokens`` tokens, or of one datum that exceeds them."""
-    if max_tokens is None or len(batch.tokens) * max(batch.lengths) <= max_tokens:  # fits even if it is padded
-        return [batch]
-    groups = split_batch(batch.tokens, max_tokens, base.computed_tokens)  # pyright: ignore[reportArgumentType]
-    return [batch.select(indices) for indices in groups] if len(groups) > 1 else [batch]
 
 
 def forward_batch(
@@ -316,14 +306,20 @@ class _Attempt:
     """The state of one attempt at :func:`run_pass`.
 
     Attributes:
-        in_loss: True while the loss runs; after an error, whether the loss raised it.
+        progress: What it is computing.
         grads: Gradient of each parameter so far; None for a parameter without one.
         forwards: Number of micro-batches that went through the backbone, those of a rejected reduction included.
         stored_tokens: Tokens that the backbone computed for them.
     """
 
     def __init__(
-        self, adapter: Adapter, objective: Objective, backward: bool, gradient_checkpointing: bool, dropout: bool
+        self,
+        adapter: Adapter,
+        objective: Objective,
+        progress: Progress,
+        backward: bool,
+        gradient_checkpointing: bool,
+        dropout: bool,
     ) -> None:
         self.adapter = adapter
         self.base = adapter.base
@@ -332,15 +328,14 @@ class _Attempt:
         self.needs_backward = backward
         self.gradient_checkpointing = gradient_checkpointing
         self.uses_dropout = dropout
-        self.in_loss = False
+        self.progress = progress
         self.grads: list[torch.Tensor | None] = [None] * len(self.parameters)
         self.forwards = 0
         self.stored_tokens = 0
         self.result = PassResult()
 
-    def run(self, batch: Batch, max_tokens: int | None) -> PassResult:
+    def run(self, batch: Batch, micro_batches: list[Batch]) -> PassResult:
         """Run the whole pass, and add its gradient to the adapter's as the last thing."""
-        micro_batches = split_into_micro_batches(self.base, batch, max_tokens)
         with self.base.using(self.adapter):
             if isinstance(self.objective, Builtin) or len(micro_batches) == 1:
                 for number, micro_batch in enumerate(micro_batches):
@@ -351,7 +346,6 @@ class _Attempt:
         # One pass is a forward of every micro-batch. Phase 2 may skip some, and a rejected reduction may end early.
         self.result.passes = math.ceil(self.forwards / len(micro_batches))
         self.result.stored_tokens = self.stored_tokens
-        self.result.max_tokens = max_tokens
         if self.needs_backward:  # a parameter that the loss did not reach has gradient 0
             self.adapter.add_gradients(
                 [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, self.grads, strict=True)]
@@ -365,6 +359,7 @@ class _Attempt:
         loss, grad_logprobs, metrics = self.compute_loss(batch, logprobs.values)
         if self.needs_backward:
             self.run_backward(hidden, logprobs, grad_logprobs)
+        self.progress.micro_batch = None
         self.record(batch, loss, logprobs.values, grad_logprobs, metrics)
 
     def run_by_reduction(self, batch: Batch, micro_batches: list[Batch]) -> bool:
@@ -390,6 +385,8 @@ class _Attempt:
                 gradients.append(self.compute_loss(micro_batch, logprobs.values)[1] * weight)
                 values.append(logprobs.values)
                 self.run_backward(hidden, logprobs, gradients[-1])
+                del hidden, logprobs
+                self.progress.micro_batch = None
         except LossCancelled:
             raise  # calling the function again would only have to be cancelled again
         except (LossError, DataError):  # the micro-batch is no valid batch for this loss: half a pair, for example
@@ -406,13 +403,14 @@ class _Attempt:
 
     def discard_gradients(self) -> None:
         """Forget what micro-batches have accumulated; the counts of forward passes stay."""
-        self.in_loss = False
+        self.progress.micro_batch, self.progress.in_loss = None, False
         self.grads = [None] * len(self.parameters)
 
     def run_two_phases(self, batch: Batch, micro_batches: list[Batch]) -> None:
         """Run a coupled loss on a batch that was split."""
         # Phase 1: log-probabilities of all micro-batches without a graph, and the loss on all of them.
         parts = [self.forward(k, part, needs_graph=False)[1].values for k, part in enumerate(micro_batches)]
+        self.progress.micro_batch = None
         values = torch.cat(parts)  # (sum N_i,)
         loss, grad_logprobs, metrics = self.compute_loss(batch, values)
         self.record(batch, loss, values, grad_logprobs, metrics)
@@ -424,9 +422,12 @@ class _Attempt:
             if bool((gradient != 0).any()):  # otherwise the loss does not depend on this micro-batch
                 hidden, logprobs = self.forward(number, micro_batches[number], needs_graph=True)
                 self.run_backward(hidden, logprobs, gradient)
+                del hidden, logprobs  # before the next forward pass, which needs the memory
+                self.progress.micro_batch = None
 
     def forward(self, number: int, batch: Batch, *, needs_graph: bool) -> tuple[torch.Tensor, TargetLogprobs]:
         """Run :func:`forward_batch` on the micro-batch of this number, and count it."""
+        self.progress.micro_batch = batch
         hidden, logprobs, stored = forward_batch(
             self.base,
             batch,
@@ -440,9 +441,9 @@ class _Attempt:
 
     def compute_loss(self, batch: Batch, values: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
         """Return loss, dL/dlogprobs and metrics at the log-probabilities ``values``, ``(sum N_i,)``."""
-        self.in_loss = True
+        self.progress.in_loss = isinstance(self.objective, Custom)
         result = self.objective(batch, values)
-        self.in_loss = False
+        self.progress.in_loss = False
         return result
 
     def run_backward(self, hidden: torch.Tensor, logprobs: TargetLogprobs, grad_logprobs: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from ..errors import LossError, MintLabError
 from .guarded_call import LossCancelled, call_guarded
 from .locate import failing_datum, logprob_range
 from .nonfinite import explain_nonfinite
+from .out_of_memory import is_out_of_memory
 from .output import Printed
 from .result import LossResult, NonfiniteLoss, evaluate_loss
 
@@ -92,9 +93,11 @@ class GuardedLoss:
             result = call_guarded(self.fn, args, should_cancel=self._should_cancel, printed=printed)
         except LossCancelled as error:
             raise _with_advice(error, logprobs_list) from error.__cause__
-        except (MintLabError, MemoryError, torch.OutOfMemoryError):
+        except MintLabError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):  # the trainer may retry with less of the model in memory
+                raise
             index = failing_datum(self.fn, error, data, logprobs_list)
             text = f"{type(error).__name__}: {error}".rstrip(": ")
             if index is not None:

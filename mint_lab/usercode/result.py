@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from ..errors import LossError
+from .out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -197,10 +198,10 @@ def _gradient(loss: torch.Tensor, logprobs_list: Sequence[torch.Tensor], keep_gr
     """Return dLoss/dlogprob, ``(N_i,)`` for each datum."""
     try:
         gradient = torch.autograd.grad(loss, logprobs_list, allow_unused=True, retain_graph=keep_graph or None)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
-        found = f"cannot be computed: {str(error).strip().partition(chr(10))[0]}"
+        if is_out_of_memory(error):
+            raise
+        found = f"cannot be computed: {first_line(error)}"
         fix = "look for edits in place, and for tensors of an earlier call"
         raise ResultError("gradient", found, fix) from error
     missing = [index for index, piece in enumerate(gradient) if piece is None]

@@ -103,7 +103,7 @@ class TrainingClient(SelfFuture):
         packs: Whether the model computes packed sequences; if not, each sequence gets a separate padded row.
         context: Longest sequence that the model takes, tokens.
         end_tokens: The tokens that end a sample.
-        notes: What a person who trains the model should know, in plain words: which layers have no LoRA, for example, or
+        notes: What a person who trains the model should know, in plain words: for example which layers have no LoRA, or
             that memory ran out.
     """
 
@@ -236,7 +236,9 @@ class TrainingClient(SelfFuture):
 
         Raises:
             ConfigError: If there are no settings (at once), or one is out of range (from the future).
-            ModelError: If there is no gradient, or it is not finite (from the future; weights are unchanged).
+            ModelError: If there is no gradient, it is not finite, the update would make a weight or a moment of the
+                optimizer not finite, or memory runs out (from the future; weights and optimizer are unchanged, the
+                gradient is discarded).
         """
         settings = adam_params if adam_params is not None else optim_params
         if settings is None or not hasattr(settings, "learning_rate"):

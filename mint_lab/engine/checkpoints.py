@@ -1,6 +1,6 @@
 """Checkpoints: folders in PEFT's layout, which transformers, peft and vLLM load as they are.
 
-Tensors are in safetensors files only; nothing is pickled.
+Tensors are in safetensors files only, and all of their numbers are finite; nothing is pickled.
 
 ::
 
@@ -23,18 +23,18 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, ConfigError, ModelError
 from ..folders import old_folder, recover, write_folder
 from ..lora_options import ADAPTER_CONFIG, DEFAULT_ALPHA, LoraOptions
+from ..tensors import load_tensors, save_tensors
 from .models import Adapter, Weights
 from .optimizer import Optimizer
 from .peft_folder import WEIGHTS_FILE, PeftFolder, read_peft_folder
@@ -97,14 +97,15 @@ class Checkpoint:
         """Write the files into an existing folder; on any thread. ``mint_lab.json`` names all files that are there.
 
         Raises:
+            CheckpointError: If a number is not finite.
             OSError, SafetensorError: If a file cannot be written.
         """
-        _save_tensors(self.weights, folder / WEIGHTS_FILE)
+        save_tensors(self.weights, folder / WEIGHTS_FILE)
         self.config.save_pretrained(str(folder))
         if self.optimizer is not None:
-            _save_tensors(self.optimizer, folder / "optimizer.safetensors")
+            save_tensors(self.optimizer, folder / "optimizer.safetensors")
             if self.start is not None:
-                _save_tensors(self.start, folder / START_FILE)
+                save_tensors(self.start, folder / START_FILE)
         metadata: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "base_model": self.base_model,
@@ -171,7 +172,8 @@ def save_checkpoint(
             other programs look for beside an adapter.
 
     Raises:
-        CheckpointError: If it cannot be written. What was at ``folder`` before is still there.
+        CheckpointError: If it cannot be written, or a number is not finite. What was at ``folder`` before is still
+            there.
     """
     try:
         checkpoint = Checkpoint.of(adapter, optimizer)
@@ -184,10 +186,6 @@ def save_checkpoint(
         write_folder(folder, fill)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {folder}: {error}") from error
-
-
-def _save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, file, metadata={"format": "pt"})
 
 
 def delete_checkpoint(folder: Path) -> None:
@@ -242,7 +240,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: If it is missing, damaged, of a newer format, or an adapter with a feature that cannot be
-            trained.
+            trained; a tensor with a number that is not finite counts as damaged.
     """
     recover(folder)
     metadata = _metadata_if_any(folder)
@@ -252,9 +250,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint(
             base_model=saved.base_model,
             lora=saved.lora,
-            weights=load_file(folder / WEIGHTS_FILE),
-            optimizer=load_file(moments) if metadata and moments.is_file() else None,
-            start=load_file(start) if metadata and start.is_file() else None,
+            weights=load_tensors(folder / WEIGHTS_FILE),
+            optimizer=load_tensors(moments) if metadata and moments.is_file() else None,
+            start=load_tensors(start) if metadata and start.is_file() else None,
             dropout=metadata.dropout if metadata else None,
         )
     except (OSError, SafetensorError) as error:

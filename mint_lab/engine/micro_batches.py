@@ -120,7 +120,8 @@ def run_in_micro_batches(
         # What the failed attempt held is free now, so that even a single sequence gets a second try.
         is_last_try |= cannot_split
         retries, failed_tokens = retries + 1, failed_tokens or size
-        budget = max(1, min(size, size if budget is None else budget) // 2)
+        in_use = size if budget is None or not cannot_split else budget
+        budget = max(1, in_use // 2)
 
 
 def _does_not_fit(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import ConfigError, ModelError
+from ..tensors import first_nonfinite
 from ..usercode.out_of_memory import first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from ..types import AdamParams
     from .models import Adapter
 
-__all__ = ["Optimizer", "is_finite"]
+__all__ = ["Optimizer"]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 SAFE_SIZE = 1e37  # float32 ends at 3.4e38; the bounds leave room for rounding
@@ -78,11 +79,11 @@ class Optimizer:
         names = list(self._adapter.parameters)
         norm = _total_norm(gradients)
         if not math.isfinite(norm):
-            name, value = next(_nonfinite(zip(names, gradients, strict=True)))
+            name, value = first_nonfinite(zip(names, gradients, strict=True)) or ("", norm)
             raise ModelError(
                 f"the gradient of {name} has the value {value:g}, so grad_norm is {norm:g}, expected finite numbers "
-                f"(learning rate {settings.learning_rate:g}). {_UNCHANGED} Lower the learning rate, or look for extreme "
-                "advantages or weights in the data"
+                f"(learning rate {settings.learning_rate:g}). {_UNCHANGED} Lower the learning rate, or look for "
+                "extreme advantages or weights in the data"
             )
         if settings.grad_clip_norm > 0 and norm > settings.grad_clip_norm:
             gradients = [gradient * (settings.grad_clip_norm / norm) for gradient in gradients]
@@ -139,10 +140,9 @@ class Optimizer:
         """Raise ModelError if a weight or a moment of the new ones is not finite."""
         weights = list(zip(names, copies, strict=True))
         moments = [(f"{key} of {name}", adam.state[copy][key]) for name, copy in weights for key in _MOMENTS]
-        tensors = [*weights, *moments]
-        if is_finite([tensor for _, tensor in tensors]):
+        if (found := first_nonfinite([*weights, *moments])) is None:
             return
-        name, value = next(_nonfinite(tensors))
+        name, value = found
         raise ModelError(
             f"the update was refused: it would set {name} to {value:g} (learning rate {settings.learning_rate:g}, "
             f"grad_norm {norm:g}). {_UNCHANGED} Lower the learning rate, or set grad_clip_norm, then compute the "
@@ -189,22 +189,6 @@ class Optimizer:
                 f"the optimizer state does not fit this adapter: {key} has shape {given.get(key, 'none')}, "
                 f"expected {expected.get(key, 'none')}"
             )
-
-
-def is_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    """Return whether every number of every tensor is finite."""
-    # A sum of squares is fast, and finite only if all numbers are. It can overflow, and then each tensor is checked.
-    if not tensors or bool(torch.nn.utils.get_total_norm(tensors).isfinite()):
-        return True
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _nonfinite(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, float]]:
-    """Yield the name of each tensor that has a number that is not finite, and the first such number."""
-    for name, tensor in tensors:
-        bad = tensor.detach()[~tensor.isfinite()]
-        if bad.numel():
-            yield name, float(bad[0])
 
 
 def _total_norm(gradients: Sequence[torch.Tensor]) -> float:

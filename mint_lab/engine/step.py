@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import DataError, LossError, ModelError
+from ..errors import DataError, LossError
 from ..usercode.guarded_call import LossCancelled
 from ..usercode.guarded_loss import GuardedLoss
 from ..usercode.out_of_memory import first_line, is_out_of_memory
@@ -231,9 +231,8 @@ def run_pass(
     base = adapter.base
 
     def attempt(micro_batches: list[Batch], progress: Progress) -> PassResult:
-        return _Attempt(adapter, objective, progress, backward, gradient_checkpointing, dropout).run(
-            batch, micro_batches
-        )
+        settings = {"backward": backward, "gradient_checkpointing": gradient_checkpointing, "dropout": dropout}
+        return _Attempt(adapter, objective, progress, **settings).run(batch, micro_batches)
 
     try:
         fitted = run_in_micro_batches(
@@ -317,6 +316,7 @@ class _Attempt:
         adapter: Adapter,
         objective: Objective,
         progress: Progress,
+        *,
         backward: bool,
         gradient_checkpointing: bool,
         dropout: bool,

@@ -39,6 +39,7 @@ SMALL_BATCH_START, SMALL_BATCH_SMOOTHING = 3, 20  # steps that count as the star
 SMOOTHING = 5  # as the latter, for larger batches
 BETTER_GAP = 0.1  # pair_accuracy above its start, and above chance, that shows learning
 NO_GRADIENT_STEPS = 5
+COLLAPSED_NATS = 10.0  # fall of a completion's log-probability that no satisfied loss explains if nothing is learned
 EXPLODED_FACTOR, EXPLODED_START_FACTOR = 20.0, 3.0  # gradient norm against its median, and against the run's start
 MIN_NORMS = 10  # before a gradient norm counts as usual
 START_STEPS = 5
@@ -232,10 +233,15 @@ def _same_objective(recent: Sequence[StepRecord]) -> list[StepRecord]:
 def _diverging(recent: Sequence[StepRecord], earlier: EarlierSteps) -> str:
     late, peak = _same_objective(recent)[-MAX_LATE_STEPS:], _blown_up(recent, earlier.first)
     if not peak and not earlier.peak:
+        if dead := _dead(recent, earlier.first):
+            return dead
         is_small = _batch_size(earlier.first) < SMALL_BATCH
         if is_small and _has_learned(late, earlier.first):
             return ""  # with small batches, even medians of a healthy run jump
-        return _rising(_finite(_same_settings(recent), "loss"), SMALL_BATCH_SMOOTHING if is_small else SMOOTHING)
+        losses = _finite(_same_settings(recent), "loss")
+        # See _is_as_good: then the loss must be high in every one of the last steps, not only in their median.
+        lowest = min(losses[-MAX_LATE_STEPS:], default=0.0) if _is_as_good(late, earlier.first) else math.inf
+        return _rising(losses, SMALL_BATCH_SMOOTHING if is_small else SMOOTHING, lowest)
     start, accuracies = _at_start(earlier.first, "loss"), _finite(late, "pair_accuracy")
     accuracy_text = ""
     if accuracies:
@@ -267,17 +273,38 @@ def _blown_up(recent: Sequence[StepRecord], first: Sequence[StepRecord]) -> floa
     ):
         return 0.0  # "twice as much" means nothing for a loss that starts at 0 or goes below it
     now = median(losses)
+    if _is_as_good(late, first):
+        now, start = min(losses), max(_finite(first, "loss"))
     # By this factor a mean over n examples can be off at four standard deviations, if its logarithm has a standard
     # deviation of about 1 / sqrt(n); at six for very few examples, whose first loss can be low by chance.
     factor = max(BLOWN_UP_FACTOR, math.exp((6 if is_small else 4) / math.sqrt(max(1.0, examples))))
     return now if now > factor * start and now - start > DIVERGED_NATS else 0.0
 
 
+def _dead(recent: Sequence[StepRecord], first: Sequence[StepRecord]) -> str:
+    """Report weights so large that the output no longer depends on them: no gradient at all, and a worse model."""
+    tail, norms = _same_settings(recent)[-NO_GRADIENT_STEPS:], _finite(_start(first), "grad_norm")
+    if len(tail) < NO_GRADIENT_STEPS or any(r.metrics.get("grad_norm", 1.0) != 0.0 for r in tail):
+        return ""
+    ranks = _finite(tail, "pair_accuracy") or _finite(tail, "rewards/auc")
+    if max(norms, default=0.0) == 0 or (ranks and fmean(ranks) > CHANCE + BETTER_GAP):
+        return ""  # the loss never had a gradient, or it is satisfied
+    for name, fall in (("pair_accuracy", BETTER_GAP), ("logps/chosen", COLLAPSED_NATS), ("nll", -BETTER_GAP)):
+        before, now = _at_start(first, name), fmean(_finite(tail, name) or [math.nan])
+        if (before - now) / fall > 1:
+            return (
+                f"The gradient is exactly 0, after a norm of {max(norms):.3g} at the start, and {name} is {now:.3g} "
+                f"after {before:.3g}: the run diverged, and its weights are so large that the output no longer depends "
+                "on them. Start again with a lower learning rate"
+            )
+    return ""
+
+
 def _has_recovered(comparable: Sequence[StepRecord], first: Sequence[StepRecord]) -> bool:
     """Return whether a run that had blown up is as good as at the start; a broken model can also have a low loss."""
     late = comparable[-MAX_LATE_STEPS:]
     losses, accuracy, nll = (_finite(late, name) for name in ("loss", "pair_accuracy", "nll"))
-    if _has_learned(late, first) or not losses:
+    if _has_learned(late, first) or _is_as_good(late, first) or not losses:
         return True
     is_lower = median(losses) < _at_start(first, "loss")
     return is_lower and not nll and (not accuracy or fmean(accuracy) >= _at_start(first, "pair_accuracy"))
@@ -289,6 +316,20 @@ def _has_learned(late: Sequence[StepRecord], first: Sequence[StepRecord]) -> boo
     if accuracy:
         return fmean(accuracy) > max(CHANCE, _at_start(first, "pair_accuracy")) + BETTER_GAP
     return bool(nll) and median(nll) < _at_start(first, "nll")
+
+
+def _is_as_good(late: Sequence[StepRecord], first: Sequence[StepRecord]) -> bool:
+    """Return whether a model that had learned before the loss was changed ranks as well as it did then.
+
+    The loss of a batch is then that of its few hard examples, so it jumps by large factors from batch to batch.
+    """
+    if first[0].step == 1:
+        return False
+    before, accuracy = _finite(first, "pair_accuracy"), _finite(late, "pair_accuracy")
+    if before and accuracy:
+        return fmean(before) > CHANCE + LEARNED_GAP and fmean(accuracy) > fmean(before) - BETTER_GAP
+    before, nll = _finite(first, "nll"), _finite(late, "nll")
+    return bool(before and nll) and median(nll) <= max(before) * (1 + OVERFIT_GAP) + OVERFIT_NLL_FLOOR
 
 
 def _start(first: Sequence[StepRecord]) -> Sequence[StepRecord]:
@@ -309,13 +350,15 @@ def _batch_size(first: Sequence[StepRecord]) -> float:
     return settings.get("batch_size", 32.0) * settings.get("accumulate", 1.0)
 
 
-def _rising(losses: Sequence[float], width: int) -> str:
+def _rising(losses: Sequence[float], width: int, lowest: float = math.inf) -> str:
+    """Report a loss that rises from its best; ``lowest`` of the last steps must be as high if it is given."""
     if len(losses) < max(20, 2 * width):
         return ""
     # Running medians: the loss of single batches jumps, most of all in a run that has learned almost everything.
     smooth = [median(losses[i : i + width]) for i in range(len(losses) - width + 1)]
     first, best, now = smooth[0], min(smooth), smooth[-1]
-    if best <= 0 or now < DIVERGED_FACTOR * best or now - best < DIVERGED_NATS or now <= first:
+    low = min(now, lowest)
+    if best <= 0 or low < DIVERGED_FACTOR * best or low - best < DIVERGED_NATS or low <= first:
         return ""
     return (
         f"The loss is {now:.3g}, up from {best:.3g} at its best and {first:.3g} before: it diverges. "
@@ -326,7 +369,7 @@ def _rising(losses: Sequence[float], width: int) -> str:
 def _saturation(recent: Sequence[StepRecord]) -> str:
     tail = _same_settings(recent)[-SATURATED_STEPS:]
     accuracies = [r.metrics.get("pair_accuracy", 0.0) for r in tail]
-    norms = [r.metrics.get("grad_norm", math.nan) for r in recent]
+    norms = [r.metrics.get("grad_norm", math.nan) for r in _same_objective(recent)]
     if len(tail) < SATURATED_STEPS or sum(accuracies) < SATURATED_ACCURACY * len(tail):
         return ""
     losses = [abs(r.metrics.get("loss", math.nan)) for r in tail]

@@ -563,8 +563,11 @@ class Loop:
             for edit in newest.edits_since(plan, number)
         ]
         failed = self._snapshots.take_warnings() if self._snapshots else []
-        warnings = [*record.warnings, *delayed, *advice, *failed]
-        record = replace(record, warnings=[*self.notes, *warnings] if number == 1 else warnings)
+        # A client may have a new note, for example that memory ran out.
+        new_notes = [note for note in getattr(trainer.client, "notes", ()) if note not in self.notes]
+        self.notes += new_notes
+        notes = self.notes if number == 1 else new_notes
+        record = replace(record, warnings=[*notes, *record.warnings, *delayed, *advice, *failed])
         is_first = self._previous_plan is None
         edits = [] if self._previous_plan is None else plan.edits_since(self._previous_plan, number)
         rewards = trainer.new_rewards()

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from ..errors import CheckpointError, MintLabError
 from ..folders import flush, recover_all, write_folder
 from ..recipes.guarded_trainer import TrainerState
+from ..tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from ..client.protocol import ClientSnapshot
@@ -130,7 +130,7 @@ class RunState:
         }
         (folder / STATE_FILE).write_text(json.dumps(entries), encoding="utf-8")
         tensors = self.trainer.tensors | {_TORCH_GENERATOR: self.random.torch}
-        save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, folder / TENSORS_FILE)
+        save_tensors(tensors, folder / TENSORS_FILE, minus_inf=True)  # log-probabilities are among them
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
@@ -146,7 +146,7 @@ class RunState:
                     f"snapshot {folder} has format {entries['format']}, this version reads up to {FORMAT_VERSION}; "
                     "upgrade mint_lab"
                 )
-            tensors = load_file(folder / TENSORS_FILE)
+            tensors = load_tensors(folder / TENSORS_FILE, minus_inf=True)
             generators = RandomState(**entries["random"], torch=tensors.pop(_TORCH_GENERATOR))
             plain = {name: entries[name] for name in _PLAIN}
             return cls(trainer=TrainerState(entries["trainer"], tensors), random=generators, **plain)

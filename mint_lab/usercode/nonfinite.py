@@ -65,6 +65,12 @@ def explain_nonfinite(
         data: The datums of the batch.
         logprobs_list: Their log-probabilities, ``(N_i,)`` each.
     """
+    broken = next((index for index, lp in enumerate(logprobs_list) if bool(lp.isnan().any())), None)
+    if broken is not None:  # the loss is not to blame
+        found = f"{fault.found}: the model's log-probabilities of datum {broken} are nan, so its weights have run away"
+        return NonfiniteLoss(
+            fault.value, found, "load an earlier state and lower the learning rate", index=broken
+        ), None
     part = first_part(fn, data, logprobs_list, fault.value)
     found = f"{fault.found}: {part}"
     if part is None:

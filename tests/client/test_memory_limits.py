@@ -94,22 +94,41 @@ def test_out_of_memory_lowers_the_budget(client: TrainingClient, monkeypatch: py
     assert first["loss:sum"] == pytest.approx(expected, rel=1e-5)
     # 5 + 9 + 3 tokens are 17, and half of them 8.
     assert client.max_batch_tokens == 8
+    note = "memory ran out: 17 tokens at a time did not fit. The token budget (max_batch_tokens) is now 8"
+    assert [text for text in client.notes if text.startswith(note)] == client.notes[-1:]
     assert "oom_retries:sum" not in client.forward_backward(sampled(0), "cross_entropy").result().metrics
 
 
-def test_second_out_of_memory_raises_from_future(client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequence_that_does_not_fit_raises_from_future(client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(self: BaseModel, *args: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
         patch.setattr(BaseModel, "backbone", never)
-        with pytest.raises(ModelError, match="out of memory twice"):
+        with pytest.raises(ModelError, match="out of memory: datum 0 has 4 tokens"):
             client.forward_backward_custom(PAIRS, sum_loss).result()
     logprobs = [
         output["logprobs"].to_torch() for output in client.forward(PAIRS, "cross_entropy").result().loss_fn_outputs
     ]
     expected = float(sum_loss(PAIRS, logprobs)[0])
     assert client.forward_backward_custom(PAIRS, sum_loss).result().metrics["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_reference_pass_lowers_the_budget_too(client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = client.reference_logprobs(sampled(0)).result()
+    backbone = BaseModel.backbone
+
+    def scarce(self: BaseModel, layout: Any, **options: Any) -> Any:
+        if layout.stored > 9:
+            raise MemoryError
+        return backbone(self, layout, **options)
+
+    monkeypatch.setattr(BaseModel, "backbone", scarce)
+    found = client.reference_logprobs(sampled(0)).result()
+    assert client.max_batch_tokens == 8
+    assert "17 tokens at a time did not fit" in client.notes[-1]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.to_torch(), b.to_torch(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

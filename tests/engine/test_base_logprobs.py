@@ -25,7 +25,7 @@ DATA = sampled(4, (5, 20, 1, 7), prefix=3)
 
 def logprobs(adapter: Adapter, max_tokens: int | None = None) -> list[np.ndarray]:
     batch = read_batch(DATA, None, vocab_size=adapter.base.vocab_size, context=adapter.base.context)
-    return reference_logprobs(adapter, batch, max_tokens)
+    return reference_logprobs(adapter, batch, max_tokens).value
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma2", "gpt_neo"])

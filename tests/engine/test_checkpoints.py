@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mint_lab import folders
-from mint_lab.engine import checkpoints
+from mint_lab import folders, tensors
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import load_checkpoint, read_metadata, save_checkpoint
 from mint_lab.engine.models import Adapter, load_base
@@ -149,7 +148,7 @@ def test_crash_while_writing_keeps_the_old_one(
     elif moment == "config":
         monkeypatch.setattr(trained[0].base, "peft_config", fail_at(1, trained[0].base.peft_config))
     else:
-        monkeypatch.setattr(checkpoints, "save_file", fail_at(1 if moment == "weights" else 2, save_file))
+        monkeypatch.setattr(tensors, "save_file", fail_at(1 if moment == "weights" else 2, save_file))
     with pytest.raises(Crash if kind is Crash else CheckpointError):
         save_checkpoint(saved, *trained)
     monkeypatch.undo()
@@ -310,6 +309,36 @@ def test_foreign_checkpoint_changes_nothing(case: str, saved: Path, qwen3: Path)
         load_checkpoint(saved).load_into(*other)
     assert_same(state(*other), before)
     step(*other, 2)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nonfinite_tensor_is_refused_by_name(file: str, value: float, saved: Path, qwen3: Path) -> None:
+    names: list[str] = []
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        names.append(max(tensors, key=lambda name: tensors[name].numel()))
+        tensors[names[0]].view(-1)[0] = value
+
+    rewrite(saved / file, spoil)
+    adapter, optimizer = fresh(qwen3)
+    before = state(adapter, optimizer)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(saved).load_into(adapter, optimizer)
+    assert f"{file} is damaged: {names[0]} has the value {value:g}, expected finite numbers" in str(caught.value)
+    assert_same(state(adapter, optimizer), before)
+
+
+def test_nonfinite_weight_is_not_saved(trained: tuple[Adapter, Optimizer], saved: Path) -> None:
+    """The checkpoint that was there before stays."""
+    adapter, optimizer = trained
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    name = list(adapter.parameters)[3]
+    adapter.parameters[name].data[0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match=f"was not written: {name} has the value nan"):
+        save_checkpoint(saved, adapter, optimizer)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert [entry.name for entry in saved.parent.iterdir()] == [saved.name]
 
 
 @pytest.mark.parametrize("shape", [{"rank": 4}, {"unembed": False}, {"mlp": False}])

@@ -16,10 +16,10 @@ from mint_lab.engine.generation import GenerationRequest, check_request
 from mint_lab.engine.head import Head
 from mint_lab.engine.logprobs import CHUNK_LOGITS, TargetLogprobs, chunk_positions
 from mint_lab.engine.memory import MemoryCost, token_budget
+from mint_lab.engine.micro_batches import split_into_micro_batches
 from mint_lab.engine.models import Adapter
 from mint_lab.engine.optimizer import Optimizer
 from mint_lab.engine.packing import pack, pad, split_batch, stored_tokens
-from mint_lab.engine.micro_batches import split_into_micro_batches
 from mint_lab.engine.token_sampling import SamplingSettings, sample_tokens
 from mint_lab.errors import ConfigError, DataError
 from mint_lab.losses import LOSSES

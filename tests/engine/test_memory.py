@@ -1,25 +1,20 @@
-"""The memory estimate against what autograd keeps; free memory; running out of it at every point of a pass."""
+"""The memory estimate against what autograd keeps; free memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from mint_lab.engine import memory
-from mint_lab.engine.memory import MemoryCost, free_memory, is_out_of_memory, max_useful_tokens, token_budget
-from mint_lab.engine.models import Adapter, BaseModel, load_base
-from mint_lab.errors import DataError, LossError, ModelError
+from mint_lab.engine.memory import MemoryCost, free_memory, max_useful_tokens, token_budget
+from mint_lab.engine.models import Adapter, load_base
 from mint_lab.lora_options import LoraOptions
-from mint_lab.losses import pairwise_preference_loss
-from mint_lab.types import Datum
 
-from .batches import datum, sampled
+from .batches import datum
 from .families import FAMILIES
-from .test_step import assert_same_gradients, go, named_gradients
 
 CPU = torch.device("cpu")
 PAIRS = [datum([9, 8, 7, a, b], [0, 0, 1, 1]) for a, b in ((1, 2), (3, 4), (5, 6), (7, 8))]
@@ -116,149 +111,24 @@ def test_container_limit_counts_cached_files_as_free(version: int, tmp_path: Pat
         assert memory._container_memory(tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    ("error", "verdict"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
-        (MemoryError(), True),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-            True,
-        ),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("shape mismatch"), False),
-        (ValueError("out of memory"), False),
-        (ModelError("out of memory twice"), False),
-        (LossError("out of memory"), False),
-        (DataError("out of memory"), False),
-    ],
-)
-def test_out_of_memory_errors_are_recognized(error: BaseException, verdict: bool) -> None:
-    assert is_out_of_memory(error) == verdict
+def test_bytes_of_tokens_is_the_inverse() -> None:
+    """2 tokens take 2 x (10 + 4) bytes; of 5 tokens, a chunk of 3 is in the head: 5 x 10 + 3 x 4."""
+    cost = MemoryCost(backbone=10, backbone_checkpointed=1, head=4, chunk=3)
+    assert cost.bytes_of(2, gradient_checkpointing=False) == 28
+    assert cost.bytes_of(5, gradient_checkpointing=False) == 62
+    assert cost.bytes_of(5, gradient_checkpointing=True) == 17
+    assert [cost.tokens(bytes_, gradient_checkpointing=False) for bytes_ in (28, 62, 61)] == [2, 5, 4]
 
 
-def test_torchs_own_error_is_recognized() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-
-
-class Failing:
-    """A method of the base model that fails at its n-th calls, as an allocator does."""
-
-    def __init__(self, method: Callable[..., Any], *calls: int, kind: type[Exception] = RuntimeError) -> None:
-        self.method, self.calls, self.kind, self.count = method, calls, kind, 0
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        self.count += 1
-        if self.count in self.calls:
-            raise self.kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes\nmore")
-        return self.method(*args, **options)
-
-
-def inject(patch: pytest.MonkeyPatch, adapter: Adapter, where: str, call: int, kind: type[Exception]) -> None:
-    """Let a method of the model or the adapter, or the backward pass, fail at its n-th call."""
-    if where == "back":  # the first gradient is the loss's own
-        patch.setattr(torch.autograd, "grad", Failing(torch.autograd.grad, call + 1, kind=kind))
-        return
-    owner = adapter if where == "add_gradients" else adapter.base
-    failing = Failing(getattr(owner, where), call, kind=kind)
-    patch.setattr(type(owner), where, lambda self, *args, **options: failing(*args, **options))
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, torch.OutOfMemoryError])
-@pytest.mark.parametrize(
-    ("place", "loss", "budget"),
-    [
-        (("backbone", 1), "cross_entropy", None),
-        (("backbone", 2), "cross_entropy", 4),
-        (("head", 1), pairwise_preference_loss, None),
-        (("backbone", 2), pairwise_preference_loss, 5),  # its first phase
-        (("backbone", 3), pairwise_preference_loss, 5),  # its second
-        (("back", 1), pairwise_preference_loss, None),
-        (("add_gradients", 1), "cross_entropy", None),
-    ],
-)
-def test_out_of_memory_halves_the_budget_once(
-    kind: type[Exception], place: tuple[str, int], loss: Any, budget: int | None, adapter: Adapter
-) -> None:
-    data: list[Datum] = PAIRS if callable(loss) else sampled(3)
-    go(adapter, data, loss)
-    whole = go(adapter, data, loss)  # twice: the gradient accumulated before must stay
-    expected = named_gradients(adapter)
-    adapter.gradients = None
-    go(adapter, data, loss)
-    with pytest.MonkeyPatch.context() as patch:
-        inject(patch, adapter, *place, kind)
-        found = go(adapter, data, loss, max_tokens=budget)
-    assert found.oom_retries == 1
-    held = adapter.base.computed_tokens([d.model_input.to_ints() for d in data])
-    assert found.max_tokens == min(budget or held, held) // 2
-    assert found.micro_batches > 1
-    assert found.loss == pytest.approx(whole.loss, rel=1e-5)
-    assert_same_gradients(named_gradients(adapter), expected)
-
-
-@pytest.mark.parametrize(("requested", "halved"), [(None, 6), (100, 6), (8, 4)])
-def test_retry_halves_the_budget_in_use(
-    requested: int | None, halved: int, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Micro-batches of a built-in loss have 12 tokens at most, so half of a larger request would change nothing."""
-    monkeypatch.setattr("mint_lab.engine.step.max_useful_tokens", lambda device: 12)
-    data = sampled(3, (6, 6, 6))
-    expected = go(adapter, data).loss
-    with pytest.MonkeyPatch.context() as patch:
-        inject(patch, adapter, "backbone", 1, MemoryError)
-        found = go(adapter, data, max_tokens=requested)
-    assert (found.max_tokens, found.micro_batches, found.oom_retries) == (halved, 3, 1)
-    assert (found.passes, found.stored_tokens) == (1, 18), "of the attempt that succeeded"
-    assert found.loss == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", pairwise_preference_loss])
-def test_second_out_of_memory_raises_and_changes_nothing(
-    loss: Any, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go(adapter, PAIRS, loss)
-    gradients = [g.clone() for g in adapter.gradients or []]
-    weights = adapter.copy()
-    failing = Failing(adapter.base.backbone, 1, 3)
-    with monkeypatch.context() as patch:
-        patch.setattr(BaseModel, "backbone", lambda self, *args, **options: failing(*args, **options))
-        with pytest.raises(
-            ModelError, match=r"out of memory twice.*max_batch_tokens or gradient_checkpointing"
-        ) as caught:
-            go(adapter, PAIRS, loss)
-    assert "more" not in str(caught.value).split("Give", maxsplit=1)[0]
-    assert caught.value.__cause__ is caught.value.__context__ is None, "a traceback would hold the tensors"
-    assert all(torch.equal(a, b) for a, b in zip(adapter.gradients or [], gradients, strict=True))
-    assert all(torch.equal(p, weights[n]) for n, p in adapter.parameters.items())
-    go(adapter, PAIRS, loss)  # the client is still usable
-
-
-def test_memory_error_of_a_loss_propagates(adapter: Adapter) -> None:
-    calls = []
-
-    def greedy(data: Any, logprobs_list: Any) -> Any:
-        calls.append(len(logprobs_list))
-        raise RuntimeError("out of memory, said the loss")
-
-    with pytest.raises(RuntimeError, match="said the loss") as caught:
-        go(adapter, PAIRS, greedy)
-    assert not isinstance(caught.value, ModelError)
-    assert calls == [4, 4]
-    assert adapter.gradients is None
-
-
-def test_other_errors_are_not_retried(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def broken(self: BaseModel, *args: Any, **options: Any) -> Any:
-        calls.append(1)
-        raise RuntimeError("shape mismatch")
-
-    monkeypatch.setattr(BaseModel, "backbone", broken)
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        go(adapter, PAIRS)
-    assert calls == [1]
+def test_address_space_limit_counts_as_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of 3 GB above what the process has leaves 3 GB, give or take what the test itself allocates."""
+    resource = pytest.importorskip("resource")
+    assert memory._address_space() is None
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (used + 3_000_000_000, resource.RLIM_INFINITY))
+    assert memory._address_space() == pytest.approx(3_000_000_000, rel=0.05)
+    monkeypatch.setattr(memory, "_system_memory", lambda: 1 << 60)
+    monkeypatch.setattr(memory, "_container_memory", lambda: None)
+    assert free_memory(CPU) == pytest.approx(3_000_000_000, rel=0.05)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (used // 2, resource.RLIM_INFINITY))
+    assert memory._address_space() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mint_lab.recipes.base import Recipe
 from mint_lab.recipes.preference import Preference
 from mint_lab.recipes.record import StepRecord
+from mint_lab.runs import Run
 from mint_lab.runs.advice import RunAdvice, findings
 
 from .conftest import finish
@@ -175,6 +177,89 @@ def test_divergence_compares_steps_of_one_loss_and_settings_at_any_learning_rate
     assert [bool(texts) for texts in warnings_of(rate)] == [False] * 5 + [True] * 10 + [False] * 15
     stuck = [*rate[:10], *(record(n, settings={"learning_rate": 0.01}, loss=9.0) for n in range(11, 80))]
     assert [bool(texts) for texts in warnings_of(stuck)][5:] == [True] * 74
+
+
+# The loss of a batch at 97 to 100% accuracy is that of its few hard pairs; measured on the tiny model, summed over 32.
+HARD_PAIRS = [0.3, 3.7, 2.0, 1.8, 0.3, 1.0, 1.5, 0.4, 3.7, 2.0, 1.8, 1.1, 2.6, 0.9, 1.4, 3.1] * 4
+
+
+def changed_at_full_accuracy(losses: list[float], accuracy: float, **columns: float) -> list[StepRecord]:
+    before = [record(n, loss=1.0 / n, pair_accuracy=min(1.0, 0.5 + n / 50)) for n in range(1, 61)]
+    after = [record(60 + n, version=2, loss=x, pair_accuracy=accuracy, **columns) for n, x in enumerate(losses, 1)]
+    return [*before, *after]
+
+
+def test_loss_changed_at_full_accuracy_is_not_reported_as_diverged() -> None:
+    """The first batch of the new loss happened to be easy; the model ranks as well as before."""
+    texts = warnings_of(changed_at_full_accuracy(HARD_PAIRS, 0.99))[60:]
+    assert not [text for step in texts for text in step if "diverge" in text]
+
+
+def test_loss_changed_at_full_accuracy_is_reported_if_the_accuracy_falls() -> None:
+    good = changed_at_full_accuracy(HARD_PAIRS[:10], 1.0)
+    broken = [record(n, version=2, loss=20.0, pair_accuracy=0.5) for n in range(71, 90)]
+    texts = warnings_of([*good, *broken])
+    assert "diverges" in texts[-1][0]
+    recovered = [record(n, version=2, loss=1.0, pair_accuracy=0.97) for n in range(90, 110)]
+    assert not [text for text in warnings_of([*good, *broken, *recovered])[-1] if "diverge" in text], "not latched"
+
+
+def test_loss_that_is_higher_in_every_step_is_reported_at_full_accuracy_too() -> None:
+    """A likelihood term can blow up while the order of the two sides stays right."""
+    texts = warnings_of(changed_at_full_accuracy([0.5] * 10 + [9.0] * 25, 1.0))
+    assert "The loss is 9" in texts[-1][0]
+    assert "diverges" in texts[-1][0]
+
+
+def test_saturation_compares_gradients_of_one_loss() -> None:
+    """A loss of a smaller scale has smaller gradients; they have not faded."""
+    old = [record(n, grad_norm=100.0, pair_accuracy=1.0) for n in range(1, 26)]
+    new = [record(n, version=2, grad_norm=1.0, pair_accuracy=1.0) for n in range(26, 50)]
+    assert "saturation" not in findings([*old, *new])
+
+
+def test_weights_that_ran_away_at_once_are_a_divergence() -> None:
+    """Measured with learning_rate=1e3: one huge loss, then log-probabilities that are all alike."""
+    records = steps(
+        loss=[1.026, 3769.2, 1.437, 0.879, 0.858, 1.044, 0.858, 1.065],
+        pair_accuracy=[0.41, 0.56, 0.0, 0.0, 0.03, 0.03, 0.03, 0.0],
+        grad_norm=[1.48, 300384.0] + [0.0] * 6,
+    )
+    texts = warnings_of(records)
+    assert texts[:6] == [[]] * 6
+    assert len(texts[6]) == 1
+    assert texts[6][0].startswith("The gradient is exactly 0, after a norm of 1.48 at the start, and pair_accuracy is")
+    assert "the run diverged" in texts[6][0]
+    assert "lower learning rate" in texts[6][0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        ({"pair_accuracy": [0.5] + [1.0] * 9}, "no gradient"),  # a satisfied hinge loss
+        ({"pair_accuracy": [0.5] + [0.3] * 9}, "diverging"),
+        ({"nll": [2.0] + [2.05] * 9}, "no gradient"),
+        ({"nll": [2.0] + [7.0] * 9}, "diverging"),
+        ({"logps/chosen": [-1.0] + [-10.0] * 9}, "no gradient"),
+        ({"logps/chosen": [-1.0] + [-12.0] * 9}, "diverging"),
+        ({"logps/chosen": [-1.0] + [-12.0] * 9, "rewards/auc": [0.5] + [0.9] * 9}, "no gradient"),
+    ],
+)
+def test_missing_gradient_is_a_divergence_if_the_model_became_worse(columns: dict[str, list[float]], kind: str) -> None:
+    found = findings(steps(loss=[1.0] * 10, grad_norm=[2.0] + [0.0] * 9, **columns))
+    assert kind in found
+    assert not {"no gradient", "diverging"} - {kind} & set(found)
+    detached = findings(steps(loss=[1.0] * 10, grad_norm=[0.0] * 10, **columns))
+    assert "diverging" not in detached, "it never had a gradient"
+
+
+@pytest.mark.parametrize("recipe", ["preference", "sft", "unpaired", "rl"])
+def test_learning_rate_of_a_thousand_sets_off_the_advice(recipe: str, tmp_path: Path) -> None:
+    run = Run(recipe, steps=10, learning_rate=1e3, folder=tmp_path / "run", eval_every=20)
+    run.start()
+    run.wait(300, check=True)
+    assert any("diverge" in text for text in run.records[-1].warnings)
+    assert not any("preflight" in text for record in run.records for text in record.warnings)
 
 
 def test_broken_model_is_not_reported_as_a_detached_loss() -> None:

@@ -100,6 +100,63 @@ def test_failing_loss_changes_no_weight_and_names_its_line(options: dict[str, An
     assert [r.step for r in run.records] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("recipe", ["preference", "rl"])
+def test_refused_update_pauses_and_the_run_continues_at_a_lower_rate(recipe: str, tmp_path: Path) -> None:
+    """The batch is the same one again: the run ends with the bits of one that always had the lower rate."""
+    options: dict[str, Any] = {"recipe": recipe, "steps": 3, "batch_size": 8, "seed": 1}
+    if recipe == "rl":
+        options |= {"group_size": 4, "updates_per_rollout": 2, "minibatches": 2}
+    run = Run(folder=tmp_path / "refused", learning_rate=1e39, **options)
+    run.start()
+    run.wait(TIMEOUT, check=False)
+    assert run.status == "paused"
+    assert run.records == []
+    assert "the update was refused: it would set " in str(run.error)
+    assert "learning rate 1e+39, grad_norm " in str(run.error)
+    before = weights(run)
+    run.start()
+    run.wait(TIMEOUT, check=False)
+    assert run.status == "paused"
+    assert all(torch.equal(a, b) for a, b in zip(weights(run), before, strict=True))
+    run.set(learning_rate=1e-3)
+    run.start()
+    assert run.wait(TIMEOUT, check=True)
+    twin = Run(folder=tmp_path / "twin", learning_rate=1e-3, **options)
+    twin.start()
+    assert twin.wait(TIMEOUT, check=True)
+    assert run.status == twin.status == "finished"
+    assert len(run.records) == 3
+    assert all(torch.equal(a, b) for a, b in zip(weights(run), weights(twin), strict=True))
+
+
+def test_memory_that_ran_out_is_noted_once(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 pairs at a time do not fit, in training and in evaluations; 64 tokens do."""
+    from mint_lab.engine.models import BaseModel
+
+    backbone = BaseModel.backbone
+
+    def scarce(self: BaseModel, layout: Any, **settings: Any) -> Any:
+        if layout.stored > 64:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return backbone(self, layout, **settings)
+
+    expected = Run(steps=3, **(options | {"folder": options["folder"].with_name("enough")}))
+    expected.start()
+    assert expected.wait(TIMEOUT, check=True)
+    monkeypatch.setattr(BaseModel, "backbone", scarce)
+    run = Run(steps=3, **options)
+    run.start()
+    assert run.wait(TIMEOUT, check=True)
+    notes = [note for note in run.notes if "memory ran out" in note]
+    assert len(notes) == 1
+    assert f"(max_batch_tokens) is now {run.client.max_batch_tokens}" in notes[0]
+    assert run.client.max_batch_tokens <= 64
+    assert [record.warnings.count(notes[0]) for record in run.records] == [1, 0, 0]
+    assert notes[0] in load_run(run.folder).info.notes
+    for found, other in zip(run.records, expected.records, strict=True):
+        assert found.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-4)
+
+
 def test_batch_that_the_engine_refuses_names_the_datum(options: dict[str, Any]) -> None:
     run = Run(loss="hinge", steps=2, **{**options, "data": arithmetic_pairs(16)}).prepare()
     first = run._trainer._sampler.items(0, 1)[0]  # the batch is all of the data; this pair comes first in it

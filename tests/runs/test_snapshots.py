@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mint_lab.errors import CheckpointError
 from mint_lab.recipes.guarded_trainer import TrainerState
@@ -64,6 +65,10 @@ def test_the_generators_continue_where_they_were(tmp_path: Path) -> None:
         (lambda folder: (folder / "snapshot.json").unlink(), "is damaged: FileNotFoundError"),
         (lambda folder: (folder / "snapshot.json").write_text("{"), "is damaged: JSONDecodeError"),
         (lambda folder: (folder / "trainer.safetensors").write_bytes(b"x"), "is damaged: SafetensorError"),
+        (
+            lambda folder: save_file({"before": torch.tensor([torch.inf])}, folder / "trainer.safetensors"),
+            "trainer.safetensors is damaged: before has the value inf, expected finite numbers",
+        ),
         (lambda folder: edit(folder, step=None), "is damaged: KeyError: 'step'"),
         (lambda folder: edit(folder, format=99), "has format 99, this version reads up to 1; upgrade mint_lab"),
     ],

@@ -26,6 +26,9 @@ MAX_ZERO_STD_SHARE = 0.8  # of groups
 RECENT_ROLLOUTS = 5  # over which a share is averaged
 COLLAPSED_SHARE = 0.1  # entropy relative to its highest value in the window
 MIN_ENTROPY_ROLLOUTS, MIN_FLAT_ROLLOUTS = 10, 30
+COLLAPSED_ROLLOUTS = 3
+# Consequences of a collapse; to report them too would hide the cause.
+HIDDEN_BY_COLLAPSE = ("no spread", "truncated", "reward flat", "entropy")
 MAX_TRUNCATED_SHARE = 0.1  # of responses
 MIN_UNCLIPPED_STEPS = 3
 
@@ -38,6 +41,7 @@ def rl_findings(recent: Sequence[StepRecord]) -> dict[str, str]:
     """
     rollouts = [record for record in recent if record.metrics.keys() >= ROLLOUT_METRICS]
     checks = {
+        "diverging": _collapsed(rollouts),
         "mismatch": _mismatch(rollouts),
         "never clipped": _never_clipped(recent),
         "ess": _ess(recent[-1]),
@@ -48,7 +52,26 @@ def rl_findings(recent: Sequence[StepRecord]) -> dict[str, str]:
         "truncated": _truncated(rollouts),
         "unmasked": _unmasked(recent[-1]),
     }
+    if checks["diverging"]:
+        checks |= dict.fromkeys(HIDDEN_BY_COLLAPSE, "")
     return {kind: text for kind, text in checks.items() if text}
+
+
+def _collapsed(rollouts: Sequence[StepRecord]) -> str:
+    """Report a model that has lost what it could do: no reward any more, and so no learning signal."""
+    last, before = rollouts[-COLLAPSED_ROLLOUTS:], rollouts[:-COLLAPSED_ROLLOUTS]
+    if not before:
+        return ""
+    now, best = fmean(r.metrics["reward"] for r in last), max(r.metrics["reward"] for r in before)
+    had_signal = any(r.metrics["frac_reward_zero_std"] <= MAX_ZERO_STD_SHARE for r in before)
+    has_none = all(r.metrics["frac_reward_zero_std"] > MAX_ZERO_STD_SHARE for r in last)
+    if not (had_signal and has_none and 0 <= now < COLLAPSED_SHARE * best):
+        return ""
+    return (
+        f"The mean reward fell from {best:.2g} to {now:.2g} in the last {len(last)} rollouts, and almost no group has "
+        "a reward to learn from: the run diverged, unless the reward was changed. Start again with a lower learning "
+        "rate"
+    )
 
 
 def _mismatch(rollouts: Sequence[StepRecord]) -> str:

@@ -174,3 +174,29 @@ def test_policy_loss_is_never_said_to_diverge(losses: list[float]) -> None:
     records = [record(k + 1, loss=x, reward=0.3 + 0.01 * k) for k, x in enumerate(losses)]
     assert "diverging" not in all_findings(records)
     assert "diverging" in findings(records), "the recipe says so, not the numbers"
+
+
+def test_collapse_of_the_reward_is_a_divergence() -> None:
+    """Measured with learning_rate=1e3: after the first update every response is wrong and fills max_tokens."""
+    good = [record(k, reward=0.4, frac_reward_zero_std=0.3) for k in range(1, 3)]
+    bad = [record(k, reward=0.0, frac_reward_zero_std=1.0, truncated_frac=1.0) for k in range(3, 6)]
+    found = all_findings([*good, *bad])
+    assert set(found) == {"diverging"}
+    assert "The mean reward fell from 0.4 to 0 in the last 3 rollouts" in found["diverging"]
+    assert "lower learning rate" in found["diverging"]
+    assert "diverging" not in all_findings([*good, *bad[:2]]), "two rollouts may be bad by chance"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"reward": 0.1, "frac_reward_zero_std": 1.0},  # a quarter is left
+        {"reward": 0.0, "frac_reward_zero_std": 0.5},  # half of the groups still give a signal
+        {"reward": -3.0, "frac_reward_zero_std": 1.0},  # a reward that can be negative has no zero to fall to
+    ],
+)
+def test_lower_reward_alone_is_no_collapse(bad: dict[str, float]) -> None:
+    good = [record(k, reward=0.4, frac_reward_zero_std=0.3) for k in range(1, 3)]
+    assert "diverging" not in all_findings([*good, *(record(k, **bad) for k in range(3, 6))])
+    never = [record(k, reward=0.0, frac_reward_zero_std=1.0) for k in range(1, 6)]
+    assert "diverging" not in all_findings(never)

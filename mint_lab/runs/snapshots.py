@@ -146,6 +146,9 @@ class RunState:
                     f"snapshot {folder} has format {entries['format']}, this version reads up to {FORMAT_VERSION}; "
                     "upgrade mint_lab"
                 )
+            for file in folder.glob("*.safetensors"):  # the client reads its own files only when the run starts
+                if file.name != TENSORS_FILE:
+                    load_tensors(file)
             tensors = load_tensors(folder / TENSORS_FILE, minus_inf=True)
             generators = RandomState(**entries["random"], torch=tensors.pop(_TORCH_GENERATOR))
             plain = {name: entries[name] for name in _PLAIN}

@@ -84,6 +84,18 @@ def test_a_damaged_snapshot_leads_to_the_one_before(tmp_path: Path) -> None:
         Run.open(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.safetensors", "trainer.safetensors"])
+def test_a_file_that_is_cut_off_leads_to_the_snapshot_before(name: str, tmp_path: Path) -> None:
+    run = Run("preference", steps=6, batch_size=3, eval_every=2, folder=tmp_path / "run")
+    run.step(4).wait(TIMEOUT)
+    file = close(run) / "snapshots" / "00000004" / name
+    file.write_bytes(file.read_bytes()[:-8])
+    opened = Run.open(tmp_path / "run")
+    assert opened.steps_done == 2
+    assert any("00000004 is damaged: SafetensorError" in note for note in opened.notes)
+    assert finish(opened).steps_done == 6
+
+
 def test_changed_data_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     rows = [{"prompt": f"{k}+{k}=", "chosen": str(2 * k), "rejected": "0"} for k in range(1, 30)]
     file = tmp_path / "rows.jsonl"

@@ -186,7 +186,7 @@ def palette_source() -> str:
     """``widgets/src/lib/palette.ts``: every constant of the palette that the page uses."""
     from mint_lab.charts import palette
 
-    names = ("ROLES", "RUNS", "DASHES", "TOKENS", "BASE")
+    names = ("ROLES", "RUNS", "DASHES", "BRANCH_DASHES", "TOKENS", "BASE")
     constants = [f"export const {name} = {literal(getattr(palette, name))} as const;\n" for name in names]
     return "\n".join([_header("Colours of the page", "mint_lab/charts/palette.py"), *constants])
 

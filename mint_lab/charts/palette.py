@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "BASE",
+    "BRANCH_DASHES",
     "DASHES",
     "FONT",
     "ROLES",
@@ -34,6 +35,9 @@ RUNS: dict[str, list[str]] = {
 
 DASHES: list[str] = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
 """Line style of a run in a comparison, by its number, in plotly's words: tells runs apart without colour."""
+
+BRANCH_DASHES: list[str] = ["dash", "dot", "dashdot"]
+"""Line style of a branch: of the steps that a run has left. Its colours are those of the run's own curves, faint."""
 
 TOKENS: dict[str, dict[str, Any]] = {
     "light": {

@@ -31,7 +31,7 @@ def run_figure(run: RunData, charts: Sequence[ChartSpec]) -> go.Figure:
 
     Training batches are thin lines, held-out data thick ones with a point for each evaluation. A chart "bars" shows its
     histograms over all steps, one "ratios" those of the last rollout. Dotted verticals mark changes; the first chart
-    has their texts.
+    has their texts. Faint dashed curves are steps that the run has left.
 
     Args:
         run: Its numbers.
@@ -43,7 +43,7 @@ def run_figure(run: RunData, charts: Sequence[ChartSpec]) -> go.Figure:
     def painter(chart: ChartSpec) -> Callable[[_Place], None]:
         def paint(place: _Place) -> None:
             if chart.kind != "ratios":
-                place.steps(run.steps)
+                place.steps(run.last_step)
             draw[chart.kind](place, chart, run)
 
         return paint
@@ -142,6 +142,7 @@ def _grid(panels: Sequence[Panel]) -> go.Figure:
 
 def _draw_lines(place: _Place, chart: ChartSpec, run: RunData) -> None:
     _bound(place, chart.bounds)
+    _draw_branches(place, chart, run)
     for line in chart.lines:
         points = run.points(line)
         if points is None:
@@ -155,6 +156,22 @@ def _draw_lines(place: _Place, chart: ChartSpec, run: RunData) -> None:
         name = line.label if line.role in ("train", "held_out") else f"{chart.title}: {line.label}"
         trace = _scatter(points, name, style, markers=held_out, opacity=1.0 if held_out else 0.75)
         place.add(trace, legend=place.is_new(name))
+
+
+def _draw_branches(place: _Place, chart: ChartSpec, run: RunData) -> None:
+    for number, branch in enumerate(run.branches):
+        name = branch.run.label
+        if number == len(run.branches) - 1 and run.branches_note:
+            name += f" ({run.branches_note})"
+        for line in chart.lines:
+            steps, values = branch.run.points(line) or ([], [])
+            seen = branch.visible(steps)
+            if not steps[seen]:
+                continue
+            style = {"color": COLOURS[line.role], "width": 1.4, "dash": run.branch_dash(number)}
+            points = steps[seen], values[seen]
+            trace = _scatter(points, name, style, markers=False, opacity=0.45, group=f"branch {number}")
+            place.add(trace, legend=place.is_new(f"branch {number}"))
 
 
 def _scatter(

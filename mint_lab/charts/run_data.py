@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..metrics.registry import HELD_OUT
 from .chart_spec import ChartSpec, LineSpec, stray_charts
+from .palette import BRANCH_DASHES
 
-__all__ = ["Change", "Counts", "Points", "RatioLimits", "Record", "RunData", "run_data"]
+__all__ = ["Change", "Counts", "DrawnBranch", "Points", "RatioLimits", "Record", "RunData", "run_data"]
 
 Points = tuple[list[int], list[float]]
 """Steps and values of a curve, of one length."""
@@ -78,6 +80,8 @@ class RunData:
         changes: Edits in the order of their steps.
         limits: Where the present loss clips the ratio; None if nowhere.
         steps: Steps done.
+        branches: What is drawn faint behind the curves, the latest last.
+        branches_left_out: Number of earlier branches, which are not drawn.
     """
 
     label: str
@@ -87,6 +91,23 @@ class RunData:
     changes: Sequence[Change] = ()
     limits: RatioLimits | None = None
     steps: int = 0
+    branches: Sequence[DrawnBranch] = ()
+    branches_left_out: int = 0
+
+    @property
+    def last_step(self) -> int:
+        """The last step that is drawn, of the run or of a branch."""
+        return max([self.steps, *(branch.run.steps for branch in self.branches)])
+
+    @property
+    def branches_note(self) -> str:
+        """What a legend says of the branches that are not drawn; empty if all are."""
+        count = self.branches_left_out
+        return f"{count} earlier {'one is' if count == 1 else 'ones are'} not drawn" if count else ""
+
+    def branch_dash(self, number: int) -> str:
+        """Return the line style of a branch, in plotly's words; it stays the same when later branches follow."""
+        return BRANCH_DASHES[(self.branches_left_out + number) % len(BRANCH_DASHES)]
 
     def stray(self, charts: Iterable[ChartSpec]) -> tuple[ChartSpec, ...]:
         """Return charts for what the run has beyond ``charts``: see :func:`~.chart_spec.stray_charts`."""
@@ -114,12 +135,36 @@ class RunData:
         return any(self.counts(chart, name) for name in chart.histograms)
 
 
+@dataclass(frozen=True)
+class DrawnBranch:
+    """Steps that a run has left, or those of its parent after a fork.
+
+    Attributes:
+        step: The last step in common with the run; curves are drawn from there.
+        run: The whole course, with the common steps; its label is what the legend says.
+    """
+
+    step: int
+    run: RunData
+
+    def visible(self, steps: Sequence[float]) -> slice:
+        """Return the part of a curve at these steps that is drawn: from the last point up to :attr:`step` on.
+
+        It is empty if the curve ends there.
+        """
+        later = bisect_right(steps, self.step)
+        return slice(max(later - 1, 0) if later < len(steps) else later, None)
+
+
 def run_data(
     label: str,
     records: Iterable[Record],
     baseline: Mapping[str, float],
     changes: Sequence[Change] = (),
     limits: RatioLimits | None = None,
+    *,
+    branches: Sequence[DrawnBranch] = (),
+    branches_left_out: int = 0,
 ) -> RunData:
     """Collect a run's records by metric.
 
@@ -129,8 +174,9 @@ def run_data(
         baseline: Held-out metrics before training.
         changes: What was edited during the run.
         limits: Where its loss clips the ratio.
+        branches, branches_left_out: As in :class:`RunData`.
     """
-    data = RunData(label, {}, {}, {}, changes, limits)
+    data = RunData(label, {}, {}, {}, changes, limits, branches=branches, branches_left_out=branches_left_out)
     _add(data.held_out, 0, baseline)
     steps = 0
     for record in records:

@@ -12,21 +12,13 @@ from .colour_scale import blend
 from .overlay import OverlayChart, overlay_charts, stray_overlays
 from .palette import DASHES, ROLES, RUNS
 from .run_data import Points, RunData
-from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
+from .static_panel import STROKES_AND_GAPS, LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
 
 __all__ = ["CosineTable", "comparison_picture"]
 
 CURVE_POINTS = 1000
 HEAD = 52
 CELL_WIDTH, CELL_HEIGHT, ROW_LABELS = 108, 26, 170
-STROKES_AND_GAPS: dict[str, Sequence[float]] = {
-    "solid": (),
-    "dash": (8, 5),
-    "dot": (2, 3),
-    "dashdot": (8, 4, 2, 4),
-    "longdash": (14, 5),
-    "longdashdot": (14, 4, 2, 4),
-}
 
 
 @dataclass(frozen=True)

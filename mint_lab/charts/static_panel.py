@@ -9,10 +9,19 @@ from typing import Protocol
 from .axes import extent, round_range, step_ticks, tick_labels, ticks_between
 from .canvas import GRID, MUTED, WIDTH, Box, Sheet
 
-__all__ = ["LegendEntry", "Panel", "Stroke", "draw_tile", "placed", "range_of", "tiles"]
+__all__ = ["STROKES_AND_GAPS", "LegendEntry", "Panel", "Stroke", "draw_tile", "placed", "range_of", "tiles"]
 
 COLUMNS, ROW = 3, 230
 TILES, TILE_ROW = 6, 92
+STROKES_AND_GAPS: dict[str, Sequence[float]] = {
+    "solid": (),
+    "dash": (8, 5),
+    "dot": (2, 3),
+    "dashdot": (8, 4, 2, 4),
+    "longdash": (14, 5),
+    "longdashdot": (14, 4, 2, 4),
+}
+"""Dashes of a stroke by its line style in plotly's words."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .colour_scale import blend
 from .palette import ROLES
 from .ratio_bins import RATIO_TICKS, Half, halves_of, root_ticks
 from .run_data import Change, RunData
-from .static_panel import LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
+from .static_panel import STROKES_AND_GAPS, LegendEntry, Panel, Stroke, draw_tile, placed, range_of, tiles
 from .token_strips import StripLayout, TokenStrips
 
 __all__ = ["run_picture"]
@@ -21,6 +21,7 @@ __all__ = ["run_picture"]
 CHANGES = 9  # that are listed, the latest
 CHANGE_ROW = 18
 CURVE_POINTS = 1000  # about the pixels that a chart is wide
+BRANCH_INK = 0.55  # share of a curve's colour in that of its branches
 COLOURS = ROLES["light"]
 
 
@@ -29,6 +30,8 @@ def run_picture(
     run: RunData, charts: Sequence[ChartSpec], heading: str = "", tokens: TokenStrips | None = None
 ) -> bytes:
     """Draw a run's charts, a small one for each further metric that it has, and what changed during the run.
+
+    Steps that the run has left are faint dashed curves.
 
     Args:
         run: Its numbers.
@@ -42,13 +45,16 @@ def run_picture(
     changes, stray = _change_lines(run.changes), run.stray(charts)
     small = [chart for chart in stray if chart.kind == "lines"]
     charts = [*charts, *(chart for chart in stray if chart.kind != "lines")]
-    frames, bottom = placed([2 if chart.kind == "ratios" else 1 for chart in charts], 30 + CHANGE_ROW * len(changes))
+    top = 30 + CHANGE_ROW * (len(changes) + bool(run.branches))
+    frames, bottom = placed([2 if chart.kind == "ratios" else 1 for chart in charts], top)
     corners, bottom = tiles(len(small), bottom)
     strips = None if tokens is None else StripLayout(tokens)
     sheet = Sheet(bottom if strips is None else bottom + strips.height)
     sheet.text(12, 8, heading, colour=MUTED, size=12, limit=WIDTH - 24)
     for number, text in enumerate(changes):
         sheet.text(12, 30 + CHANGE_ROW * number, text, colour=MUTED, limit=WIDTH - 24)
+    if run.branches:
+        _draw_branch_legend(sheet, run, 30 + CHANGE_ROW * len(changes))
     draw = {"lines": _draw_lines, "bars": _draw_bars, "ratios": _draw_ratios}
     for frame, chart in zip(frames, charts, strict=True):
         draw[chart.kind](sheet, frame, chart, run)
@@ -67,6 +73,16 @@ def _change_lines(changes: Sequence[Change]) -> list[str]:
         for number, change in enumerate(changes[first:], first + 1)
     ]
     return ["      ".join(texts[i : i + 3]) for i in range(0, len(texts), 3)]
+
+
+def _draw_branch_legend(sheet: Sheet, run: RunData, top: float) -> None:
+    x = 12.0
+    for number, branch in enumerate(run.branches):
+        colour, dashes = blend(MUTED, BRANCH_INK), STROKES_AND_GAPS[run.branch_dash(number)]
+        sheet.path((x, x + 26), (top + 7, top + 7), colour, 1.6, dashes=dashes)
+        label = sheet.text(x + 32, top, branch.run.label, colour=MUTED, limit=280)
+        x += 32 + sheet.width_of(label) + 20
+    sheet.text(x, top, run.branches_note, colour=MUTED)
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
@@ -129,10 +145,24 @@ def _smoothed(steps: Sequence[float], values: Sequence[float], breaks: Sequence[
     return smooth
 
 
+def _branch_strokes(chart: ChartSpec, run: RunData) -> list[Stroke]:
+    """The curves of all branches, smoothed like those of the run."""
+    strokes: list[Stroke] = []
+    for number, branch in enumerate(run.branches):
+        dashes = STROKES_AND_GAPS[run.branch_dash(number)]
+        for curve in _curves(chart, branch.run):
+            seen = branch.visible(curve.steps)
+            x, y = curve.steps[seen], (curve.smooth or curve.values)[seen]
+            if x:
+                strokes.append(Stroke(x, y, blend(curve.colour, BRANCH_INK), 1.6, dashes))
+    return strokes
+
+
 def _draw_lines(sheet: Sheet, frame: Box, chart: ChartSpec, run: RunData) -> None:
-    curves = _curves(chart, run)
-    last = max(run.steps, 1)
-    y, ticks = range_of([side for c in curves for side in (c.values, *c.band)], chart.bounds)
+    curves, branches = _curves(chart, run), _branch_strokes(chart, run)
+    last = max(run.last_step, 1)
+    columns = [side for c in curves for side in (c.values, *c.band)]
+    y, ticks = range_of([*columns, *(stroke.y for stroke in branches)], chart.bounds)
     panel = Panel(sheet, frame, (0, last), y)
     panel.caption(chart, [LegendEntry(c.line.label, short(c.last), c.colour) for c in curves])
     for curve in curves:
@@ -142,6 +172,8 @@ def _draw_lines(sheet: Sheet, frame: Box, chart: ChartSpec, run: RunData) -> Non
             panel.area(edge, blend(curve.colour, 0.13))
     panel.steps_and(ticks)
     _mark(panel, run.changes, last, y)
+    for stroke in branches:
+        panel.stroke(stroke)
     for curve in curves:
         _draw_curve(panel, curve)
     if not curves:
@@ -260,6 +292,6 @@ def _draw_half(panel: Panel, half: Half, bounds: tuple[float, float], edge: floa
 
 def _draw_tile(sheet: Sheet, corner: tuple[float, float], chart: ChartSpec, run: RunData) -> None:
     curves = _curves(chart, run)
-    strokes = [Stroke(curve.steps, curve.values, curve.colour) for curve in curves]
+    strokes = [*_branch_strokes(chart, run), *(Stroke(curve.steps, curve.values, curve.colour) for curve in curves)]
     entries = [LegendEntry(curve.line.label, short(curve.last), curve.colour) for curve in curves]
-    draw_tile(sheet, corner, max(run.steps, 1), title=chart.title, entries=entries, strokes=strokes)
+    draw_tile(sheet, corner, max(run.last_step, 1), title=chart.title, entries=entries, strokes=strokes)

@@ -3,35 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..charts.chart_spec import charts_of
-from ..charts.run_data import RatioLimits, run_data
+from ..charts.run_data import DrawnBranch, RatioLimits, run_data
 from ..losses import LOSSES
-from ..recipes.record import Edit, StepRecord
+from ..recipes.record import Edit, Rewind, StepRecord
 from ..recipes.registry import recipe_of
+from .branches import Branches, branches_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["draw_run"]
+__all__ = ["DrawableRun", "draw_run", "drawn_branches"]
 
 
-def draw_run(
-    recipe: str, records: Sequence[StepRecord], edits: Sequence[Edit], baseline: Mapping[str, float]
-) -> go.Figure:
+class DrawableRun(Protocol):
+    """The part of a run that is drawn."""
+
+    @property
+    def records(self) -> Sequence[StepRecord]: ...
+    @property
+    def edits(self) -> Sequence[Edit]: ...
+    @property
+    def rewinds(self) -> Sequence[Rewind]: ...
+    @property
+    def parent(self) -> Mapping[str, Any]: ...
+    @property
+    def baseline(self) -> Mapping[str, float]: ...
+
+
+def draw_run(recipe: str, run: DrawableRun) -> go.Figure:
     """Return the figure; see :func:`mint_lab.charts.plotly_figure.run_figure`.
 
     Args:
         recipe: Name of the recipe.
-        records: One per step.
-        edits: What changed during the run.
-        baseline: Held-out metrics before training.
+        run: The run.
     """
     from ..charts.plotly_figure import run_figure
 
-    data = run_data("", records, baseline, edits, _limits(records))
+    records, edits = list(run.records), list(run.edits)
+    branches = branches_of(records, edits, run.rewinds, run.parent)
+    data = run_data(
+        "",
+        records,
+        run.baseline,
+        edits,
+        _limits(records),
+        branches=drawn_branches(branches, run.baseline),
+        branches_left_out=branches.left_out,
+    )
     return run_figure(data, charts_of(recipe_of(recipe).charts))
+
+
+def drawn_branches(branches: Branches, baseline: Mapping[str, float]) -> list[DrawnBranch]:
+    """Return the branches as the renderers take them.
+
+    Args:
+        branches: Of the run.
+        baseline: Held-out metrics before training, which they have in common.
+    """
+    return [
+        DrawnBranch(branch.step, run_data(branch.label, branch.records, baseline, branch.edits))
+        for branch in branches.drawn
+    ]
 
 
 def _limits(records: Sequence[StepRecord]) -> RatioLimits | None:

@@ -19,7 +19,6 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
-from ..client.protocol import RestorableClient
 from ..data.rewards import REWARDS
 from ..errors import ConfigError, RunError
 from ..recipes.options import check_whole
@@ -30,7 +29,7 @@ from .entries import RunInfo
 from .failure import RunFailure, describe
 from .live_runs import add_loop, set_latest_trainer
 from .notifier import ChangeNotifier
-from .rewind import RunSnapshots
+from .rewind import RunSnapshots, snapshot_problem
 from .snapshots import Position, RandomState
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ class Loop:
         records, edits, losses: As in :class:`mint_lab.runs.run.Run`; append-only.
         notes: What was noteworthy about model and data, in plain words.
         notifier: Notifies subscribers of every change.
+        reading: As in :class:`mint_lab.runs.run.Run`.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Loop:
         self._random: RandomState | None = None  # of that snapshot, until the run starts
         self._trainer: GuardedTrainer | None = None
         self._advice = advice
-        self._changed = threading.Condition()
+        self._changed = self.reading = threading.Condition()
         self._pending_calls: deque[Callable[[], None]] = deque()  # for the time between two steps
         self._step_lock = threading.Lock()  # held during a step, and during calls between two steps
         self._requested_status: Status | None = None  # "paused" or "stopped", applied after the current step
@@ -394,8 +394,7 @@ class Loop:
         self._open_folder(trainer)
         if self._snapshots is None:
             raise RunError(
-                "this run has no snapshots to return to: it has keep_snapshots=0, or its client keeps the weights on "
-                "a server"
+                f"this run has no snapshots to return to: {snapshot_problem(self._keep_snapshots, trainer.client)}"
             )
         self._snapshot(trainer, wait=True)
         return trainer, self._snapshots
@@ -481,7 +480,7 @@ class Loop:
         """Return the store; create or reopen the run's folder at the first call."""
         if self._store is None:
             self._store = self._open_store()
-            if self._keep_snapshots != 0 and isinstance(trainer.client, RestorableClient):
+            if not snapshot_problem(self._keep_snapshots, trainer.client):
                 self._snapshots = RunSnapshots(self._store, self._keep_snapshots, trainer, self._score)
                 self._snapshots.begin(len(self.records), self._position)
         return self._store

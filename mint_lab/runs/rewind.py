@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from .entries import RunInfo
     from .store import RunStore
 
-__all__ = ["RunSnapshots"]
+__all__ = ["RunSnapshots", "snapshot_problem"]
+
+
+def snapshot_problem(keep_snapshots: int | None, client: object) -> str:
+    """Return why a run has no snapshots to return to; empty if it has some.
+
+    Args:
+        keep_snapshots: As in :class:`~mint_lab.runs.run.Run`.
+        client: Its training client; None if it is not loaded, which is then a local one.
+    """
+    if keep_snapshots == 0:
+        return "it keeps none (keep_snapshots=0)"
+    is_local = client is None or isinstance(client, RestorableClient)
+    return "" if is_local else f"its client, a {type(client).__name__}, keeps the weights on a server"
 
 
 class RunSnapshots:

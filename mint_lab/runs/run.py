@@ -162,9 +162,8 @@ class Run(RunView):
             accumulate=accumulate,
             steps=self._recipe.default_steps if steps is None else steps,
         )
-        self.seed = seed
-        self.base_model = base_model
-        self.eval_every = eval_every
+        self.seed, self.base_model = seed, base_model
+        self.eval_every, self.keep_snapshots = eval_every, keep_snapshots
         self.name = name or f"{recipe}-{spec.name}-{seed}"
         self.folder: Path | None = None if folder is None else Path(folder)
         self._data = data if isinstance(data, SharedData) else SharedData(data, held_out)
@@ -181,6 +180,7 @@ class Run(RunView):
             score=partial(score, self._recipe.headlines),
             keep_snapshots=keep_snapshots,
         )
+        self.reading = self._loop.reading
         self._note_unchecked(spec)
         follow_registries(self._loop, self._recipe)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,13 +42,16 @@ class RunView:
     """The part of :class:`~mint_lab.runs.run.Run` that reads it.
 
     Attributes:
-        seed, base_model, eval_every, name: As given to the run.
+        seed, base_model, eval_every, keep_snapshots, name: As given to the run.
+        reading: A context: while it is entered, the run does not return to an earlier step.
         folder: Where the run is recorded; None before the first start, if none was given.
     """
 
     seed: int
     base_model: str
     eval_every: int
+    keep_snapshots: int | None
+    reading: AbstractContextManager[object]
     name: str
     folder: Path | None
     _recipe: Recipe
@@ -204,10 +208,13 @@ class RunView:
         return samples_frame(list(self.records))
 
     def figure(self) -> go.Figure:
-        """Draw the recipe's charts so far, and one for each further metric."""
+        """Draw the recipe's charts so far, and one for each further metric.
+
+        Faint dashed curves are the steps that :meth:`rewind` has taken back, and those of the parent of a fork.
+        """
         from .figure import draw_run
 
-        return draw_run(self.recipe, list(self.records), list(self.edits), self.baseline)
+        return draw_run(self.recipe, self)
 
     def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
         """Call ``notify()`` after every change, on a separate thread; several quick changes can cause one call.

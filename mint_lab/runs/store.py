@@ -377,6 +377,11 @@ class SavedRun:
         return self.info.baseline
 
     @property
+    def parent(self) -> dict[str, Any]:
+        """As in :class:`~mint_lab.runs.run.Run`."""
+        return self.info.parent
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row per step, see :func:`history_frame`."""
         return history_frame(self.records)
@@ -390,7 +395,7 @@ class SavedRun:
         """Draw the same figure as the live run."""
         from .figure import draw_run
 
-        return draw_run(self.info.recipe, self.records, self.edits, self.baseline)
+        return draw_run(self.info.recipe, self)
 
 
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:

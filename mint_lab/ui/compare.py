@@ -100,7 +100,7 @@ class Compare(anywidget.AnyWidget):
 
     def __init__(self, comparison: Comparison, *, data: str = "") -> None:
         self._outputs = Outputs()
-        self._pictured_steps = 0  # steps of all runs in the picture for readers without a kernel
+        self._pictured: list[tuple[int, int]] = []  # rewinds and steps of each run in the picture without a kernel
         self._comparison = comparison
         self._results: list[Result | None] = [None] * len(comparison.runs)  # that pages have
         self._measure_lock = threading.Lock()
@@ -206,10 +206,10 @@ class Compare(anywidget.AnyWidget):
             if status == "running" or not self._publishers:
                 return
             self.send_state("compared")
-            steps = sum(len(run.records) for run in self.runs.values())
-            if status in ("stopped", "finished") and steps != self._pictured_steps:
+            progress = [(len(run.rewinds), len(run.records)) for run in self.runs.values()]
+            if status in ("stopped", "finished") and progress != self._pictured:
                 self._outputs.update(self._repr_mimebundle_()[0])
-                self._pictured_steps = steps
+                self._pictured = progress
 
     def _send_from(self, number: int, message: Message, buffers: Sequence[bytes]) -> None:
         result: Result | None = _result(list(self.runs.values())[number])

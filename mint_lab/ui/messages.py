@@ -11,11 +11,13 @@ Kernel to page:
   does not depend on the length of the run. It is computed on request: for a first display and after a page reload.
 * :class:`Update`: the records since the last message, and the fields of the state that changed.
 * :class:`Snapshot` as a message: the answer to a page that has no records, or has missed too many to repeat. Its binary
-  data travels beside it: steps and values of each series, then of each heat map; the fields in the JSON are empty.
+  data travels beside it: steps and values of each series, of each heat map, and of each series of each branch; the fields
+  in the JSON are empty. After a rewind it is sent without a request, with a new epoch.
 * the trait ``tokens`` (:class:`Tokens`): examples token by token; for a run, some time after a page requested them.
 * the trait ``samples`` (:class:`Samples`): the latest responses that a run stored.
 * the trait ``audit`` (:class:`~mint_lab.ui.data_messages.DataReport`): what the data of a run consist of, after a page
   requested it.
+* the trait ``runs`` of a workbench (:class:`RunTabs`): the run and its forks.
 * :class:`Reply`: whether a request was accepted. :class:`Document`: the text that it asked for. Every page that shows
   the widget receives both, so each page numbers its requests from a random number.
 
@@ -32,6 +34,7 @@ from typing import Literal, TypeAlias, TypedDict
 __all__ = [
     "PROTOCOL",
     "Bound",
+    "BranchData",
     "Buffers",
     "Chart",
     "Clip",
@@ -52,6 +55,8 @@ __all__ = [
     "Reply",
     "Request",
     "RequestType",
+    "RunTab",
+    "RunTabs",
     "SampleRow",
     "Samples",
     "SeriesData",
@@ -64,7 +69,7 @@ __all__ = [
     "Update",
 ]
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Increases when a message changes shape. A page of another version asks for a reload and draws nothing."""
 
 Buffer: TypeAlias = bytes
@@ -276,6 +281,11 @@ class State(TypedDict):
         marks: The latest changes; ``marks_total`` counts all.
         baseline: Held-out metrics before training.
         histograms: The latest of each name.
+        activity: What the kernel does at the page's request and that takes some time, such as a rewind; empty if
+            nothing.
+        activity_error: Why the last such request failed; empty if it did not.
+        no_rewind: Why the run cannot return to a step; empty if it can.
+        no_fork: Why the run cannot be forked; empty if it can.
     """
 
     status: Literal["ready", "running", "paused", "stopped", "finished"]
@@ -301,6 +311,10 @@ class State(TypedDict):
     histograms: list[Histogram]
     warnings: list[str]
     failure: Failure | None
+    activity: str
+    activity_error: str
+    no_rewind: str
+    no_fork: str
 
 
 class StateChange(State, total=False):
@@ -345,11 +359,29 @@ class HeatData(TypedDict):
     values: Buffer
 
 
+class BranchData(TypedDict):
+    """Steps that a run has left by a rewind, or those of its parent after a fork: faint curves.
+
+    Attributes:
+        label: What a legend calls it.
+        step: The last step in common with the run; the curves are drawn from there.
+        breaks: Steps from which another loss computed the training metrics.
+        series: Its curves with the common steps, at which smoothing begins.
+    """
+
+    label: str
+    step: int
+    breaks: list[int]
+    series: list[SeriesData]
+
+
 class Snapshot(TypedDict):
     """The whole run after ``seen`` records and ``number`` messages.
 
     Attributes:
-        epoch: Identifies the run.
+        epoch: Identifies the run and its rewinds: another epoch has other records.
+        branches: Faint curves, the latest last.
+        branches_left_out: Number of earlier ones.
         metrics: Metrics by name, for those that the recipe's charts do not show.
     """
 
@@ -364,6 +396,8 @@ class Snapshot(TypedDict):
     losses: list[LossEntry]
     series: list[SeriesData]
     heats: list[HeatData]
+    branches: list[BranchData]
+    branches_left_out: int
 
 
 class Update(TypedDict):
@@ -482,6 +516,24 @@ class Samples(TypedDict):
     tokens: Tokens | None
 
 
+class RunTab(TypedDict):
+    """A run that a workbench can show.
+
+    Attributes:
+        about: Where it comes from, in a few words; empty for a run that is no fork.
+    """
+
+    name: str
+    about: str
+
+
+class RunTabs(TypedDict):
+    """The runs of a workbench; ``shown`` is the index of the one on the page."""
+
+    runs: list[RunTab]
+    shown: int
+
+
 class Reply(TypedDict):
     """The answer to a request.
 
@@ -516,6 +568,9 @@ RequestType: TypeAlias = Literal[
     "set_loss",
     "set",
     "new_run",
+    "rewind",
+    "fork",
+    "show_run",
     "tokens",
     "data",
     "cell",
@@ -533,10 +588,15 @@ class Request(TypedDict, total=False):
         request: Number of the request, which the answer repeats.
         since: Belongs to "sync": number of records that the page has.
         epoch: Belongs to "sync": the run that the page shows.
-        name: Belongs to "set_loss" and "cell" (a loss), and to "set" (a setting).
+        name: Belongs to "set_loss" and "cell" (a loss), to "set" (a setting), and to "fork" (name of the new run; empty
+            for the default).
         value: Belongs to "set".
         item: Belongs to "data": the item to show, counted from 0 in the order of the rows.
         row: Belongs to "data": the number of the row to show. Without ``item`` and ``row``, noteworthy rows are shown.
+        step: Belongs to "rewind" and "fork": the last step that is kept. Both are answered before they are done; then
+            ``activity`` of the state says what happens.
+        loss: Belongs to "fork": loss of the new run; empty for that of the run at the step.
+        run: Belongs to "show_run": index of the run in the trait ``runs``.
         held_out: Belongs to "data": whether ``row`` is one of the held-out data, if these have numbers of their own.
     """
 
@@ -548,6 +608,9 @@ class Request(TypedDict, total=False):
     value: float
     item: int
     row: int
+    step: int
+    loss: str
+    run: int
     held_out: bool
 
 

@@ -16,6 +16,8 @@ from ..charts.static_comparison import CosineTable, comparison_picture
 from ..charts.static_picture import run_picture
 from ..charts.token_strips import Chip, Strip, StripGroup, TokenStrips
 from ..recipes.registry import recipe_of
+from ..runs.branches import branches_of
+from ..runs.figure import drawn_branches
 from .messages import Samples, TokenColumn, TokenRow, Tokens
 from .state import RunLike
 from .token_text import visible
@@ -34,14 +36,24 @@ ITEMS, TOKENS, TEXT = 6, 100, 32
 
 def picture_of_run(run: RunLike, samples: Samples | None = None) -> bytes:
     """Draw the charts of ``run`` as PNG, and the tokens of ``samples`` below them."""
-    records = list(run.records)
+    with run.reading:
+        records, edits, rewinds = list(run.records), list(run.edits), list(run.rewinds)
+    branches = branches_of(records, edits, rewinds, run.parent)
     clip, settings = run.loss.clip, run.settings
     limits = None
     if clip is not None and clip.settings <= set(settings):
         low, high = clip.range(settings)
         limits = RatioLimits(low, high, clip.both) if math.isfinite(low) and math.isfinite(high) else None
-    data = run_data(run.loss.label, records, run.baseline, list(run.edits), limits)
-    heading = f"{run.loss.label}, step {run.steps_done} of {run.steps_total or 0}"
+    data = run_data(
+        run.loss.label,
+        records,
+        run.baseline,
+        edits,
+        limits,
+        branches=drawn_branches(branches, run.baseline),
+        branches_left_out=branches.left_out,
+    )
+    heading = f"{run.loss.label}, step {len(records)} of {run.steps_total or 0}"
     tokens = None if samples is None else samples["tokens"]
     strips = None if tokens is None else strips_of(tokens)
     return run_picture(data, charts_of(recipe_of(run.recipe).charts), heading, strips)

@@ -19,12 +19,27 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..recipes.record import StepRecord
+from ..runs.branches import Branches, branches_of
+from .branch_data import branch_data
 from .heat import HeatHistory
 from .history import History
 from .loss_catalogue import loss_catalogue
-from .messages import PROTOCOL, Buffers, Histogram, Message, Samples, Snapshot, State, StateChange, Tokens, Update
+from .messages import (
+    PROTOCOL,
+    BranchData,
+    Buffers,
+    Histogram,
+    Message,
+    Samples,
+    SeriesData,
+    Snapshot,
+    State,
+    StateChange,
+    Tokens,
+    Update,
+)
 from .samples import samples_of
-from .state import RunLike, columns_of, histograms_of, state_of
+from .state import Activity, RunLike, columns_of, histograms_of, state_of
 from .tokens import tokens_of
 from .wire_charts import charts_for, metric_entries
 
@@ -87,6 +102,8 @@ class Publisher:
         on_idle: Called after the last message of a run that paused, stopped or finished.
         on_tokens: Called with requested tokens, from the publisher's thread.
         on_samples: Called with the latest responses that the run stored, when there are new ones.
+        on_rewind: Called after a rewind, before responses of the steps that are left are shown.
+        activity: Returns what the kernel does at the page's request; call :meth:`wake` after a change.
     """
 
     def __init__(
@@ -100,6 +117,8 @@ class Publisher:
         on_idle: Callable[[], None] | None = None,
         on_tokens: Callable[[Tokens], None] | None = None,
         on_samples: Callable[[Samples], None] | None = None,
+        on_rewind: Callable[[], None] | None = None,
+        activity: Callable[[], Activity] = Activity,
     ) -> None:
         self.run = run
         self.epoch = uuid.uuid4().hex
@@ -109,12 +128,18 @@ class Publisher:
         self._on_idle = on_idle
         self._on_tokens = on_tokens
         self._on_samples = on_samples
+        self._on_rewind, self._activity = on_rewind, activity
         self._unshown: StepRecord | None = None  # the latest record with samples, until on_samples was called
         self._tokens: Future[HeldOutTokens] | None = None  # requested, until on_tokens was called
+        self._records: Sequence[StepRecord] | None = None  # the list that is read; a rewind replaces it
         self._history = History()
         self._heats = HeatHistory()
         self._histograms: dict[str, Histogram] = {}
+        self._branches = Branches()
+        self._branch_data: list[BranchData] = []
         self._seen = 0  # records read
+        self._is_rewound = False  # since the last message
+        self._has_old_examples = False  # tokens and responses that are shown are of steps before a rewind
         self._number = 0  # of the last message
         self._failures = 0  # consecutive rounds of the thread in which something failed
         self._sent: State | None = None  # the state that pages have
@@ -142,18 +167,17 @@ class Publisher:
         with self._lock:
             if self._closed.is_set():
                 return 0
-            first, new = self._read_records()
-            state = self._state()
+            first, new, state = self._read()
             change = _difference(self._sent, state)
-            if not new and not change:
+            if not new and not change and not self._is_rewound:
                 return 0
             self._number += 1
             self._sent = None  # if sending fails, the next message has the full state
-            if len(new) > MAX_REPEATED_RECORDS:
+            if len(new) > MAX_REPEATED_RECORDS or self._is_rewound:
                 self._send(*_as_message(self._snapshot(state)))
             else:
                 self._send(*self._update(first, new, change))
-            self._sent = state
+            self._sent, self._is_rewound = state, False
             return len(new)
 
     def snapshot(self) -> Snapshot:
@@ -175,13 +199,17 @@ class Publisher:
                 self.send_snapshot()
                 return
             self._number += 1
-            records = self.run.records[since : self._seen]
+            records = (self._records or [])[since : self._seen]
             self._send(*self._update(since, records, cast(StateChange, self._sent_state())))
 
     def send_snapshot(self) -> None:
         """Send the whole run as a message."""
         with self._lock:
             self._send(*_as_message(self.snapshot()))
+
+    def wake(self) -> None:
+        """Publish soon, although the run has not notified anyone of a change."""
+        self._wake.set()
 
     def request_tokens(self) -> None:
         """Let the run compute some tokens, and show them when they are ready; ignored while a request is pending.
@@ -207,13 +235,44 @@ class Publisher:
     def _show_samples(self) -> None:
         with self._lock:
             record, self._unshown = self._unshown, None
+            are_old, self._has_old_examples = self._has_old_examples, False
+        if are_old and self._on_rewind is not None:
+            self._on_rewind()
         if record is not None and self._on_samples is not None:
             self._on_samples(samples_of(record))
 
+    def _read(self) -> tuple[int, Sequence[StepRecord], State]:
+        """Return the number of the first new record, counted from 0, the new records, and the state that fits them.
+
+        A rewind meanwhile would mix old and new steps; then everything is read again.
+        """
+        while True:
+            first, new = self._read_records()
+            with self.run.reading:
+                if self.run.records is self._records:
+                    return first, new, self._state()
+
+    def _begin_again(self) -> None:
+        """Forget what was read: the run was rewound, or nothing has been read yet."""
+        with self.run.reading:
+            self._records, edits, rewinds = self.run.records, list(self.run.edits), list(self.run.rewinds)
+            records, parent = list(self._records), self.run.parent
+        self._branches = branches_of(records, edits, rewinds, parent)
+        self._branch_data = branch_data(self._branches)
+        self._history, self._heats, self._histograms = History(), HeatHistory(), {}
+        self._seen, self._unshown, self._sent = 0, None, None
+
     def _read_records(self) -> tuple[int, Sequence[StepRecord]]:
         """Read the new records; return the number of the first one, counted from 0, and the records."""
+        if self.run.records is not self._records:
+            if self._records is not None:
+                self.epoch = uuid.uuid4().hex
+                self._is_rewound = self._has_old_examples = True
+                self._wake.set()  # for the examples
+            self._begin_again()
+        assert self._records is not None
         first = self._seen
-        new = self.run.records[first:]
+        new = self._records[first:]
         for record in new:
             columns, histograms = columns_of(record), histograms_of(record)
             self._seen += 1  # before the record is added: an interrupt may lose it, but must not add it twice
@@ -227,7 +286,7 @@ class Publisher:
         return first, new
 
     def _state(self) -> State:
-        return state_of(self.run, list(self._histograms.values()), **self._names)
+        return state_of(self.run, list(self._histograms.values()), **self._names, activity=self._activity())
 
     def _sent_state(self) -> State:
         """Return the state that was sent last.
@@ -250,6 +309,8 @@ class Publisher:
             losses=loss_catalogue(self.run.data_kind),
             series=self._history.to_data(),
             heats=self._heats.to_data(),
+            branches=self._branch_data,
+            branches_left_out=self._branches.left_out,
         )
 
     def _update(self, first: int, records: Sequence[StepRecord], change: StateChange) -> tuple[Update, Buffers]:
@@ -306,12 +367,21 @@ class Publisher:
 
 def _as_message(snapshot: Snapshot) -> tuple[Snapshot, Buffers]:
     """Return a snapshot as a message: a trait may contain bytes anywhere, the JSON of a message may not."""
-    parts = [*snapshot["series"], *snapshot["heats"]]
+    of_branches = [series for branch in snapshot["branches"] for series in branch["series"]]
+    parts = [*snapshot["series"], *snapshot["heats"], *of_branches]
     buffers = [buffer for part in parts for buffer in (part["steps"], part["values"])]
     message = snapshot.copy()
-    message["series"] = [{**series, "steps": b"", "values": b""} for series in snapshot["series"]]
+    message["series"] = [_without_buffers(series) for series in snapshot["series"]]
+    message["branches"] = [
+        {**branch, "series": [_without_buffers(series) for series in branch["series"]]}
+        for branch in snapshot["branches"]
+    ]
     message["heats"] = [{**heat, "steps": b"", "values": b""} for heat in snapshot["heats"]]
     return message, buffers
+
+
+def _without_buffers(series: SeriesData) -> SeriesData:
+    return {**series, "steps": b"", "values": b""}
 
 
 def _difference(old: State | None, new: State) -> StateChange:

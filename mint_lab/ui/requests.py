@@ -13,7 +13,15 @@ from .messages import Reply
 from .state import RunLike
 from .utf8 import as_utf8
 
-__all__ = ["TEXT_REQUESTS", "Controllable", "perform", "reply_to", "requested_text", "unknown_request"]
+__all__ = [
+    "TEXT_REQUESTS",
+    "Controllable",
+    "perform",
+    "reply_to",
+    "requested_step",
+    "requested_text",
+    "unknown_request",
+]
 
 TEXT_REQUESTS = ("cell", "csv", "figure")
 """Requests that :func:`requested_text` answers."""
@@ -71,6 +79,18 @@ def perform(
         raise unknown_request(kind)
 
 
+def requested_step(request: Mapping[str, Any]) -> int:
+    """Return the step of a "rewind" or "fork" request.
+
+    Raises:
+        ConfigError: If it is not a whole number from 0 up.
+    """
+    step = request.get("step")
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise ConfigError(f"{request.get('type')!r} needs a step from 0 up, got {step!r}")
+    return step
+
+
 def requested_text(run: RunLike, request: Mapping[str, Any]) -> str:
     """Return the text that a request, one of :data:`TEXT_REQUESTS`, asks for.
 
@@ -84,15 +104,14 @@ def requested_text(run: RunLike, request: Mapping[str, Any]) -> str:
     kind = request.get("type")
     if kind == "cell":
         return cell_from(LOSSES[str(request.get("name"))])
-    records = list(run.records)
     if kind == "csv":
         from ..runs.store import history_frame
 
-        return history_frame(records).to_csv()
+        return history_frame(list(run.records)).to_csv()
     if kind == "figure":
         from ..runs.figure import draw_run
 
-        return str(draw_run(run.recipe, records, list(run.edits), run.baseline).to_json())
+        return str(draw_run(run.recipe, run).to_json())
     raise unknown_request(kind)
 
 

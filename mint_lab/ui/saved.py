@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from ..recipes.record import Status
 from ..recipes.registry import recipe_of
+from ..runs.branches import branches_of
+from .branch_data import branch_data
 from .heat import HeatHistory
 from .history import History
 from .messages import PROTOCOL, Histogram, Snapshot, State
@@ -18,9 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["saved_snapshot"]
 
+READ_ONLY = "This run was read from its folder. Run.open(folder) continues it."
+
 
 def saved_snapshot(run: SavedRun) -> Snapshot:
-    """Return the curves of ``run``, its marks and its last histograms, with the settings of its last step."""
+    """Return the curves of ``run``, its marks and its last histograms, with the settings of its last step.
+
+    Steps that it has left are faint curves.
+    """
     history = History()
     heats = HeatHistory()
     histograms: dict[str, Histogram] = {}
@@ -30,6 +37,7 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
             if heats.add(histogram):
                 histograms[histogram["name"]] = histogram
     recipe = run.info.recipe
+    branches = branches_of(run.records, run.edits, run.rewinds, run.parent)
     return Snapshot(
         type="snapshot",
         protocol=PROTOCOL,
@@ -42,6 +50,8 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
         losses=[],
         series=history.to_data(),
         heats=heats.to_data(),
+        branches=branch_data(branches),
+        branches_left_out=branches.left_out,
     )
 
 
@@ -73,5 +83,9 @@ def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
         histograms=histograms,
         warnings=[],
         failure=None,
+        activity="",
+        activity_error="",
+        no_rewind=READ_ONLY,
+        no_fork=READ_ONLY,
     )
     return as_utf8(state)

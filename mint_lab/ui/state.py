@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
 from ..data.rewards import Reward
 from ..losses import DataKind, LossSpec, Param
 from ..losses.clip import ClipBound
-from ..recipes.record import HISTOGRAM_EDGES, Edit, Status, StepRecord
+from ..recipes.record import HISTOGRAM_EDGES, Edit, Rewind, Status, StepRecord
 from ..recipes.registry import recipe_of
+from ..runs.rewind import snapshot_problem
 from .loss_catalogue import param_entry
 from .messages import Bound, Clip, Failure, Histogram, Mark, OptionEntry, State
 from .utf8 import as_utf8
 
 __all__ = [
     "MAX_MARKS",
+    "Activity",
     "FailureLike",
     "RunLike",
     "columns_of",
@@ -30,11 +33,19 @@ __all__ = [
 MAX_MARKS = 60
 """Edits that are sent to the page, the latest ones; earlier ones are only counted."""
 
+STOPPED = "This run is stopped, which is final. A fork continues from any of its steps."
 MAX_CHARACTERS = 4000  # of a message that is sent; a traceback can be ten times as long
 MAX_LABEL_CHARACTERS = 200
 MAX_WARNINGS = 4
 MAX_NOTES = 3
 TRAINING_HISTOGRAMS = ("log_ratio/positive", "log_ratio/negative")  # of the batch, even if there is an evaluation
+
+
+class Activity(NamedTuple):
+    """What the kernel does at the page's request, and why the last such request failed; empty if nothing, or not."""
+
+    text: str = ""
+    error: str = ""
 
 
 class FailureLike(Protocol):
@@ -80,6 +91,12 @@ class RunLike(Protocol):
     @property
     def records(self) -> Sequence[StepRecord]: ...
     @property
+    def rewinds(self) -> Sequence[Rewind]: ...
+    @property
+    def parent(self) -> Mapping[str, Any]: ...
+    @property
+    def reading(self) -> AbstractContextManager[object]: ...
+    @property
     def baseline(self) -> dict[str, float]: ...
 
 
@@ -105,13 +122,21 @@ def columns_of(record: StepRecord) -> dict[str, float]:
     return columns if "".join(columns).isascii() else as_utf8(columns)
 
 
-def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str = "", data: str = "") -> State:
+def state_of(
+    run: RunLike,
+    histograms: Sequence[Histogram],
+    *,
+    base_model: str = "",
+    data: str = "",
+    activity: Activity | None = None,
+) -> State:
     """Return the current state of the run.
 
     Args:
         run: The run.
         histograms: The latest histogram of each name.
         base_model, data: Names that the page shows.
+        activity: What the kernel does at the page's request; None if nothing.
     """
     edits = list(run.edits)
     records = run.records
@@ -119,6 +144,9 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
     warnings = [*(records[-1].warnings[:MAX_WARNINGS] if len(records) else []), *run.notes[-MAX_NOTES:]]
     loss = run.loss
     recipe = recipe_of(run.recipe)
+    activity = activity or Activity()
+    no_snapshots = snapshot_problem(getattr(run, "keep_snapshots", 0), getattr(run, "client", None))
+    no_snapshots = f"This run has no snapshots to return to: {no_snapshots}." if no_snapshots else ""
     state = State(
         status=run.status,
         steps_done=run.steps_done,
@@ -143,6 +171,10 @@ def state_of(run: RunLike, histograms: Sequence[Histogram], *, base_model: str =
         histograms=list(histograms),
         warnings=[text[:MAX_CHARACTERS] for text in warnings],
         failure=_failure(run),
+        activity=activity.text,
+        activity_error=activity.error[:MAX_CHARACTERS],
+        no_rewind=no_snapshots or (STOPPED if run.status == "stopped" else ""),
+        no_fork=no_snapshots,
     )
     return as_utf8(state)
 

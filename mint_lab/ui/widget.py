@@ -13,6 +13,7 @@ import traitlets
 from ..errors import ConfigError
 from ..losses import LOSSES
 from ..runs.store import SavedRun
+from .background import Background
 from .bundle import bundle, widget_view
 from .data_inspection import DataInspection
 from .data_messages import DataReport
@@ -21,7 +22,7 @@ from .loss_catalogue import loss_catalogue
 from .messages import Document, Losses, Message, Samples, Snapshot, Tokens
 from .pictures import picture_of_run
 from .publisher import Publisher
-from .requests import TEXT_REQUESTS, perform, reply_to, requested_text
+from .requests import TEXT_REQUESTS, perform, reply_to, requested_step, requested_text
 from .utf8 import as_utf8
 
 __all__ = ["RunWidget"]
@@ -58,7 +59,8 @@ class RunWidget(anywidget.AnyWidget):
     def __init__(self, run: Any, *, base_model: str = "", data: str = "") -> None:
         self._outputs = Outputs()
         self._show_lock = threading.RLock()  # held while the run changes, and while something of the run is shown
-        self._pictured_steps = 0  # steps in the picture for readers without a kernel
+        self._pictured = (0, 0)  # rewinds and steps in the picture for readers without a kernel
+        self._background = Background(self._wake)
         self._base_model, self._data = base_model, data
         self._check_run(run)
         super().__init__()
@@ -83,7 +85,7 @@ class RunWidget(anywidget.AnyWidget):
             if self._publisher is not None:
                 self._publisher.close()
             self._run = run
-            self._pictured_steps = 0
+            self._pictured = (0, 0)
             self.tokens = self.samples = self.audit = None
             self._inspection = DataInspection(run, functools.partial(self._set_trait_of, run, "audit"))
             self._publisher = Publisher(
@@ -94,6 +96,8 @@ class RunWidget(anywidget.AnyWidget):
                 on_idle=self._on_idle,
                 on_tokens=functools.partial(self._set_trait_of, run, "tokens"),
                 on_samples=functools.partial(self._set_trait_of, run, "samples"),
+                on_rewind=functools.partial(self._forget_examples, run),
+                activity=self._background.activity,
             )
             self._publisher.send_snapshot()
 
@@ -146,9 +150,9 @@ class RunWidget(anywidget.AnyWidget):
         with self._show_lock:
             self.send_state("snapshot")
             if self._is_picture_outdated():
-                steps = len(self._run.records)
+                pictured = self._progress()
                 self._outputs.update(self._repr_mimebundle_()[0])
-                self._pictured_steps = steps
+                self._pictured = pictured
 
     def _on_cell_done(self) -> None:
         """Update the picture; a cell that waited for the end of the run can be the last one of a notebook."""
@@ -156,7 +160,10 @@ class RunWidget(anywidget.AnyWidget):
             self._on_idle()
 
     def _is_picture_outdated(self) -> bool:
-        return self._run.status in ("stopped", "finished") and len(self._run.records) != self._pictured_steps
+        return self._run.status in ("stopped", "finished") and self._progress() != self._pictured
+
+    def _progress(self) -> tuple[int, int]:
+        return len(self._run.rewinds), len(self._run.records)
 
     def _send_message(self, message: Message, buffers: Sequence[bytes]) -> None:
         if self.comm is not None:
@@ -175,9 +182,13 @@ class RunWidget(anywidget.AnyWidget):
         elif content.get("type") in TEXT_REQUESTS:
             self._send_document(content)
         else:
+            self._background.forget_error()
             self._send_message(reply_to(content, self._perform), [])
 
     def _perform(self, request: Mapping[str, Any]) -> None:
+        if request.get("type") == "rewind":
+            self._rewind(requested_step(request))
+            return
         perform(self._run, request, self._request_tokens, self._inspection.request)
 
     def _send_document(self, request: Mapping[str, Any]) -> None:
@@ -187,6 +198,22 @@ class RunWidget(anywidget.AnyWidget):
             self._send_message(reply, [])
         else:
             self._send_message(Document(type="document", request=reply["request"]), [as_utf8(texts[0]).encode()])
+
+    def _rewind(self, step: int) -> None:
+        """Return to the state after ``step`` without waiting for it."""
+        run = self._run
+        self._background.start(f"Returning to step {step}…", lambda: run.rewind(step))
+
+    def _wake(self) -> None:
+        publisher = self._publisher
+        if publisher is not None:
+            publisher.wake()
+
+    def _forget_examples(self, run: Any) -> None:
+        """Remove tokens and responses of ``run``, which is at an earlier step now, from the page."""
+        with self._show_lock:
+            if run is self._run:
+                self.tokens = self.samples = None
 
     def _request_tokens(self) -> None:
         if self._publisher is not None:

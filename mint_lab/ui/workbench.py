@@ -8,9 +8,12 @@ from typing import Any
 
 import traitlets
 
-from ..errors import RunError
+from ..errors import ConfigError, RunError
 from ..recipes.registry import recipe_of
 from ..runs.run import Run
+from .messages import RunTab, RunTabs
+from .requests import requested_step
+from .utf8 import as_utf8
 from .widget import RunWidget
 
 __all__ = ["Workbench", "describe_data"]
@@ -30,14 +33,19 @@ class Workbench(RunWidget):
         run_options: Further arguments of :class:`~mint_lab.runs.run.Run`, for example ``steps``, ``batch_size`` or
             ``lora``, and options of the recipe, for example ``reward`` and ``group_size`` of "rl".
 
+    A click on a step of a chart offers to return to that step, and to fork the run there; as ``run.rewind(step)`` and
+    ``run.fork(step)`` do.
+
     Attributes:
-        run: The :class:`~mint_lab.runs.run.Run`. "New run" on the page replaces it.
+        run: The :class:`~mint_lab.runs.run.Run` that the page shows. "New run" and forks replace it.
+        forks: The forks of the run, and their forks, that the page can show; empty again after "New run".
 
     Raises:
         ConfigError: If a name or a setting is unknown, or the data do not fit the loss.
     """
 
     part = traitlets.Unicode("workbench", read_only=True).tag(sync=True)
+    runs = traitlets.Any(None).tag(sync=True)
     _has_loss_picker = True
 
     def __init__(
@@ -58,6 +66,7 @@ class Workbench(RunWidget):
             "seed": seed,
         }
         self._run_count = 1
+        self._runs: list[Run] = []  # the run and its forks
         run = Run(loss=loss, **self._options)
         self._first_loss = run.loss.name
         super().__init__(run, base_model=base_model, data=describe_data(data, recipe))
@@ -67,6 +76,29 @@ class Workbench(RunWidget):
         return (
             f"Workbench(recipe={options['recipe']!r}, loss={self._first_loss!r}, base_model={options['base_model']!r})"
         )
+
+    @property
+    def forks(self) -> list[Run]:
+        """The forks that the page can show, in the order in which they were made."""
+        return self._runs[1:]
+
+    def show(self, run: Any) -> None:
+        """Show ``run`` in all views. The page keeps a list of it and the runs that it was forked from, or were forked
+        from it.
+
+        Raises:
+            ConfigError: If ``run`` is not a run that can be trained; the widget keeps showing the present one.
+        """
+        self._check_run(run)
+        with self._show_lock:
+            super().show(run)
+            if not any(known is run for known in self._runs):
+                is_fork = any(_is_fork_of(run, known) for known in self._runs)
+                self._runs = [*self._runs, run] if is_fork else [run]
+            self.runs = RunTabs(
+                runs=[_tab(known) for known in self._runs],
+                shown=next(i for i, known in enumerate(self._runs) if known is run),
+            )
 
     def new_run(self) -> Run:
         """Start again from the base model with the current loss and settings; the old run stays in its folder.
@@ -92,10 +124,43 @@ class Workbench(RunWidget):
         return run
 
     def _perform(self, request: Mapping[str, Any]) -> None:
-        if request.get("type") == "new_run":
+        kind = request.get("type")
+        if kind == "new_run":
             self.new_run()
+        elif kind == "fork":
+            loss, name = request.get("loss"), request.get("name")
+            self._fork(requested_step(request), str(loss or "") or None, str(name or "").strip() or None)
+        elif kind == "show_run":
+            number, runs = request.get("run"), self._runs
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(runs):
+                raise ConfigError(f"run {number!r} is not one of the {len(runs)} runs of this page")
+            self.show(runs[number])
         else:
             super()._perform(request)
+
+    def _fork(self, step: int, loss: str | None, name: str | None) -> None:
+        """Pause the run, fork it after ``step`` and show the fork; without waiting for it."""
+        run = self.run
+
+        def fork() -> None:
+            if run.status == "running":
+                run.pause()
+            forked = run.fork(step, loss=loss, name=name)
+            if self._publisher is not None:  # not closed meanwhile
+                self.show(forked)
+
+        self._background.start(f"Forking {run.name} after step {step}…", fork)
+
+
+def _is_fork_of(run: Any, other: Run) -> bool:
+    folder = getattr(run, "parent", {}).get("folder")
+    return folder is not None and other.folder is not None and folder == str(other.folder.absolute())
+
+
+def _tab(run: Any) -> RunTab:
+    parent = run.parent
+    about = f"fork of {parent['name']} after step {parent['step']}" if parent else ""
+    return as_utf8(RunTab(name=run.name, about=about))
 
 
 def describe_data(data: Any, recipe: str) -> str:

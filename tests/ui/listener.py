@@ -24,6 +24,7 @@ class Page:
         self.state: dict[str, Any] = {}
         self.columns: dict[str, list[tuple[float, float]]] = {}
         self.heats = HeatHistory()
+        self.branches: list[tuple[str, int, list[int], dict[str, list[tuple[float, float]]]]] = []
         self.wants_sync = True
 
     def receive(self, message: Any, buffers: Any) -> None:
@@ -36,6 +37,10 @@ class Page:
             self.state, self.wants_sync = dict(message["state"]), False
             self.columns = {s["name"]: points(s) for s in message["series"]}
             self.heats = loaded(message["heats"])
+            self.branches = [
+                (branch["label"], branch["step"], branch["breaks"], {s["name"]: points(s) for s in branch["series"]})
+                for branch in message["branches"]
+            ]
             return
         if message["epoch"] != self.epoch or message["first"] > self.seen:
             self.wants_sync = True
@@ -75,11 +80,14 @@ def points(series: Any) -> list[tuple[float, float]]:
 
 
 def attached(snapshot: Any, buffers: Any) -> Any:
-    parts, rest = [*snapshot["series"], *snapshot["heats"]], iter(buffers)
+    of_branches = [series for branch in snapshot["branches"] for series in branch["series"]]
+    parts, rest = [*snapshot["series"], *snapshot["heats"], *of_branches], iter(buffers)
     filled = [{**part, "steps": next(rest), "values": next(rest)} for part in parts]
     assert next(rest, None) is None
-    count = len(snapshot["series"])
-    return {**snapshot, "series": filled[:count], "heats": filled[count:]}
+    count, heats = len(snapshot["series"]), len(snapshot["heats"])
+    left = iter(filled[count + heats :])
+    branches = [{**branch, "series": [next(left) for _ in branch["series"]]} for branch in snapshot["branches"]]
+    return {**snapshot, "series": filled[:count], "heats": filled[count : count + heats], "branches": branches}
 
 
 def loaded(heats: Any) -> HeatHistory:

@@ -18,7 +18,7 @@ from mint_lab.data import to_datum
 from mint_lab.data.rewards import Reward
 from mint_lab.errors import ConfigError, RunError
 from mint_lab.losses import LOSSES, DataKind, LossSpec, Param
-from mint_lab.recipes.record import Edit, Status, StepRecord, histogram
+from mint_lab.recipes.record import Edit, Rewind, Status, StepRecord, histogram
 from mint_lab.recipes.registry import recipe_named
 from mint_lab.runs.token_inspection import HeldOutTokens
 from tests.waiting import TIMEOUT
@@ -122,6 +122,9 @@ class ScriptedRun:
         self.status: Status = "ready"
         self.error: Failed | None = None
         self.records: list[StepRecord] = []
+        self.rewinds: list[Rewind] = []
+        self.parent: dict[str, Any] = {}
+        self.reading = threading.RLock()
         self.edits: list[Edit] = []
         self.baseline: dict[str, float] = {}
         self.loss: LossSpec = LOSSES["pairwise_preference"]
@@ -191,6 +194,17 @@ class ScriptedRun:
         """Add records at once, without a thread."""
         self.records.extend(records)
         self.notify_all()
+
+    def rewind(self, step: int) -> ScriptedRun:
+        """Return to a step, as a run does: new lists, all at once for those who read with ``reading``."""
+        with self.reading:
+            later = self.records[step:], [edit for edit in self.edits if edit.step > step]
+            self.edits = [edit for edit in self.edits if edit.step <= step]
+            self.records = self.records[:step]
+            self.rewinds.append(Rewind(step, *later))
+            self.status = "paused"
+        self.notify_all()
+        return self
 
     def held_out_tokens(self) -> Future[HeldOutTokens]:
         """Return two pairs of letters, whose chosen completion becomes more likely with every step."""

@@ -16,7 +16,7 @@ from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.store import RunStore
 from mint_lab.ui.messages import PROTOCOL
 from mint_lab.ui.publisher import Publisher
-from mint_lab.ui.saved import saved_snapshot
+from mint_lab.ui.saved import READ_ONLY, saved_snapshot
 from mint_lab.ui.state import option_entries
 from tests.ui.scripted import ScriptedRun, record
 
@@ -89,6 +89,7 @@ def test_snapshot_without_controls_by_hand(tmp_path: Path) -> None:
         **{"tokens_about": recipe.examples, "keeps_samples": True, "base_model": "m", "data": ""},
         **{"loss": "", "loss_label": "", "last_loss": "", "settings": {}, "controls": [], "clip": None},
         **{"marks": [], "marks_total": 0, "baseline": {}, "histograms": [], "warnings": [], "failure": None},
+        **{"activity": "", "activity_error": "", "no_rewind": READ_ONLY, "no_fork": READ_ONLY},
     }
 
 

@@ -3,7 +3,7 @@
  * `python widgets/generate_from_python.py`.
  */
 
-export const PROTOCOL = 7;
+export const PROTOCOL = 8;
 
 /** A setting with a slider. */
 export interface ParamEntry {
@@ -194,6 +194,14 @@ export interface State {
   histograms: Histogram[];
   warnings: string[];
   failure: Failure | null;
+  /** What the kernel does at the page's request and that takes some time, such as a rewind; empty if nothing. */
+  activity: string;
+  /** Why the last such request failed; empty if it did not. */
+  activity_error: string;
+  /** Why the run cannot return to a step; empty if it can. */
+  no_rewind: string;
+  /** Why the run cannot be forked; empty if it can. */
+  no_fork: string;
 }
 
 /** The fields of `State` that changed; the others are absent. */
@@ -229,11 +237,23 @@ export interface HeatData {
   values: DataView;
 }
 
+/** Steps that a run has left by a rewind, or those of its parent after a fork: faint curves. */
+export interface BranchData {
+  /** What a legend calls it. */
+  label: string;
+  /** The last step in common with the run; the curves are drawn from there. */
+  step: number;
+  /** Steps from which another loss computed the training metrics. */
+  breaks: number[];
+  /** Its curves with the common steps, at which smoothing begins. */
+  series: SeriesData[];
+}
+
 /** The whole run after `seen` records and `number` messages. */
 export interface Snapshot {
   type: "snapshot";
   protocol: number;
-  /** Identifies the run. */
+  /** Identifies the run and its rewinds: another epoch has other records. */
   epoch: string;
   number: number;
   seen: number;
@@ -244,6 +264,10 @@ export interface Snapshot {
   losses: LossEntry[];
   series: SeriesData[];
   heats: HeatData[];
+  /** Faint curves, the latest last. */
+  branches: BranchData[];
+  /** Number of earlier ones. */
+  branches_left_out: number;
 }
 
 /**
@@ -343,6 +367,19 @@ export interface Samples {
   tokens: Tokens | null;
 }
 
+/** A run that a workbench can show. */
+export interface RunTab {
+  name: string;
+  /** Where it comes from, in a few words; empty for a run that is no fork. */
+  about: string;
+}
+
+/** The runs of a workbench; `shown` is the index of the one on the page. */
+export interface RunTabs {
+  runs: RunTab[];
+  shown: number;
+}
+
 /** The answer to a request. */
 export interface Reply {
   type: "reply";
@@ -369,6 +406,9 @@ export type RequestType =
   | "set_loss"
   | "set"
   | "new_run"
+  | "rewind"
+  | "fork"
+  | "show_run"
   | "tokens"
   | "data"
   | "cell"
@@ -388,7 +428,10 @@ export interface Request {
   since?: number;
   /** Belongs to "sync": the run that the page shows. */
   epoch?: string;
-  /** Belongs to "set_loss" and "cell" (a loss), and to "set" (a setting). */
+  /**
+   * Belongs to "set_loss" and "cell" (a loss), to "set" (a setting), and to "fork" (name of the new run; empty for the
+   * default).
+   */
   name?: string;
   /** Belongs to "set". */
   value?: number;
@@ -396,6 +439,15 @@ export interface Request {
   item?: number;
   /** Belongs to "data": the number of the row to show. Without `item` and `row`, noteworthy rows are shown. */
   row?: number;
+  /**
+   * Belongs to "rewind" and "fork": the last step that is kept. Both are answered before they are done; then `activity`
+   * of the state says what happens.
+   */
+  step?: number;
+  /** Belongs to "fork": loss of the new run; empty for that of the run at the step. */
+  loss?: string;
+  /** Belongs to "show_run": index of the run in the trait `runs`. */
+  run?: number;
   /** Belongs to "data": whether `row` is one of the held-out data, if these have numbers of their own. */
   held_out?: boolean;
 }

@@ -15,6 +15,8 @@ export const RUNS = {
 
 export const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"] as const;
 
+export const BRANCH_DASHES = ["dash", "dot", "dashdot"] as const;
+
 export const TOKENS = {
   light: {
     ground: [255, 255, 255],

@@ -1,0 +1,122 @@
+"""Steps that a run has left: those before a rewind, and those of its parent after a fork. Charts draw them faint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..errors import RunError
+from ..recipes.record import Edit, Rewind, StepRecord
+from .store import SavedRun, load_run
+
+__all__ = ["MAX_BRANCHES", "Branch", "Branches", "branches_of"]
+
+MAX_BRANCHES = 3
+"""Branches that are drawn, the latest; earlier ones are only counted."""
+
+T = TypeVar("T", StepRecord, Edit)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A course of steps that differs from the run's own from some step on.
+
+    Attributes:
+        label: What a legend calls it.
+        step: The last step that it has in common with the run; it is drawn from there.
+        records: Its records, from the first step: a smoothed curve begins there.
+        edits: Its edits, likewise.
+    """
+
+    label: str
+    step: int
+    records: list[StepRecord]
+    edits: list[Edit]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The branches that are drawn, the latest last, and the number of those that are left out."""
+
+    drawn: list[Branch] = field(default_factory=list)
+    left_out: int = 0
+
+
+def branches_of(
+    records: Sequence[StepRecord], edits: Sequence[Edit], rewinds: Sequence[Rewind], parent: Mapping[str, Any]
+) -> Branches:
+    """Return the branches of a run.
+
+    Args:
+        records, edits, rewinds, parent: As in :class:`~mint_lab.runs.run.Run`. The parent is read from its folder; if
+            that is gone, there is no branch of it.
+    """
+    courses = list(_courses(records, edits, rewinds))
+    found = [
+        Branch(label, rewind.step, *course)
+        for label, rewind, course in zip(_labels(rewinds), rewinds, reversed(courses), strict=True)
+    ]
+    of_parent = _parent_branch(records, rewinds, parent)
+    if of_parent is not None:
+        found.insert(0, of_parent)
+    return Branches(found[-MAX_BRANCHES:], max(len(found) - MAX_BRANCHES, 0))
+
+
+Course = tuple[list[StepRecord], list[Edit]]
+
+
+def _courses(records: Sequence[StepRecord], edits: Sequence[Edit], rewinds: Sequence[Rewind]) -> Iterator[Course]:
+    """Yield records and edits as they were before each rewind, the last rewind first."""
+    for rewind in reversed(rewinds):
+        records = _joined(records, rewind.step, rewind.records)
+        edits = _joined(edits, rewind.step, rewind.edits)
+        yield records, edits
+
+
+def _joined(earlier: Sequence[T], step: int, later: Sequence[T]) -> list[T]:
+    return [*(entry for entry in earlier if entry.step <= step), *later]
+
+
+def _labels(rewinds: Sequence[Rewind]) -> list[str]:
+    """Name each rewind by its step; a number tells apart those to the same step."""
+    seen: Counter[int] = Counter()
+    labels: list[str] = []
+    for rewind in rewinds:
+        seen[rewind.step] += 1
+        repeated = f" ({seen[rewind.step]})" if seen[rewind.step] > 1 else ""
+        labels.append(f"before rewind to {rewind.step}{repeated}")
+    return labels
+
+
+def _parent_branch(
+    records: Sequence[StepRecord], rewinds: Sequence[Rewind], parent: Mapping[str, Any]
+) -> Branch | None:
+    """Return the steps of the parent after the fork; None if it has none, or cannot be read."""
+    folder, name, step = parent.get("folder"), parent.get("name"), parent.get("step")
+    if not isinstance(folder, str) or not isinstance(step, int):
+        return None
+    try:
+        saved = load_run(folder)
+    except (RunError, OSError):
+        return None
+    common = min([step, *(rewind.step for rewind in rewinds)])
+    course_records, course_edits = _forked_course(saved, [record for record in records if record.step <= step])
+    if not course_records or course_records[-1].step <= common:
+        return None
+    return Branch(str(name or saved.info.name), common, course_records, course_edits)
+
+
+def _forked_course(parent: SavedRun, copied: Sequence[StepRecord]) -> Course:
+    """Return the course of the parent that the fork began on: the parent may have been rewound since.
+
+    It has the most of the records that were copied from it; their times tell repeated steps apart.
+    """
+    times = {record.step: record.time for record in copied}
+
+    def common_steps(course: Course) -> int:
+        return sum(times.get(record.step) == record.time for record in course[0])
+
+    courses = [(parent.records, parent.edits), *_courses(parent.records, parent.edits, parent.rewinds)]
+    return max(courses, key=common_steps)

@@ -49,6 +49,8 @@ def branches_of(
 ) -> Branches:
     """Return the branches of a run.
 
+    While a run that was rewound computes steps again, the branch that it has left is not drawn.
+
     Args:
         records, edits, rewinds, parent: As in :class:`~mint_lab.runs.run.Run`. The parent is read from its folder; if
             that is gone, there is no branch of it.
@@ -57,6 +59,7 @@ def branches_of(
     found = [
         Branch(label, rewind.step, *course)
         for label, rewind, course in zip(_labels(rewinds), rewinds, reversed(courses), strict=True)
+        if _has_common_steps(course, rewind.step)
     ]
     of_parent = _parent_branch(records, rewinds, parent)
     if of_parent is not None:
@@ -77,6 +80,11 @@ def _courses(records: Sequence[StepRecord], edits: Sequence[Edit], rewinds: Sequ
 
 def _joined(earlier: Sequence[T], step: int, later: Sequence[T]) -> list[T]:
     return [*(entry for entry in earlier if entry.step <= step), *later]
+
+
+def _has_common_steps(course: Course, step: int) -> bool:
+    """Return False while a run that was rewound computes the steps up to there again."""
+    return step == 0 or any(record.step == step for record in course[0])
 
 
 def _labels(rewinds: Sequence[Rewind]) -> list[str]:

@@ -11,8 +11,8 @@ Kernel to page:
   does not depend on the length of the run. It is computed on request: for a first display and after a page reload.
 * :class:`Update`: the records since the last message, and the fields of the state that changed.
 * :class:`Snapshot` as a message: the answer to a page that has no records, or has missed too many to repeat. Its binary
-  data travels beside it: steps and values of each series, of each heat map, and of each series of each branch; the fields
-  in the JSON are empty. After a rewind it is sent without a request, with a new epoch.
+  data travels beside it: steps and values of each series, of each heat map, and of each series of each branch; the
+  fields in the JSON are empty. After a rewind it is sent without a request, with a new epoch.
 * the trait ``tokens`` (:class:`Tokens`): examples token by token; for a run, some time after a page requested them.
 * the trait ``samples`` (:class:`Samples`): the latest responses that a run stored.
 * the trait ``audit`` (:class:`~mint_lab.ui.data_messages.DataReport`): what the data of a run consist of, after a page

@@ -138,7 +138,8 @@ class Publisher:
         self._branches = Branches()
         self._branch_data: list[BranchData] = []
         self._seen = 0  # records read
-        self._is_rewound = False  # since the last message
+        self._needs_snapshot = False  # because an update cannot tell what has changed
+        self._missing_until = 0  # step up to which a rewound run computes the common steps of a branch again
         self._has_old_examples = False  # tokens and responses that are shown are of steps before a rewind
         self._number = 0  # of the last message
         self._failures = 0  # consecutive rounds of the thread in which something failed
@@ -169,15 +170,15 @@ class Publisher:
                 return 0
             first, new, state = self._read()
             change = _difference(self._sent, state)
-            if not new and not change and not self._is_rewound:
+            if not new and not change and not self._needs_snapshot:
                 return 0
             self._number += 1
             self._sent = None  # if sending fails, the next message has the full state
-            if len(new) > MAX_REPEATED_RECORDS or self._is_rewound:
+            if len(new) > MAX_REPEATED_RECORDS or self._needs_snapshot:
                 self._send(*_as_message(self._snapshot(state)))
             else:
                 self._send(*self._update(first, new, change))
-            self._sent, self._is_rewound = state, False
+            self._sent, self._needs_snapshot = state, False
             return len(new)
 
     def snapshot(self) -> Snapshot:
@@ -254,20 +255,27 @@ class Publisher:
 
     def _begin_again(self) -> None:
         """Forget what was read: the run was rewound, or nothing has been read yet."""
+        before = self._records or []
         with self.run.reading:
             self._records, edits, rewinds = self.run.records, list(self.run.edits), list(self.run.rewinds)
             records, parent = list(self._records), self.run.parent
-        self._branches = branches_of(records, edits, rewinds, parent)
-        self._branch_data = branch_data(self._branches)
+        common = rewinds[-1].step if rewinds else 0
+        if len(records) < common <= len(before):  # these steps are being computed again, and are as they were
+            records = before[:common]
+        self._set_branches(branches_of(records, edits, rewinds, parent))
+        self._missing_until = common if len(records) < common else 0
         self._history, self._heats, self._histograms = History(), HeatHistory(), {}
         self._seen, self._unshown, self._sent = 0, None, None
+
+    def _set_branches(self, branches: Branches) -> None:
+        self._branches, self._branch_data = branches, branch_data(branches)
 
     def _read_records(self) -> tuple[int, Sequence[StepRecord]]:
         """Read the new records; return the number of the first one, counted from 0, and the records."""
         if self.run.records is not self._records:
             if self._records is not None:
                 self.epoch = uuid.uuid4().hex
-                self._is_rewound = self._has_old_examples = True
+                self._needs_snapshot = self._has_old_examples = True
                 self._wake.set()  # for the examples
             self._begin_again()
         assert self._records is not None
@@ -283,6 +291,9 @@ class Publisher:
             if record.samples:
                 self._unshown = record
                 self._wake.set()  # a run that is not running may never notify again
+        if 0 < self._missing_until <= self._seen:
+            self._set_branches(branches_of(self._records, self.run.edits, self.run.rewinds, self.run.parent))
+            self._missing_until, self._needs_snapshot = 0, True
         return first, new
 
     def _state(self) -> State:

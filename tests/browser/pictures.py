@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from .lab import REPOSITORY, Lab, Notebook, chromium, serve
 
@@ -97,6 +97,38 @@ def half_way(notebook: Notebook) -> None:
     notebook.await_points("grad_norm", 120, timeout=300)
 
 
+def rewind(notebook: Notebook) -> None:
+    """A run that was rewound and has gone on with another loss; the menu of a step, where it can be forked."""
+    notebook.button("Start").click()
+    notebook.await_points("grad_norm", 130, timeout=300)
+    notebook.button("Pause").click()
+    notebook.await_status("paused")
+    notebook.click_step("grad_norm", 60)
+    notebook.button("Rewind here").click()
+    expect(notebook.widget.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "60")
+    notebook.await_status("paused")
+    notebook.widget.get_by_label("Loss", exact=True).first.select_option("hinge")
+    notebook.button("Resume").click()
+    notebook.await_points("grad_norm", 100, timeout=300)
+    notebook.button("Pause").click()
+    notebook.await_status("paused")
+    notebook.scroll_to_output()
+    notebook.await_still()
+    notebook.click_step("pair_accuracy", 60)
+    notebook.button("Fork from here").click()
+
+
+def fork(notebook: Notebook) -> None:
+    """A fork with another loss, and its parent as a faint curve."""
+    rewind(notebook)
+    notebook.widget.locator(".ml-fork select").select_option("dpo")
+    notebook.widget.locator(".ml-fork input").fill("dpo from 60")
+    notebook.button("Create fork").click()
+    notebook.widget.locator(".ml-tab[aria-current=true]", has_text="dpo from 60").wait_for()
+    notebook.button("Resume").click()
+    notebook.await_points("grad_norm", 120, timeout=300)
+
+
 def data(notebook: Notebook) -> None:
     """What will be trained, before Start."""
     panel = notebook.widget.locator(".ml-data-panel")
@@ -112,6 +144,8 @@ PICTURES: dict[str, tuple[list[str], Callable[[Notebook], None], tuple[int, int]
     "rl": ([RL], reinforcement, (1360, 1300)),
     "comparing": ([COMPARE], comparing, (1360, 1240)),
     "data": ([DATA], data, (1360, 1760)),
+    "rewind": ([CELL], rewind, (1360, 900)),
+    "fork": ([CELL], fork, (1360, 900)),
     "failed": ([IMPORTS, FAILS, "lab = ml.Workbench(loss='my_margin', seed=0)\nlab"], failed, (1360, 1000)),
     "dark": ([CELL], dark, (1360, 900)),
     "narrow": ([CELL], half_way, (760, 1500)),
@@ -137,7 +171,7 @@ def main(names: list[str]) -> None:
             notebook.theme("JupyterLab Light")
             notebook.show()
             act(notebook)
-            notebook.widget.evaluate("(widget) => widget.closest('.jp-Cell').scrollIntoView({ block: 'start' })")
+            notebook.scroll_to_output()
             notebook.page.wait_for_timeout(700)
             data = notebook.page.screenshot()
             notebook.page.close()

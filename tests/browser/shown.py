@@ -73,6 +73,23 @@ class Shown:
     def chart(self, name: str) -> Locator:
         return self.widget.locator(f"[data-name='{name}']")
 
+    def scroll_to_output(self) -> None:
+        """Scroll the cell of the widget to the top of the window."""
+        self.widget.evaluate("(widget) => widget.closest('.jp-Cell').scrollIntoView({ block: 'start' })")
+
+    def click_step(self, name: str, step: int) -> None:
+        """Click a step in a chart, in the middle of its height."""
+        place = (
+            self.chart(name)
+            .locator(".ml-plot")
+            .evaluate(
+                """(plot, step) => { const axis = plot._fullLayout.xaxis, box = plot.getBoundingClientRect();
+                 return [box.left + axis._offset + axis.d2p(step), box.top + box.height / 2]; }""",
+                step,
+            )
+        )
+        self.page.mouse.click(*place)
+
     def points(self, name: str) -> int:
         return int(self.chart(name).get_attribute("data-points") or 0)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mint_lab.recipes.record import Edit
 from mint_lab.ui.publisher import Publisher
 from tests.ui.listener import Page
 from tests.ui.scripted import ScriptedRun, record
@@ -205,3 +206,51 @@ def test_change_during_a_round_leads_to_another_round(run: ScriptedRun) -> None:
     publisher.close()
     gate.open()
     join(publisher._thread)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("moment", ["before the state", "in the state"])
+def test_a_rewind_never_mixes_old_and_new_steps(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, call: str, moment: str
+) -> None:
+    """The run goes back to step 1 and on with another edit while a message is made."""
+    run: Any = publisher.run
+    run.edits.append(Edit(2, "setting", "old"))
+    page = Page()
+    page.receive(publisher.snapshot(), [])
+    gate, real = Gate(holds=1), publisher._state
+    if moment == "before the state":
+        read = publisher._read_records
+        monkeypatch.setattr(publisher, "_read_records", lambda: (read(), gate())[0])
+    else:
+        monkeypatch.setattr(publisher, "_state", lambda: (gate(), real())[1])
+    run.append(record(4))
+    made: list[Any] = []
+    thread = threading.Thread(target=lambda: made.append(CALLS[call](publisher)))
+    thread.start()
+    gate.wait()
+
+    def rewind() -> None:
+        run.rewind(1)
+        with run.reading:
+            run.edits.append(Edit(2, "setting", "new"))
+            run.records.append(record(2, 99))
+
+    rewinding = threading.Thread(target=rewind)
+    rewinding.start()
+    if moment == "before the state":
+        join(rewinding)  # the run does not wait for a page
+    gate.open()
+    join(thread)
+    join(rewinding)
+    publisher.publish()
+    wire: Any = publisher._send
+    assert wire.sent
+    for message, buffers in wire.sent:
+        page.receive(message, buffers)
+        assert page.state["steps_done"] == len(page.columns["loss"])
+        labels = [mark["label"] for mark in page.state["marks"]]
+        assert labels in ([["old"]] if page.seen > 2 else [[], ["new"]])
+    assert [value for _, value in page.columns["loss"]] == pytest.approx(
+        [made.metrics["loss"] for made in run.records], rel=1e-6
+    )

@@ -6,6 +6,7 @@ import { Notices } from "./controls/notices";
 import { LossPicker } from "./controls/picker";
 import { SamplesPanel } from "./controls/samples_panel";
 import { Settings } from "./controls/settings";
+import { StepMenu } from "./controls/step_menu";
 import { Warnings } from "./controls/warnings";
 import { type Dispose, h } from "./lib/dom";
 import type { Theme } from "./lib/theme";
@@ -35,8 +36,13 @@ function part(label: string, create: (store: RunStore, theme: () => Theme) => Co
 
 /** `LiveCharts`: the charts of a run. */
 export const liveCharts = part("Live charts", (store, theme) => {
-  const grid = new ChartGrid(store, theme);
-  return { elements: [grid.element], dispose: () => grid.dispose() };
+  const menu = new StepMenu(store, false);
+  const grid = new ChartGrid(store, theme, (place) => menu.open(place));
+  const dispose = () => {
+    grid.dispose();
+    menu.dispose();
+  };
+  return { elements: [grid.element, menu.element], dispose };
 });
 
 /** `RunControls`: Start, Pause, Step, Stop, progress, and why a step failed. */

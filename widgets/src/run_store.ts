@@ -4,11 +4,12 @@
  * It stores what the kernel sent, asks for missed messages, and sends requests. It never changes the state of the run.
  */
 
+import { type Branch, branchesOf } from "./branches";
 import type { DataReport } from "./data_messages";
 import { HeatHistory } from "./heat";
 import { History } from "./history";
 import type { Dispose } from "./lib/dom";
-import type { Range } from "./lib/scale";
+import { type Range, stepRange } from "./lib/scale";
 import {
   type Chart,
   type LossEntry,
@@ -16,6 +17,7 @@ import {
   type MetricEntry,
   PROTOCOL,
   type Request,
+  type RunTabs,
   type Samples,
   type Snapshot,
   type State,
@@ -46,6 +48,11 @@ export class RunStore {
   samples: Samples | null = null;
   /** The data of the run, as of the last request for them. */
   audit: DataReport | null = null;
+  /** The runs of the workbench, if the widget is one. */
+  tabs: RunTabs | null = null;
+  /** Faint curves: steps that the run has left, the latest last; and the number of earlier ones that are not drawn. */
+  branches: Branch[] = [];
+  branchesLeftOut = 0;
   epoch = "";
   /** Number of records received. */
   seen = 0;
@@ -103,15 +110,22 @@ export class RunStore {
     this.notify();
   };
 
+  private readonly onTabs = () => {
+    this.tabs = (this.model.get("runs") as RunTabs | null) ?? null;
+    this.notify();
+  };
+
   constructor(private readonly model: Model) {
     this.requests = new Requests(model, () => this.notify());
     model.on("msg:custom", this.onMessage);
     model.on("change:tokens", this.onTokens);
     model.on("change:samples", this.onSamples);
     model.on("change:audit", this.onAudit);
+    model.on("change:runs", this.onTabs);
     this.onTokens();
     this.onSamples();
     this.onAudit();
+    this.onTabs();
     const snapshot = model.get("snapshot") as Snapshot | null;
     if (snapshot) this.load(snapshot);
     this.sync();
@@ -122,6 +136,7 @@ export class RunStore {
     this.model.off("change:tokens", this.onTokens);
     this.model.off("change:samples", this.onSamples);
     this.model.off("change:audit", this.onAudit);
+    this.model.off("change:runs", this.onTabs);
     this.listeners.clear();
     this.draftListeners.clear();
     this.requests.clear();
@@ -167,6 +182,12 @@ export class RunStore {
   /** Discard the draft. */
   dropDraft(name: string): void {
     if (this.drafts.delete(name)) this.notifyDraftListeners();
+  }
+
+  /** The steps that charts show: those that a person has zoomed to, or all, with those of the faint curves. */
+  get stepsShown(): Range {
+    const done = Math.max(this.state?.steps_done ?? 0, ...this.branches.map(({ lastStep }) => lastStep));
+    return this.view.range ?? stepRange(done, this.state?.steps_total ?? 0);
   }
 
   /** Send a request. Resolves to the reason for a refusal, or "". */
@@ -220,6 +241,8 @@ export class RunStore {
     this.losses = snapshot.losses;
     this.history = History.fromData(snapshot.series);
     this.heats = HeatHistory.fromData(snapshot.heats);
+    this.branches = branchesOf(snapshot);
+    this.branchesLeftOut = snapshot.branches_left_out;
   }
 
   private update(update: Update, buffers: DataView[]): void {
@@ -281,5 +304,7 @@ function withBuffers(snapshot: Snapshot, buffers: DataView[]): Snapshot {
     }
     return { ...part, steps, values };
   };
-  return { ...snapshot, series: snapshot.series.map(filled), heats: snapshot.heats.map(filled) };
+  const [series, heats] = [snapshot.series.map(filled), snapshot.heats.map(filled)];
+  const branches = snapshot.branches.map((branch) => ({ ...branch, series: branch.series.map(filled) }));
+  return { ...snapshot, series, heats, branches };
 }

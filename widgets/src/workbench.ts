@@ -4,8 +4,10 @@ import { ChartGrid } from "./charts/chart_grid";
 import { runButtons } from "./controls/buttons";
 import { Notices } from "./controls/notices";
 import { LossPicker } from "./controls/picker";
+import { RunTabs } from "./controls/run_tabs";
 import { SamplesPanel } from "./controls/samples_panel";
 import { Settings } from "./controls/settings";
+import { StepMenu } from "./controls/step_menu";
 import { TokensPanel } from "./controls/tokens_panel";
 import { Warnings } from "./controls/warnings";
 import { DataPanel } from "./data/data_panel";
@@ -21,7 +23,9 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
   const picker = new LossPicker(store, showRefusal);
   const settings = new Settings(store);
   const warnings = new Warnings(store);
-  const grid = new ChartGrid(store, theme);
+  const tabs = new RunTabs(store, showRefusal);
+  const menu = new StepMenu(store, true);
+  const grid = new ChartGrid(store, theme, (place) => menu.open(place));
   const data = new DataPanel(store, theme);
   const samples = new SamplesPanel(store, theme);
   const tokens = new TokensPanel(store, theme);
@@ -33,9 +37,20 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
     warnings.element,
   );
   const body = h("div", { class: "ml-body" }, side, grid.element);
-  root.append(buttons.element, notices.element, picker.wide, body, data.element, samples.element, tokens.element);
+  root.append(
+    tabs.element,
+    buttons.element,
+    notices.element,
+    picker.wide,
+    body,
+    data.element,
+    samples.element,
+    tokens.element,
+    menu.element,
+  );
   return () => {
-    for (const part of [buttons, notices, picker, settings, warnings, grid, data, samples, tokens]) part.dispose();
+    for (const part of [buttons, notices, picker, settings, warnings, tabs, menu, grid, data, samples, tokens])
+      part.dispose();
     dispose();
   };
 }

@@ -21,11 +21,12 @@ export const STATE: State = {
   ...{ headlines: ["pair_accuracy", "reward", "nll", "loss"], tokens_about: "held-out examples", keeps_samples: false },
   ...{ data: "", loss: "dpo", loss_label: "dpo v1", last_loss: "", settings: {}, controls: [], clip: null, marks: [] },
   ...{ marks_total: 0, baseline: {}, histograms: [], warnings: [], failure: null },
+  ...{ activity: "", activity_error: "", no_rewind: "", no_fork: "" },
 };
 
 export const SNAPSHOT: Snapshot = {
   ...{ type: "snapshot", protocol: PROTOCOL, epoch: "a", number: 1, seen: 0, state: STATE },
-  ...{ charts: [], metrics: {}, losses: [], series: [], heats: [] },
+  ...{ charts: [], metrics: {}, losses: [], series: [], heats: [], branches: [], branches_left_out: 0 },
 };
 
 export const THEME: Theme = {

@@ -2,7 +2,7 @@
 
 import type { Heat } from "../heat";
 import { short } from "../lib/format";
-import { openTicks, pair, type Range, roundUp, stepRange } from "../lib/scale";
+import { openTicks, pair, type Range, roundUp } from "../lib/scale";
 import type { Histogram } from "../messages";
 import type { RunStore } from "../run_store";
 import type { LegendEntry } from "./chart_legend";
@@ -66,7 +66,7 @@ export class BarsPanel extends Panel {
 
   private overTime(heat: Heat, view: PanelView): Drawing {
     const { store, theme } = view;
-    const range = store.view.range ?? stepRange(store.state?.steps_done ?? 0, store.state?.steps_total ?? 0);
+    const range = store.stepsShown;
     const legendAt = (step: number) => {
       const column = columnAt(heat, step);
       const shareAbove = column ? shareBetween(heat, column.shares, 0, Number.POSITIVE_INFINITY) : Number.NaN;

@@ -1,10 +1,12 @@
 /** All charts of a run. They are drawn only after a change, a few per frame, so that the page stays responsive. */
 
+import type { StepPlace } from "../controls/step_menu";
 import { type Dispose, h, setAttributes, setText } from "../lib/dom";
 import { type Theme, watchTheme } from "../lib/theme";
 import type { Chart } from "../messages";
 import type { RunStore } from "../run_store";
 import { BarsPanel } from "./bars";
+import { BranchLegend } from "./branch_curves";
 import { downloads } from "./downloads";
 import { DrawScheduler } from "./draw_scheduler";
 import { LinesPanel } from "./lines";
@@ -17,12 +19,15 @@ import { halfLifeSteps, smoothingSlider } from "./smoothing";
 
 /** After this time in one frame, the remaining charts wait for the next frame. */
 const FRAME_BUDGET_MS = 8;
+const HINT = "Click a step to rewind to it or to fork the run.";
 
 export class ChartGrid {
   readonly element: HTMLElement;
   private readonly emptyNotice = h("div", { class: "ml-empty" });
   private readonly smoothing: HTMLInputElement;
-  private readonly marks = new MarkList();
+  private readonly marks: MarkList;
+  private readonly branches: BranchLegend;
+  private readonly hint = h("span", { class: "ml-quiet ml-step-hint" });
   private readonly panels: PanelSet<Panel>;
   private readonly disposers: Dispose[] = [];
   private readonly scheduler = new DrawScheduler(() => this.draw());
@@ -50,7 +55,11 @@ export class ChartGrid {
   constructor(
     private readonly store: RunStore,
     private readonly theme: () => Theme,
+    private readonly onStep?: (place: StepPlace) => void,
   ) {
+    this.branches = new BranchLegend(store, theme);
+    this.marks = new MarkList(onStep);
+    if (onStep) this.events.onStep = onStep;
     this.panels = new PanelSet(store.view.more, (isOpen) => {
       store.view.more = isOpen;
       this.schedule();
@@ -68,7 +77,8 @@ export class ChartGrid {
       save.element,
       h("label", { class: "ml-smoothing" }, "smoothing", this.smoothing),
     );
-    const footer = h("div", { class: "ml-footer" }, this.marks.element, tools);
+    const notes = h("div", { class: "ml-chart-notes" }, this.branches.element, this.marks.element, this.hint);
+    const footer = h("div", { class: "ml-footer" }, notes, tools);
     this.element = h("section", { class: "ml-charts", "aria-label": "Charts" }, stage, footer, this.panels.moreBox);
     this.disposers.push(
       store.subscribe(() => this.onStoreChanged()),
@@ -85,6 +95,7 @@ export class ChartGrid {
     this.scheduler.dispose();
     cancelAnimationFrame(this.draftFrame);
     this.panels.dispose();
+    this.branches.dispose();
     this.element.remove();
   }
 
@@ -140,6 +151,8 @@ export class ChartGrid {
     const hasData = store.seen > 0 || Object.keys(state?.baseline ?? {}).length > 0;
     setText(this.emptyNotice, hasData ? "" : emptyText(state?.status));
     setAttributes(this.element, { "data-empty": !hasData, "data-seen": store.seen });
+    this.branches.draw();
+    setText(this.hint, this.onStep && store.seen > 0 ? HINT : "");
     this.marks.draw(state?.marks ?? [], state?.marks_total ?? 0);
     this.smoothing.value = String(store.view.smoothing);
   }

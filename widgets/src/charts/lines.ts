@@ -2,11 +2,12 @@
 
 import { type Series, valueAt } from "../history";
 import { short } from "../lib/format";
-import { extentWithin, fixedAxis, logRange, roundRange, stepRange } from "../lib/scale";
+import { extentWithin, fixedAxis, logRange, roundRange } from "../lib/scale";
 import { rawPath, smooth } from "../lib/smooth";
 import type { Theme } from "../lib/theme";
 import type { Chart, Line } from "../messages";
 import type { RunStore } from "../run_store";
+import { branchKey, branchTrace } from "./branch_curves";
 import type { LegendEntry } from "./chart_legend";
 import { lossChangeSteps, markLayout } from "./marks";
 import { type Drawing, Panel, type PanelView, pointMarker, stepAxis, type Toggle } from "./panel";
@@ -39,8 +40,9 @@ export class LinesPanel extends Panel {
 
   override drawing(view: PanelView): Drawing {
     const { store, theme } = view;
-    const { range, hidden, log } = store.view;
+    const { hidden, log } = store.view;
     const traces: Record<string, unknown>[] = [];
+    const faintTraces: Record<string, unknown>[] = [];
     const points: Points[] = [];
     const legend: LegendEntry[] = [];
     const readers: ((step: number) => LegendEntry)[] = [];
@@ -61,6 +63,12 @@ export class LinesPanel extends Panel {
       const curve =
         line.role === "held_out" ? heldOutCurve(line, series, start, theme) : trainingCurve(line, series, view);
       if (!entry.hidden) {
+        for (const branch of store.branches) {
+          const faint = hidden.has(branchKey(branch)) ? null : branchTrace(branch, line, start, view);
+          if (!faint) continue;
+          faintTraces.push(faint.trace);
+          points.push(faint);
+        }
         const spread = line.spread ? bandTrace(series, store.history.series.get(line.spread), line, view) : null;
         if (spread) {
           traces.unshift(spread.trace);
@@ -74,15 +82,14 @@ export class LinesPanel extends Panel {
       count += series?.points ?? 0;
       last ??= series?.mean.at(-1);
     }
-    const { state } = store;
     const { bounds } = this.chart;
-    const steps = range ?? stepRange(state?.steps_done ?? 0, state?.steps_total ?? 0);
+    const steps = store.stepsShown;
     const [low, high] = extentWithin(points, steps);
     const canBeLog = low > 0 && Number.isFinite(low) && !bounds;
     const isLog = canBeLog && log.has(this.chart.name);
     const linear = { type: "linear", ...(bounds ? fixedAxis(bounds) : { range: roundRange(low, high) }) };
     return {
-      traces,
+      traces: [...faintTraces, ...traces],
       layout: {
         hovermode: false,
         xaxis: stepAxis(steps, theme),

@@ -1,5 +1,6 @@
 /** The changes during a run: the numbered list, the lines in the charts, and the steps at which the loss changed. */
 
+import type { StepPlace } from "../controls/step_menu";
 import { h, setText } from "../lib/dom";
 import type { Range } from "../lib/scale";
 import type { Theme } from "../lib/theme";
@@ -15,21 +16,35 @@ export class MarkList {
   readonly element = h("ol", { class: "ml-marks", "aria-label": "Changes during the run" });
   private drawnKey = "";
 
+  /** @param onStep Called when a person chooses a change: with the last step before it. */
+  constructor(private readonly onStep?: (place: StepPlace) => void) {
+    this.element.addEventListener("click", (event) => {
+      const from = (event.target as Element).closest<HTMLElement>("button");
+      if (!from) return;
+      const { left, bottom } = from.getBoundingClientRect();
+      onStep?.({ step: Number(from.dataset.step), x: left, y: bottom, from });
+    });
+  }
+
   draw(marks: readonly Mark[], total: number): void {
     const key = JSON.stringify(marks.slice(-MAX_ENTRIES)) + total;
     if (key === this.drawnKey) return;
     this.drawnKey = key;
     const notSent = total - marks.length;
-    const rows = marks.map((mark, i) => entry(notSent + i + 1, mark)).slice(-MAX_ENTRIES);
+    const rows = marks.map((mark, i) => entry(notSent + i + 1, mark, this.onStep !== undefined)).slice(-MAX_ENTRIES);
     this.element.replaceChildren(...rows);
     this.element.dataset.marks = String(total);
   }
 }
 
-function entry(number: number, mark: Mark): HTMLElement {
+function entry(number: number, mark: Mark, isButton: boolean): HTMLElement {
   const label = h("span", { class: "ml-mark-label" });
   setText(label, mark.label);
-  const step = h("span", { class: "ml-quiet" }, `from step ${mark.step}`);
+  const text = `from step ${mark.step}`;
+  const title = `Step ${mark.step - 1}, before this change`;
+  const step = isButton
+    ? h("button", { type: "button", class: "ml-key", title, "data-step": mark.step - 1 }, text)
+    : h("span", { class: "ml-quiet" }, text);
   return h("li", { "data-kind": mark.kind }, h("b", {}, String(number)), label, step);
 }
 

@@ -1,5 +1,6 @@
 /** One chart: a caption whose legend has the numbers at the cursor or the latest, and a plot below it. */
 
+import type { StepPlace } from "../controls/step_menu";
 import { type Dispose, h, listen, setAttributes, setText } from "../lib/dom";
 import { thousands } from "../lib/format";
 import Plotly, { type Plot } from "../lib/plotly";
@@ -57,7 +58,14 @@ export interface PanelEvents {
   cursor: () => number | null;
   onZoom: (range: Range | null) => void;
   onEnlarge: (name: string) => void;
+  /** A person has chosen a step, by a click or by the Enter key. */
+  onStep?: (place: StepPlace) => void;
 }
+
+/** A pointer that moves farther between press and release drags. */
+const CLICK_PX = 5;
+/** The margin above a plot. */
+const PLOT_TOP_PX = 14;
 
 const CONFIG = { displayModeBar: false, showTips: false, doubleClick: false };
 
@@ -100,6 +108,7 @@ export abstract class Panel {
       listen(this.plot, "pointerleave", () => this.events?.onPoint(null)),
       listen(this.plot, "blur", () => this.events?.onPoint(null)),
       listen(this.plot, "keydown", (event) => this.onKey(event)),
+      listen(this.plot, "pointerdown", (event) => this.onPress(event)),
       listen(this.toggle, "click", () => {
         this.current?.toggle?.flip();
         this.events?.onViewChange();
@@ -204,12 +213,33 @@ export abstract class Panel {
     const axis = this.xAxis();
     const strides = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10 }[event.key];
     if (event.key === "Escape") this.events?.onPoint(null);
+    if (event.key === "Enter") this.chooseCursor(event);
     if (!axis || strides === undefined || !this.current?.isOverSteps) return;
     event.preventDefault();
     const [low, high] = axis.range;
     const from = this.events?.cursor() ?? Math.round(high);
     const stride = Math.max(1, Math.round((high - low) / 100));
     this.events?.onPoint(Math.min(Math.round(high), Math.max(Math.round(low), from + strides * stride)));
+  }
+
+  /** A press that ends near its beginning is a click; otherwise it zooms. Plotly lets no click events through. */
+  private onPress({ button, clientX, clientY }: PointerEvent): void {
+    const onRelease = (event: PointerEvent) => {
+      const movedPx = Math.abs(event.clientX - clientX) + Math.abs(event.clientY - clientY);
+      const step = this.stepAt(clientX);
+      if (button !== 0 || movedPx > CLICK_PX || step === null) return;
+      this.events?.onStep?.({ step, x: clientX, y: clientY, from: this.plot });
+    };
+    window.addEventListener("pointerup", onRelease, { once: true });
+  }
+
+  private chooseCursor(event: KeyboardEvent): void {
+    const step = this.events?.cursor() ?? null;
+    const insidePx = step === null ? null : this.pixelOf(step);
+    if (step === null || insidePx === null || !this.events?.onStep) return;
+    event.preventDefault();
+    const { left, top } = this.plot.getBoundingClientRect();
+    this.events.onStep({ step, x: left + insidePx, y: top + PLOT_TOP_PX, from: this.plot });
   }
 
   private listenToZoom(plot: Plot): void {
@@ -240,7 +270,7 @@ function layoutOf({ theme, store }: PanelView, own: Record<string, unknown>): Re
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
     font: { family: theme.font, size: 11, color: theme.muted },
-    margin: { l: 46, r: 16, t: 14, b: 36 },
+    margin: { l: 46, r: 16, t: PLOT_TOP_PX, b: 36 },
     showlegend: false,
     dragmode: "zoom",
     // The store has the zoomed range, for all charts.

@@ -6,7 +6,7 @@
 
 import type { Heat } from "../heat";
 import { setting } from "../lib/format";
-import { pair, roundUp, stepRange } from "../lib/scale";
+import { pair, roundUp } from "../lib/scale";
 import type { Theme } from "../lib/theme";
 import type { Clip, Histogram, Line } from "../messages";
 import {
@@ -131,7 +131,7 @@ export class RatiosPanel extends Panel {
     const { state } = store;
     const clip = state?.clip ?? null;
     const limits = limitsOf(clip, (name) => store.setting(name));
-    const range = store.view.range ?? stepRange(state?.steps_done ?? 0, state?.steps_total ?? 0);
+    const range = store.stepsShown;
     const [upLine, downLine] = this.chart.lines as [Line, Line];
     const halves = [
       { heat: up, line: upLine, yAxis: "y", limits: limitsOfSign(1, limits, clip) },

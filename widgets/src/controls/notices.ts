@@ -88,6 +88,8 @@ export class Notices {
     if (this.store.problem) return { text: this.store.problem, kind: "warning" };
     if (this.store.late) return { text: KERNEL_BUSY, kind: "warning" };
     if (this.refusal) return { text: this.refusal, kind: "warning" };
+    if (state?.activity) return { text: state.activity, kind: "quiet" };
+    if (state?.activity_error) return { text: state.activity_error, kind: "warning" };
     return { text: state ? statusText(state, this.store) : "", kind: "quiet" };
   }
 }

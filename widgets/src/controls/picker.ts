@@ -1,12 +1,12 @@
 /** The current loss: a list by family, its formula, summary and inputs; all losses as cards; a loss as a cell. */
 
 import { type Dispose, h, listen, setText } from "../lib/dom";
-import type { LossEntry } from "../messages";
 import type { RunStore } from "../run_store";
 import { CellSource } from "./cell_source";
 import { fitFormula, typeset } from "./formula";
 import { Gallery } from "./gallery";
-import { FAMILIES, inputsOf, nameOf } from "./loss_text";
+import { optionGroups } from "./loss_options";
+import { inputsOf } from "./loss_text";
 
 let counter = 0;
 
@@ -114,19 +114,4 @@ export class LossPicker {
     this.inputs.replaceChildren(...(entry ? inputsOf(entry) : []));
     fitFormula(this.formula);
   }
-}
-
-function optionGroups(losses: LossEntry[]): HTMLOptGroupElement[] {
-  const families = new Map<string, LossEntry[]>();
-  for (const entry of losses) families.set(entry.family, [...(families.get(entry.family) ?? []), entry]);
-  return [...families].map(([family, entries]) =>
-    h(
-      "optgroup",
-      { label: FAMILIES[family] ?? family },
-      ...entries.map((entry) => {
-        const text = entry.reason ? `${nameOf(entry)} – ${entry.reason}` : nameOf(entry);
-        return h("option", { value: entry.name, disabled: entry.reason !== "" }, text);
-      }),
-    ),
-  );
 }

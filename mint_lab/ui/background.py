@@ -48,7 +48,7 @@ class Background:
             ConfigError: If another job is in progress.
         """
         if not self._lock.acquire(blocking=False):
-            raise ConfigError(f"{self._activity.text.rstrip('.…')} is in progress; wait for it")
+            raise ConfigError(f"{self._activity.text.rstrip('…')}. Wait until that is done")
         try:
             self._activity = Activity(text)
             # A copied context, so that messages of the job belong to the page's request.

@@ -202,7 +202,8 @@ class RunWidget(anywidget.AnyWidget):
     def _rewind(self, step: int) -> None:
         """Return to the state after ``step`` without waiting for it."""
         run = self._run
-        self._background.start(f"Returning to step {step}…", lambda: run.rewind(step))
+        text = f"Returning to step {step}: steps after the snapshot before it are computed again…"
+        self._background.start(text, lambda: run.rewind(step))
 
     def _wake(self) -> None:
         publisher = self._publisher

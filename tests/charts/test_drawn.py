@@ -19,7 +19,7 @@ from mint_lab.charts.chart_spec import CHARTS, ChartSpec, LineSpec
 from mint_lab.charts.colour_scale import ColourScale, blend
 from mint_lab.charts.palette import ROLES, RUNS
 from mint_lab.charts.ratio_bins import halves_of, pieces, root_ticks
-from mint_lab.charts.run_data import RatioLimits, run_data
+from mint_lab.charts.run_data import DrawnBranch, RatioLimits, run_data
 from mint_lab.charts.static_comparison import CosineTable, comparison_picture
 from mint_lab.charts.static_picture import run_picture
 from mint_lab.charts.token_strips import Chip, Strip, StripGroup, TokenStrips, strips_picture
@@ -454,3 +454,18 @@ def test_lines_of_the_root_axis_at_their_edges(top: float, ticks: list[float]) -
 
 def test_boxes_have_their_four_corners() -> None:
     assert _corners(Box(1, 2, 3, 4)) == [(1, 2), (4, 2), (4, 6), (1, 6)]
+
+
+def test_steps_that_a_run_has_left_are_faint_dashes_below_its_curves(drawn: Drawn) -> None:
+    """Steps 3 and 4 were left. The mean of 0, 0, 1 and 1 halves the weight at each step: 4/7 and 12/15."""
+    left = [Record(step, {"pair_accuracy": float(step > 2)}) for step in range(1, 5)]
+    branch = DrawnBranch(2, run_data("before rewind to 2", left, {}))
+    records = [Record(step, {"pair_accuracy": 0.0}) for step in (1, 2)]
+    run_picture(run_data("", records, {}, branches=[branch], branches_left_out=2), [ACCURACY])
+    assert drawn.words[:3] == ["", "before rewind to 2", "2 earlier ones are not drawn"]
+    (curve,) = drawn.curves(blend(TRAIN, 0.55))
+    top = 82 + 18  # the legend takes a row
+    expected = [
+        (56 + 290 * step / 4, top + 152 * (1.03 - v) / 1.06) for step, v in ((2, 0.0), (3, 4 / 7), (4, 12 / 15))
+    ]
+    assert [tuple(point) for point in curve] == [pytest.approx(point) for point in expected]

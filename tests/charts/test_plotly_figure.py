@@ -11,7 +11,7 @@ from mint_lab.charts.chart_spec import ChartSpec, charts_of
 from mint_lab.charts.overlay import overlay_charts
 from mint_lab.charts.palette import DASHES, RUNS
 from mint_lab.charts.plotly_figure import comparison_figure, run_figure
-from mint_lab.charts.run_data import RatioLimits, run_data
+from mint_lab.charts.run_data import DrawnBranch, RatioLimits, run_data
 from mint_lab.recipes.registry import RECIPES
 
 from .runs import Edit, Record, run_of
@@ -128,3 +128,25 @@ def test_a_chart_of_ones_own_is_drawn() -> None:
     figure = run_figure(run_data("", [Record(1, {"mine": 1.0})], {}), charts_of([own]))
     assert titles(figure) == ["My own"]
     assert next(figure.select_yaxes()).title.text == "apples"
+
+
+def test_steps_that_a_run_has_left_are_faint_and_once_in_the_legend() -> None:
+    """Steps 3 and 4 were left; the loss was edited there, which is no change of the run."""
+    left = [
+        Record(step, {"loss": float(step), "nll": 1.0}, {"loss": 9.0} if step == 4 else {}) for step in (1, 2, 3, 4)
+    ]
+    branch = DrawnBranch(2, run_data("before rewind to 2", left, {"loss": 5.0}, [Edit(3, "loss", "hinge v1")]))
+    records = [Record(step, {"loss": 0.0, "nll": 1.0}) for step in (1, 2)]
+    data = run_data("", records, {"loss": 5.0}, branches=[branch], branches_left_out=1)
+    figure = run_figure(data, charts_of(["loss", "nll"]))
+    faint = [trace for trace in figure.data if trace.name.startswith("before rewind")]
+    assert [(list(trace.x), list(trace.y)) for trace in faint] == [
+        ([2, 3, 4], [2.0, 3.0, 4.0]),
+        ([0, 4], [5.0, 9.0]),
+        ([2, 3, 4], [1.0, 1.0, 1.0]),
+    ]
+    assert {trace.name for trace in faint} == {"before rewind to 2 (1 earlier one is not drawn)"}
+    assert [trace.showlegend for trace in faint] == [True, False, False]
+    assert {(trace.line.dash, trace.opacity) for trace in faint} == {("dot", 0.45)}
+    assert figure.layout.xaxis.range[1] == pytest.approx(1.02 * 4 + 0.5)
+    assert not any(annotation.text == "hinge v1" for annotation in figure.layout.annotations)

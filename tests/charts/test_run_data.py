@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mint_lab.charts.chart_spec import CHARTS, charts_of
-from mint_lab.charts.run_data import run_data
+from mint_lab.charts.run_data import DrawnBranch, run_data
 
 from .runs import Record
 
@@ -43,3 +43,23 @@ def test_a_run_draws_what_it_has_numbers_of() -> None:
     assert drawn == {"loss", "margin", "nll"}
     assert [chart.name for chart in data.stray(charts_of(["loss"]))] == ["margin", "nll"]
     assert not any(run_data("", [], {}).draws(chart) for chart in CHARTS.values())
+
+
+def test_a_branch_is_drawn_from_the_last_point_in_common() -> None:
+    branch = DrawnBranch(4, run_data("before rewind to 4", [Record(step, {"loss": 1.0}) for step in range(1, 8)], {}))
+    assert [1, 2, 3, 4, 5, 6, 7][branch.visible([1, 2, 3, 4, 5, 6, 7])] == [4, 5, 6, 7]
+    assert [0, 3, 6][branch.visible([0, 3, 6])] == [3, 6]
+    assert [5, 6][branch.visible([5, 6])] == [5, 6]
+    assert [0, 3, 4][branch.visible([0, 3, 4])] == []
+    data = run_data("", [Record(step, {"loss": 2.0}) for step in range(1, 6)], {}, branches=[branch])
+    assert (data.steps, data.last_step, data.branches_note) == (5, 7, "")
+
+
+def test_line_styles_of_branches_stay_when_earlier_ones_are_left_out() -> None:
+    branches = [DrawnBranch(1, run_data(name, [], {})) for name in "abc"]
+    first = run_data("", [], {}, branches=branches)
+    later = run_data("", [], {}, branches=[*branches[1:], DrawnBranch(1, run_data("d", [], {}))], branches_left_out=1)
+    assert [first.branch_dash(k) for k in range(3)] == ["dash", "dot", "dashdot"]
+    assert [later.branch_dash(k) for k in range(3)] == ["dot", "dashdot", "dash"]
+    assert later.branches_note == "1 earlier one is not drawn"
+    assert run_data("", [], {}, branches_left_out=2).branches_note == "2 earlier ones are not drawn"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mint_lab.recipes.record import Edit, StepRecord
+from mint_lab.recipes.record import Edit, Rewind, StepRecord
 from mint_lab.runs.figure import draw_run
 
 
@@ -40,3 +40,13 @@ def test_ratios_are_clipped_as_at_the_last_step() -> None:
         assert sum(annotation.text in ("0.8", "1.2") for annotation in figure.layout.annotations) == bounds, loss
     free = draw_run("rl", run([record(1, loss="importance_sampling", histograms=histograms)]))
     assert not any(annotation.text in ("0.8", "1.2") for annotation in free.layout.annotations)
+
+
+def test_steps_before_a_rewind_are_drawn_too() -> None:
+    left = Rewind(1, [record(2, metrics={"loss": 3.0})], [Edit(2, "loss", "gone v1")])
+    figure = draw_run("preference", run([record(1, metrics={"loss": 1.0})], rewinds=[left]))
+    assert [(trace.name, list(trace.x), list(trace.y)) for trace in figure.data] == [
+        ("before rewind to 1", [1, 2], [1.0, 3.0]),
+        ("training", [1], [1.0]),
+    ]
+    assert [annotation.text for annotation in figure.layout.annotations] == ["loss"]

@@ -105,3 +105,18 @@ def test_longer_run_than_planned_and_all_its_edits_are_counted(tmp_path: Path) -
 def test_folder_whose_name_is_not_utf8_can_be_sent(tmp_path: Path) -> None:
     run = replace(load_run(write(tmp_path / "run", [])), folder=Path("a\udce9"))
     assert saved_snapshot(run)["epoch"] == "a\\udce9"
+
+
+def test_steps_before_a_rewind_are_faint_curves(tmp_path: Path) -> None:
+    """Steps 3 to 5 were left, and the edit of step 4 with them."""
+    edits = (Edit(2, "loss", "ipo v1"), Edit(4, "loss", "hinge v1"))
+    folder = write(tmp_path / "run", [record(step, 40) for step in range(1, 6)], edits=edits)
+    store = RunStore.reopen(folder, 5)
+    store.rewind(2, past=2)
+    store.close()
+    snapshot = saved_snapshot(load_run(folder))
+    assert (snapshot["seen"], [mark["label"] for mark in snapshot["state"]["marks"]]) == (2, ["ipo v1"])
+    (branch,) = snapshot["branches"]
+    assert (branch["label"], branch["step"], branch["breaks"]) == ("before rewind to 2", 2, [2, 4])
+    assert {series["name"]: series["points"] for series in branch["series"]}["loss"] == 5
+    assert snapshot["branches_left_out"] == 0

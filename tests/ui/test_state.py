@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from mint_lab.data.rewards import REWARDS, Reward
 from mint_lab.losses import LOSSES
 from mint_lab.recipes.record import Edit, StepRecord
 from mint_lab.recipes.registry import recipe_of
+from mint_lab.runs.run import Run
 from mint_lab.ui.messages import State
 from mint_lab.ui.state import (
     MAX_CHARACTERS,
     MAX_MARKS,
     MAX_WARNINGS,
+    Activity,
     columns_of,
     finite,
     histograms_of,
@@ -217,3 +220,20 @@ def test_limits_are_the_last_that_fit() -> None:
     edits = [Edit(step, "loss", "x" * 201) for step in range(1, 62)]
     assert [mark["step"] for mark in marks_of(edits)] == list(range(2, 62))
     assert marks_of(edits[:60])[0] == {"step": 1, "kind": "loss", "label": "x" * 200}
+
+
+def test_reasons_against_a_rewind_and_a_fork() -> None:
+    """A stopped run can be forked; one without snapshots can do neither."""
+    fresh, stopped, none = Run(), Run().stop(), Run(keep_snapshots=0)
+    reasons = [(state(run)["no_rewind"], state(run)["no_fork"]) for run in (fresh, stopped, none)]
+    assert reasons[0] == ("", "")
+    assert reasons[1] == ("This run is stopped, which is final. A fork continues from any of its steps.", "")
+    without = "This run has no snapshots to return to: it keeps none (keep_snapshots=0)."
+    assert reasons[2] == (without, without)
+    hosted = Run(client=SimpleNamespace())
+    assert "its client, a SimpleNamespace, keeps the weights on a server" in state(hosted)["no_fork"]
+
+
+def test_what_the_kernel_does_is_in_the_state() -> None:
+    busy = state_of(ScriptedRun(), [], activity=Activity("Returning to step 2…", "x" * (MAX_CHARACTERS + 1)))
+    assert (busy["activity"], busy["activity_error"]) == ("Returning to step 2…", "x" * MAX_CHARACTERS)

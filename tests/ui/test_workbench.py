@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from mint_lab.ui.workbench import Workbench, describe_data
 from tests.runs.bigram import BigramClient, letter_pairs
 from tests.runs.by_hand import HandStep, train
 from tests.ui.pages import Comm, comms
-from tests.waiting import TIMEOUT, until
+from tests.waiting import TIMEOUT, Gate, until
 
 __all__ = ["comms"]
 
@@ -233,3 +234,93 @@ def test_data_of_the_run_are_shown_before_it_starts_and_again_for_a_new_run(comm
     comm.ask(type="data", request=4)
     until(lambda: lab.audit["status"] == "ready")
     lab.close()
+
+
+def idle(lab: Workbench) -> bool:
+    return not lab._background.activity().text
+
+
+@pytest.fixture
+def paused(comms: list[Comm], tmp_path: Path) -> Iterator[Workbench]:
+    """A workbench whose run has paused after 4 of 6 steps, with snapshots after 2 and 4."""
+    lab = Workbench(steps=6, batch_size=4, eval_every=2, folder=tmp_path / "run", name="first")
+    lab.run.step(4).wait()
+    yield lab
+    lab.close()
+
+
+def test_a_page_rewinds_the_run_and_it_repeats_its_steps(paused: Workbench, comms: list[Comm]) -> None:
+    before = [record.metrics["loss"] for record in paused.run.records]
+    assert comms[0].ask(type="rewind", step=2, request=5)[-1] == {"type": "reply", "request": 5, "error": ""}
+    until(lambda: idle(paused))
+    run = paused.run
+    assert (run.steps_done, run.status, [rewind.step for rewind in run.rewinds]) == (2, "paused", [2])
+    snapshot = paused.get_state("snapshot")["snapshot"]
+    assert [branch["label"] for branch in snapshot["branches"]] == ["before rewind to 2"]
+    run.step(2).wait()
+    assert [record.metrics["loss"] for record in run.records] == before
+
+
+def test_a_page_forks_the_run_and_shows_the_fork(paused: Workbench, comms: list[Comm]) -> None:
+    parent = paused.run
+    before = [record.metrics["loss"] for record in parent.records]
+    assert comms[0].ask(type="fork", step=2, loss="dpo", name=" other ", request=5)[-1]["error"] == ""
+    until(lambda: idle(paused))
+    fork = paused.run
+    assert (fork.name, fork.loss.name, fork.steps_done, fork.status) == ("other", "dpo", 2, "paused")
+    assert (paused.forks, fork.parent["name"], fork.parent["step"]) == ([fork], "first", 2)
+    snapshot = paused.get_state("snapshot")["snapshot"]
+    assert [(branch["label"], branch["step"]) for branch in snapshot["branches"]] == [("first", 2)]
+    assert [record.metrics["loss"] for record in parent.records] == before
+    tabs = [{"name": "first", "about": ""}, {"name": "other", "about": "fork of first after step 2"}]
+    assert paused.runs == {"runs": tabs, "shown": 1}
+    assert comms[0].ask(type="show_run", run=0, request=6)[-1]["error"] == ""
+    assert (paused.run, paused.runs["shown"], paused.forks) == (parent, 0, [fork])
+    # A fork that a cell makes joins the others; any other run replaces them.
+    second = parent.fork(4)
+    paused.show(second)
+    assert ([run.name for run in paused.forks], paused.runs["shown"]) == (["other", "first@4"], 2)
+    other = Run()
+    paused.show(other)
+    assert (paused.forks, [tab["name"] for tab in paused.runs["runs"]]) == ([], [other.name])
+
+
+def test_a_running_run_is_paused_for_its_fork(paused: Workbench, comms: list[Comm]) -> None:
+    parent = paused.run
+    parent.set(steps=10_000)
+    parent.start()
+    comms[0].ask(type="fork", step=4, request=1)
+    until(lambda: idle(paused))
+    parent.wait(TIMEOUT)
+    assert (parent.status, paused.run.name, paused.run.loss.name) == ("paused", "first@4", parent.loss.name)
+
+
+def test_requests_that_are_impossible_are_refused_with_the_reason(paused: Workbench, comms: list[Comm]) -> None:
+    def error_of(**request: Any) -> str:
+        return comms[0].ask(request=1, **request)[-1]["error"]
+
+    assert error_of(type="rewind", step="2") == "'rewind' needs a step from 0 up, got '2'"
+    assert error_of(type="fork", step=-1) == "'fork' needs a step from 0 up, got -1"
+    assert error_of(type="show_run", run=1) == "run 1 is not one of the 1 runs of this page"
+    for request in ({"type": "rewind"}, {"type": "fork", "loss": "dpo"}):
+        assert error_of(step=9, **request) == ""
+        until(lambda: idle(paused))
+        state = paused.get_state("snapshot")["snapshot"]["state"]
+        assert "step 9 is not complete" in state["activity_error"]
+    assert error_of(type="set", name="learning_rate", value=1e-4) == ""
+    assert paused.get_state("snapshot")["snapshot"]["state"]["activity_error"] == ""
+    assert (paused.run.steps_done, paused.forks) == (4, [])
+
+
+def test_the_kernel_is_free_while_a_run_is_rewound(
+    paused: Workbench, comms: list[Comm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(holds=1)
+    monkeypatch.setattr(paused.run, "rewind", lambda step: gate())
+    comms[0].ask(type="rewind", step=2, request=1)
+    gate.wait()
+    state = paused.get_state("snapshot")["snapshot"]["state"]
+    assert state["activity"].startswith("Returning to step 2")
+    assert "Wait until that is done" in comms[0].ask(type="fork", step=2, request=2)[-1]["error"]
+    gate.open()
+    until(lambda: idle(paused))

@@ -42,6 +42,30 @@ function scene(other: Partial<Snapshot> = {}) {
   return { kernel, store, onChange, syncs, losses, steps, update };
 }
 
+describe("a rewind", () => {
+  it("arrives as a snapshot with another epoch, with the faint curves after all other buffers", () => {
+    const { kernel, store, losses, update, syncs } = scene();
+    const steps = float64Buffer([1, 2]);
+    const empty = { width: 1, points: 2, steps: float64Buffer([]), values: float32Buffer([]) };
+    const left = { label: "before rewind to 1", step: 1, breaks: [], series: [{ name: "loss", ...empty }] };
+    const series = [{ name: "loss", ...empty, points: 1 }];
+    const message = { ...SNAPSHOT, epoch: "b", number: 7, seen: 1, series, branches: [left], branches_left_out: 2 };
+    kernel.say(message, [float64Buffer([1]), float32Buffer([10]), steps, float32Buffer([10, 20])]);
+    expect([store.epoch, store.seen, losses()]).toEqual(["b", 1, [10]]);
+    expect(store.branches.map(({ label }) => label)).toEqual(["before rewind to 1"]);
+    expect([store.branches[0]?.series.get("loss")?.mean, store.branchesLeftOut]).toEqual([[10, 20], 2]);
+    update(8, 1, 1, { epoch: "b" });
+    expect([losses(), syncs()]).toEqual([[10, 20], []]);
+  });
+
+  it("makes messages of before it useless", () => {
+    const { kernel, update, losses, syncs } = scene();
+    kernel.say({ ...snapshotOf({}), epoch: "b", number: 7, seen: 0 }, []);
+    update(8, 2, 1);
+    expect([losses(), syncs()]).toEqual([undefined, [{ type: "sync", since: 0, epoch: "b" }]]);
+  });
+});
+
 describe("the messages of a run", () => {
   it("are appended in their order", () => {
     const { store, update, losses, syncs, onChange } = scene();

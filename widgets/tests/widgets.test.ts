@@ -87,7 +87,7 @@ describe("the widgets of a run", () => {
       [...(el.firstElementChild?.children ?? [])].map(({ localName, className }) => className || localName),
     ).toEqual([
       ...["style", "ml-tabs", "ml-bar", "ml-notices", "div", "ml-body"],
-      ...["ml-card ml-data-panel", "ml-card ml-samples-panel", "ml-card ml-tokens-panel"],
+      ...["ml-card ml-data-panel", "ml-card ml-samples-panel", "ml-card ml-tokens-panel", "ml-step-menu"],
     ]);
     expect([...find(".ml-body").children].map(({ className }) => className)).toEqual(["ml-side", "ml-charts"]);
     expect([...find(".ml-side").children].map(({ className }) => className)).toEqual([

@@ -210,7 +210,6 @@ export class StepMenu {
 const FORK = "A new run continues from this step, with this or another loss, and this one stays as it is.";
 
 function consequence(later: number): string {
-  const steps =
-    later === 1 ? "The later step stays as a faint curve" : `The ${thousands(later)} later steps stay as faint curves`;
-  return `${steps}; their snapshots are deleted.`;
+  if (later === 1) return "The later step stays as a faint curve; its snapshot is deleted.";
+  return `The ${thousands(later)} later steps stay as faint curves; their snapshots are deleted.`;
 }

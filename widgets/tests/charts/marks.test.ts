@@ -147,4 +147,16 @@ describe("markLayout in detail", () => {
     expect(texts(110, 117)).toEqual(["1", "2"]);
     expect(markLayout({ state: state(110, 116) }, [100, 200], THEME).shapes).toHaveLength(2);
   });
+
+  it("offers the step before a change, if someone listens", () => {
+    const places: { step: number; from: HTMLElement }[] = [];
+    const list = new MarkList((place) => places.push(place));
+    list.draw(MARKS, 4);
+    const buttons = [...list.element.querySelectorAll("button")];
+    buttons[1]?.click();
+    expect(places.map(({ step, from }) => [step, from === buttons[1]])).toEqual([[19, true]]);
+    const still = new MarkList();
+    still.draw(MARKS, 4);
+    expect(still.element.querySelector("button")).toBeNull();
+  });
 });

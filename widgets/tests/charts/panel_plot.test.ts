@@ -50,7 +50,7 @@ function scene(change: Partial<Drawing> = {}) {
   }) as never);
   let cursor: number | null = null;
   const events = {
-    ...{ onResize: vi.fn(), onViewChange: vi.fn(), onZoom: vi.fn(), onEnlarge: vi.fn() },
+    ...{ onResize: vi.fn(), onViewChange: vi.fn(), onZoom: vi.fn(), onEnlarge: vi.fn(), onStep: vi.fn() },
     onPoint: vi.fn((step: number | null) => {
       cursor = step;
     }),
@@ -349,5 +349,41 @@ describe("the caption of a panel", () => {
 describe("axisTitle", () => {
   it("is muted and stands close to the axis", () => {
     expect(axisTitle("step", THEME)).toEqual({ text: "step", standoff: 4, font: { size: 11, color: THEME.muted } });
+  });
+});
+
+describe("a step that a person chooses", () => {
+  const press = (plot: HTMLElement, from: number, to = from, button = 0) => {
+    plot.dispatchEvent(new MouseEvent("pointerdown", { clientX: from, clientY: 7, button }));
+    window.dispatchEvent(new MouseEvent("pointerup", { clientX: to, clientY: 7 }));
+  };
+
+  it("is the one that was clicked", () => {
+    const { events, plot, draw } = scene();
+    draw();
+    press(plot, 130, 133); // step 40 is 80 pixels into the axis, which starts at 50
+    expect(events.onStep.mock.calls).toEqual([[{ step: 40, x: 130, y: 7, from: plot }]]);
+  });
+
+  it("is none while a person drags, outside the axis, with another button, and in a chart that is not over steps", () => {
+    const { events, plot, draw, panel } = scene();
+    draw();
+    press(plot, 130, 160);
+    press(plot, 20);
+    press(plot, 130, 130, 2);
+    panel.change = { isOverSteps: false };
+    draw();
+    press(plot, 130);
+    expect(events.onStep).not.toHaveBeenCalled();
+  });
+
+  it("is the one at the cursor when a person presses Enter", () => {
+    const { events, plot, draw, key } = scene();
+    draw();
+    expect([key("Enter"), events.onStep.mock.calls.length]).toEqual([false, 0]);
+    key("ArrowLeft");
+    expect(key("Enter")).toBe(true);
+    // One of the 200 steps to the left of the end of the axis, which is at 50 + 2 × 200 pixels.
+    expect(events.onStep.mock.calls).toMatchObject([[{ step: 198, x: 446, from: plot }]]);
   });
 });

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ..errors import RunError
 from ..recipes.record import Edit, Rewind, StepRecord
-from .store import SavedRun, load_run
 
 __all__ = ["MAX_BRANCHES", "Branch", "Branches", "branches_of"]
 
@@ -44,16 +42,31 @@ class Branches:
     left_out: int = 0
 
 
+class RecordedRun(Protocol):
+    """The part of a run that its forks draw."""
+
+    @property
+    def records(self) -> Sequence[StepRecord]: ...
+    @property
+    def edits(self) -> Sequence[Edit]: ...
+    @property
+    def rewinds(self) -> Sequence[Rewind]: ...
+
+
 def branches_of(
-    records: Sequence[StepRecord], edits: Sequence[Edit], rewinds: Sequence[Rewind], parent: Mapping[str, Any]
+    records: Sequence[StepRecord],
+    edits: Sequence[Edit],
+    rewinds: Sequence[Rewind],
+    parent: Mapping[str, Any],
+    recorded_parent: RecordedRun | None,
 ) -> Branches:
     """Return the branches of a run.
 
     While a run that was rewound computes steps again, the branch that it has left is not drawn.
 
     Args:
-        records, edits, rewinds, parent: As in :class:`~mint_lab.runs.run.Run`. The parent is read from its folder; if
-            that is gone, there is no branch of it.
+        records, edits, rewinds, parent: As in :class:`~mint_lab.runs.run.Run`.
+        recorded_parent: The parent, as :func:`~mint_lab.runs.store.load_parent` reads it; None if there is none.
     """
     courses = list(_courses(records, edits, rewinds))
     found = [
@@ -61,9 +74,8 @@ def branches_of(
         for label, rewind, course in zip(_labels(rewinds), rewinds, reversed(courses), strict=True)
         if _has_common_steps(course, rewind.step)
     ]
-    of_parent = _parent_branch(records, rewinds, parent)
-    if of_parent is not None:
-        found.insert(0, of_parent)
+    if recorded_parent is not None:
+        found[:0] = _parent_branch(records, rewinds, parent, recorded_parent)
     return Branches(found[-MAX_BRANCHES:], max(len(found) - MAX_BRANCHES, 0))
 
 
@@ -99,24 +111,18 @@ def _labels(rewinds: Sequence[Rewind]) -> list[str]:
 
 
 def _parent_branch(
-    records: Sequence[StepRecord], rewinds: Sequence[Rewind], parent: Mapping[str, Any]
-) -> Branch | None:
-    """Return the steps of the parent after the fork; None if it has none, or cannot be read."""
-    folder, name, step = parent.get("folder"), parent.get("name"), parent.get("step")
-    if not isinstance(folder, str) or not isinstance(step, int):
-        return None
-    try:
-        saved = load_run(folder)
-    except (RunError, OSError):
-        return None
+    records: Sequence[StepRecord], rewinds: Sequence[Rewind], parent: Mapping[str, Any], recorded: RecordedRun
+) -> list[Branch]:
+    """Return the steps of the parent after the fork; nothing if it has none."""
+    step = parent["step"]
+    course = _forked_course(recorded, [record for record in records if record.step <= step])
     common = min([step, *(rewind.step for rewind in rewinds)])
-    course_records, course_edits = _forked_course(saved, [record for record in records if record.step <= step])
-    if not course_records or course_records[-1].step <= common:
-        return None
-    return Branch(str(name or saved.info.name), common, course_records, course_edits)
+    if not course[0] or course[0][-1].step <= common:
+        return []
+    return [Branch(str(parent["name"]), common, *course)]
 
 
-def _forked_course(parent: SavedRun, copied: Sequence[StepRecord]) -> Course:
+def _forked_course(parent: RecordedRun, copied: Sequence[StepRecord]) -> Course:
     """Return the course of the parent that the fork began on: the parent may have been rewound since.
 
     It has the most of the records that were copied from it; their times tell repeated steps apart.
@@ -126,5 +132,5 @@ def _forked_course(parent: SavedRun, copied: Sequence[StepRecord]) -> Course:
     def common_steps(course: Course) -> int:
         return sum(times.get(record.step) == record.time for record in course[0])
 
-    courses = [(parent.records, parent.edits), *_courses(parent.records, parent.edits, parent.rewinds)]
-    return max(courses, key=common_steps)
+    now = list(parent.records), list(parent.edits)
+    return max([now, *_courses(parent.records, parent.edits, parent.rewinds)], key=common_steps)

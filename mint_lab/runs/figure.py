@@ -10,7 +10,7 @@ from ..charts.run_data import DrawnBranch, RatioLimits, run_data
 from ..losses import LOSSES
 from ..recipes.record import Edit, Rewind, StepRecord
 from ..recipes.registry import recipe_of
-from .branches import Branches, branches_of
+from .branches import Branches, RecordedRun, branches_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,17 +33,18 @@ class DrawableRun(Protocol):
     def baseline(self) -> Mapping[str, float]: ...
 
 
-def draw_run(recipe: str, run: DrawableRun) -> go.Figure:
+def draw_run(recipe: str, run: DrawableRun, parent: RecordedRun | None) -> go.Figure:
     """Return the figure; see :func:`mint_lab.charts.plotly_figure.run_figure`.
 
     Args:
         recipe: Name of the recipe.
         run: The run.
+        parent: The run that it was forked from, if it is a fork.
     """
     from ..charts.plotly_figure import run_figure
 
     records, edits = list(run.records), list(run.edits)
-    branches = branches_of(records, edits, run.rewinds, run.parent)
+    branches = branches_of(records, edits, run.rewinds, run.parent, parent)
     data = run_data(
         "",
         records,

@@ -12,7 +12,7 @@ from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .adapter_export import save_adapter
 from .failure import RunFailure
-from .store import history_frame, samples_frame
+from .store import history_frame, load_parent, samples_frame
 from .token_inspection import request_tokens
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class RunView:
         """
         from .figure import draw_run
 
-        return draw_run(self.recipe, self)
+        return draw_run(self.recipe, self, load_parent(self.parent))
 
     def subscribe(self, notify: Callable[[], None]) -> Callable[[], None]:
         """Call ``notify()`` after every change, on a separate thread; several quick changes can cause one call.

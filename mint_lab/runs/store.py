@@ -52,6 +52,7 @@ __all__ = [
     "check_unused",
     "fresh_folder",
     "history_frame",
+    "load_parent",
     "load_run",
     "reward_source",
     "samples_frame",
@@ -395,7 +396,7 @@ class SavedRun:
         """Draw the same figure as the live run."""
         from .figure import draw_run
 
-        return draw_run(self.info.recipe, self)
+        return draw_run(self.info.recipe, self, load_parent(self.parent))
 
 
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:
@@ -419,6 +420,21 @@ def load_run(folder: str | os.PathLike[str]) -> SavedRun:
     losses = _read_lines(path / LOSSES, notes, lambda line: read_loss(line, source_of))
     rewinds = [_read_rewind(rewound, notes) for rewound in _rewind_folders(path)]
     return SavedRun(path, info, records, edits, losses, notes, [rewind for rewind in rewinds if rewind.records])
+
+
+def load_parent(parent: Mapping[str, Any]) -> SavedRun | None:
+    """Read the run that a fork comes from; None if there is none, or its folder is gone.
+
+    Args:
+        parent: As in :class:`~mint_lab.runs.run.Run`.
+    """
+    folder, name, step = (parent.get(key) for key in ("folder", "name", "step"))
+    if not isinstance(folder, str) or not isinstance(name, str) or not isinstance(step, int):
+        return None
+    try:
+        return load_run(folder)
+    except (RunError, OSError, ValueError):
+        return None
 
 
 def _read_rewind(folder: Path, notes: list[str]) -> Rewind:

@@ -17,7 +17,6 @@ Kernel to page:
 * the trait ``samples`` (:class:`Samples`): the latest responses that a run stored.
 * the trait ``audit`` (:class:`~mint_lab.ui.data_messages.DataReport`): what the data of a run consist of, after a page
   requested it.
-* the trait ``runs`` of a workbench (:class:`RunTabs`): the run and its forks.
 * :class:`Reply`: whether a request was accepted. :class:`Document`: the text that it asked for. Every page that shows
   the widget receives both, so each page numbers its requests from a random number.
 
@@ -55,8 +54,6 @@ __all__ = [
     "Reply",
     "Request",
     "RequestType",
-    "RunTab",
-    "RunTabs",
     "SampleRow",
     "Samples",
     "SeriesData",
@@ -514,24 +511,6 @@ class Samples(TypedDict):
     step: int
     rows: list[SampleRow]
     tokens: Tokens | None
-
-
-class RunTab(TypedDict):
-    """A run that a workbench can show.
-
-    Attributes:
-        about: Where it comes from, in a few words; empty for a run that is no fork.
-    """
-
-    name: str
-    about: str
-
-
-class RunTabs(TypedDict):
-    """The runs of a workbench; ``shown`` is the index of the one on the page."""
-
-    runs: list[RunTab]
-    shown: int
 
 
 class Reply(TypedDict):

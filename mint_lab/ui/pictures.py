@@ -18,6 +18,7 @@ from ..charts.token_strips import Chip, Strip, StripGroup, TokenStrips
 from ..recipes.registry import recipe_of
 from ..runs.branches import branches_of
 from ..runs.figure import drawn_branches
+from ..runs.store import load_parent
 from .messages import Samples, TokenColumn, TokenRow, Tokens
 from .state import RunLike
 from .token_text import visible
@@ -38,7 +39,7 @@ def picture_of_run(run: RunLike, samples: Samples | None = None) -> bytes:
     """Draw the charts of ``run`` as PNG, and the tokens of ``samples`` below them."""
     with run.reading:
         records, edits, rewinds = list(run.records), list(run.edits), list(run.rewinds)
-    branches = branches_of(records, edits, rewinds, run.parent)
+    branches = branches_of(records, edits, rewinds, run.parent, load_parent(run.parent))
     clip, settings = run.loss.clip, run.settings
     limits = None
     if clip is not None and clip.settings <= set(settings):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..recipes.record import StepRecord
 from ..runs.branches import Branches, branches_of
+from ..runs.store import load_parent
 from .branch_data import branch_data
 from .heat import HeatHistory
 from .history import History
@@ -262,7 +263,7 @@ class Publisher:
         common = rewinds[-1].step if rewinds else 0
         if len(records) < common <= len(before):  # these steps are being computed again, and are as they were
             records = before[:common]
-        self._set_branches(branches_of(records, edits, rewinds, parent))
+        self._set_branches(branches_of(records, edits, rewinds, parent, load_parent(parent)))
         self._missing_until = common if len(records) < common else 0
         self._history, self._heats, self._histograms = History(), HeatHistory(), {}
         self._seen, self._unshown, self._sent = 0, None, None
@@ -292,7 +293,9 @@ class Publisher:
                 self._unshown = record
                 self._wake.set()  # a run that is not running may never notify again
         if 0 < self._missing_until <= self._seen:
-            self._set_branches(branches_of(self._records, self.run.edits, self.run.rewinds, self.run.parent))
+            parent = self.run.parent
+            branches = branches_of(self._records, self.run.edits, self.run.rewinds, parent, load_parent(parent))
+            self._set_branches(branches)
             self._missing_until, self._needs_snapshot = 0, True
         return first, new
 

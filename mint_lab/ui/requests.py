@@ -110,8 +110,9 @@ def requested_text(run: RunLike, request: Mapping[str, Any]) -> str:
         return history_frame(list(run.records)).to_csv()
     if kind == "figure":
         from ..runs.figure import draw_run
+        from ..runs.store import load_parent
 
-        return str(draw_run(run.recipe, run).to_json())
+        return str(draw_run(run.recipe, run, load_parent(run.parent)).to_json())
     raise unknown_request(kind)
 
 

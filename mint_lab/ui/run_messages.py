@@ -13,6 +13,10 @@ A table of runs:
 
 * the trait ``listing`` (:class:`Listing`): one row per folder.
 * the traits ``shown`` and ``opened``: the ticked runs and the open run, each as a :class:`ShownRun`.
+
+A workbench:
+
+* the trait ``runs`` (:class:`RunTabs`): the run and its forks.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ __all__ = [
     "OfRun",
     "Result",
     "RunRow",
+    "RunTab",
+    "RunTabs",
     "ShownRun",
     "TableRequest",
     "TableRequestType",
@@ -152,6 +158,24 @@ class ShownRun(TypedDict):
 
     name: str
     snapshot: Snapshot
+
+
+class RunTab(TypedDict):
+    """A run that a workbench can show.
+
+    Attributes:
+        about: Where it comes from, in a few words; empty for a run that is no fork.
+    """
+
+    name: str
+    about: str
+
+
+class RunTabs(TypedDict):
+    """The runs of a workbench; ``shown`` is the index of the one on the page."""
+
+    runs: list[RunTab]
+    shown: int
 
 
 CompareRequestType: TypeAlias = Literal["sync", "start", "pause", "resume", "stop", "cosines"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from ..recipes.record import Status
 from ..recipes.registry import recipe_of
 from ..runs.branches import branches_of
+from ..runs.store import load_parent
 from .branch_data import branch_data
 from .heat import HeatHistory
 from .history import History
@@ -37,7 +38,7 @@ def saved_snapshot(run: SavedRun) -> Snapshot:
             if heats.add(histogram):
                 histograms[histogram["name"]] = histogram
     recipe = run.info.recipe
-    branches = branches_of(run.records, run.edits, run.rewinds, run.parent)
+    branches = branches_of(run.records, run.edits, run.rewinds, run.parent, load_parent(run.parent))
     return Snapshot(
         type="snapshot",
         protocol=PROTOCOL,

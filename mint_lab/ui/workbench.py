@@ -11,8 +11,8 @@ import traitlets
 from ..errors import ConfigError, RunError
 from ..recipes.registry import recipe_of
 from ..runs.run import Run
-from .messages import RunTab, RunTabs
 from .requests import requested_step
+from .run_messages import RunTab, RunTabs
 from .utf8 import as_utf8
 from .widget import RunWidget
 

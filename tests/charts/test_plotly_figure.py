@@ -132,9 +132,8 @@ def test_a_chart_of_ones_own_is_drawn() -> None:
 
 def test_steps_that_a_run_has_left_are_faint_and_once_in_the_legend() -> None:
     """Steps 3 and 4 were left; the loss was edited there, which is no change of the run."""
-    left = [
-        Record(step, {"loss": float(step), "nll": 1.0}, {"loss": 9.0} if step == 4 else {}) for step in (1, 2, 3, 4)
-    ]
+    left = [Record(step, {"loss": float(step), "nll": 1.0}) for step in (1, 2, 3)]
+    left += [Record(4, {"loss": 4.0, "nll": 1.0}, {"loss": 9.0})]
     branch = DrawnBranch(2, run_data("before rewind to 2", left, {"loss": 5.0}, [Edit(3, "loss", "hinge v1")]))
     records = [Record(step, {"loss": 0.0, "nll": 1.0}) for step in (1, 2)]
     data = run_data("", records, {"loss": 5.0}, branches=[branch], branches_left_out=1)

@@ -22,7 +22,7 @@ def test_a_job_is_done_on_another_thread_and_the_caller_does_not_wait() -> None:
     background.start("Returning to step 4…", lambda: (gate(), seen.append(threading.current_thread())))
     gate.wait()
     assert background.activity() == Activity("Returning to step 4…")
-    with pytest.raises(ConfigError, match="Returning to step 4. Wait until that is done"):
+    with pytest.raises(ConfigError, match=r"Returning to step 4\. Wait until that is done"):
         background.start("Forking…", lambda: None)
     gate.open()
     until(lambda: idle(background) and len(changes) == 2)

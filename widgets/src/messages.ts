@@ -367,19 +367,6 @@ export interface Samples {
   tokens: Tokens | null;
 }
 
-/** A run that a workbench can show. */
-export interface RunTab {
-  name: string;
-  /** Where it comes from, in a few words; empty for a run that is no fork. */
-  about: string;
-}
-
-/** The runs of a workbench; `shown` is the index of the one on the page. */
-export interface RunTabs {
-  runs: RunTab[];
-  shown: number;
-}
-
 /** The answer to a request. */
 export interface Reply {
   type: "reply";

@@ -98,6 +98,19 @@ export interface ShownRun {
   snapshot: Snapshot;
 }
 
+/** A run that a workbench can show. */
+export interface RunTab {
+  name: string;
+  /** Where it comes from, in a few words; empty for a run that is no fork. */
+  about: string;
+}
+
+/** The runs of a workbench; `shown` is the index of the one on the page. */
+export interface RunTabs {
+  runs: RunTab[];
+  shown: number;
+}
+
 export type CompareRequestType = "sync" | "start" | "pause" | "resume" | "stop" | "cosines";
 
 /** A request of a page that shows a comparison. */

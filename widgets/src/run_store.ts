@@ -17,7 +17,6 @@ import {
   type MetricEntry,
   PROTOCOL,
   type Request,
-  type RunTabs,
   type Samples,
   type Snapshot,
   type State,
@@ -25,6 +24,7 @@ import {
   type Update,
 } from "./messages";
 import { type Model, Requests } from "./requests";
+import type { RunTabs } from "./run_messages";
 
 /** A second "sync" request may follow after this time without an answer. */
 const SYNC_RETRY_MS = 2000;

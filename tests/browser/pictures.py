@@ -105,7 +105,7 @@ def rewind(notebook: Notebook) -> None:
     notebook.await_status("paused")
     notebook.click_step("grad_norm", 60)
     notebook.button("Rewind here").click()
-    expect(notebook.widget.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "60")
+    expect(notebook.widget.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "60", timeout=300_000)
     notebook.await_status("paused")
     notebook.widget.get_by_label("Loss", exact=True).first.select_option("hinge")
     notebook.button("Resume").click()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
+import functools
 import logging
 import threading
 from collections.abc import Callable
 
 from ..errors import ConfigError, MintLabError
+from ..threads import PackageThread
 from .state import Activity
 
 __all__ = ["Background"]
@@ -51,9 +52,7 @@ class Background:
             raise ConfigError(f"{self._activity.text.rstrip('…')}. Wait until that is done")
         try:
             self._activity = Activity(text)
-            # A copied context, so that messages of the job belong to the page's request.
-            run, arguments = contextvars.copy_context().run, (self._do, job)
-            threading.Thread(target=run, args=arguments, daemon=True, name="mint_lab request").start()
+            PackageThread(functools.partial(self._do, job), "mint_lab request").start()
         except BaseException:
             self._end("")
             raise

@@ -11,6 +11,7 @@ from ..losses import DataKind, LossSpec, Param
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .adapter_export import save_adapter
+from .describe import config_of
 from .failure import RunFailure
 from .store import history_frame, load_parent, samples_frame
 from .token_inspection import request_tokens
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..lora_options import LoraOptions
     from ..recipes.base import Recipe
     from ..recipes.guarded_trainer import GuardedTrainer
+    from .early_stopping import EarlyStopping
     from .entries import RunInfo
     from .loading import AdapterRequest, SharedData
     from .loop import Loop
@@ -43,8 +45,9 @@ class RunView:
     """The part of :class:`~mint_lab.runs.run.Run` that reads it.
 
     Attributes:
-        seed, base_model, eval_every, keep_snapshots, name: As given to the run.
+        seed, base_model, eval_every, keep_snapshots, name, tags, description: As given to the run.
         reading: A context: while it is entered, the run does not return to an earlier step.
+        early_stopping: When the run finishes before its last step; None if never.
         folder: Where the run is recorded; None before the first start, if none was given.
     """
 
@@ -55,6 +58,9 @@ class RunView:
     reading: AbstractContextManager[object]
     name: str
     folder: Path | None
+    tags: tuple[str, ...]
+    description: str
+    early_stopping: EarlyStopping | None
     _recipe: Recipe
     _adapter: AdapterRequest
     _past: Past | None
@@ -200,6 +206,11 @@ class RunView:
     def options(self) -> dict[str, Any]:
         """The options of the recipe, by name."""
         return self._recipe.option_values()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every setting of the run by name, as :func:`mint_lab.runs.describe.config_of` groups them."""
+        return config_of(self._info())
 
     @property
     def history(self) -> pd.DataFrame:

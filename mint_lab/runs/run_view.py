@@ -11,8 +11,8 @@ from ..losses import DataKind, LossSpec, Param
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .adapter_export import save_adapter
-from .describe import config_of
 from .failure import RunFailure
+from .run_config import config_of
 from .store import history_frame, load_parent, samples_frame
 from .token_inspection import request_tokens
 
@@ -209,7 +209,7 @@ class RunView:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every setting of the run by name, as :func:`mint_lab.runs.describe.config_of` groups them."""
+        """Every setting of the run by name, as :func:`mint_lab.runs.run_config.config_of` groups them."""
         return config_of(self._info())
 
     @property

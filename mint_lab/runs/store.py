@@ -397,8 +397,8 @@ class SavedRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every setting of the run by name, see :func:`mint_lab.runs.describe.config_of`."""
-        from .describe import config_of
+        """Every setting of the run by name, see :func:`mint_lab.runs.run_config.config_of`."""
+        from .run_config import config_of
 
         return config_of(self.info)
 

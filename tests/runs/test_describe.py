@@ -1,4 +1,4 @@
-"""What is written of a run besides its records: tags, a description, and the table of all settings."""
+"""What is written of a run besides its records: tags and a description."""
 
 from __future__ import annotations
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from mint_lab.runs import Run, load_run
+from mint_lab.runs.early_stopping import EarlyStopping
+
+from .bigram import BigramClient, letter_pairs
+from .conftest import TIMEOUT
 
 
 def test_config_has_every_setting_before_the_start_and_afterwards(tmp_path: Path) -> None:
     early = EarlyStopping(9)
-    run = make(tmp_path / "run", tags=["a", "b", "a"], description="A first try.", early_stopping=early, max_rows=18)
+    options = {"tags": ["a", "b", "a"], "description": "A first try.", "early_stopping": early, "max_rows": 18}
+    run = Run(
+        "preference",
+        client=BigramClient(),
+        data=letter_pairs(20),
+        steps=2,
+        batch_size=3,
+        folder=tmp_path / "run",
+        **options,
+    )
+    run.start().wait(TIMEOUT)
     config = run.config
     expected = {
         **{"recipe": "preference", "loss": "pairwise_preference", "loss_version": 1, "loss/beta": 1.0, "steps": 2},

@@ -8,7 +8,8 @@ calls of one kind may run together (:class:`CallBatcher`). The futures are of th
 from __future__ import annotations
 
 import concurrent.futures
-import contextvars
+import contextlib
+import os
 import queue
 import threading
 import time
@@ -17,6 +18,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from ..errors import RunError
+from ..threads import PackageThread, check_process, process_lock
 from ..types import AwaitableConcurrentFuture
 from ..usercode.guarded_call import hand_back
 
@@ -57,37 +60,99 @@ class _Call:
         item: An item for ``batcher``; without one, a function without arguments.
         batcher: Runs the call with its neighbours; None for a call that runs by itself.
         size: The size of the item.
+        saves: Whether the call writes what must not be lost: it runs even if the interpreter exits.
     """
 
     future: concurrent.futures.Future[Any]
     item: Any
     batcher: CallBatcher[Any, Any] | None = None
     size: int = 0
+    saves: bool = False
 
 
-_Queue = queue.SimpleQueue[_Call | None]
+class _Queue(queue.SimpleQueue[_Call | None]):
+    """Calls that wait for their turn, and None as the end.
+
+    Attributes:
+        closed: Whether the interpreter is exiting, so that no call runs any more.
+        running: Futures of the calls that run now.
+        saving: Futures of the calls that save and have not ended.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+        self.running: list[concurrent.futures.Future[Any]] = []
+        self.saving: set[concurrent.futures.Future[Any]] = set()
+        _queues.add(self)
+
+    def add(self, call: _Call) -> None:
+        if self.closed:
+            call.future.set_exception(RunError("the interpreter is exiting, so no further call can run"))
+            return
+        if call.saves:
+            self.saving.add(call.future)
+            call.future.add_done_callback(self.saving.discard)
+        self.put(call)
+
+    def close(self) -> None:
+        """Let the calls up to the last one that saves run, cancel those after it, and end the thread."""
+        self.closed = True
+        calls = self.take_all()
+        kept = max((number for number, call in enumerate(calls, 1) if call.saves), default=0)
+        for call in calls[:kept]:
+            self.put(call)
+        for call in calls[kept:]:
+            call.future.cancel()
+        self.put(None)
+        concurrent.futures.wait(list(self.saving))
+
+    def refuse_all(self) -> None:
+        """In a forked process: nobody runs the calls that were waiting when it was forked."""
+        error = RunError("this call was submitted in another process, from which this one was forked")
+        for future in [*self.running, *(call.future for call in self.take_all())]:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_exception(error)
+
+    def take_all(self) -> list[_Call]:
+        calls: list[_Call] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (call := self.get_nowait()) is not None:
+                    calls.append(call)
+        return calls
+
+
+_queues: weakref.WeakSet[_Queue] = weakref.WeakSet()
 
 
 class Worker:
     """A thread that runs calls in order. It ends when the worker is garbage collected and the queue is empty."""
 
     def __init__(self, name: str) -> None:
-        self._calls: _Queue = queue.SimpleQueue()
-        # A copied context: context variables that the notebook cell has set are visible in the thread.
-        context = contextvars.copy_context()
+        self._owner = os.getpid()
+        calls = self._calls = _Queue()
         # The thread refers to the queue and not to the worker, so that the worker can be collected.
-        self._thread = threading.Thread(target=context.run, args=(_run_queue, self._calls), name=name, daemon=True)
+        self._thread = PackageThread(lambda: _run_queue(calls), name, end=calls.close)
         self._thread.start()
-        weakref.finalize(self, self._calls.put, None)
+        weakref.finalize(self, calls.put, None)
 
-    def submit(self, function: Callable[[], T]) -> APIFuture[T]:
+    def submit(self, function: Callable[[], T], *, saves: bool = False) -> APIFuture[T]:
         """Queue ``function``, whose result or exception becomes the future's.
 
         A future that is cancelled before its turn is skipped. A call that a running call submits (a custom loss that
         requests reference log-probabilities) runs at once: in the queue it would wait for the call that waits for it.
         It runs on this worker's thread even if the custom loss runs on another thread.
+
+        Args:
+            function: Takes no arguments.
+            saves: Whether it writes what must not be lost. When the interpreter exits, it and all calls before it still
+                run; later calls are cancelled.
+
+        Raises:
+            RunError: In a process that was forked from the one that created the worker.
         """
-        return self._put(_Call(concurrent.futures.Future(), function))
+        return self._put(_Call(concurrent.futures.Future(), function, saves=saves))
 
     def submit_to(self, batcher: CallBatcher[Item, T], item: Item, size: int) -> APIFuture[T]:
         """Queue ``item``; it runs together with the items of ``batcher`` that directly follow it.
@@ -101,11 +166,12 @@ class Worker:
         return self.submit(function).result()
 
     def _put(self, call: _Call) -> APIFuture[Any]:
+        check_process(self._owner, "this client")
         future = call.future
         if threading.current_thread() is self._thread:
             _run_batch([call])
         elif not hand_back(self._thread, lambda: _run_batch([call])):
-            self._calls.put(call)
+            self._calls.add(call)
         return AwaitableConcurrentFuture(future)
 
 
@@ -114,7 +180,9 @@ def _run_queue(calls: _Queue) -> None:
     while (call := calls.get()) is not None:
         while call is not None:
             batch, call, is_end = _take_batch(call, calls)
+            calls.running = [one.future for one in batch]
             _run_batch(batch)
+            calls.running = []
             del batch  # the next call may come much later: keep no reference to this one
             if is_end:
                 return
@@ -180,7 +248,16 @@ def _run_batch(batch: list[_Call]) -> None:
 
 
 _workers: weakref.WeakKeyDictionary[BaseModel, Worker] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = process_lock()
+
+
+def _refuse_in_child() -> None:
+    for calls in list(_queues):
+        calls.refuse_all()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_refuse_in_child)
 
 
 def worker_of(base: BaseModel) -> Worker:

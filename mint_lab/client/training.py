@@ -274,7 +274,7 @@ class TrainingClient(SelfFuture):
             save_checkpoint(self._paths.folder(path), self._adapter, self._optimizer)
             return SaveWeightsResponse(path=path)
 
-        return self._worker.submit(save)
+        return self._worker.submit(save, saves=True)
 
     def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
         """Load weights, reset the optimizer, and discard the accumulated gradient: training starts at these weights.
@@ -313,7 +313,7 @@ class TrainingClient(SelfFuture):
             save_checkpoint(self._paths.folder(path), self._adapter, None)
             return SaveWeightsForSamplerResponse(path=path)
 
-        return self._worker.submit(save)
+        return self._worker.submit(save, saves=True)
 
     def take_snapshot(self) -> APIFuture[TrainingSnapshot]:
         """Copy in memory what training continues from, between two calls; later training does not change the copy."""
@@ -351,7 +351,9 @@ class TrainingClient(SelfFuture):
         Raises:
             CheckpointError: If it cannot be written (from the future).
         """
-        return self._worker.submit(lambda: save_checkpoint(folder, self._adapter, None, with_tokenizer=True))
+        return self._worker.submit(
+            lambda: save_checkpoint(folder, self._adapter, None, with_tokenizer=True), saves=True
+        )
 
     def save_weights_and_get_sampling_client(
         self,

@@ -21,6 +21,7 @@ __all__ = [
     "conversation",
     "generation_prompt",
     "marked_tokens",
+    "marks_turns",
     "parting",
     "writes_reasoning",
     "writes_tools",
@@ -67,14 +68,19 @@ def marked_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int] | No
     Returns:
         One number per token of the conversation; None if the template marks none, or the tokenizer cannot tell.
     """
-    template = _template_text(tokenizer, messages)
-    if template is None or not GENERATION.search(template) or not getattr(tokenizer, "is_fast", False):
+    if not marks_turns(tokenizer, messages) or not getattr(tokenizer, "is_fast", False):
         return None
     written = _written(
         tokenizer, messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, verbose=False
     )
     marks = [int(mark) for mark in written["assistant_masks"]]
     return marks if any(marks) else None
+
+
+def marks_turns(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Return whether the template marks the turns of the assistant with ``{% generation %}``."""
+    template = _template_text(tokenizer, messages)
+    return template is not None and GENERATION.search(template) is not None
 
 
 def writes_tools(tokenizer: Any, messages: Sequence[Message]) -> bool:
@@ -126,7 +132,14 @@ def check_written(tokenizer: Any, messages: Sequence[Message], n_prompt: int) ->
 
 def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     """Return the number of items (characters, tokens) that both sequences begin with."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    same, end = 0, min(len(one), len(other))
+    while same < end:  # slices are compared in C, which a text of millions of characters needs
+        middle = (same + end + 1) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            end = middle - 1
+    return same
 
 
 def parting(start: str, whole: str) -> str:

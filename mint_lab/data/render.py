@@ -10,6 +10,7 @@ common with the tokens of the generation prompt, as in TRL; the sides of a pair 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -23,11 +24,13 @@ from .chat_template import (
     conversation,
     generation_prompt,
     marked_tokens,
+    marks_turns,
     parting,
     writes_reasoning,
     writes_tools,
 )
 from .chats import Chat, Completion, Message, Prompt, is_weighted, text_or_messages
+from .long_texts import Shortened, shorten
 from .sources import named_rows
 
 if TYPE_CHECKING:
@@ -212,13 +215,19 @@ def render(
     if any(not completion for completion in completions):
         raise DataError("empty, expected at least one character", field="completion")
     if not isinstance(prompt, str):
-        rendered = _render_chat(tokenizer, prompt, completions, train_on)
-    elif all(isinstance(completion, str) for completion in completions):
-        start = encode_prompt(tokenizer, prompt)
-        rendered = _shared_prompt(start, [_continued(tokenizer, prompt, start, str(text)) for text in completions])
-    else:
+        return _render_chat(tokenizer, prompt, completions, train_on, max_length)
+    texts = [completion for completion in completions if isinstance(completion, str)]
+    if len(texts) < len(completions):
         raise DataError("found chat messages after a text prompt, expected text", field="completion")
-    return truncate(rendered, max_length)
+    _check_characters(prompt, "prompt")
+    for text in texts:
+        _check_characters(text, "completion")
+    short = _shortened(tokenizer, prompt, texts, max_length)
+    written = [_writes_end(tokenizer, text, rest) for text, rest in zip(texts, short.completions, strict=True)]
+    short = replace(short, lost_ends=tuple(map(operator.sub, short.lost_ends, written)))
+    start = encode_prompt(tokenizer, short.prompt)
+    wholes = [_continued(tokenizer, short.prompt, start, text) for text in short.completions]
+    return _truncated(_shared_prompt(start, wholes), short, max_length)
 
 
 def to_datum(tokens: Sequence[int], prompt_length: int, **fields: Any) -> Datum:
@@ -317,6 +326,22 @@ def truncate(rendered: Rendered, max_length: int | None) -> Rendered:
     )
 
 
+def _shortened(tokenizer: Any, prompt: str, completions: Sequence[str], max_length: int | None) -> Shortened:
+    return shorten(lambda text: _tokens(tokenizer, text), tokenizer, prompt, completions, max_length)
+
+
+def _writes_end(tokenizer: Any, text: str, rest: str) -> bool:
+    """Return whether a text that was shortened to ``rest`` has the end-of-text token already, which ``rest`` gets."""
+    return len(rest) < len(text) and _tokens(tokenizer, text[-EXCERPT:])[-1:] == [tokenizer.eos_token_id]
+
+
+def _truncated(rendered: Rendered, short: Shortened, max_length: int | None) -> Rendered:
+    """As :func:`truncate`, and count what was lost before."""
+    found = truncate(rendered, max_length)
+    lost_ends = tuple(map(sum, zip(found.lost_ends, short.lost_ends, strict=True))) if found.lost_ends else ()
+    return replace(found, lost_beginning=found.lost_beginning + short.lost_beginning, lost_ends=lost_ends)
+
+
 def _array(name: str, value: Any, length: int) -> Any:
     """Return a field as an int64 or float32 array; raise :class:`DataError` if a per-token field has another length."""
     import numpy as np
@@ -343,7 +368,7 @@ def _check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def _tokens(tokenizer: Any, text: str, *, special: bool = False, field: str = "messages") -> list[int]:
+def _check_characters(text: str, field: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -354,6 +379,10 @@ def _tokens(tokenizer: Any, text: str, *, special: bool = False, field: str = "m
             f"{around!r}; repair the text or remove the row",
             field=field,
         ) from None
+
+
+def _tokens(tokenizer: Any, text: str, *, special: bool = False, field: str = "messages") -> list[int]:
+    _check_characters(text, field)
     # verbose=False: transformers warns about texts beyond the model's context; those are truncated or refused later.
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
 
@@ -418,7 +447,11 @@ def _shared_prompt(start: list[int], wholes: list[list[int]]) -> Rendered:
 
 
 def _render_chat(
-    tokenizer: Any, messages: Sequence[Message], completions: Sequence[Completion], train_on: TrainOn
+    tokenizer: Any,
+    messages: Sequence[Message],
+    completions: Sequence[Completion],
+    train_on: TrainOn,
+    max_length: int | None,
 ) -> Rendered:
     prompt = _messages(messages)
     continued = prompt[-1]["role"] == "assistant" and all(isinstance(one, str) for one in completions)
@@ -428,6 +461,13 @@ def _render_chat(
     for chat, text in zip(chats, texts, strict=True):
         check_written(tokenizer, chat, len(chat) - 1)
         _check_aligned(tokenizer, prompt, start, text, continued=continued)
+    # Marks of turns refer to the whole text.
+    limit = None if train_on == "all" or marks_turns(tokenizer, chats[0]) else max_length
+    for text in (start, *texts):
+        _check_characters(text, "messages")
+    same = min(common_length(start, text) for text in texts)
+    short = _shortened(tokenizer, start[:same], [text[same:] for text in texts], limit)
+    start, texts = short.prompt + start[same:], [short.prompt + text for text in short.completions]
     sampled = opening = _tokens(tokenizer, start)
     wholes = [_tokens(tokenizer, text) for text in texts]
     if not all(common_length(opening, whole) for whole in wholes):
@@ -446,13 +486,14 @@ def _render_chat(
         _chat_weights(tokenizer, chat, text, tokens, len(rendered.prompt), train_on)
         for chat, text, tokens in zip(chats, texts, wholes, strict=True)
     ]
-    return replace(
+    found = replace(
         rendered,
         weights=weights if any(weights) else [],
         sampled_further=len(sampled) - common_length(sampled, rendered.prompt),
         tools_unwritten=not all(writes_tools(tokenizer, chat) for chat in chats),
         reasoning_unwritten=not all(writes_reasoning(tokenizer, chat) for chat in chats),
     )
+    return _truncated(found, short, max_length)
 
 
 def _messages(prompt: Any) -> Chat:

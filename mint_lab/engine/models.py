@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 import secrets
-import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import nn
 
 from ..errors import ModelError
 from ..lora_options import LoraOptions
+from ..threads import process_lock
 from ..usercode.out_of_memory import is_out_of_memory
 from .attention import plan_attention, use_packed_attention
 from .device import pick_device, pick_dtype
@@ -535,8 +535,8 @@ def _entered(contexts: Sequence[Callable[[], contextlib.AbstractContextManager[N
 
 
 _loaded: weakref.WeakValueDictionary[tuple[str, str, torch.dtype], BaseModel] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
-_seeding = threading.Lock()
+_loading = process_lock()
+_seeding = process_lock()
 
 
 def load_base(

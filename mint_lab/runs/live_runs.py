@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import weakref
 from typing import TYPE_CHECKING, Protocol
+
+from ..threads import before_exit
 
 if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_loop", "latest_trainer", "losses_in_use", "set_latest_trainer"]
 
-STOP_AT_EXIT_SECONDS = 2.0
-
 
 class _Loop(Protocol):
     @property
@@ -22,7 +21,6 @@ class _Loop(Protocol):
     @property
     def plan(self) -> StepPlan: ...
     def request(self, status: Status) -> None: ...
-    def wait(self, timeout: float | None) -> bool: ...
 
 
 _live_loops: weakref.WeakSet[_Loop] = weakref.WeakSet()
@@ -49,11 +47,7 @@ def losses_in_use() -> set[str]:
     return {loop.plan.loss.name for loop in list(_live_loops) if loop.status in ("running", "paused")}
 
 
-@atexit.register
+@before_exit
 def _stop_all() -> None:
-    # A worker inside torch while the interpreter shuts down can crash the process.
-    loops = list(_live_loops)
-    for loop in loops:
+    for loop in list(_live_loops):
         loop.request("stopped")
-    for loop in loops:
-        loop.wait(STOP_AT_EXIT_SECONDS)

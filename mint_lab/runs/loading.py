@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client import connect
 from ..data.sources import OnBadRow, Rows
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..lora_options import LoraOptions, adapter_folder, merge_rank, refuse_hosted
 from ..recipes.options import check_whole
+from ..threads import process_lock
+from ..usercode.guarded_call import LossCancelled, call_guarded
 
 if TYPE_CHECKING:
     from ..client.protocol import TextSource, Tokenizer, TrainingClientProtocol
@@ -23,17 +25,45 @@ __all__ = [
     "ONE_AT_A_TIME",
     "AdapterRequest",
     "DataLimits",
+    "LoadCancelled",
     "PreparedData",
     "SharedData",
+    "load_alone",
     "load_trainer",
     "sequence_limit",
 ]
 
+T = TypeVar("T")
+
 DEFAULT_RANK = 16
 MEANINGLESS_LENGTH = 10_000_000  # transformers writes 1e30 where a tokenizer states no length
 
-ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = process_lock()
 """Held while a model or data are loaded: both change the warning filters, which belong to the whole process."""
+
+
+class LoadCancelled(RunError):
+    """The run was stopped while it loaded its model or its data."""
+
+
+def load_alone(load: Callable[[], T], is_stopped: Callable[[], bool]) -> T:
+    """Return ``load()``, one call at a time in this process, on a separate thread that is cancelled at a stop.
+
+    A load that waits for another one, or that code in C does not let be cancelled, is abandoned: it is cancelled as
+    soon as it returns to Python.
+
+    Raises:
+        LoadCancelled: If ``is_stopped()`` before the end.
+    """
+
+    def locked() -> T:
+        with ONE_AT_A_TIME:
+            return load()
+
+    try:
+        return call_guarded(locked, (), should_cancel=lambda _: is_stopped())
+    except LossCancelled as error:
+        raise LoadCancelled("the run was stopped while it was loading") from error
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
 import time
 from collections import deque
@@ -25,10 +24,12 @@ from ..errors import ConfigError, RunError
 from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
+from ..threads import OwnedCondition, PackageThread, ProcessExit
 from .advice import RunAdvice
 from .entries import RunInfo
 from .failure import RunFailure, describe
 from .live_runs import add_loop, set_latest_trainer
+from .loading import LoadCancelled
 from .notifier import ChangeNotifier
 from .rewind import RunSnapshots
 from .snapshots import Position, RandomState
@@ -116,7 +117,7 @@ class Loop:
         self._random: RandomState | None = None  # of that snapshot, until the run starts
         self._trainer: GuardedTrainer | None = None
         self._advice = advice
-        self._changed = threading.Condition()
+        self._changed = OwnedCondition("this run")
         self._pending_calls: deque[Callable[[], None]] = deque()  # for the time between two steps
         self._step_lock = threading.Lock()  # held during a step, and during calls between two steps
         self._requested_status: Status | None = None  # "paused" or "stopped", applied after the current step
@@ -145,6 +146,11 @@ class Loop:
     def is_halting(self) -> bool:
         """Whether a pause or a stop was requested that has not taken effect yet."""
         return self._requested_status is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run is stopped, or a stop was requested that has not taken effect yet."""
+        return "stopped" in (self.status, self._requested_status)
 
     def adopt(self, past: Past) -> None:
         """Take over the state of a run that is continued from its folder, before the first start."""
@@ -284,13 +290,11 @@ class Loop:
             except BaseException as error:  # the caller's error, also a SystemExit: it must not end the worker
                 future.set_exception(error)
 
+        self._changed.check_process()
         self._pending_calls.append(run_job)
         if self.status != "running":
-            context = contextvars.copy_context()
-            target = self._run_pending_calls
-            thread = threading.Thread(target=context.run, args=(target,), daemon=True, name="mint_lab call")
             try:
-                thread.start()
+                PackageThread(self._run_pending_calls, "mint_lab call").start()
             except RuntimeError:  # the system allows no further thread: the job must not be called later
                 with contextlib.suppress(ValueError):
                     self._pending_calls.remove(run_job)
@@ -315,9 +319,7 @@ class Loop:
 
     def _start_worker(self) -> None:
         # A copied context, so that what the worker sends belongs to the cell or the page that started the run.
-        worker = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._work,), daemon=True, name=f"mint_lab {self.name}"
-        )
+        worker = PackageThread(self._work, f"mint_lab {self.name}")
         before = self.status, self.error, self._waiting_for
         self.status, self.error, self._waiting_for, self._requested_status = "running", None, None, None
         try:
@@ -422,11 +424,12 @@ class Loop:
                     self._run_pending_calls()
             self._snapshot(trainer, wait=True)  # if a pause came just before the status changed
         except BaseException as error:  # also a SystemExit that a loss raised: the worker must not end silently
+            is_cancelled = isinstance(error, (ProcessExit, LoadCancelled))
             failure = describe(error, self._current_plan.loss if self._current_plan else None)
             if self._trainer is not None:
                 self._snapshot(self._trainer, wait=True)
             with self._changed:
-                self.error = failure
+                self.error = None if is_cancelled else failure
                 requested, steps_left = self._requested_status, self._steps_left
                 self._leave_running(requested or "paused")
                 self._wait_for(None if requested else _awaited(failure, steps_left))

@@ -7,11 +7,12 @@ never returns costs the training nothing. Changes that come while it is busy rea
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import logging
 import threading
 from collections.abc import Callable
+
+from ..threads import OwnedLock, PackageThread
 
 __all__ = ["ChangeNotifier"]
 
@@ -23,7 +24,7 @@ class ChangeNotifier:
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._lock = OwnedLock("this run")
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -33,9 +34,7 @@ class ChangeNotifier:
         subscription = functools.partial(callback)
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(
-                    target=contextvars.copy_context().run, args=(self._serve,), daemon=True, name="mint_lab-notifier"
-                )
+                thread = PackageThread(self._serve, "mint_lab-notifier", end=self._end)
                 thread.start()  # if the system allows no further thread, nothing has changed
                 self._thread = thread
             self._subscribers.append(subscription)
@@ -49,6 +48,11 @@ class ChangeNotifier:
 
     def notify(self) -> None:
         """Report a change; returns at once."""
+        self._changed.set()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._subscribers.clear()
         self._changed.set()
 
     def _serve(self) -> None:

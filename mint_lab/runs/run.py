@@ -36,7 +36,7 @@ from .advice import RunAdvice
 from .describe import describe_run, score
 from .fork import changed, copy_run
 from .hot_reload import follow_registries
-from .loading import ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
+from .loading import AdapterRequest, DataLimits, PreparedData, SharedData, load_alone, load_trainer
 from .loop import Loop
 from .reopen import Past, read_past, restore
 from .run_view import RunView
@@ -361,9 +361,12 @@ class Run(RunView):
         """
         if self._data.prepared is not None:
             return self._data.prepared
-        with ONE_AT_A_TIME:
+
+        def prepare() -> PreparedData:
             source = self._client or text_source(self.base_model)
             return self._data.prepare(source, self._recipe, self.seed, self._limits)
+
+        return load_alone(prepare, lambda: False)
 
     # -- edits: for any thread, take effect at the next step -----------------------------------------------------------
 
@@ -401,19 +404,22 @@ class Run(RunView):
             return self._trainer
         if self._past is None:
             check_unused(self.folder)  # before loading, which can take minutes
-        with ONE_AT_A_TIME:
-            if self._trainer is not None:
-                return self._trainer
-            if self._client is None and self._past is not None:
-                self._client = connect().create_training_client_from_state_with_optimizer(str(self._past.snapshot))
-            elif self._client is None:
-                self._client = self._adapter.new_client()
-            trainer, notes = load_trainer(self._client, self._recipe, self._data, None, self.seed, limits=self._limits)
-            if self._past is not None:
-                restore(trainer, self._past.state, self._past.snapshot)
-            self._trainer = trainer
-            self._loop.notes += [note for note in notes if note not in self._loop.notes]
-            return trainer
+        was_stopped = self.status == "stopped"
+        return load_alone(self._load_now, lambda: self._loop.is_stopping and not was_stopped)
+
+    def _load_now(self) -> GuardedTrainer:
+        if self._trainer is not None:
+            return self._trainer
+        if self._client is None and self._past is not None:
+            self._client = connect().create_training_client_from_state_with_optimizer(str(self._past.snapshot))
+        elif self._client is None:
+            self._client = self._adapter.new_client()
+        trainer, notes = load_trainer(self._client, self._recipe, self._data, None, self.seed, limits=self._limits)
+        if self._past is not None:
+            restore(trainer, self._past.state, self._past.snapshot)
+        self._trainer = trainer
+        self._loop.notes += [note for note in notes if note not in self._loop.notes]
+        return trainer
 
     def _open_store(self) -> RunStore:
         if self._past is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ def widget_view(model_id: str) -> dict[str, Any]:
     return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 1, "model_id": model_id}}
 
 
+@functools.lru_cache(maxsize=1)
+def _read(file: Path, _: int) -> str:
+    """Return a text that all widgets share, until the file changes."""
+    return file.read_text(encoding="utf-8")
+
+
 def bundle() -> str:
     """Return the text of :data:`BUNDLE`.
 
@@ -25,7 +32,7 @@ def bundle() -> str:
         RunError: If the page has not been built.
     """
     try:
-        return BUNDLE.read_text(encoding="utf-8")
+        return _read(BUNDLE, BUNDLE.stat().st_mtime_ns)
     except FileNotFoundError:
         raise RunError(
             f"the page has not been built: {BUNDLE} is missing; `pip install -e .` in the repository builds it"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from ..charts.overlay import compared_metrics
@@ -17,9 +15,11 @@ from ..errors import ConfigError
 from ..recipes.registry import recipe_of
 from ..runs.comparison.comparison import Comparison
 from ..runs.comparison.gradient_cosines import Cosines
-from .bundle import bundle, widget_view
+from ..threads import PackageThread
+from .bundle import widget_view
 from .display import Outputs
 from .messages import Message, Reply
+from .page_widget import PageWidget, weakly
 from .pictures import picture_of_runs
 from .publisher import Publisher
 from .requests import reply_to, unknown_request
@@ -82,7 +82,7 @@ def compare(
     return Compare(comparison, data=describe_data(data, recipe))
 
 
-class Compare(anywidget.AnyWidget):
+class Compare(PageWidget):
     """Show a comparison, with its controls. :meth:`close` ends its threads and subscriptions; the runs continue.
 
     Attributes:
@@ -91,7 +91,6 @@ class Compare(anywidget.AnyWidget):
         cosines: See :class:`~mint_lab.ui.run_messages.CosineMatrix`; None before the first measurement.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
     part = traitlets.Unicode("compare", read_only=True).tag(sync=True)
     compared = traitlets.Any(None).tag(sync=True, to_json=lambda _, widget: widget._compared())
     cosines = traitlets.Any(None).tag(sync=True)
@@ -108,7 +107,7 @@ class Compare(anywidget.AnyWidget):
         # Before the widget is announced to the page, because the announcement has the snapshots of all runs.
         runs: list[Any] = list(comparison.runs.values())
         self._publishers = [
-            Publisher(run, functools.partial(self._send_from, number), data=data, on_idle=self._on_idle)
+            Publisher(run, functools.partial(weakly(self._send_from), number), data=data, on_idle=weakly(self._on_idle))
             for number, run in enumerate(runs)
         ]
         super().__init__()
@@ -179,6 +178,7 @@ class Compare(anywidget.AnyWidget):
         return mimebundle, {}
 
     def _ipython_display_(self, **_: Any) -> None:
+        self.show_on_page()
         self._outputs.add(self._repr_mimebundle_()[0])
 
     def _compared(self) -> Compared | None:
@@ -258,8 +258,7 @@ class Compare(anywidget.AnyWidget):
             raise ConfigError("cosines are being measured; wait for them")
         previous: CosineMatrix = self.cosines or _cosine_matrix(Cosines([], [], [], None, 0, 0))
         self.cosines = _with_status(previous, busy=True)
-        run_in_context, arguments = contextvars.copy_context().run, (self._measure, at, previous)
-        threading.Thread(target=run_in_context, args=arguments, daemon=True, name="mint_lab cosines").start()
+        PackageThread(functools.partial(self._measure, at, previous), "mint_lab cosines").start()
 
     def _measure(self, at: str | None, previous: CosineMatrix) -> None:
         try:
@@ -271,10 +270,6 @@ class Compare(anywidget.AnyWidget):
             self.cosines = cosines
         finally:  # only after the trait is set; otherwise it could replace the "busy" of the next measurement
             self._measure_lock.release()
-
-    @traitlets.default("_esm")
-    def _bundle(self) -> str:
-        return bundle()
 
 
 def _result(run: Run) -> Result:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, MintLabError
+from ..threads import OwnedLock, PackageThread
 from .data_messages import DataReport, FindingEntry, LengthsEntry, NumberEntry
 from .utf8 import as_utf8
 
@@ -36,7 +35,7 @@ class DataInspection:
     def __init__(self, run: Any, show: Callable[[DataReport], None]) -> None:
         self._run = run
         self._show = show
-        self._lock = threading.RLock()  # held while a report is shown, so that the last one shown is the latest
+        self._lock = OwnedLock("this page")  # held while a report is shown, so that the last one shown is the latest
         self._is_loading = False
         self._audit: Audit | None = None
         self._order: list[int] = []  # positions of the items in the order of their rows
@@ -56,9 +55,7 @@ class DataInspection:
                     raise ConfigError(f"a {type(self._run).__name__} does not show its data")
                 self._is_loading = True
                 self._show(_empty("loading"))
-                context = contextvars.copy_context()
-                name = "mint-lab data"
-                threading.Thread(target=context.run, args=(self._load,), daemon=True, name=name).start()
+                PackageThread(self._load, "mint-lab data").start()
 
     def _load(self) -> None:
         from .data_audit import audit_of

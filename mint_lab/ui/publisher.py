@@ -7,8 +7,6 @@ variables.
 
 from __future__ import annotations
 
-import atexit
-import contextvars
 import logging
 import math
 import struct
@@ -19,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..recipes.record import StepRecord
+from ..threads import OwnedLock, PackageThread, before_exit
 from .heat import HeatHistory
 from .history import History
 from .loss_catalogue import loss_catalogue
@@ -37,9 +36,6 @@ __all__ = ["INTERVAL_SECONDS", "MAX_REPEATED_RECORDS", "Publisher", "Send", "Sub
 
 INTERVAL_SECONDS = 0.2
 """Shortest time between two messages."""
-
-EXIT_TIMEOUT_SECONDS = 5.0
-"""Longest wait for a publisher when the interpreter exits; an ordinary picture takes half a second."""
 
 MAX_REPEATED_RECORDS = 2048
 """Largest number of records in one update; beyond it, a snapshot is smaller."""
@@ -66,14 +62,10 @@ class SubscribableRun(RunLike, Protocol):
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
-@atexit.register
+@before_exit
 def _close_all() -> None:
-    """End every publisher before the interpreter does: one that draws a picture meanwhile would abort the process."""
-    publishers = list(_publishers)
-    for publisher in publishers:
+    for publisher in list(_publishers):
         publisher.close()
-    for publisher in publishers:
-        publisher.wait_closed(EXIT_TIMEOUT_SECONDS)
 
 
 class Publisher:
@@ -118,12 +110,11 @@ class Publisher:
         self._number = 0  # of the last message
         self._failures = 0  # consecutive rounds of the thread in which something failed
         self._sent: State | None = None  # the state that pages have
-        self._lock = threading.RLock()
+        self._lock = OwnedLock("this page")
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._dispose = run.subscribe(self._wake.set)
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._loop,), name="mint-lab-page", daemon=True)
+        self._thread = PackageThread(self._loop, "mint-lab-page")
         self._thread.start()
         _publishers.add(self)
 

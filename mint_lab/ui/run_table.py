@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from ..charts.overlay import compared_metrics
 from ..errors import ConfigError, RunError
 from ..runs.folder import RunFolder, RunSummary
-from .bundle import bundle, widget_view
+from .bundle import widget_view
+from .page_widget import PageWidget
 from .requests import reply_to, unknown_request
 from .run_messages import Listing, RunRow, ShownRun
 from .saved import saved_snapshot
@@ -37,7 +37,7 @@ HTML_ROWS = 50  # of the table for readers without a kernel
 MAX_LOSSES = 20  # names in a row
 
 
-class RunTable(anywidget.AnyWidget):
+class RunTable(PageWidget):
     """The recorded runs in ``folder``, with their results.
 
     On the page: tick runs to overlay their curves, open one to see all its charts, write a note (``note.txt`` in its
@@ -56,7 +56,6 @@ class RunTable(anywidget.AnyWidget):
         shown, opened: The ticked runs, and the open run, as :class:`~mint_lab.ui.run_messages.ShownRun`.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
     part = traitlets.Unicode("run_table", read_only=True).tag(sync=True)
     listing = traitlets.Any(None).tag(sync=True)
     shown = traitlets.List().tag(sync=True)
@@ -132,6 +131,7 @@ class RunTable(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the live widget, a text, and a plain table for readers without a kernel."""
+        self.show_on_page()
         return {"text/plain": repr(self), "text/html": html_of(self.listing), **widget_view(self.model_id)}, {}
 
     def _read(self, name: str) -> ShownRun:
@@ -165,10 +165,6 @@ class RunTable(anywidget.AnyWidget):
         if kept:
             others = ", ".join(as_utf8(kept[:5]))
             raise RunError(f"the run is deleted; its folder stays, because it also contains {others}")
-
-    @traitlets.default("_esm")
-    def _bundle(self) -> str:
-        return bundle()
 
 
 def html_of(listing: Listing) -> str:

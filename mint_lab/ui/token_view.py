@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import anywidget
 import traitlets
 
 from ..charts.token_strips import strips_html, strips_picture
 from ..errors import ConfigError
-from .bundle import bundle, widget_view
+from .bundle import widget_view
 from .messages import Tokens
+from .page_widget import PageWidget
 from .pictures import strips_of
 from .tokens import tokens_message
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenView", "show_tokens"]
 
 
-class TokenView(anywidget.AnyWidget):
+class TokenView(PageWidget):
     """Show tokens; :func:`show_tokens` creates one.
 
     Attributes:
@@ -30,7 +30,6 @@ class TokenView(anywidget.AnyWidget):
         tokens: See :class:`~mint_lab.ui.messages.Tokens`; they do not change.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
     part = traitlets.Unicode("token_view", read_only=True).tag(sync=True)
     tokens = traitlets.Dict().tag(sync=True)
 
@@ -44,6 +43,7 @@ class TokenView(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the live widget, a text, and for readers without a kernel a picture and HTML without scripts."""
+        self.show_on_page()
         strips = strips_of(cast(Tokens, self.tokens))
         return {
             "text/plain": repr(self),
@@ -51,10 +51,6 @@ class TokenView(anywidget.AnyWidget):
             "image/png": strips_picture(strips),
             **widget_view(self.model_id),
         }, {}
-
-    @traitlets.default("_esm")
-    def _bundle(self) -> str:
-        return bundle()
 
 
 def show_tokens(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import anywidget
 import traitlets
 
 from ..errors import ConfigError
 from ..losses import LOSSES
 from ..runs.store import SavedRun
-from .bundle import bundle, widget_view
+from ..threads import OwnedLock
+from .bundle import widget_view
 from .data_inspection import DataInspection
 from .data_messages import DataReport
 from .display import Outputs, after_each_cell, load_cell_magics
 from .loss_catalogue import loss_catalogue
 from .messages import Document, Losses, Message, Samples, Snapshot, Tokens
+from .page_widget import PageWidget, weakly
 from .pictures import picture_of_run
 from .publisher import Publisher
 from .requests import TEXT_REQUESTS, perform, reply_to, requested_text
@@ -27,7 +27,7 @@ from .utf8 import as_utf8
 __all__ = ["RunWidget"]
 
 
-class RunWidget(anywidget.AnyWidget):
+class RunWidget(PageWidget):
     """Show one run. :meth:`close` ends the widget's thread and subscriptions; the run continues.
 
     Attributes:
@@ -41,7 +41,6 @@ class RunWidget(anywidget.AnyWidget):
         ConfigError: If ``run`` is not a run that can be trained, but for example a list, or a run read from a folder.
     """
 
-    _esm = traitlets.Unicode().tag(sync=True)
     part = traitlets.Unicode("live_charts", read_only=True).tag(sync=True)
     snapshot = traitlets.Any(None).tag(sync=True, to_json=lambda _, widget: widget._snapshot())
     tokens = traitlets.Any(None).tag(sync=True)
@@ -57,7 +56,7 @@ class RunWidget(anywidget.AnyWidget):
 
     def __init__(self, run: Any, *, base_model: str = "", data: str = "") -> None:
         self._outputs = Outputs()
-        self._show_lock = threading.RLock()  # held while the run changes, and while something of the run is shown
+        self._show_lock = OwnedLock("this page")  # held while the run changes, and while something of the run is shown
         self._pictured_steps = 0  # steps in the picture for readers without a kernel
         self._base_model, self._data = base_model, data
         self._check_run(run)
@@ -65,7 +64,7 @@ class RunWidget(anywidget.AnyWidget):
         self.on_msg(self._on_message)
         self.show(run)
         if self._has_loss_picker:
-            self._end_loss_calls = LOSSES.subscribe(lambda _: self._send_losses())
+            self._end_loss_calls = LOSSES.subscribe(weakly(self._send_losses))
 
     @property
     def run(self) -> Any:
@@ -85,15 +84,15 @@ class RunWidget(anywidget.AnyWidget):
             self._run = run
             self._pictured_steps = 0
             self.tokens = self.samples = self.audit = None
-            self._inspection = DataInspection(run, functools.partial(self._set_trait_of, run, "audit"))
+            self._inspection = DataInspection(run, functools.partial(weakly(self._set_trait_of), run, "audit"))
             self._publisher = Publisher(
                 run,
-                self._send_message,
+                weakly(self._send_message),
                 base_model=self._base_model,
                 data=self._data,
-                on_idle=self._on_idle,
-                on_tokens=functools.partial(self._set_trait_of, run, "tokens"),
-                on_samples=functools.partial(self._set_trait_of, run, "samples"),
+                on_idle=weakly(self._on_idle),
+                on_tokens=functools.partial(weakly(self._set_trait_of), run, "tokens"),
+                on_samples=functools.partial(weakly(self._set_trait_of), run, "samples"),
             )
             self._publisher.send_snapshot()
 
@@ -122,8 +121,9 @@ class RunWidget(anywidget.AnyWidget):
         """Display with an id, so that the picture for readers without a kernel can be updated when the run ends."""
         self._outputs.add(self._repr_mimebundle_()[0])
         load_cell_magics()
+        self.show_on_page()
         if self._end_cell_calls is None:
-            self._end_cell_calls = after_each_cell(self._on_cell_done)
+            self._end_cell_calls = after_each_cell(weakly(self._on_cell_done))
 
     def _check_run(self, run: Any) -> None:
         if callable(getattr(run, "subscribe", None)):
@@ -162,7 +162,7 @@ class RunWidget(anywidget.AnyWidget):
         if self.comm is not None:
             self.send(message, list(buffers))
 
-    def _send_losses(self) -> None:
+    def _send_losses(self, _: object) -> None:
         self._send_message(Losses(type="losses", losses=loss_catalogue(self.run.data_kind)), [])
 
     def _on_message(self, _: Any, content: dict[str, Any], __: Any) -> None:
@@ -200,7 +200,3 @@ class RunWidget(anywidget.AnyWidget):
         with self._show_lock:
             if run is self._run:
                 self.set_trait(trait, message)
-
-    @traitlets.default("_esm")
-    def _bundle(self) -> str:
-        return bundle()

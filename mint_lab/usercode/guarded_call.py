@@ -15,7 +15,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import contextvars
-import ctypes
+import functools
+import os
 import queue
 import sys
 import threading
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 
 from ..errors import LossError
+from ..threads import PackageThread, ProcessExit, is_importing, raise_in
 from .output import Printed, capture_output
 
 __all__ = ["LossCancelled", "call_guarded", "hand_back"]
@@ -104,12 +106,12 @@ class _Call:
             self.error = error
 
 
-class _Worker(threading.Thread):
+class _Worker(PackageThread):
     """Runs one call after another, until one of them is cancelled."""
 
     def __init__(self) -> None:
-        super().__init__(name="mint_lab loss", daemon=True)
         self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        super().__init__(None, "mint_lab loss", end=functools.partial(self.calls.put, None))
         self.call: _Call | None = None
         self.retired = False
         self._exiting = False
@@ -128,26 +130,22 @@ class _Worker(threading.Thread):
                 del call  # the next call may come much later: do not keep this one's tensors alive
                 callbacks.put(None)
                 del callbacks
-        except _Cancel:
+        except (_Cancel, ProcessExit):
             pass
         while not self._exiting:
             try:
                 with self._exit_lock:
                     self._exiting = True
-            except _Cancel:
+            except (_Cancel, ProcessExit):
                 pass
         _absorb_pending_cancel()
 
     def cancel(self) -> None:
-        """Raise :class:`_Cancel` in this thread, unless the thread is about to end."""
+        """Raise :class:`_Cancel` in this thread, unless the thread is about to end, or imports a module."""
         if self._exit_lock.acquire(timeout=CANCEL_RETRY_SECONDS):
-            if not self._exiting:
-                _raise_in(self, ctypes.py_object(_Cancel))
+            if not self._exiting and not is_importing(self):
+                raise_in(self, _Cancel)
             self._exit_lock.release()
-
-
-def _raise_in(thread: threading.Thread, exception: Any) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), exception)
 
 
 def _absorb_pending_cancel() -> None:
@@ -158,12 +156,15 @@ def _absorb_pending_cancel() -> None:
     debugger would hang.
     """
     with contextlib.suppress(_Cancel):
-        _raise_in(threading.current_thread(), ctypes.py_object(_Cancel))
+        raise_in(threading.current_thread(), _Cancel)
         while True:
             pass
 
 
 _idle: list[_Worker] = []
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # their threads exist in the parent only
 
 
 def call_guarded(
@@ -198,6 +199,8 @@ def call_guarded(
     if seconds is not None:
         raise _cancelled(worker, call, seconds)
     _idle.append(worker)
+    if isinstance(call.error, ProcessExit):
+        raise call.error
     if call.error is not None and not isinstance(call.error, Exception):
         raise LossError(f"the function raised {type(call.error).__name__}; raise an Exception instead") from call.error
     if call.error is not None:

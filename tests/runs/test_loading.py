@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,18 @@ from mint_lab.errors import ConfigError, DataError
 from mint_lab.lora_options import LoraOptions
 from mint_lab.recipes import RECIPES
 from mint_lab.recipes.batch_trainer import BatchTrainer
-from mint_lab.runs import Run
-from mint_lab.runs.loading import AdapterRequest, DataLimits, SharedData, load_trainer, sequence_limit
+from mint_lab.runs import Run, loading
+from mint_lab.runs.loading import (
+    AdapterRequest,
+    DataLimits,
+    LoadCancelled,
+    SharedData,
+    load_alone,
+    load_trainer,
+    sequence_limit,
+)
 
+from ..waiting import TIMEOUT, Gate, until
 from .bigram import BigramClient, CharTokenizer, letter_pairs
 
 
@@ -214,3 +227,105 @@ def test_client_is_made_as_requested(tmp_path: Path) -> None:
     assert AdapterRequest("mint-tiny", None, None, 1).new_client().lora == LoraOptions(16)  # type: ignore[attr-defined]
     again: Any = AdapterRequest(str(tmp_path / "a"), None, None, 1).new_client()
     assert again.lora == client.lora
+
+
+# -- a stop while a run loads ------------------------------------------------------------------------------------------
+
+
+class SlowClient(BigramClient):
+    """A client whose tokenizer does not come: ``wait`` is called instead, after ``begun`` is set."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        super().__init__()
+        self.begun, self.ended, self._wait = threading.Event(), threading.Event(), wait
+
+    def get_tokenizer(self) -> Any:
+        self.begun.set()
+        try:
+            self._wait()
+        finally:
+            self.ended.set()
+        return super().get_tokenizer()
+
+
+def without_end() -> None:
+    while True:
+        pass
+
+
+def test_stop_ends_a_load_in_progress(tmp_path: Path) -> None:
+    client = SlowClient(without_end)
+    run = Run(data=letter_pairs(12), client=client, folder=tmp_path / "run", steps=3)
+    run.start()
+    assert client.begun.wait(TIMEOUT)
+    run.stop()
+    assert run.wait(TIMEOUT), "also with check: a stop is no failure"
+    assert (run.status, run.error, run.trainer) == ("stopped", None, None)
+    assert client.ended.wait(TIMEOUT)
+    assert not (tmp_path / "run").exists()
+    assert loading.ONE_AT_A_TIME.acquire(timeout=TIMEOUT), "the next run loads"
+    loading.ONE_AT_A_TIME.release()
+
+
+def test_stop_ends_a_load_that_waits_for_another(tmp_path: Path) -> None:
+    run = Run(data=letter_pairs(12), client=BigramClient(), folder=tmp_path / "run", steps=3)
+    with loading.ONE_AT_A_TIME:
+        run.start().stop()
+        assert run.wait(TIMEOUT)
+        assert (run.status, run.error) == ("stopped", None)
+    until(lambda: not any(thread.name == "mint_lab loss abandoned" for thread in threading.enumerate()))
+    assert run.trainer is None
+
+
+def test_a_load_that_c_code_holds_up_is_abandoned(tmp_path: Path) -> None:
+    stuck = threading.Lock()
+    stuck.acquire()
+    client = SlowClient(stuck.acquire)
+    run = Run(data=letter_pairs(12), client=client, folder=tmp_path / "run", steps=3)
+    run.start()
+    assert client.begun.wait(TIMEOUT)
+    run.stop()
+    assert run.wait(TIMEOUT)
+    assert (run.status, run.error) == ("stopped", None)
+    assert not client.ended.is_set()
+    stuck.release()
+    assert client.ended.wait(TIMEOUT)
+    assert loading.ONE_AT_A_TIME.acquire(timeout=TIMEOUT)
+    loading.ONE_AT_A_TIME.release()
+
+
+def test_pause_lets_a_load_end(tmp_path: Path) -> None:
+    gate = Gate(holds=1)
+    run = Run(data=letter_pairs(12), client=SlowClient(gate), folder=tmp_path / "run", steps=3)
+    run.start()
+    gate.wait()
+    run.pause()
+    gate.open()
+    assert run.wait(TIMEOUT)
+    assert (run.status, run.steps_done) == ("paused", 0)
+    assert run.trainer is not None
+    run.stop()
+
+
+def test_data_of_a_run_that_was_stopped_before_can_be_loaded(tmp_path: Path) -> None:
+    run = Run(data=letter_pairs(12), client=BigramClient(), folder=tmp_path / "run", steps=3).stop()
+    assert run.prepare_data().job.size == 11
+    assert run.prepare().trainer is not None
+
+
+def test_a_load_is_not_cancelled_in_the_middle_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is half imported could not be imported again."""
+    gate = Gate(holds=1)
+    state = types.ModuleType("gate_of_the_load")
+    state.__dict__["gate"] = gate
+    monkeypatch.setitem(sys.modules, "gate_of_the_load", state)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "needed_by_the_load.py").write_text("from gate_of_the_load import gate\ngate()\ndone = True\n")
+    cancels: list[bool] = []
+    with pytest.raises(LoadCancelled, match=r"^the run was stopped while it was loading$"):
+        load_alone(lambda: __import__("needed_by_the_load"), lambda: cancels.append(True) or len(cancels) > 1)
+    gate.wait()
+    gate.open()
+    assert loading.ONE_AT_A_TIME.acquire(timeout=TIMEOUT)
+    loading.ONE_AT_A_TIME.release()
+    assert sys.modules.pop("needed_by_the_load").done

@@ -243,11 +243,10 @@ def test_one_model_is_made_for_first_calls_from_two_threads(make_run: Any, monke
         return load(*args, **options)
 
     monkeypatch.setattr(run_module, "load_trainer", slow)
-    assert run_module.ONE_AT_A_TIME is loading.ONE_AT_A_TIME
     first = threading.Thread(target=run.prepare)
     first.start()
     gate.wait()
-    attempt = Attempt(run.prepare, run_module, "ONE_AT_A_TIME")
+    attempt = Attempt(run.prepare, loading, "ONE_AT_A_TIME")
     assert attempt.waits
     gate.open()
     attempt.result()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mint_lab import threads
 from mint_lab.runs.token_inspection import HeldOutTokens
 from mint_lab.ui import publisher as module
 from mint_lab.ui.publisher import MAX_DOUBLINGS, Publisher
@@ -176,24 +177,15 @@ def test_samples_of_a_record_are_shown_in_the_next_round(run: ScriptedRun, begin
 
 
 def test_interval_of_a_page_and_the_end_of_the_interpreter(run: ScriptedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five messages per second. At the exit all are closed first, then each has 5 s."""
-    publisher = Publisher(run, Wire())
-    assert (publisher._interval, module.EXIT_TIMEOUT_SECONDS) == (0.2, 5.0)
-    calls: list[Any] = []
-
-    class Recorder:
-        def close(self) -> None:
-            calls.append("close")
-
-        def wait_closed(self, timeout: float) -> None:
-            calls.append(timeout)
-
-    monkeypatch.setattr(module, "_publishers", [Recorder(), Recorder()])
+    """Five messages per second. At the exit all are closed; ``mint_lab.threads`` waits for their threads."""
+    publishers = [Publisher(run, Wire()), Publisher(run, Wire())]
+    assert publishers[0]._interval == 0.2
+    monkeypatch.setattr(module, "_publishers", publishers)
+    assert module._close_all in threads._callbacks
     module._close_all()
-    assert calls == ["close", "close", 5.0, 5.0]
-    publisher.close()
-    publisher.wait_closed(TIMEOUT)
-    join(publisher._thread)
+    for publisher in publishers:
+        publisher.wait_closed(TIMEOUT)
+        join(publisher._thread)
 
 
 # -- requested tokens -------------------------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ def test_cancel_that_comes_as_the_worker_reports_its_result(leaks: list[Any]) ->
 def test_worker_that_has_ended_its_calls_is_not_cancelled(monkeypatch: pytest.MonkeyPatch, leaks: list[Any]) -> None:
     """Its last lines of code are not the function's. Whoever cancels waits until the worker has said that it ends."""
     raised: list[Any] = []
-    monkeypatch.setattr(guarded_call, "_raise_in", lambda thread, exception: raised.append(thread))
+    monkeypatch.setattr(guarded_call, "raise_in", lambda thread, exception: raised.append(thread))
     monkeypatch.setattr(guarded_call, "_absorb_pending_cancel", lambda: None)
     worker, gate = guarded_call._Worker(), Gate(holds=1)
     worker.cancel()

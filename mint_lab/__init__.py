@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .recipes import recipe
     from .runs import Run, load_run
     from .ui import LiveCharts, RunTable, TokenView, Workbench, show_tokens
-    from .ui.compare import compare
+    from .ui.compare import compare, sweep
     from .ui.data_audit import audit
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "recipes",
     "reward",
     "show_tokens",
+    "sweep",
     "types",
     "ui",
 ]
@@ -79,6 +80,7 @@ _lazy, __dir__ = lazy_names(
         "recipes": None,
         "reward": ".data.rewards",
         "show_tokens": ".ui",
+        "sweep": ".ui.compare",
         "types": None,
         "ui": None,
     },

@@ -125,7 +125,7 @@ class GuardedTrainer(ABC):
         record = self._evaluate_step(self._updated, plan, evaluate=evaluate or last, everything=last)
         self._updated = self.retry_plan = None
         warnings = [*record.warnings, *self._take_notes()]
-        return replace(record, time=time.perf_counter() - started, warnings=warnings)
+        return _timed(record, plan, started, warnings)
 
     def unevaluated(self, *, started: float) -> StepRecord | None:
         """Give up the evaluation of a step whose update is applied.
@@ -137,12 +137,12 @@ class GuardedTrainer(ABC):
             The record of that step; None if there is no such step.
         """
         record, self._updated = self._updated, None
-        if record is None:
+        plan, self.retry_plan = self.retry_plan, None
+        if record is None or plan is None:
             return None
-        self.retry_plan = None
         note = "The run was stopped before this step could be evaluated"
         warnings = [*record.warnings, *self._take_notes(), note]
-        return replace(record, time=time.perf_counter() - started, warnings=warnings)
+        return _timed(record, plan, started, warnings)
 
     @property
     def is_between_steps(self) -> bool:
@@ -288,6 +288,12 @@ class GuardedTrainer(ABC):
         """Return and forget the notes since the last call."""
         notes, self._notes = self._notes, []
         return notes + (self._guarded.take_notes() if self._guarded else [])
+
+
+def _timed(record: StepRecord, plan: StepPlan, started: float, warnings: list[str]) -> StepRecord:
+    """Return a record with its time, its warnings, and what every plan has."""
+    seconds = time.perf_counter() - started
+    return replace(record, time=seconds, warnings=warnings, schedule=plan.schedule, steps_total=plan.steps)
 
 
 def logprobs_of(result: ForwardBackwardOutput) -> list[torch.Tensor]:

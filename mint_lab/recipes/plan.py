@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, one_of
 from ..losses import LOSSES, LossSpec, Param
 from ..losses.decorator import RUN_SETTINGS, spec_of
-from .record import Edit
+from .record import Edit, LossVersion
 from .schedules import SCHEDULES
 
 if TYPE_CHECKING:
@@ -120,11 +120,20 @@ class StepPlan:
         names = [name for name in RUN_SETTINGS if name not in ("steps", "schedule")]
         return {name: getattr(self, name) for name in names} | dict(self.config)
 
+    @property
+    def loss_described(self) -> dict[str, Any]:
+        """What the source of a loss does not tell of it."""
+        return {name: getattr(self.loss, name) for name in ("unit", "reduction", "inputs", "optional")}
+
+    def loss_version(self, step: int) -> LossVersion:
+        """Return the loss with its settings, as used from ``step`` on."""
+        loss = self.loss
+        return LossVersion(step, loss.name, loss.version, loss.source, dict(self.config), self.loss_described)
+
     def entries(self) -> dict[str, Any]:
         """Return everything about the plan in plain types; the loss by its name and version."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("loss", "config")}
-        described = {name: getattr(self.loss, name) for name in ("unit", "reduction", "inputs", "optional")}
-        loss = {"loss": self.loss.name, "loss_version": self.loss.version, "loss_described": described}
+        loss = {"loss": self.loss.name, "loss_version": self.loss.version, "loss_described": self.loss_described}
         return own | loss | {"config": dict(self.config)}
 
     def arguments(self) -> dict[str, Any]:

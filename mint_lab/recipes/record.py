@@ -100,6 +100,8 @@ class StepRecord:
             "held-out"), ``prompt``, ``response`` and ``reward``. Those from training also have ``advantage``,
             ``tokens`` (as text), ``ratio`` and ``clipped``, with one entry per token.
         clip: Lowest and highest ratio that the loss let through at this step; None if the loss clips no tokens.
+        schedule: Schedule of the learning rate at this step.
+        steps_total: Optimizer steps that the run was to complete at this step; 0 if unknown.
     """
 
     step: Whole
@@ -115,6 +117,8 @@ class StepRecord:
     warnings: list[Text] = field(default_factory=list)
     samples: list[dict[Text, Any]] = field(default_factory=list)
     clip: tuple[Number, Number] | None = None
+    schedule: Text = "constant"
+    steps_total: Whole = 0
 
 
 @dataclass(frozen=True)
@@ -134,13 +138,21 @@ class Edit:
 
 @dataclass(frozen=True)
 class LossVersion:
-    """A loss as it was when a run used it, so that every point of a curve leads to the code that computed it."""
+    """A loss as it was when a run used it, so that every point of a curve leads to the code that computed it.
+
+    Attributes:
+        step: First step that used it.
+        name, version, source: As of the loss.
+        config: Its settings at that step.
+        described: What the source does not tell of the loss: its unit, reduction and inputs.
+    """
 
     step: Whole
     name: Text
     version: Whole
     source: Text
     config: dict[Text, Number]
+    described: dict[Text, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

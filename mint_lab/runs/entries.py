@@ -112,6 +112,7 @@ class _LossLine:
     version: Whole
     file: Text
     config: dict[Text, Number] = field(default_factory=dict)
+    described: dict[Text, Any] = field(default_factory=dict)
 
 
 def read_record(line: bytes) -> StepRecord:
@@ -132,7 +133,7 @@ def read_edit(line: bytes) -> Edit:
 def read_loss(line: bytes, source_of: Callable[[str], str]) -> LossVersion:
     """Read a line of ``losses.jsonl``; ``source_of`` returns the text of the source file that the line names."""
     loss = _read(line, _LossLine)
-    return LossVersion(loss.step, loss.name, loss.version, source_of(loss.file), loss.config)
+    return LossVersion(loss.step, loss.name, loss.version, source_of(loss.file), loss.config, loss.described)
 
 
 def read_run_info(content: bytes) -> tuple[RunInfo, list[str]]:

@@ -574,7 +574,7 @@ class Loop:
         edits += [Edit(number, "reward", reward.label) for reward in rewards if not is_first]
         losses: list[LossVersion] = []
         if is_first or any(edit.kind == "loss" for edit in edits):
-            losses = [LossVersion(number, plan.loss.name, plan.loss.version, plan.loss.source, dict(plan.config))]
+            losses = [plan.loss_version(number)]
         try:
             store.append(record, edits=edits, losses=losses, rewards=rewards)
         finally:  # the weights are updated, even if the disk is full

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..client.protocol import RestorableClient
-from ..data.rewards import REWARDS, reward_of
+from ..data.rewards import REWARDS
 from ..errors import CheckpointError, ConfigError, DataError, RunError
 from ..lora_options import LoraOptions
 from ..losses import LOSSES, LossSpec
-from ..losses.decorator import spec_of
 from ..recipes.plan import StepPlan
-from ..usercode.compile_cell import compile_cell
 from .folder_lock import is_locked
 from .snapshots import Position, RunState, SnapshotFolder, fingerprint_of
+from .sources import loss_from_source, reward_from_source
 from .store import SavedRun, load_run, reward_source
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def _loss(plan: Mapping[str, Any], version: LossVersion | None, *, run_source: b
     """Return the loss that a plan names, with the version that the run knows it by."""
     name, number = plan["loss"], plan["loss_version"]
     known = LOSSES.get(name)
-    is_bundled = known is not None and LOSSES.first(name) is known and known.fn.__module__.startswith("mint_lab.")
+    is_bundled = known is not None and LOSSES.first(name) is known and str(known.fn.__module__).startswith("mint_lab.")
     if known is not None and (is_bundled or version is None or known.source == version.source):
         return replace(known, version=number)
     if version is None or not version.source:
@@ -186,10 +185,7 @@ def _loss(plan: Mapping[str, Any], version: LossVersion | None, *, run_source: b
             f"the loss {name} v{number} of this run {found}: run its cell first, or execute the source that the folder "
             f"has of it with Run.open(folder, run_source=True), after you have read it"
         )
-    compiled = compile_cell(version.source, name, number, {}, "loss")
-    spec = spec_of(compiled.fn, name, source=version.source)
-    described = {key: tuple(v) if isinstance(v, list) else v for key, v in plan["loss_described"].items()}
-    return replace(spec, version=number, **described)
+    return loss_from_source(version.source, name, number, **plan["loss_described"])
 
 
 def _past_plan(entries: dict[str, Any], current: LossSpec) -> StepPlan:
@@ -210,7 +206,7 @@ def _check_reward(path: Path, saved: SavedRun, *, run_source: bool) -> None:
             f"the reward {name} of this run is not registered: run its cell first"
             + (", or open the run with run_source=True, which executes the stored source" if source else "")
         )
-    REWARDS.register(reward_of(compile_cell(source, str(name), 1, {}, "reward").fn, str(name), source=source))
+    reward_from_source(source, str(name))
 
 
 def describe_data(train: Any, held_out: Any) -> dict[str, Any]:

@@ -170,12 +170,14 @@ class Run(RunView):
         self._data = data if isinstance(data, SharedData) else SharedData(data, held_out)
         self._client = client
         self._trainer: GuardedTrainer | None = None
+        self._has_client = client is not None
+        self._info = lambda: describe_run(self, self._data.given, self._limits, keep_snapshots)
         self._loop = Loop(
             self.name,
             plan,
             load=self._load,
             open_store=self._open_store,
-            describe_run=lambda: describe_run(self, self._data.given, self._limits, keep_snapshots),
+            describe_run=self._info,
             eval_every=eval_every,
             advice=RunAdvice(self._recipe),
             score=partial(score, self._recipe.headlines),

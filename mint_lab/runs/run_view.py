@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ..lora_options import LoraOptions
     from ..recipes.base import Recipe
     from ..recipes.guarded_trainer import GuardedTrainer
-    from .loading import AdapterRequest
+    from .entries import RunInfo
+    from .loading import AdapterRequest, SharedData
     from .loop import Loop
     from .reopen import Past
     from .token_inspection import HeldOutTokens
@@ -56,6 +57,9 @@ class RunView:
     _client: TrainingClientProtocol | None
     _trainer: GuardedTrainer | None
     _loop: Loop
+    _data: SharedData
+    _has_client: bool
+    _info: Callable[[], RunInfo]
 
     @property
     def status(self) -> Status:
@@ -235,6 +239,26 @@ class RunView:
             CheckpointError: If the folder cannot be written.
         """
         return save_adapter(self.client, path, steps_done=self.steps_done, call=self.call)
+
+    def script(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return a Python script that makes this run again, with the source of its losses and rewards and its edits.
+
+        On a CPU, with the same versions of the libraries, records and weights are then the same to the last bit. A
+        script of a run that has not ended trains to its last step.
+
+        Args:
+            path: Where to write the script as well, with rows that were in memory in a JSONL file beside it. Without
+                it, and for other objects, the script ends with a text that says what to put in their place.
+
+        Raises:
+            RunError: If a file cannot be written.
+        """
+        from .script import RunScript
+
+        given, loop = self._data.given, self._loop
+        records, edits, losses = list(loop.records), list(loop.edits), list(loop.losses)
+        script = RunScript(self._info(), records, edits, losses, loop.plan, self.folder, given, self._has_client)
+        return script.text(None if path is None else Path(path))
 
     def held_out_tokens(self) -> Future[HeldOutTokens]:
         """Compute a few held-out items, or responses of the last rollout, token by token.

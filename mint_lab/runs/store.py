@@ -54,6 +54,7 @@ __all__ = [
     "history_frame",
     "load_run",
     "reward_source",
+    "reward_versions",
     "samples_frame",
 ]
 
@@ -164,7 +165,13 @@ class RunStore:
         for loss in losses:
             file = _file_name(loss.name, loss.version)
             self._unwritten_sources[self.folder / LOSS_SOURCES / file] = loss.source
-            entry = {"step": loss.step, "name": loss.name, "version": loss.version, "config": loss.config}
+            entry = {
+                "step": loss.step,
+                "name": loss.name,
+                "version": loss.version,
+                "config": loss.config,
+                "described": loss.described,
+            }
             self._files[LOSSES].add(entry | {"file": file})
         for reward in rewards:
             if reward.source:
@@ -271,9 +278,15 @@ def _rewind_folders(folder: Path) -> list[Path]:
 
 def reward_source(folder: Path, name: str) -> str:
     """Return the source of the newest version of a reward that a run used; empty if the folder has none."""
+    found = reward_versions(folder, name)
+    return found[max(found)] if found else ""
+
+
+def reward_versions(folder: Path, name: str) -> dict[int, str]:
+    """Return the source of each version of a reward that a run used, by version."""
     pattern = re.escape(_file_name(name, 0).removesuffix("-v0.py")) + r"-v(\d+)\.py"
     files = [(int(m[1]), f) for f in (folder / REWARD_SOURCES).glob("*.py") if (m := re.fullmatch(pattern, f.name))]
-    return max(files)[1].read_text(encoding="utf-8") if files else ""
+    return {version: file.read_text(encoding="utf-8") for version, file in files}
 
 
 def _file_name(name: str, version: int) -> str:

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..recipes.registry import recipe_of
 from ..runs.comparison.comparison import Comparison
 from ..runs.comparison.gradient_cosines import Cosines
+from ..runs.comparison.grid import grid_variants
 from .bundle import bundle, widget_view
 from .display import Outputs
 from .messages import Message, Reply
@@ -34,18 +35,19 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from ..runs.comparison.variants import Losses
+    from ..runs.comparison.grid import Grid
+    from ..runs.comparison.variants import Losses, LossLike, Variant
     from ..runs.run import Run
     from ..types import Datum
 
-__all__ = ["Compare", "compare"]
+__all__ = ["Compare", "compare", "sweep"]
 
 BUTTONS = ("pause", "resume", "stop")
 MAX_CHARACTERS = 4000  # of a message that is sent
 
 
 def compare(
-    losses: Losses,
+    losses: Losses | list[Variant],
     *,
     recipe: str = "preference",
     seed: int = 0,
@@ -80,6 +82,47 @@ def compare(
         losses, recipe=recipe, seed=seed, steps=steps, data=data, held_out=held_out, folder=folder, **run_options
     )
     return Compare(comparison, data=describe_data(data, recipe))
+
+
+def sweep(
+    grid: Grid,
+    *,
+    recipe: str = "preference",
+    loss: LossLike | None = None,
+    loss_config: dict[str, float] | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    data: Any = None,
+    held_out: Any = None,
+    folder: str | os.PathLike[str] | None = None,
+    **run_options: Any,
+) -> Compare:
+    """Train with every combination of some settings side by side, on the page of :func:`compare`.
+
+    >>> runs = ml.sweep({"beta": [0.05, 0.1], "learning_rate": [3e-4, 1e-3]}, loss="dpo")  # doctest: +SKIP
+    >>> runs.start().wait()                                                                # doctest: +SKIP
+    >>> runs.table()                                                                       # doctest: +SKIP
+
+    Args:
+        grid: Lists of values by name: settings of the loss, arguments of :class:`~mint_lab.runs.run.Run` such as
+            ``learning_rate``, ``seed`` or ``rank``, options of the recipe, or ``loss``. The runs are named by what
+            differs.
+        recipe: Name of a recipe: "preference", "sft", "rl", "unpaired", or a registered one.
+        loss: Loss of all runs, unless it is in the grid; None for the default of the recipe.
+        loss_config: Settings of the loss that all runs share.
+        seed: Of every run, unless it is in the grid.
+        steps: Optimizer steps of each run; None for the recipe's default.
+        data, held_out: As the recipe takes them.
+        folder: Folder in which each run gets a new folder; None for ``./runs``.
+        run_options: As of :func:`compare`.
+
+    Raises:
+        ConfigError: If a name is unknown, with the nearest one, or a value is not valid; before anything trains.
+    """
+    variants = grid_variants(grid, recipe=recipe, loss=loss, loss_config=loss_config)
+    return compare(
+        variants, recipe=recipe, seed=seed, steps=steps, data=data, held_out=held_out, folder=folder, **run_options
+    )
 
 
 class Compare(anywidget.AnyWidget):

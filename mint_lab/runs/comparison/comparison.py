@@ -1,4 +1,4 @@
-"""Runs that differ only in their loss: same base model, same batches, same seed.
+"""Runs that differ in their loss or in some settings: same base model, same data, same seed.
 
 Each is an ordinary :class:`~mint_lab.runs.run.Run`, with its own LoRA adapter and optimizer on the base model that all
 share, and gives the same numbers, bit for bit, as that run alone would. They train at the same time: the base model
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ from ...charts.chart_spec import charts_of
 from ...charts.run_data import run_data
 from ...data.reference_logprobs import with_reference
 from ...errors import ConfigError, RunError, one_of
+from ...losses.decorator import RUN_SETTINGS
 from ...recipes.reference_cache import reads_reference
 from ...recipes.registry import RECIPES, recipe_of
 from ..loading import ONE_AT_A_TIME, AdapterRequest, SharedData
 from ..run import Run
 from ..store import fresh_folder
 from .gradient_cosines import Cosines, Objective, cosines_of, measure
-from .variants import Losses, file_name, variants_of
+from .variants import Losses, Variant, file_name, variants_of
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +42,8 @@ __all__ = ["Comparison"]
 
 # Arguments of a Run that differ between the runs, and follow from the losses.
 _PER_RUN = ("client", "loss", "loss_config", "name")
+# Arguments that have no influence on how data are prepared.
+_NOT_OF_DATA = {*RUN_SETTINGS, "betas", "eval_every", "keep_snapshots", "lora", "rank"}
 
 
 class Comparison:
@@ -67,7 +70,7 @@ class Comparison:
 
     def __init__(
         self,
-        losses: Losses,
+        losses: Losses | list[Variant],
         *,
         recipe: str = "preference",
         seed: int = 0,
@@ -92,19 +95,22 @@ class Comparison:
         self._folder = None if folder is None else Path(folder)
         self._cancel = threading.Event()
         self._untrained: TrainingClientProtocol | None = None
-        shared = SharedData(data, held_out)
+        variants = variants_of(losses)
+        if any(isinstance(source, Iterator) for source in (data, held_out)) and len(set(map(_data_of, variants))) > 1:
+            raise ConfigError("the data are an iterator, which can be read once; give a list, because settings differ")
+        common: dict[str, Any] = {"seed": seed, **run_options}
+        shared = {key: SharedData(data, held_out) for key in map(_data_of, variants)}
         self.runs: dict[str, Run] = {
             variant.label: Run(
                 recipe,
                 variant.loss,
                 loss_config=variant.config,
-                data=shared,
-                seed=seed,
+                data=shared[_data_of(variant)],
                 client=None if clients is None else clients(),
                 name=variant.label,
-                **run_options,
+                **(common | variant.settings),
             )
-            for variant in variants_of(losses)
+            for variant in variants
         }
 
     def __repr__(self) -> str:
@@ -281,6 +287,12 @@ class Comparison:
             while run.folder in taken or run.folder.exists():
                 run.folder, number = base.with_name(f"{base.name}-{number}"), number + 1
             taken.add(run.folder)
+
+
+def _data_of(variant: Variant) -> str:
+    """Return what of a variant decides how its data are prepared: variants with the same text share them."""
+    settings = variant.settings.items()
+    return repr(sorted((name, value) for name, value in settings if name not in _NOT_OF_DATA))
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from ...errors import ConfigError
 from ...losses import LOSSES, LossSpec
 from ...losses.decorator import spec_of
 
-__all__ = ["LossLike", "Losses", "Variant", "file_name", "variants_of"]
+__all__ = ["LossLike", "Losses", "Variant", "checked_labels", "file_name", "variants_of"]
 
 MAX_FILE_NAME = 60
 
@@ -24,23 +24,33 @@ Losses: TypeAlias = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One loss of a comparison, as given, with its settings."""
+    """One run of a comparison.
+
+    Attributes:
+        label: What charts call it.
+        loss: The loss, as given.
+        config: Settings of the loss.
+        settings: Arguments of the run that differ from those of the other runs.
+    """
 
     label: str
     loss: LossLike
     config: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
-def variants_of(losses: Losses) -> list[Variant]:
+def variants_of(losses: Losses | list[Variant]) -> list[Variant]:
     """Return one variant per loss, each with a different label.
 
     Args:
         losses: A list of losses or of ``(loss, settings)``, or a mapping of labels to either. A loss without a label is
-            labelled with its name and the given settings.
+            labelled with its name and the given settings. Variants are returned as they are.
 
     Raises:
         ConfigError: If there are fewer than two, one is not a loss, or two have the same label.
     """
+    if isinstance(losses, list) and losses and all(isinstance(item, Variant) for item in losses):
+        return cast("list[Variant]", losses)
     if isinstance(losses, str) or not isinstance(losses, Sequence | Mapping):
         raise ConfigError(f'losses is {losses!r}, expected a list such as ["dpo", "simpo"] or a mapping of labels')
     given = list(losses.items()) if isinstance(losses, Mapping) else [(None, item) for item in losses]
@@ -48,6 +58,15 @@ def variants_of(losses: Losses) -> list[Variant]:
     if len(variants) < 2:
         found = "1 loss" if variants else "no losses"
         raise ConfigError(f"found {found}, expected two or more to compare")
+    return checked_labels(variants)
+
+
+def checked_labels(variants: list[Variant]) -> list[Variant]:
+    """Return ``variants`` if their labels differ.
+
+    Raises:
+        ConfigError: If two have the same label.
+    """
     labels = [variant.label for variant in variants]
     duplicate = next((label for label in labels if labels.count(label) > 1), None)
     if duplicate is not None:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from .losses import LOSSES
     from .preflight import preflight
     from .recipes import recipe
-    from .runs import Run, load_run
+    from .runs import EarlyStopping, Run, load_run
     from .ui import LiveCharts, RunTable, TokenView, Workbench, show_tokens
     from .ui.compare import compare, sweep
     from .ui.data_audit import audit
 
 __all__ = [
     "LOSSES",
+    "EarlyStopping",
     "LiveCharts",
     "LoraOptions",
     "Run",
@@ -58,6 +59,7 @@ __all__ = [
 _lazy, __dir__ = lazy_names(
     __name__,
     {
+        "EarlyStopping": ".runs",
         "LOSSES": ".losses",
         "LiveCharts": ".ui",
         "LoraOptions": ".lora_options",

@@ -123,6 +123,29 @@ def resume(
         console.print(f"note: {note}", markup=False, highlight=False)
 
 
+@app.command()
+@_one_line_errors
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of run folders.", file_okay=False)] = Path("runs"),
+    tag: Annotated[str | None, typer.Option(help="List only runs with this tag.")] = None,
+) -> None:
+    """List the runs of a folder, the one that was written last first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .runs.folder import RunFolder
+
+    table = Table(*("run", "recipe", "losses", "status", "steps", "held-out", "tags", "description"))
+    for run in RunFolder(folder).list():
+        if tag is not None and tag not in run.tags:
+            continue
+        held_out = f"{run.main} {run.curve[-1]:.4g}" if run.curve else ""
+        steps = f"{run.steps}/{run.steps_total}" if run.steps_total else str(run.steps)
+        cells = (run.name, run.recipe, ", ".join(run.losses), run.status, steps, held_out, ", ".join(run.tags))
+        table.add_row(*cells, run.description or run.problem)
+    Console().print(table if table.rows else f"no run in {folder}", markup=False, highlight=False)
+
+
 def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
     """Return options of a recipe from ``NAME=VALUE`` texts; a value that is not a Python literal is a text.
 

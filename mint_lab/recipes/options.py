@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -17,7 +17,7 @@ from ..losses.decorator import spec_of
 if TYPE_CHECKING:
     from .base import Recipe
 
-__all__ = ["check_options", "check_whole"]
+__all__ = ["check_options", "check_whole", "checked_tags", "checked_text"]
 
 # Names of TRL's, transformers' and others' trainers.
 ELSEWHERE = {
@@ -83,6 +83,31 @@ def check_whole(name: str, value: Any, least: int) -> None:
         whole = False
     if not whole:
         raise ConfigError(f"{name} is {value!r}, expected a whole number from {least} up")
+
+
+def checked_text(name: str, value: Any) -> str:
+    """Return ``value`` if it is a text.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is {value!r}, expected a text")
+    return value
+
+
+def checked_tags(value: Any) -> tuple[str, ...]:
+    """Return tags as a tuple, each once.
+
+    Raises:
+        ConfigError: If it is not a list of texts, or one is blank.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence | Set):
+        raise ConfigError(f'tags is {value!r}, expected a list of texts, for example ["dpo", "baseline"]')
+    for tag in value:
+        if not isinstance(tag, str) or not tag.strip():
+            raise ConfigError(f"a tag is {tag!r}, expected a text")
+    return tuple(dict.fromkeys(value))
 
 
 def check_options(

@@ -11,16 +11,18 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .comparison.comparison import Comparison
+    from .early_stopping import EarlyStopping
     from .failure import RunFailure
     from .run import Run
     from .store import SavedRun, load_run
 
-__all__ = ["Comparison", "Run", "RunFailure", "SavedRun", "load_run"]
+__all__ = ["Comparison", "EarlyStopping", "Run", "RunFailure", "SavedRun", "load_run"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Comparison": ".comparison.comparison",
+        "EarlyStopping": ".early_stopping",
         "Run": ".run",
         "RunFailure": ".failure",
         "SavedRun": ".store",

@@ -1,11 +1,12 @@
-"""What ``run.json`` says of a run, and what an evaluation of it comes to."""
+"""What ``run.json`` says of a run, and the same as one table of settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..losses.decorator import RUN_SETTINGS
 from .entries import RunInfo
 from .loading import DEFAULT_RANK
 from .reopen import describe_data
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .loading import DataLimits
     from .run_view import RunView
 
-__all__ = ["describe_run", "score"]
+__all__ = ["config_of", "describe_run"]
 
 
 def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_snapshots: int | None) -> RunInfo:
@@ -53,10 +54,31 @@ def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_
         seconds=run.seconds,
         versions=versions(),
         parent=run.parent,
+        early_stopping=run.early_stopping.record() if run.early_stopping else {},
+        tags=list(run.tags),
+        description=run.description,
     )
 
 
-def score(headlines: Sequence[str], held_out: dict[str, float]) -> float | None:
-    """Return what an evaluation came to, higher is better: the first of the ``headlines`` that it has."""
-    name = next((name for name in headlines if name in held_out), None)
-    return None if name is None else -held_out[name] if name in ("loss", "nll") else held_out[name]
+def config_of(info: RunInfo) -> dict[str, Any]:
+    """Return every setting of a run in one flat dictionary, as trackers of experiments show it.
+
+    A group of settings has a prefix: ``loss/``, ``optimizer/``, ``lora/``, ``option/``, ``data/``, ``limit/``,
+    ``early_stopping/`` and ``version/``.
+    """
+    optimizer = {name: value for name, value in info.settings.items() if name in RUN_SETTINGS}
+    loss = {name: value for name, value in info.settings.items() if name not in optimizer}
+    sizes = dict(zip(("train_items", "held_out_items"), info.data_sizes or (), strict=False))
+    groups: dict[str, Mapping[str, Any]] = {
+        "loss": loss,
+        "optimizer": optimizer | {"schedule": info.schedule},
+        "lora": info.lora or {"rank": info.rank},
+        "option": info.options,
+        "data": info.data | sizes,
+        "limit": info.limits,
+        "early_stopping": info.early_stopping,
+        "version": info.versions,
+    }
+    top = ("name", "description", "tags", "recipe", "base_model", "loss", "loss_version", "steps", "eval_every", "seed")
+    flat: dict[str, Any] = {name: getattr(info, name) for name in top}
+    return flat | {f"{group}/{name}": value for group, own in groups.items() for name, value in own.items()}

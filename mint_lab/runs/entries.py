@@ -66,6 +66,8 @@ class RunInfo:
         seconds: Time spent running, without loading and pauses.
         versions: Versions of Python and the libraries that the result depends on, by distribution name.
         parent: Of a fork: ``name`` and ``folder`` of the run it was forked from, and the ``step``; otherwise empty.
+        early_stopping: When the run finishes before its last step, as :class:`~mint_lab.EarlyStopping`; empty if never.
+        tags, description: What a person wrote about the run.
     """
 
     name: Text = ""
@@ -93,6 +95,9 @@ class RunInfo:
     seconds: Number = 0.0
     versions: dict[Text, Text] = field(default_factory=dict)
     parent: dict[Text, Any] = field(default_factory=dict)
+    early_stopping: dict[Text, Any] = field(default_factory=dict)
+    tags: list[Text] = field(default_factory=list)
+    description: Text = ""
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import CodeType
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..data.rewards import Reward
 from ..errors import LossError, MintLabError, RewardError
 from ..losses import LossSpec
 from ..usercode.locate import code_of
 
-__all__ = ["RunFailure", "describe"]
+__all__ = ["Awaited", "Kind", "RunFailure", "awaited", "describe"]
+
+Kind: TypeAlias = Literal["loss", "reward"]
 
 CONTEXT_LINES = 2  # displayed before and after the failing line
 
@@ -48,6 +50,18 @@ class RunFailure:
 
     def __str__(self) -> str:
         return self.message
+
+
+class Awaited(NamedTuple):
+    """A function whose failure paused the run; registering it again resumes the run.
+
+    Attributes:
+        steps_left: Steps to complete before the run pauses; None for no limit.
+    """
+
+    kind: Kind
+    name: str
+    steps_left: int | None
 
 
 class UserFunction(Protocol):
@@ -96,6 +110,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def awaited(failure: RunFailure, steps_left: int | None) -> Awaited | None:
+    """Return what would resume a run that failed; None if registering something again does not help."""
+    if failure.loss is not None:
+        return Awaited("loss", failure.loss, steps_left)
+    return None if failure.reward is None else Awaited("reward", failure.reward.name, steps_left)
 
 
 def _message(error: BaseException, place: str | None) -> str:

@@ -47,6 +47,7 @@ NOTE = "note.txt"
 MAX_NOTE_LENGTH = 10_000  # characters
 MAX_CURVE_POINTS = 32
 MAX_METRICS = 48
+MAX_TAGS = 32
 MAX_INFO_BYTES = 4 << 20  # of a run.json
 MAX_LOSSES = 1000  # lines of losses.jsonl that are read
 MAX_NAME_LENGTH = 200  # characters
@@ -70,7 +71,8 @@ class RunSummary:
         before, final: Held-out metrics before training and at the last evaluation.
         main: Name of the metric in ``curve``.
         curve: Its values at some evaluations, the first and the last included.
-        note: Text that a person wrote.
+        tags, description: What a person gave the run.
+        note: Text that a person wrote beside it.
         problem: Why the run cannot be read; empty if it can.
     """
 
@@ -87,6 +89,8 @@ class RunSummary:
     final: dict[str, float] = field(default_factory=dict)
     main: str = ""
     curve: list[float] = field(default_factory=list)
+    tags: tuple[str, ...] = ()
+    description: str = ""
     note: str = ""
     problem: str = ""
 
@@ -259,6 +263,8 @@ def _read_run(path: Path, changed: float) -> RunSummary:
         final=held_out[-1] if held_out else {},
         main=main,
         curve=[metrics[main] for metrics in [before, *held_out] if main in metrics],
+        tags=tuple(_short(tag) for tag in info.tags[:MAX_TAGS]),
+        description=_short(info.description),
         note=_read_note(path),
         problem=problem,
     )
@@ -352,6 +358,8 @@ def _row(summary: RunSummary) -> dict[str, Any]:
         "steps_total": summary.steps_total,
         "seed": summary.seed,
         "changed": summary.changed,
+        "tags": ", ".join(summary.tags),
+        "description": summary.description,
         "note": summary.note,
         "problem": summary.problem,
         "before": summary.before,

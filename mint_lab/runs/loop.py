@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..client.protocol import RestorableClient
 from ..data.rewards import REWARDS
@@ -26,8 +26,9 @@ from ..recipes.options import check_whole
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .advice import RunAdvice
+from .early_stopping import Ending
 from .entries import RunInfo
-from .failure import RunFailure, describe
+from .failure import Awaited, Kind, RunFailure, awaited, describe
 from .live_runs import add_loop, set_latest_trainer
 from .notifier import ChangeNotifier
 from .rewind import RunSnapshots
@@ -44,21 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["Loop"]
 
 T = TypeVar("T")
-Kind: TypeAlias = Literal["loss", "reward"]
 
 WAIT_SLICE_SECONDS = 0.5  # not every platform can interrupt a longer wait
-
-
-class _Awaited(NamedTuple):
-    """A function whose failure paused the run; registering it again resumes the run.
-
-    Attributes:
-        steps_left: Steps to complete before the run pauses; None for no limit.
-    """
-
-    kind: Kind
-    name: str
-    steps_left: int | None
 
 
 class Loop:
@@ -72,7 +60,7 @@ class Loop:
         describe_run: Returns the content of ``run.json``; called while the lock is held.
         eval_every: Steps between evaluations.
         advice: Turns the records of the run into warnings.
-        score: Turns held-out metrics into a number of which the highest is the best; None if there is none.
+        ending: Which evaluation is the best, and whether the run finishes early.
         keep_snapshots: As in :class:`~mint_lab.runs.snapshots.SnapshotFolder`; 0 for no snapshots.
 
     Attributes:
@@ -93,7 +81,7 @@ class Loop:
         describe_run: Callable[[], RunInfo],
         eval_every: int,
         advice: RunAdvice,
-        score: Callable[[dict[str, float]], float | None] = lambda held_out: None,
+        ending: Ending | None = None,
         keep_snapshots: int | None = 2,
     ) -> None:
         self.name = name
@@ -108,7 +96,7 @@ class Loop:
         self.notifier = ChangeNotifier()
         self._load, self._open_store, self._describe_run = load, open_store, describe_run
         self._eval_every = eval_every
-        self._score = score
+        self._ending = ending or Ending(())
         self._keep_snapshots = keep_snapshots
         self._store: RunStore | None = None
         self._snapshots: RunSnapshots | None = None
@@ -121,7 +109,7 @@ class Loop:
         self._step_lock = threading.Lock()  # held during a step, and during calls between two steps
         self._requested_status: Status | None = None  # "paused" or "stopped", applied after the current step
         self._steps_left: int | None = None  # before the run pauses; None for no limit
-        self._waiting_for: _Awaited | None = None
+        self._waiting_for: Awaited | None = None
         self._current_plan: StepPlan | None = None  # of the step in progress
         self._previous_plan: StepPlan | None = None  # of the last step that was completed
         self._begun_step = 0  # number of the step in progress, or of the last one
@@ -154,6 +142,8 @@ class Loop:
         self._return_to(position, past.state.random)
         self._position = position
         self.status = self._resting_status()
+        if self.status == "finished" and (note := self._ending.note(self.records)):
+            self.notes.append(note)
 
     def _return_to(self, position: Position, random: RandomState) -> None:
         """Take over plans, records, edits and losses up to a position. Readers of the old lists keep those."""
@@ -168,7 +158,10 @@ class Loop:
     def _resting_status(self) -> Status:
         """Return the status of a run that is not running."""
         step = len(self.records)
-        return "finished" if step >= self.plan.steps else "paused" if step else "ready"
+        return "finished" if self._is_complete() else "paused" if step else "ready"
+
+    def _is_complete(self) -> bool:
+        return len(self.records) >= self.plan.steps or bool(self._ending.note(self.records))
 
     # -- for any thread ------------------------------------------------------------------------------------------------
 
@@ -225,6 +218,7 @@ class Loop:
             self.plan = plan
             if self.status == "finished" and plan.steps > completed:
                 self.status = "paused"
+                self._ending.resume(completed)
         self.notifier.notify()
 
     def rewind(self, step: int) -> None:
@@ -308,7 +302,7 @@ class Loop:
                 self._changed.wait(min(left, WAIT_SLICE_SECONDS))
         return True
 
-    def _wait_for(self, awaited: _Awaited | None) -> None:
+    def _wait_for(self, awaited: Awaited | None) -> None:
         self._waiting_for = awaited
         if awaited is None and self.error is not None:
             self.error = replace(self.error, loss=None, reward=None)
@@ -429,7 +423,7 @@ class Loop:
                 self.error = failure
                 requested, steps_left = self._requested_status, self._steps_left
                 self._leave_running(requested or "paused")
-                self._wait_for(None if requested else _awaited(failure, steps_left))
+                self._wait_for(None if requested else awaited(failure, steps_left))
         self.notifier.notify()
         self._run_pending_calls()
 
@@ -465,6 +459,7 @@ class Loop:
         trainer.cancel_requested = self._cancel_requested
         if not trainer.baseline:
             trainer.measure_baseline(self._current_plan)
+        self._ending.check(trainer.baseline)
         store = self._open_folder(trainer)
         with self._changed:
             store.write_info(self._describe_run())
@@ -482,7 +477,7 @@ class Loop:
         if self._store is None:
             self._store = self._open_store()
             if self._keep_snapshots != 0 and isinstance(trainer.client, RestorableClient):
-                self._snapshots = RunSnapshots(self._store, self._keep_snapshots, trainer, self._score)
+                self._snapshots = RunSnapshots(self._store, self._keep_snapshots, trainer, self._ending.score)
                 self._snapshots.begin(len(self.records), self._position)
         return self._store
 
@@ -510,7 +505,7 @@ class Loop:
 
     def _next_status(self) -> Status:
         """Return the status that follows the last step. Needs the lock."""
-        if len(self.records) >= self.plan.steps:
+        if self._is_complete():
             return "finished"
         if self._requested_status is not None or self._steps_left == 0:
             return self._requested_status or "paused"
@@ -565,6 +560,8 @@ class Loop:
         failed = self._snapshots.take_warnings() if self._snapshots else []
         # A client may have a new note, for example that memory ran out.
         new_notes = [note for note in getattr(trainer.client, "notes", ()) if note not in self.notes]
+        ending = self._ending.note([*self.records, record]) if record.held_out and number < plan.steps else ""
+        new_notes += [ending] if ending else []
         self.notes += new_notes
         notes = self.notes if number == 1 else new_notes
         record = replace(record, warnings=[*notes, *record.warnings, *delayed, *advice, *failed])
@@ -585,12 +582,6 @@ class Loop:
                 self._previous_plan = plan
                 if self._steps_left is not None:
                     self._steps_left -= 1
-
-
-def _awaited(failure: RunFailure, steps_left: int | None) -> _Awaited | None:
-    if failure.loss is not None:
-        return _Awaited("loss", failure.loss, steps_left)
-    return None if failure.reward is None else _Awaited("reward", failure.reward.name, steps_left)
 
 
 def _steps(count: int) -> str:

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, ConfigError, DataError, RunError
 from ..lora_options import LoraOptions
 from ..losses import LOSSES, LossSpec
 from ..recipes.plan import StepPlan
+from .early_stopping import EarlyStopping
 from .folder_lock import is_locked
 from .snapshots import Position, RunState, SnapshotFolder, fingerprint_of
 from .sources import loss_from_source, reward_from_source
@@ -68,6 +69,9 @@ class Past:
             "keep_snapshots": info.keep_snapshots,
             "folder": self.saved.folder,
             "name": info.name,
+            "early_stopping": EarlyStopping.of(info.early_stopping),
+            "tags": info.tags,
+            "description": info.description,
             **info.limits,
             **info.options,
         }

@@ -20,7 +20,7 @@ finished    all steps are complete; ``set(steps=more)`` changes the status to "p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,11 +29,12 @@ from ..client import connect, text_source
 from ..errors import ConfigError, RunError
 from ..lora_options import LoraOptions
 from ..losses import LossSpec
-from ..recipes.options import check_whole
+from ..recipes.options import check_whole, checked_tags, checked_text
 from ..recipes.plan import StepPlan, resolve_loss
 from ..recipes.registry import check_loss, check_model, recipe_named, unchecked_note
 from .advice import RunAdvice
-from .describe import describe_run, score
+from .describe import describe_run
+from .early_stopping import EarlyStopping, Ending
 from .fork import changed, copy_run
 from .hot_reload import follow_registries
 from .loading import ONE_AT_A_TIME, AdapterRequest, DataLimits, PreparedData, SharedData, load_trainer
@@ -95,6 +96,9 @@ class Run(RunView):
             kept, and this number of the last ones; None for all, 0 for no snapshots.
         folder: Where the run is recorded; None for ``./runs/<time>-<recipe>-<loss>``, created at the first start.
         name: What charts call the run.
+        tags, description: Words to find the run by, and a text about it; kept in ``run.json``.
+        early_stopping: Evaluations without an improvement of the recipe's headline after which the run finishes, or
+            :class:`~mint_lab.EarlyStopping`; None to train to the last step.
         options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.rl_job.RlOptions`, for example
             ``reward`` and ``group_size``.
 
@@ -133,6 +137,9 @@ class Run(RunView):
         keep_snapshots: int | None = 2,
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
+        tags: Sequence[str] = (),
+        description: str = "",
+        early_stopping: int | EarlyStopping | None = None,
         **options: Any,
     ) -> None:
         arguments = [name for name in inspect.signature(Run).parameters if name != "options"]
@@ -165,6 +172,8 @@ class Run(RunView):
         self.seed = seed
         self.base_model = base_model
         self.eval_every = eval_every
+        self.early_stopping = EarlyStopping.of(early_stopping)
+        self.tags, self.description = checked_tags(tags), checked_text("description", description)
         self.name = name or f"{recipe}-{spec.name}-{seed}"
         self.folder: Path | None = None if folder is None else Path(folder)
         self._data = data if isinstance(data, SharedData) else SharedData(data, held_out)
@@ -180,7 +189,7 @@ class Run(RunView):
             describe_run=self._info,
             eval_every=eval_every,
             advice=RunAdvice(self._recipe),
-            score=partial(score, self._recipe.headlines),
+            ending=Ending(self._recipe.headlines, self.early_stopping, keeps_snapshots=keep_snapshots != 0),
             keep_snapshots=keep_snapshots,
         )
         self._note_unchecked(spec)

@@ -10,6 +10,7 @@ from ..losses import DataKind, LossSpec, Param
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .adapter_export import save_adapter
+from .describe import config_of
 from .failure import RunFailure
 from .store import history_frame, samples_frame
 from .token_inspection import request_tokens
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..lora_options import LoraOptions
     from ..recipes.base import Recipe
     from ..recipes.guarded_trainer import GuardedTrainer
+    from .early_stopping import EarlyStopping
     from .entries import RunInfo
     from .loading import AdapterRequest, SharedData
     from .loop import Loop
@@ -42,7 +44,8 @@ class RunView:
     """The part of :class:`~mint_lab.runs.run.Run` that reads it.
 
     Attributes:
-        seed, base_model, eval_every, name: As given to the run.
+        seed, base_model, eval_every, name, tags, description: As given to the run.
+        early_stopping: When the run finishes before its last step; None if never.
         folder: Where the run is recorded; None before the first start, if none was given.
     """
 
@@ -51,6 +54,9 @@ class RunView:
     eval_every: int
     name: str
     folder: Path | None
+    tags: tuple[str, ...]
+    description: str
+    early_stopping: EarlyStopping | None
     _recipe: Recipe
     _adapter: AdapterRequest
     _past: Past | None
@@ -196,6 +202,11 @@ class RunView:
     def options(self) -> dict[str, Any]:
         """The options of the recipe, by name."""
         return self._recipe.option_values()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every setting of the run by name, as :func:`mint_lab.runs.describe.config_of` groups them."""
+        return config_of(self._info())
 
     @property
     def history(self) -> pd.DataFrame:

@@ -166,7 +166,11 @@ class RunScript:
             given["lora"] = _call("ml.LoraOptions", [f"{key}={_literal(value)}" for key, value in info.lora.items()])
         own = {"seed": info.seed or 0, **info.limits, "eval_every": info.eval_every, "name": info.name}
         own |= {"keep_snapshots": info.keep_snapshots, **info.options}
+        own |= {name: getattr(info, name) for name in ("tags", "description") if getattr(info, name)}
         given |= {name: _literal(value) for name, value in own.items()}
+        if info.early_stopping:
+            stopping = [f"{name}={_literal(value)}" for name, value in info.early_stopping.items()]
+            given["early_stopping"] = _call("ml.EarlyStopping", stopping)
         given["folder"] = "sys.argv[1] if len(sys.argv) > 1 else None"
         return [f"{name}={value}" for name, value in given.items()]
 

@@ -390,6 +390,13 @@ class SavedRun:
         return self.info.baseline
 
     @property
+    def config(self) -> dict[str, Any]:
+        """Every setting of the run by name, see :func:`mint_lab.runs.describe.config_of`."""
+        from .describe import config_of
+
+        return config_of(self.info)
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row per step, see :func:`history_frame`."""
         return history_frame(self.records)

@@ -1,17 +1,30 @@
-"""What run.json says of a run."""
+"""What is written of a run besides its records: tags, a description, and the table of all settings."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mint_lab.cli import app
 from mint_lab.data.pairs import arithmetic_pairs
-from mint_lab.runs import Run
-from mint_lab.runs.describe import describe_run, score
+from mint_lab.errors import ConfigError
+from mint_lab.runs import EarlyStopping, Run, load_run
+from mint_lab.runs.describe import describe_run
+from mint_lab.runs.folder import RunFolder
 from mint_lab.runs.loading import DataLimits
+
+from .bigram import BigramClient, letter_pairs
+from .conftest import TIMEOUT
+
+
+def make(folder: Path, **options: Any) -> Run:
+    given: dict[str, Any] = {"client": BigramClient(), "data": letter_pairs(20), "steps": 2, "batch_size": 3}
+    run = Run("preference", folder=folder, **given | options)
+    assert run.start().wait(TIMEOUT)
+    return run
 
 
 def test_a_run_is_described_before_it_is_loaded() -> None:
@@ -26,19 +39,51 @@ def test_a_run_is_described_before_it_is_loaded() -> None:
     assert (info.data_sizes, info.baseline, info.parent) == (None, {}, {})
 
 
+def test_config_has_every_setting_before_the_start_and_afterwards(tmp_path: Path) -> None:
+    early = EarlyStopping(9)
+    run = make(tmp_path / "run", tags=["a", "b", "a"], description="A first try.", early_stopping=early, max_rows=18)
+    config = run.config
+    expected = {
+        **{"recipe": "preference", "loss": "pairwise_preference", "loss_version": 1, "loss/beta": 1.0, "steps": 2},
+        **{"optimizer/batch_size": 3, "optimizer/schedule": "constant", "optimizer/beta2": 0.95, "seed": 0},
+        **{"data/train_items": 16, "data/held_out_items": 2, "data/in_memory": ["train"], "limit/max_rows": 18},
+        **{"lora/rank": 16, "early_stopping/patience": 9, "tags": ["a", "b"], "description": "A first try."},
+    }
+    assert {name: config[name] for name in expected} == expected
+    assert config["version/torch"]
+    saved = load_run(tmp_path / "run")
+    assert saved.config == config | {"early_stopping/higher_is_better": None}
+    assert Run("rl", group_size=4).config["option/group_size"] == 4
+
+
+def test_tags_are_in_the_list_of_runs(tmp_path: Path) -> None:
+    make(tmp_path / "one", tags=["dpo", "<b>"], description="[red]one[/red]")
+    make(tmp_path / "two")
+    frame = RunFolder(tmp_path).to_frame()
+    assert frame.loc["one", "tags"] == "dpo, <b>"
+    assert frame.loc["one", "description"] == "[red]one[/red]"
+    assert frame.loc["two", "tags"] == ""
+    shown = CliRunner().invoke(app, ["runs", str(tmp_path)], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    (line,) = [line for line in shown.output.splitlines() if " one " in line]
+    for text in ("preference", "finished", "2/2", "pair_accuracy", "dpo, <b>", "[red]one[/red]"):
+        assert text in line
+    tagged = CliRunner().invoke(app, ["runs", str(tmp_path), "--tag", "dpo"], env={"COLUMNS": "200"}).output
+    assert " one " in tagged
+    assert " two " not in tagged
+    assert "no run in" in CliRunner().invoke(app, ["runs", str(tmp_path / "one" / "losses")]).output
+
+
 @pytest.mark.parametrize(
-    ("held_out", "expected"),
+    ("given", "message"),
     [
-        ({"loss": 2.0, "pair_accuracy": 0.75}, 0.75),  # the first headline decides
-        ({"loss": 2.0}, -2.0),  # a lower loss is better
-        ({"nll": 0.5}, -0.5),
-        ({"other": 1.0}, None),
-        ({}, None),
+        ({"tags": "dpo"}, "tags is 'dpo', expected a list of texts"),
+        ({"tags": 3}, "tags is 3, expected a list of texts"),
+        ({"tags": ["dpo", " "]}, "a tag is ' ', expected a text"),
+        ({"tags": [1]}, "a tag is 1, expected a text"),
+        ({"description": None}, "description is None, expected a text"),
     ],
 )
-def test_score(held_out: dict[str, float], expected: Any) -> None:
-    assert score(("pair_accuracy", "loss", "nll"), held_out) == expected
-
-
-def test_a_score_that_is_not_a_number_stays_one() -> None:
-    assert math.isnan(score(("loss",), {"loss": math.nan}) or 0.0)
+def test_tags_that_are_no_texts(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Run("preference", **given)

@@ -14,7 +14,7 @@ from mint_lab.runs.early_stopping import Ending
 
 from .bigram import BigramClient, letter_pairs
 from .conftest import TIMEOUT
-from .test_reopen import close
+from .continued import close
 
 
 def records(*values: float | None, metric: str = "pair_accuracy") -> list[StepRecord]:

@@ -21,7 +21,7 @@ from mint_lab.runs import Run, load_run
 
 from .bigram import BigramClient, letter_pairs
 from .conftest import TIMEOUT
-from .test_reopen import plain
+from .continued import plain
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,12 +1,10 @@
-"""What ``run.json`` says of a run, and the same as one table of settings."""
+"""What ``run.json`` says of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..losses.decorator import RUN_SETTINGS
 from .entries import RunInfo
 from .loading import DEFAULT_RANK
 from .reopen import describe_data
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from .loading import DataLimits
     from .run_view import RunView
 
-__all__ = ["config_of", "describe_run"]
+__all__ = ["describe_run"]
 
 
 def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_snapshots: int | None) -> RunInfo:
@@ -58,27 +56,3 @@ def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_
         tags=list(run.tags),
         description=run.description,
     )
-
-
-def config_of(info: RunInfo) -> dict[str, Any]:
-    """Return every setting of a run in one flat dictionary, as trackers of experiments show it.
-
-    A group of settings has a prefix: ``loss/``, ``optimizer/``, ``lora/``, ``option/``, ``data/``, ``limit/``,
-    ``early_stopping/`` and ``version/``.
-    """
-    optimizer = {name: value for name, value in info.settings.items() if name in RUN_SETTINGS}
-    loss = {name: value for name, value in info.settings.items() if name not in optimizer}
-    sizes = dict(zip(("train_items", "held_out_items"), info.data_sizes or (), strict=False))
-    groups: dict[str, Mapping[str, Any]] = {
-        "loss": loss,
-        "optimizer": optimizer | {"schedule": info.schedule},
-        "lora": info.lora or {"rank": info.rank},
-        "option": info.options,
-        "data": info.data | sizes,
-        "limit": info.limits,
-        "early_stopping": info.early_stopping,
-        "version": info.versions,
-    }
-    top = ("name", "description", "tags", "recipe", "base_model", "loss", "loss_version", "steps", "eval_every", "seed")
-    flat: dict[str, Any] = {name: getattr(info, name) for name in top}
-    return flat | {f"{group}/{name}": value for group, own in groups.items() for name, value in own.items()}

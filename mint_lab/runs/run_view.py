@@ -10,7 +10,6 @@ from ..losses import DataKind, LossSpec, Param
 from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .adapter_export import save_adapter
-from .describe import config_of
 from .failure import RunFailure
 from .store import history_frame, samples_frame
 from .token_inspection import request_tokens
@@ -205,8 +204,8 @@ class RunView:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every setting of the run by name, as :func:`mint_lab.runs.describe.config_of` groups them."""
-        return config_of(self._info())
+        """Every setting of the run in one flat dictionary, as trackers show it, for example ``optimizer/beta2``."""
+        return self._info().config
 
     @property
     def history(self) -> pd.DataFrame:

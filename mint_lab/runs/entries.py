@@ -8,7 +8,7 @@ caller adds file and line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from ..losses.decorator import RUN_SETTINGS
 from ..recipes.record import Edit, LossVersion, Number, StepRecord, Text, Whole
 
 __all__ = ["Evaluation", "RunInfo", "read_edit", "read_evaluation", "read_loss", "read_record", "read_run_info"]
@@ -98,6 +99,30 @@ class RunInfo:
     early_stopping: dict[Text, Any] = field(default_factory=dict)
     tags: list[Text] = field(default_factory=list)
     description: Text = ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return every setting of a run in one flat dictionary, as trackers of experiments show it.
+
+        A group of settings has a prefix: ``loss/``, ``optimizer/``, ``lora/``, ``option/``, ``data/``, ``limit/``,
+        ``early_stopping/`` and ``version/``.
+        """
+        optimizer = {name: value for name, value in self.settings.items() if name in RUN_SETTINGS}
+        loss = {name: value for name, value in self.settings.items() if name not in optimizer}
+        sizes = dict(zip(("train_items", "held_out_items"), self.data_sizes or (), strict=False))
+        groups: dict[str, Mapping[str, Any]] = {
+            "loss": loss,
+            "optimizer": optimizer | {"schedule": self.schedule},
+            "lora": self.lora or {"rank": self.rank},
+            "option": self.options,
+            "data": self.data | sizes,
+            "limit": self.limits,
+            "early_stopping": self.early_stopping,
+            "version": self.versions,
+        }
+        top = ("name", "description", "tags", "recipe", "base_model", "loss", "loss_version", "steps", "eval_every")
+        flat: dict[str, Any] = {name: getattr(self, name) for name in (*top, "seed")}
+        return flat | {f"{group}/{name}": value for group, own in groups.items() for name, value in own.items()}
 
 
 @dataclass(frozen=True)

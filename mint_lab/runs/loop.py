@@ -562,12 +562,11 @@ class Loop:
         failed = self._snapshots.take_warnings() if self._snapshots else []
         # A client may have a new note, for example that memory ran out.
         new_notes = [note for note in getattr(trainer.client, "notes", ()) if note not in self.notes]
+        ending = self._ending.note([*self.records, record]) if record.held_out and number < plan.steps else ""
+        new_notes += [ending] if ending else []
         self.notes += new_notes
-        note = self._ending.note([*self.records, record]) if record.held_out and number < plan.steps else ""
-        ending = [note] if note else []
         notes = self.notes if number == 1 else new_notes
-        record = replace(record, warnings=[*notes, *record.warnings, *delayed, *advice, *failed, *ending])
-        self.notes += ending
+        record = replace(record, warnings=[*notes, *record.warnings, *delayed, *advice, *failed])
         is_first = self._previous_plan is None
         edits = [] if self._previous_plan is None else plan.edits_since(self._previous_plan, number)
         rewards = trainer.new_rewards()

@@ -20,8 +20,8 @@ from ..losses import LOSSES, LossSpec
 from ..recipes.plan import StepPlan
 from .early_stopping import EarlyStopping
 from .folder_lock import is_locked
+from .from_source import loss_from_source, reward_from_source
 from .snapshots import Position, RunState, SnapshotFolder, fingerprint_of
-from .sources import loss_from_source, reward_from_source
 from .store import SavedRun, load_run, reward_source
 
 if TYPE_CHECKING:

@@ -40,6 +40,8 @@ from .hot_reload import follow_registries
 from .loading import AdapterRequest, DataLimits, PreparedData, SharedData, load_alone, load_trainer
 from .loop import Loop
 from .reopen import Past, read_past, restore
+from .reporters import ReportTo, reporters_of
+from .reporting import Reporting
 from .run_view import RunView
 from .store import RunStore, check_unused, fresh_folder
 
@@ -99,6 +101,8 @@ class Run(RunView):
         tags, description: Words to find the run by, and a text about it; kept in ``run.json``.
         early_stopping: Evaluations without an improvement of the recipe's headline after which the run finishes, or
             :class:`~mint_lab.EarlyStopping`; None to train to the last step.
+        report_to: Trackers of experiments that get every record: "tensorboard", "trackio", "wandb", or a
+            :class:`~mint_lab.runs.reporters.Reporter`; or a list of these.
         options: Options of the recipe; those of "rl" are in :class:`~mint_lab.recipes.rl.rl_job.RlOptions`, for example
             ``reward`` and ``group_size``.
 
@@ -140,6 +144,7 @@ class Run(RunView):
         tags: Sequence[str] = (),
         description: str = "",
         early_stopping: int | EarlyStopping | None = None,
+        report_to: ReportTo = None,
         **options: Any,
     ) -> None:
         arguments = [name for name in inspect.signature(Run).parameters if name != "options"]
@@ -153,6 +158,7 @@ class Run(RunView):
         self._adapter.check_client(client)
         if keep_snapshots is not None:
             check_whole("keep_snapshots", keep_snapshots, 0)
+        reporters = reporters_of(report_to)
         self._limits = DataLimits(max_length, max_rows, on_bad_row)
         self._past: Past | None = None
         plan = StepPlan.first(
@@ -180,20 +186,26 @@ class Run(RunView):
         self._trainer: GuardedTrainer | None = None
         self._has_client = client is not None
         self._info = lambda: describe_run(self, self._data.given, self._limits, keep_snapshots)
-        self._loop = Loop(
+        self._loop = self._new_loop(plan, keep_snapshots)
+        self.reading = self._loop.reading
+        self._reporting = Reporting(
+            self._loop, reporters, lambda: {**self.config, "folder": str(self.folder)}, lambda: self.baseline
+        )
+        self._note_unchecked(spec)
+        follow_registries(self._loop, self._recipe)
+
+    def _new_loop(self, plan: StepPlan, keep_snapshots: int | None) -> Loop:
+        return Loop(
             self.name,
             plan,
             load=self._load,
             open_store=self._open_store,
             describe_run=self._info,
-            eval_every=eval_every,
+            eval_every=self.eval_every,
             advice=RunAdvice(self._recipe),
             ending=Ending(self._recipe.headlines, self.early_stopping, keeps_snapshots=keep_snapshots != 0),
             keep_snapshots=keep_snapshots,
         )
-        self.reading = self._loop.reading
-        self._note_unchecked(spec)
-        follow_registries(self._loop, self._recipe)
 
     @classmethod
     def open(
@@ -204,6 +216,7 @@ class Run(RunView):
         held_out: Any = None,
         client: TrainingClientProtocol | None = None,
         run_source: bool = False,
+        report_to: ReportTo = None,
     ) -> Run:
         """Return the run of a folder, paused after its last snapshot, whatever ended it.
 
@@ -216,6 +229,7 @@ class Run(RunView):
             client: A new training client of the same shape, if the run was given one; None for a new local one.
             run_source: Whether to execute the source that the folder has of a custom loss or reward. Without it, the
                 loss or reward has to be registered, with the same source: run its cell first.
+            report_to: As given to the run; the trackers continue the same run.
 
         Raises:
             RunError: If the folder holds no run or no snapshot, or a process is writing it.
@@ -225,13 +239,21 @@ class Run(RunView):
         """
         past = read_past(folder, run_source=run_source)
         past.check_given(data, held_out)
-        return cls._continue(past, data, held_out, client)
+        return cls._continue(past, data, held_out, client, report_to)
 
     @classmethod
-    def _continue(cls, past: Past, data: Any, held_out: Any, client: TrainingClientProtocol | None) -> Run:
-        run = cls(client=client, **past.arguments(data, held_out))
+    def _continue(
+        cls,
+        past: Past,
+        data: Any,
+        held_out: Any,
+        client: TrainingClientProtocol | None,
+        report_to: ReportTo = None,
+    ) -> Run:
+        run = cls(client=client, report_to=report_to, **past.arguments(data, held_out))
         run._past = past
         run._loop.adopt(past)
+        run._reporting.adopt()
         run._loop.notes += past.notes
         return run
 
@@ -346,6 +368,8 @@ class Run(RunView):
             RunError: With ``check``, if the run failed (the message is that of :attr:`error`) or was never started.
         """
         is_done = self._loop.wait(timeout)
+        if is_done:
+            self._reporting.flush()
         if check and self.status == "ready":
             raise RunError("this run was never started, so there is nothing to wait for; call run.start().wait()")
         if check and is_done and self.error is not None:

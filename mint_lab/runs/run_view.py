@@ -12,7 +12,6 @@ from ..recipes.plan import StepPlan
 from ..recipes.record import Edit, LossVersion, Rewind, Status, StepRecord
 from .adapter_export import save_adapter
 from .failure import RunFailure
-from .run_config import config_of
 from .store import history_frame, load_parent, samples_frame
 from .token_inspection import request_tokens
 
@@ -209,8 +208,8 @@ class RunView:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every setting of the run by name, as :func:`mint_lab.runs.run_config.config_of` groups them."""
-        return config_of(self._info())
+        """Every setting of the run in one flat dictionary, as trackers show it, for example ``optimizer/beta2``."""
+        return self._info().config
 
     @property
     def history(self) -> pd.DataFrame:

@@ -107,7 +107,7 @@ class RunScript:
             "import mint_lab as ml",
         ]
         names = [name for name in ("loss_from_source", "reward_from_source") if f"{name}(" in body]
-        lines += [f"from mint_lab.runs.sources import {', '.join(names)}"] if names else []
+        lines += [f"from mint_lab.runs.from_source import {', '.join(names)}"] if names else []
         lines += _ROWS if uses_rows else []
         lines += _PLACEHOLDER if "missing(" in body else []
         return "\n".join([*lines, "", "", ""])

@@ -397,10 +397,8 @@ class SavedRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every setting of the run by name, see :func:`mint_lab.runs.run_config.config_of`."""
-        from .run_config import config_of
-
-        return config_of(self.info)
+        """Every setting of the run in one flat dictionary."""
+        return self.info.config
 
     @property
     def history(self) -> pd.DataFrame:

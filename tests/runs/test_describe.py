@@ -1,4 +1,4 @@
-"""What is written of a run besides its records: tags and a description."""
+"""What is written of a run besides its records: tags, a description, and the table of all settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mint_lab.cli import app
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.errors import ConfigError
-from mint_lab.runs import Run
+from mint_lab.runs import EarlyStopping, Run, load_run
 from mint_lab.runs.describe import describe_run
 from mint_lab.runs.folder import RunFolder
 from mint_lab.runs.loading import DataLimits
@@ -37,6 +37,23 @@ def test_a_run_is_described_before_it_is_loaded() -> None:
     assert info.data == {"train": "rows.jsonl", "held_out": None, "in_memory": ["held_out"]}
     assert info.limits == {"max_length": 64, "max_rows": None, "on_bad_row": "raise"}
     assert (info.data_sizes, info.baseline, info.parent) == (None, {}, {})
+
+
+def test_config_has_every_setting_before_the_start_and_afterwards(tmp_path: Path) -> None:
+    early = EarlyStopping(9)
+    run = make(tmp_path / "run", tags=["a", "b", "a"], description="A first try.", early_stopping=early, max_rows=18)
+    config = run.config
+    expected = {
+        **{"recipe": "preference", "loss": "pairwise_preference", "loss_version": 1, "loss/beta": 1.0, "steps": 2},
+        **{"optimizer/batch_size": 3, "optimizer/schedule": "constant", "optimizer/beta2": 0.95, "seed": 0},
+        **{"data/train_items": 16, "data/held_out_items": 2, "data/in_memory": ["train"], "limit/max_rows": 18},
+        **{"lora/rank": 16, "early_stopping/patience": 9, "tags": ["a", "b"], "description": "A first try."},
+    }
+    assert {name: config[name] for name in expected} == expected
+    assert config["version/torch"]
+    saved = load_run(tmp_path / "run")
+    assert saved.config == config | {"early_stopping/higher_is_better": None}
+    assert Run("rl", group_size=4).config["option/group_size"] == 4
 
 
 def test_tags_are_in_the_list_of_runs(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ class Comparison:
                     f"{name!r} cannot be the same for all runs: give labels, losses and settings in losses=, and "
                     "clients in clients="
                 )
+        named = run_options.get("report_to")
+        if any(not isinstance(each, str) for each in (named if isinstance(named, list | tuple) else [named or ""])):
+            raise ConfigError(f"report_to is {named!r}, expected names: each run gets its own trackers")
         self.recipe = recipe
         self.seed = seed
         self._clients = clients

@@ -7,7 +7,7 @@ import pytest
 from mint_lab.data.rewards import REWARDS
 from mint_lab.errors import ConfigError
 from mint_lab.losses import LOSSES
-from mint_lab.runs.sources import loss_from_source, reward_from_source
+from mint_lab.runs.from_source import loss_from_source, reward_from_source
 
 LOSS = """\
 def scale(logprobs):

@@ -17,8 +17,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mint_lab as ml
+from mint_lab.data.tasks import TASKS
 from mint_lab.recipes.registry import RECIPES
 from tests.waiting import TIMEOUT
 
@@ -56,9 +58,22 @@ def module_names() -> Iterator[str]:
             yield module.name
 
 
+def few_rows(recipe: str) -> dict[str, Any]:
+    """Return data and held-out data, because the bundled ones are thousands of rows; a task generates what it needs."""
+    if recipe == "rl":
+        return {"held_out": TASKS["arithmetic"].problems(8, split="held_out")}
+    rows: dict[str, Any] = {
+        "data": ml.data.arithmetic_pairs(64),
+        "held_out": ml.data.arithmetic_pairs(8, split="held_out"),
+    }
+    if recipe == "sft":
+        rows = {name: [(pair.prompt, pair.chosen) for pair in pairs] for name, pairs in rows.items()}
+    return rows
+
+
 def train(recipe: str, folder: Path) -> ml.Run:
     """Train a few steps, keep the run in ``folder`` and open it again."""
-    run = ml.Run(recipe, steps=STEPS, eval_every=STEPS, seed=0, folder=folder)
+    run = ml.Run(recipe, steps=STEPS, eval_every=STEPS, seed=0, folder=folder, **few_rows(recipe))
     run.start().wait(300)
     losses = [record.metrics["loss"] for record in run.records]
     assert len(losses) == STEPS, losses

@@ -410,6 +410,12 @@ def test_error_of_a_template_names_its_row(chat_tokenizer: Any, message: str) ->
     assert (caught.value.index, caught.value.field) == (3, "messages")
 
 
+def test_a_prompt_to_sample_from_may_end_within_a_turn_of_the_assistant(chat_tokenizer: Any) -> None:
+    chat_tokenizer.chat_template = CHATML
+    tokens = encode_prompt(chat_tokenizer, [user("2+2?"), assistant("It is")])
+    assert chat_tokenizer.decode(tokens) == "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\nIt is"
+
+
 def test_a_prompt_to_sample_from_drops_nothing_either(chat_tokenizer: Any) -> None:
     chat_tokenizer.chat_template = KNOWING
     task = task_of([{"prompt": QUESTION, "answer": "4", "tools": TOOLS}])

@@ -41,7 +41,7 @@ def main() -> None:
     if "arithmetic" in extra:
         from .arithmetic import matmul_rates
 
-        extra["matmul_rates"] = matmul_rates(job.threads)
+        extra["matmul_rates"] = matmul_rates(job.threads, rounds=min(15, 4 * job.steps))
         extra["arithmetic"] = extra["arithmetic"][job.warmup :]
     names = ("torch", "transformers", "peft", "tinker")
     Report(

@@ -40,12 +40,18 @@ export class RunTabs {
     this.element.hidden = runs.length < 2;
     this.buttons.replaceChildren(
       ...runs.map(({ name, about }, i) => {
-        const button = h("button", { type: "button", class: "ml-tab", "data-run": i, title: visible(about) });
+        const button = h("button", {
+          type: "button",
+          class: "ml-tab",
+          "data-run": i,
+          title: about ? visible(about) : null,
+        });
         setAttributes(button, { "aria-current": i === tabs?.shown ? "true" : null });
         button.append(h("bdi", {}, visible(name)));
         return button;
       }),
     );
-    setText(this.about, visible(runs[tabs?.shown ?? 0]?.about ?? ""));
+    const about = runs[tabs?.shown ?? 0]?.about;
+    setText(this.about, about ? visible(about) : "");
   }
 }

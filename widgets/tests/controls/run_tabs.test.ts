@@ -31,7 +31,8 @@ describe("RunTabs", () => {
   });
 
   it("asks for another run, and passes a refusal on", async () => {
-    const { kernel, buttons, onRefusal, runs } = scene(["dpo", "ipo"]);
+    const { kernel, tabs, buttons, onRefusal, runs } = scene(["dpo", "ipo"]);
+    expect([tabs.element.textContent, buttons()[0]?.title]).toEqual(["dpoipo", ""]); // nothing to say of the first one
     buttons()[1]?.click();
     expect(kernel.asked.at(-1)).toMatchObject({ type: "show_run", run: 1 });
     kernel.reply("it is gone");

@@ -107,7 +107,7 @@ def rewind(notebook: Notebook) -> None:
     notebook.button("Rewind here").click()
     expect(notebook.widget.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "60", timeout=300_000)
     notebook.await_status("paused")
-    notebook.widget.get_by_label("Loss", exact=True).first.select_option("hinge")
+    notebook.widget.get_by_label("Loss", exact=True).select_option("hinge")
     notebook.button("Resume").click()
     notebook.await_points("grad_norm", 100, timeout=300)
     notebook.button("Pause").click()
@@ -121,8 +121,8 @@ def rewind(notebook: Notebook) -> None:
 def fork(notebook: Notebook) -> None:
     """A fork with another loss, and its parent as a faint curve."""
     rewind(notebook)
-    notebook.widget.locator(".ml-fork select").select_option("dpo")
-    notebook.widget.locator(".ml-fork input").fill("dpo from 60")
+    notebook.widget.get_by_label("Loss of the fork").select_option("dpo")
+    notebook.widget.get_by_label("Name of the fork").fill("dpo from 60")
     notebook.button("Create fork").click()
     notebook.widget.locator(".ml-tab[aria-current=true]", has_text="dpo from 60").wait_for()
     notebook.button("Resume").click()

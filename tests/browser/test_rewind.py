@@ -68,8 +68,8 @@ def test_a_fork_has_another_loss_and_its_parent_as_a_faint_curve(open_notebook: 
 
     notebook.click_step("grad_norm", 3)
     notebook.button("Fork from here").click()
-    notebook.widget.locator(".ml-fork select").select_option("hinge")
-    notebook.widget.locator(".ml-fork input").fill("with hinge")
+    notebook.widget.get_by_label("Loss of the fork").select_option("hinge")
+    notebook.widget.get_by_label("Name of the fork").fill("with hinge")
     notebook.page.keyboard.press("Enter")
     shown = notebook.widget.locator(".ml-tab[aria-current=true]")
     expect(shown).to_have_text("with hinge")

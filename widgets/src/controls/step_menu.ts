@@ -31,7 +31,7 @@ export class StepMenu {
   private readonly rewindText: HTMLElement;
   private readonly fork = h("button", { type: "button", class: "ml-button" }, "Fork from here");
   private readonly forkText: HTMLElement;
-  private readonly loss = h("select", { class: "ml-select" });
+  private readonly loss = h("select", { class: "ml-select", "aria-label": "Loss of the fork" });
   private readonly name = h("input", { class: "ml-select", type: "text", maxlength: 100, spellcheck: "false" });
   private readonly create = h("button", { type: "submit", class: "ml-button ml-primary" }, "Create fork");
   private readonly form: HTMLFormElement;
@@ -53,7 +53,8 @@ export class StepMenu {
     this.forkText = h("p", { id: `${id}-fork` });
     setAttributes(this.rewind, { "aria-describedby": this.rewindText.id });
     setAttributes(this.fork, { "aria-describedby": this.forkText.id, "aria-expanded": "false" });
-    const fields = [h("label", {}, "Loss", this.loss), h("label", {}, "Name", this.name)];
+    setAttributes(this.name, { "aria-label": "Name of the fork" });
+    const fields = [h("span", {}, "Loss"), this.loss, h("span", {}, "Name"), this.name];
     this.form = h("form", { class: "ml-fork", hidden: true }, ...fields, this.create);
     const heading = h("div", { class: "ml-heading" }, this.title, this.close_);
     const rows = h("div", { class: "ml-step-actions" }, this.rewind, this.rewindText);

@@ -125,7 +125,7 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 
 
 def test_what_run_json_does_not_say_is_empty_or_0() -> None:
-    texts = dict.fromkeys(("name", "recipe", "base_model", "loss", "status"), "")
+    texts = dict.fromkeys(("name", "recipe", "base_model", "loss", "status", "description"), "")
     numbers = dict.fromkeys(("steps", "steps_done", "rank", "eval_every", "seconds"), 0)
     unknown = dict.fromkeys(("seed", "data_sizes", "error", "keep_snapshots"))
     several = {
@@ -137,9 +137,12 @@ def test_what_run_json_does_not_say_is_empty_or_0() -> None:
         "versions": {},
         "data": {},
         "limits": {},
+        "early_stopping": {},
+        "parent": {},
+        "tags": [],
     }
     info, reasons = read_run_info(b"{}")
-    assert vars(info) == texts | numbers | unknown | several | {"loss_version": 1}
+    assert vars(info) == texts | numbers | unknown | several | {"loss_version": 1, "schedule": "constant"}
     assert reasons == []
 
 
@@ -221,8 +224,10 @@ def test_folder_of_an_earlier_version_is_read_unchanged(saved_folders: Path, nam
         after = (tmp_path / "copy" / file).read_text(encoding="utf-8")
         for new in (
             ', "clip": null',
-            *(f'  "{name}": {{}},\n' for name in ("lora", "data", "limits")),
-            '  "keep_snapshots": null,\n',
+            ', "schedule": "constant", "steps_total": 0',
+            *(f'  "{name}": {{}},\n' for name in ("lora", "data", "limits", "early_stopping")),
+            *('  "keep_snapshots": null,\n', '  "schedule": "constant",\n'),
+            *(',\n  "parent": {}', ',\n  "tags": []', ',\n  "description": ""'),
         ):
             after = after.replace(new, "")
         assert after == before

@@ -225,6 +225,7 @@ def test_folder_of_an_earlier_version_is_read_unchanged(saved_folders: Path, nam
         for new in (
             ', "clip": null',
             ', "schedule": "constant", "steps_total": 0',
+            ', "described": {}',
             *(f'  "{name}": {{}},\n' for name in ("lora", "data", "limits", "early_stopping")),
             *('  "keep_snapshots": null,\n', '  "schedule": "constant",\n'),
             *(',\n  "parent": {}', ',\n  "tags": []', ',\n  "description": ""'),

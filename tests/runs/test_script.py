@@ -143,7 +143,7 @@ def test_sources_that_do_not_stand_alone(tmp_path: Path) -> None:
     text = Run("preference", inner, data=letter_pairs(20)).script()
     assert "missing('the source of the loss inner v1 is not known: put the loss here')" in text
     text = Run("preference", of_module, data=letter_pairs(20)).script()
-    assert "import mint_lab as ml\n\n\ndef of_module(" in text
+    assert "import mint_lab as ml\nfrom typing import Any\n\n\ndef of_module(" in text
 
 
 def of_module(data: Any, logprobs_list: Any) -> Any:

@@ -118,17 +118,6 @@ def rewind(notebook: Notebook) -> None:
     notebook.button("Fork from here").click()
 
 
-def fork(notebook: Notebook) -> None:
-    """A fork with another loss, and its parent as a faint curve."""
-    rewind(notebook)
-    notebook.widget.get_by_label("Loss of the fork").select_option("dpo")
-    notebook.widget.get_by_label("Name of the fork").fill("dpo from 60")
-    notebook.button("Create fork").click()
-    notebook.widget.locator(".ml-tab[aria-current=true]", has_text="dpo from 60").wait_for()
-    notebook.button("Resume").click()
-    notebook.await_points("grad_norm", 120, timeout=300)
-
-
 def data(notebook: Notebook) -> None:
     """What will be trained, before Start."""
     panel = notebook.widget.locator(".ml-data-panel")
@@ -145,7 +134,6 @@ PICTURES: dict[str, tuple[list[str], Callable[[Notebook], None], tuple[int, int]
     "comparing": ([COMPARE], comparing, (1360, 1240)),
     "data": ([DATA], data, (1360, 1760)),
     "rewind": ([CELL], rewind, (1360, 900)),
-    "fork": ([CELL], fork, (1360, 900)),
     "failed": ([IMPORTS, FAILS, "lab = ml.Workbench(loss='my_margin', seed=0)\nlab"], failed, (1360, 1000)),
     "dark": ([CELL], dark, (1360, 900)),
     "narrow": ([CELL], half_way, (760, 1500)),

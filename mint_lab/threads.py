@@ -257,8 +257,12 @@ class OwnedCondition(threading.Condition):
         self._owner, self._what = os.getpid(), what
 
     def __enter__(self) -> bool:
-        check_process(self._owner, self._what)
+        self.check()
         return super().__enter__()
+
+    def check(self) -> None:
+        """Raise the error without waiting for the lock."""
+        check_process(self._owner, self._what)
 
 
 _starting = process_lock()

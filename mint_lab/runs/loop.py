@@ -284,8 +284,8 @@ class Loop:
             except BaseException as error:  # the caller's error, also a SystemExit: it must not end the worker
                 future.set_exception(error)
 
-        with self._changed:
-            self._pending_calls.append(run_job)
+        self._changed.check()
+        self._pending_calls.append(run_job)
         if self.status != "running":
             try:
                 PackageThread(self._run_pending_calls, "mint_lab call").start()

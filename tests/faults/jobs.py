@@ -61,7 +61,8 @@ def run_job(name: str, folder: Path, steps: int = 30) -> ml.Run:
 
     if not run.records:
         torch.manual_seed(0)
-    run.start().wait()
+    if run.status != "finished":  # killed after its last snapshot
+        run.start().wait()
     return run
 
 

@@ -120,7 +120,11 @@ def test_a_widget_in_a_container_is_kept_by_it(comms: dict[str, Comm]) -> None:
 
 def test_what_a_workbench_trained_is_freed_with_it(comms: dict[str, Comm], tmp_path: Path) -> None:
     """Three times: nothing grows. The run, its loop, its trainer, its client, and the publisher are gone."""
-    before: set[threading.Thread] = set()
+    others, before = set(threading.enumerate()), 0
+
+    def new_threads(start: str) -> int:
+        return sum(thread.name.startswith(start) for thread in set(threading.enumerate()) - others)
+
     for number in range(3):
         bench = Workbench(data=letter_pairs(12), client=BigramClient(), steps=3, folder=tmp_path / str(number))
         run = bench.run
@@ -131,10 +135,9 @@ def test_what_a_workbench_trained_is_freed_with_it(comms: dict[str, Comm], tmp_p
         references = [weakref.ref(thing) for thing in things]
         del bench, run, things
         has_ended(*references)
-        until(lambda: not any(thread.name.startswith("mint-lab") for thread in threading.enumerate()))
-        threads = {thread for thread in threading.enumerate() if thread.name.startswith("mint")}
-        before = before or threads
-        assert len(threads) == len(before)
+        until(lambda: not new_threads("mint-lab"))
+        before = before or new_threads("mint")
+        assert new_threads("mint") == before
 
 
 def test_a_run_outlives_its_workbench(comms: dict[str, Comm], tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import torch
 
 from ..errors import ConfigError
 
-__all__ = ["pick_device", "pick_dtype"]
+__all__ = ["dtype_note", "pick_device", "pick_dtype"]
+
+# torch's names of the instruction sets that multiply bfloat16: x86-64, then ARM.
+_BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx10_1", "bf16", "sve_bf16")
 
 
 def pick_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
@@ -23,6 +26,19 @@ def pick_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
             raise ConfigError(f"dtype is {name!r}, expected 'float32' or 'bfloat16'")
         return dtypes[name]
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def dtype_note(device: torch.device, dtype: torch.dtype) -> str:
+    """Return a warning if the device computes with this type slower than with float32; otherwise an empty string."""
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return ""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # older versions of torch do not say
+    if capabilities is None or any(capabilities().get(name) for name in _BFLOAT16_INSTRUCTIONS):
+        return ""
+    return (
+        "this processor has no instructions for bfloat16, so that its products take several times as long as those of "
+        "float32: use dtype='float32', unless memory is short"
+    )
 
 
 def pick_device(name: str | None = None) -> torch.device:

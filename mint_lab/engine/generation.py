@@ -358,7 +358,8 @@ def _check_cache(base: BaseModel) -> None:
         ModelError: If they differ, as those of families that keep a state of their own.
     """
     if base.continues is None:
-        base.continues = _continues_exactly(base)
+        with base.in_float32():
+            base.continues = _continues_exactly(base)
     if not base.continues:
         raise ModelError(
             f"base model {base.name!r} cannot be sampled from: its layers keep a state (recurrent or linear attention) "
@@ -377,14 +378,14 @@ def _continues_exactly(base: BaseModel) -> bool:
         plain = torch.stack([base(input_ids=each, use_cache=False).logits[0, -2:].float().cpu() for each in tokens])
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
         return False
-    tolerance = 5e-2 if next(iter(base.weights.values())).dtype == torch.bfloat16 else 1e-3
-    return bool((cached - plain).abs().max() <= tolerance * plain.abs().max())
+    return bool((cached - plain).abs().max() <= 1e-3 * plain.abs().max())
 
 
 def _shares_prompts(base: BaseModel) -> bool:
     """Return whether samples can share their prompt's cache; each model is tested once."""
     if base.shares_prompts is None:
-        base.shares_prompts = base.packs and base.window is None and _shares_exactly(base)
+        with base.in_float32():
+            base.shares_prompts = base.packs and base.window is None and _shares_exactly(base)
     return base.shares_prompts
 
 

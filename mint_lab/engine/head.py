@@ -11,6 +11,7 @@ memory, and later be scaled by the loss gradient.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,11 @@ class Head:
         """The size of a hidden state."""
         return self.weight.shape[1]
 
+    def in_float32(self) -> Head:
+        """Return a copy with float32 weights."""
+        bias = None if self.bias is None else self.bias.float()
+        return dataclasses.replace(self, weight=self.weight.float(), bias=bias)
+
     @torch.no_grad()
     def logits(
         self, hidden: torch.Tensor, out: torch.Tensor | None = None, mask: torch.Tensor | None = None
@@ -79,6 +85,25 @@ class Head:
         if self.lora_a is not None and self.lora_b is not None:
             # In place, with A h as (tokens, rank): a separate B A h would be another (tokens, vocab) matrix.
             z.addmm_(_dropped(hidden.float(), mask) @ self.lora_a.T, self.lora_b.T, alpha=self.scaling)
+        return self._scaled(z)
+
+    @torch.no_grad()
+    def logits_at(self, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute one logit a position in float32, also where :meth:`logits` rounds them to bfloat16.
+
+        Args:
+            hidden: ``(tokens, hidden)``.
+            tokens: Token id of each logit, ``(tokens,)``.
+            mask: Dropout of LoRA's input, ``(tokens, hidden)``, or None.
+
+        Returns:
+            ``(tokens,)``, float32.
+        """
+        z = (self.weight_rows(tokens, mask) * hidden.float()).sum(-1)  # (tokens,)
+        return self._scaled(z if self.bias is None else z.add_(self.bias[tokens]))
+
+    def _scaled(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the logits of ``W h + b``, in place."""
         if self.factor != 1:
             z *= self.factor
         return z.div_(self.cap).tanh_().mul_(self.cap) if self.cap else z

@@ -161,8 +161,11 @@ class TargetLogprobs:
         if self._buffer is None or len(self._buffer) < len(pairs):
             self._buffer = torch.empty(len(pairs), self._head.vocab_size, device=pairs.device)
         hidden = self._hidden[self._token[pairs]]  # (n, hidden)
-        logits = self._head.logits(hidden, self._buffer[: len(pairs)], self._mask(pairs))  # (n, vocab)
-        at_target = logits.gather(-1, self._target[pairs, None]).squeeze(-1)  # (n,)
+        mask, target = self._mask(pairs), self._target[pairs]
+        logits = self._head.logits(hidden, self._buffer[: len(pairs)], mask)  # (n, vocab)
+        if hidden.dtype != logits.dtype:  # rounded to bfloat16; log p_y contains most of the rounding of its own logit
+            logits.scatter_(-1, target[:, None], self._head.logits_at(hidden, target, mask)[:, None])
+        at_target = logits.gather(-1, target[:, None]).squeeze(-1)  # (n,)
         largest, argmax = logits.max(-1, keepdim=True)  # (n, 1) each
         slope = self._head.slope(logits)
         probabilities = torch.softmax(logits, dim=-1, out=logits)  # in place: the logits are no longer needed
@@ -171,7 +174,7 @@ class TargetLogprobs:
         self._values[pairs] = at_target - largest.squeeze(-1) + probabilities.gather(-1, argmax).squeeze(-1).log()
         if slope is None:
             return probabilities, torch.ones_like(largest)
-        return probabilities.mul_(slope), slope.gather(-1, self._target[pairs, None])
+        return probabilities.mul_(slope), slope.gather(-1, target[:, None])
 
     def _mask(self, pairs: torch.Tensor) -> torch.Tensor | None:
         """Return the rows of the dropout mask for these pairs, ``(n, hidden)``; None for no dropout."""

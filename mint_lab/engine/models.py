@@ -24,8 +24,8 @@ from ..lora_options import LoraOptions
 from ..threads import process_lock
 from ..usercode.out_of_memory import is_out_of_memory
 from .attention import plan_attention, use_packed_attention
-from .device import pick_device, pick_dtype
-from .family_probes import check_causal, check_head, packs_exactly
+from .device import dtype_note, pick_device, pick_dtype
+from .family_probes import check_causal, check_head, in_float32, packs_exactly
 from .fused_layers import fuse, merged
 from .gradient_checkpointing import checkpoint_layers, checkpointable_layers
 from .head import Head, head_of
@@ -51,6 +51,8 @@ __all__ = ["Adapter", "BaseModel", "Weights", "load_base"]
 
 # Largest hidden size with which one CPU thread is faster than two.
 SINGLE_THREAD_HIDDEN_SIZE = 256
+
+PROBE_TOLERANCE = 1e-4  # of the largest value, in float32
 
 Weights = dict[str, torch.Tensor]
 
@@ -211,6 +213,12 @@ class BaseModel:
         self.threads = 1 if small else torch.get_num_threads()
         self.cost = self._memory_cost()
         self.packs = self._run_probes()
+        if not self.packs:
+            self.notes.append(
+                "its attention cannot compute packed rows, so each sequence takes a padded row of its own: batches of "
+                "sequences of unequal length take longer"
+            )
+        self.notes += [note] if (note := dtype_note(device, model.dtype)) else []
 
     @property
     def supports_gradient_checkpointing(self) -> bool:
@@ -280,6 +288,12 @@ class BaseModel:
     def head(self) -> Head:
         """Return the LM head with the adapter that is active now."""
         return head_of(self._model, self.config)
+
+    @contextlib.contextmanager
+    def in_float32(self) -> Generator[None]:
+        """Within this context, the model runs without adapters and in float32: for probes of its family."""
+        with self._with_adapter(None, None), in_float32(self._model):
+            yield
 
     def head_dropout(self, dropout: LoraDropout | None, hidden: torch.Tensor) -> torch.Tensor | None:
         """Return the dropout mask of the input of the head's LoRA, ``(tokens, hidden)``; None for no dropout."""
@@ -481,7 +495,6 @@ class BaseModel:
             ModelError: If the model is not causal, has another head than the engine's, or does not run.
         """
         body = getattr(self._model, self._model.base_model_prefix)
-        tolerance = 2e-2 if self._model.dtype == torch.bfloat16 else 1e-4
 
         def hidden_alone(sequence: list[int]) -> torch.Tensor:
             return body(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).last_hidden_state[0]
@@ -490,10 +503,11 @@ class BaseModel:
             return self._model(input_ids=torch.tensor([sequence], device=self.device), use_cache=False).logits[0]
 
         try:
-            with torch.no_grad():
-                check_causal(hidden_alone, self.vocab_size, tolerance)
-                check_head(hidden_alone, logits_alone, self.head().logits, self.vocab_size, tolerance)
-                return packs_exactly(hidden_alone, self.backbone, self.vocab_size, tolerance)
+            with torch.no_grad(), in_float32(self._model):
+                vocab, head = self.vocab_size, self.head().in_float32()
+                check_causal(hidden_alone, vocab, PROBE_TOLERANCE)
+                check_head(hidden_alone, logits_alone, head.logits, vocab, PROBE_TOLERANCE)
+                return packs_exactly(hidden_alone, self.backbone, vocab, PROBE_TOLERANCE)
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise ModelError(f"cannot use base model {self.source!r}: {error}") from error
 

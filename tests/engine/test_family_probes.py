@@ -44,6 +44,7 @@ def test_unsupported_attention_runs_padded(name: str, more: dict[str, Any], tmp_
     )
     base = load_base(str(build_config(config, tmp_path)))
     assert not base.packs
+    assert any(note.startswith("its attention cannot compute packed rows") for note in base.notes)
     sequences = [[1, 2, 3, 4, 5], [1, 2, 3], [7]]
     assert base.layout(sequences).padded
     assert base.computed_tokens(sequences) == 15

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mint_lab.engine.fused_layers import _FusedLoraLinear, _RmsNorm, fuse, merged
 from mint_lab.engine.lora import suppress_peft_warnings
+from mint_lab.engine.lora_dropout import LayerDropout
 
 from .conftest import random_adapter
 from .families import FAMILIES
@@ -90,6 +91,42 @@ def test_lora_layer_matches_peft(dtype: torch.dtype, kind: str, shape: tuple[int
         assert torch.equal(layer(x), found)
     if dtype == torch.float32:
         torch.testing.assert_close(nn.functional.linear(x, *weights(layer)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "bias", "conv1d"])
+def test_a_small_update_is_not_rounded_away(kind: str, dropout: bool) -> None:
+    """In bfloat16, W x has 8 bits. An update of half a unit in its last place must have its effect on average.
+
+    The sum of a rounded update and a rounded W x has about half of that.
+    """
+    torch.manual_seed(0)
+    width = 512
+    base = Conv1D(width, width) if kind == "conv1d" else nn.Linear(width, width, bias=kind == "bias")
+    base.weight.data = torch.randn(width, width) / width**0.5
+    layer = lora(base.bfloat16())
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    b.data.mul_(5e-4)
+    x = torch.randn(64, width).bfloat16().requires_grad_()
+    if dropout:
+        layer.dropout = LayerDropout(0.25, 1)
+    kept = x.detach().float() * (layer.dropout.mask(x) if dropout else 1)
+    with torch.no_grad():
+        update = kept @ a.T @ b.T * layer.scaling["default"]
+        without = base(x)
+    assert update.abs().median() < 0.3 * torch.finfo(torch.bfloat16).eps * without.float().abs().median()
+    assert share(layer(x) - without, update) == pytest.approx(1, abs=0.05)
+    if not dropout:  # the gradient of x is a sum of the same two parts, transposed
+        into = torch.randn(64, width).bfloat16()
+        (found,) = torch.autograd.grad(layer(x), [x], into)
+        (from_base,) = torch.autograd.grad(base(x), [x], into)
+        assert share(found - from_base, into.float() @ b @ a * layer.scaling["default"]) == pytest.approx(1, abs=0.05)
+
+
+def share(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """How much of ``expected`` is in ``found``: the factor of least squares."""
+    with torch.no_grad():
+        return float((found.double() * expected.double()).sum() / expected.double().square().sum())
 
 
 def weights(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

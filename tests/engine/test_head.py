@@ -133,6 +133,10 @@ def test_bfloat16_head_gives_float32() -> None:
     found = half.logits(hidden, torch.empty(4, ROWS))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, whole.logits(hidden.float()), rtol=2e-2, atol=5e-2)
+    targets = torch.tensor([2, 0, 1, 2])
+    exact = half.in_float32().logits(hidden.float())
+    torch.testing.assert_close(half.logits_at(hidden, targets), exact[range(4), targets], rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(found[range(4), targets], exact[range(4), targets], rtol=1e-4, atol=1e-4)
     for a, b in (
         (half.grad_hidden(rows), whole.grad_hidden(rows)),
         (half.weight_rows(torch.arange(3)), whole.weight_rows(torch.arange(3))),

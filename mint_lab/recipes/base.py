@@ -11,7 +11,7 @@ Neither a recipe nor a job knows a model, a thread or a loss function.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -171,11 +171,23 @@ class Recipe(ABC):
             )
         return BatchTrainer(client, job, seed)
 
+    def trend_key(self, record: StepRecord) -> Hashable:
+        """Return what records must have in common for their results to be compared over the whole run.
+
+        Slow trends do not show in the last 50 records, so a run also gives :meth:`advice` the first records with the
+        key of the last one, and an even sample of those after. By default no record has a key.
+
+        Returns:
+            Equal values for records that compare; None for a record without a result.
+        """
+        return None
+
     def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
         """Return what the last records mean that only this recipe can tell; the run adds it to its own findings.
 
         Args:
-            recent: The last records in order, at least one and at most 50.
+            recent: The last records in order, at least one and at most 50. If records have a :meth:`trend_key`, the
+                earlier ones that it selects come before them.
 
         Returns:
             One text per kind of finding, with its number and what to try. A kind that does not apply may be absent or

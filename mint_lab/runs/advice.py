@@ -16,6 +16,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from ..recipes.record import StepRecord
+from .trend_history import TrendHistory
 
 if TYPE_CHECKING:
     from ..recipes.base import Recipe
@@ -76,7 +77,10 @@ class EarlierSteps:
 
 
 def findings(
-    records: Sequence[StepRecord], earlier: EarlierSteps | None = None, recipe: Recipe | None = None
+    records: Sequence[StepRecord],
+    earlier: EarlierSteps | None = None,
+    recipe: Recipe | None = None,
+    trend: TrendHistory | None = None,
 ) -> dict[str, str]:
     """Return what is worth saying about the last record, by kind of finding.
 
@@ -84,11 +88,16 @@ def findings(
         records: The last steps in order; at most the last ``WINDOW`` are used.
         earlier: Summary of the run before ``records``; None if they are the whole run.
         recipe: The recipe of the run, which adds its own findings; None for none.
+        trend: The earlier results of the run; None if ``records`` are the whole run.
     """
     recent = list(records)[-WINDOW:]
     if not recent:
         return {}
     earlier = earlier or EarlierSteps(_same_objective(recent)[:START_STEPS])
+    if trend is None:
+        trend = TrendHistory(recipe, WINDOW)
+        for record in records:
+            trend.add(record)
     evaluated = next((r for r in reversed(recent) if r.held_out), None)
     saturated = _saturation(recent)
     checks = {
@@ -100,7 +109,7 @@ def findings(
         "saturation": saturated,
         "displacement": _displacement(evaluated),
         "behind": _overfitting(recent, evaluated),
-        **({} if recipe is None else recipe.advice(recent)),
+        **({} if recipe is None else recipe.advice([*trend.before(recent[0].step), *recent])),
     }
     if checks["diverging"]:
         checks |= dict.fromkeys(HIDDEN_BY_DIVERGENCE, "")
@@ -123,12 +132,14 @@ class RunAdvice:
         self._recipe = recipe
         self._current: dict[str, tuple[str, int]] = {}  # by kind: the text, and the step at which it was worded
         self._earlier = EarlierSteps()
+        self._trend = TrendHistory(recipe, WINDOW)
 
     def update(self, records: Sequence[StepRecord]) -> list[str]:
         """Return the texts that hold after the last of ``records``. Never raises, because that step is complete."""
         try:
             self._earlier.update(records)
-            current = findings(records, self._earlier, self._recipe)
+            self._trend.add(records[-1])
+            current = findings(records, self._earlier, self._recipe, self._trend)
         except Exception as error:  # a loss may report anything under any name
             current = {"advice": f"The numbers of this step could not be read for advice: {error!r}"}
         self._current = {kind: self._worded(kind, text, records[-1]) for kind, text in current.items()}
@@ -137,6 +148,7 @@ class RunAdvice:
     def restart(self, records: Sequence[StepRecord]) -> None:
         """Forget everything, then read ``records``, which are those of a run from its first step."""
         self._current, self._earlier = {}, EarlierSteps()
+        self._trend = TrendHistory(self._recipe, WINDOW)
         for number in range(1, len(records) + 1):
             self.update(records[max(0, number - 1 - self.window) : number])
 

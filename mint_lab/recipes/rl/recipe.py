@@ -7,7 +7,7 @@ prompts -> groups of responses from a snapshot -> rewards -> advantages within e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ from ...losses.spec import REFERENCE
 from ..base import Recipe
 from ..held_out import split
 from ..preference import warn_of
-from .rl_advice import rl_findings
+from .rl_advice import comparison_key, rl_findings
 from .rl_job import Prompts, RlJob, RlOptions
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class Rl(Recipe):
         from .rl_trainer import RlTrainer
 
         return RlTrainer(client, job, seed)
+
+    def trend_key(self, record: StepRecord) -> Hashable:
+        """As :meth:`Recipe.trend_key`: rollouts that one version of the reward graded, with the same options."""
+        return comparison_key(record)
 
     def advice(self, recent: Sequence[StepRecord]) -> dict[str, str]:
         """As :meth:`Recipe.advice`: findings about the rollouts."""

@@ -5,50 +5,49 @@ Each finding gives its number and what to try.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from ..record import StepRecord
+from .reward_trends import (
+    MAX_ZERO_STD_SHARE,
+    RECENT_ROLLOUTS,
+    comparable,
+    comparison_key,
+    last_groups,
+    trend_findings,
+)
 
-__all__ = ["rl_findings"]
+__all__ = ["comparison_key", "rl_findings"]
 
-# A loss may report its own metrics under any name, also "reward". Only the trainer writes sampling_time, so a record
-# with all of ROLLOUT_METRICS begins a rollout.
-ROLLOUT_METRICS = {"sampling_time", "reward", "frac_reward_zero_std", "truncated_frac"}
 CLIP_METRICS = {"clip_frac/low", "clip_frac/high"}
 # Mean |log p - log q| of a sampler and a trainer with the same weights, nats a token.
 MAX_MISMATCH = 0.02  # rounding to 16 bits stays below this
 MAX_ROUNDING = 1e-4  # several times what 32-bit arithmetic causes
 MIN_ESS = 0.3
 MAX_K1 = 0.1  # nats a token
-MAX_ZERO_STD_SHARE = 0.8  # of groups
-RECENT_ROLLOUTS = 5  # over which a share is averaged
-COLLAPSED_SHARE = 0.1  # entropy relative to its highest value in the window
-MIN_ENTROPY_ROLLOUTS, MIN_FLAT_ROLLOUTS = 10, 30
-COLLAPSED_ROLLOUTS = 3
 # Consequences of a collapse; to report them too would hide the cause.
-HIDDEN_BY_COLLAPSE = ("no spread", "truncated", "reward flat", "entropy")
+HIDDEN_BY_COLLAPSE = ("no spread", "truncated")
 MAX_TRUNCATED_SHARE = 0.1  # of responses
-MIN_UNCLIPPED_STEPS = 3
+MIN_UNCLIPPED_STEPS, MAX_UNCLIPPED_STEPS = 3, 50
 
 
 def rl_findings(recent: Sequence[StepRecord]) -> dict[str, str]:
     """Return the findings about the last rollouts, by kind; a kind that does not apply is absent.
 
     Args:
-        recent: The last records in order, at least one.
+        recent: The last records in order, at least one; before them, earlier ones that begin a rollout.
     """
-    rollouts = [record for record in recent if record.metrics.keys() >= ROLLOUT_METRICS]
+    rollouts = comparable(recent)
+    trends = trend_findings(rollouts)
+    before = _before_updates(rollouts)
     checks = {
-        "diverging": _collapsed(rollouts),
-        "mismatch": _mismatch(rollouts),
-        "never clipped": _never_clipped(recent),
-        "ess": _ess(recent[-1]),
-        "k1": _k1(recent[-1]),
-        "no spread": _no_spread(rollouts),
-        "entropy": _entropy(rollouts),
-        "reward flat": _reward_flat(rollouts),
+        **trends,
+        "mismatch": _mismatch(before),
+        "never clipped": _never_clipped(recent[-MAX_UNCLIPPED_STEPS:]),
+        "ess": _ess(recent[-1], before),
+        "k1": _k1(recent[-1], before),
+        "no spread": "" if trends["solved"] else _no_spread(rollouts),
         "truncated": _truncated(rollouts),
         "unmasked": _unmasked(recent[-1]),
     }
@@ -57,35 +56,25 @@ def rl_findings(recent: Sequence[StepRecord]) -> dict[str, str]:
     return {kind: text for kind, text in checks.items() if text}
 
 
-def _collapsed(rollouts: Sequence[StepRecord]) -> str:
-    """Report a model that has lost what it could do: no reward any more, and so no learning signal."""
-    last, before = rollouts[-COLLAPSED_ROLLOUTS:], rollouts[:-COLLAPSED_ROLLOUTS]
-    if not before:
-        return ""
-    now, best = fmean(r.metrics["reward"] for r in last), max(r.metrics["reward"] for r in before)
-    had_signal = any(r.metrics["frac_reward_zero_std"] <= MAX_ZERO_STD_SHARE for r in before)
-    has_none = all(r.metrics["frac_reward_zero_std"] > MAX_ZERO_STD_SHARE for r in last)
-    if not (had_signal and has_none and 0 <= now < COLLAPSED_SHARE * best):
-        return ""
-    return (
-        f"The mean reward fell from {best:.2g} to {now:.2g} in the last {len(last)} rollouts, and almost no group has "
-        "a reward to learn from: the run diverged, unless the reward was changed. Start again with a lower learning "
-        "rate"
-    )
+def _before_updates(rollouts: Sequence[StepRecord]) -> StepRecord | None:
+    """Return the last record of a step at which sampler and trainer had the same weights; None without one."""
+    return next((record for record in reversed(rollouts) if "mismatch/mean" in record.metrics), None)
 
 
-def _mismatch(rollouts: Sequence[StepRecord]) -> str:
-    record = next((r for r in reversed(rollouts) if "mismatch/mean" in r.metrics), None)
-    if record is None:
+def _mismatch(record: StepRecord | None) -> str:
+    if record is None or not _differs(record):
         return ""
     mismatch = record.metrics["mismatch/mean"]
     cause, advice = _changed_sampler(record)
-    if not mismatch > (MAX_ROUNDING if cause else MAX_MISMATCH):
-        return ""
     return (
         f"Before the first update the ratio is not 1: the log-probabilities of sampler and trainer differ by "
         f"{mismatch:.2g} nats a token. {cause or 'Both have the same weights, so their arithmetic differs'}; {advice}"
     )
+
+
+def _differs(record: StepRecord) -> bool:
+    """Return whether the log-probabilities of sampler and trainer differ although both have the same weights."""
+    return record.metrics["mismatch/mean"] > (MAX_ROUNDING if _changed_sampler(record)[0] else MAX_MISMATCH)
 
 
 def _changed_sampler(record: StepRecord) -> tuple[str, str]:
@@ -121,28 +110,39 @@ def _never_clipped(recent: Sequence[StepRecord]) -> str:
     )
 
 
-def _ess(record: StepRecord) -> str:
-    ess = record.metrics.get("ess", 1.0)
-    if not ess < MIN_ESS:
+def _ess(record: StepRecord, before: StepRecord | None) -> str:
+    ess, at_first = record.metrics.get("ess", 1.0), _from_mismatch(before, "ess", 1.0)
+    # Updates multiply what a mismatch has left, so they are to blame for what is lost beyond that.
+    if not ess < MIN_ESS * min(1.0, at_first):
         return ""
     return (
-        f"The effective sample size is {ess:.0%} of the tokens: a few tokens with large ratios dominate the update. "
-        "Use each rollout for fewer updates, shorten the delay, lower the learning rate, or clip (ppo, cispo)"
+        f"The effective sample size is {ess:.0%} of the tokens{_part(at_first, 1.0, '.0%')}: a few tokens with large "
+        "ratios dominate the update. Use each rollout for fewer updates, shorten the delay, lower the learning rate, "
+        "or clip (ppo, cispo)"
     )
 
 
-def _k1(record: StepRecord) -> str:
-    k1 = record.metrics.get("kl/k1", 0.0)
-    if not abs(k1) > MAX_K1:
+def _k1(record: StepRecord, before: StepRecord | None) -> str:
+    k1, at_first = record.metrics.get("kl/k1", 0.0), _from_mismatch(before, "kl/k1", 0.0)
+    if not abs(k1) > MAX_K1 or not abs(k1 - at_first) > MAX_K1:
         return ""
     return (
-        f"kl/k1 is {k1:.2g} nats a token: the trainer has moved far from the sampler. Use each rollout for fewer "
-        "updates, shorten the delay, or lower the learning rate"
+        f"kl/k1 is {k1:.2g} nats a token{_part(at_first, 0.0, '.2g')}: the trainer has moved far from the sampler. Use "
+        "each rollout for fewer updates, shorten the delay, or lower the learning rate"
     )
+
+
+def _from_mismatch(before: StepRecord | None, name: str, without: float) -> float:
+    """Return a metric at equal weights, which no update has caused: ``without`` a mismatch, what it should be."""
+    return without if before is None or not _differs(before) else before.metrics.get(name, without)
+
+
+def _part(at_first: float, without: float, form: str) -> str:
+    return "" if at_first == without else f" ({at_first:{form}} before the first update)"
 
 
 def _no_spread(rollouts: Sequence[StepRecord]) -> str:
-    last = rollouts[-RECENT_ROLLOUTS:]
+    last = last_groups(rollouts)
     if not last:
         return ""
     share, reward = (fmean(r.metrics[name] for r in last) for name in ("frac_reward_zero_std", "reward"))
@@ -152,42 +152,6 @@ def _no_spread(rollouts: Sequence[StepRecord]) -> str:
         f"In {share:.0%} of the groups all rewards are equal (mean reward {reward:.2f}), which gives no "
         "learning signal: use prompts that the model answers sometimes right and sometimes wrong, a larger "
         "group_size, or a finer reward"
-    )
-
-
-def _entropy(rollouts: Sequence[StepRecord]) -> str:
-    values = [r.metrics["entropy_est"] for r in rollouts if "entropy_est" in r.metrics]
-    if len(values) < MIN_ENTROPY_ROLLOUTS:
-        return ""
-    third = max(1, len(values) // 3)
-    now, highest = fmean(values[-3:]), max(values[:-3])
-    rewards = [r.metrics["reward"] for r in rollouts]
-    has_learned = fmean(rewards[-third:]) > fmean(rewards[:third])
-    if has_learned or not now < COLLAPSED_SHARE * highest:
-        return ""
-    return (
-        f"Entropy collapse: entropy_est fell from {highest:.2g} to {now:.2g} nats a token while the reward did not "
-        "rise; the model repeats itself and no longer explores. Lower the learning rate, or start again with a KL "
-        "penalty towards the base model"
-    )
-
-
-def _reward_flat(rollouts: Sequence[StepRecord]) -> str:
-    rewards = [r.metrics["reward"] for r in rollouts]
-    if len(rewards) < MIN_FLAT_ROLLOUTS:
-        return ""
-    if fmean(r.metrics["frac_reward_zero_std"] for r in rollouts) > MAX_ZERO_STD_SHARE:
-        return ""  # "no spread" says why
-    half = len(rewards) // 2
-    first, second = rewards[:half], rewards[-half:]
-    rise = fmean(second) - fmean(first)
-    error = math.sqrt((stdev(first) ** 2 + stdev(second) ** 2) / half)  # standard error of the difference of two means
-    if rise > 2 * error or (rise > 0 and error == 0):
-        return ""
-    return (
-        f"The reward is flat: {fmean(second):.3f} in the last {half} rollouts after {fmean(first):.3f} in the {half} "
-        f"before, a difference within chance (2 x {error:.2g}). Raise the learning rate or the batch size, or check "
-        "in the samples whether the reward distinguishes good responses from bad ones"
     )
 
 

@@ -23,9 +23,10 @@ from ..base import option
 if TYPE_CHECKING:
     from ...client.protocol import Tokenizer
 
-__all__ = ["EVALUATIONS", "Prompts", "RlJob", "RlOptions"]
+__all__ = ["EVALUATIONS", "REWARD_VERSION", "Prompts", "RlJob", "RlOptions"]
 
 EVALUATIONS = ("greedy", "sampled")
+REWARD_VERSION = "rollout/reward_version"  # in the settings of a record: the version that graded its rollout
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ..plan import StepPlan
 from ..record import StepRecord
 from ..reference_cache import reads_reference
 from .grading import grade_groups
+from .rl_job import REWARD_VERSION
 from .rollout import (
     GradedGroup,
     GradedResponse,
@@ -102,6 +103,7 @@ class RlTrainer(GuardedTrainer):
         self._rollout_metrics: dict[str, float] = {}  # of the rollout, until a record has them
         self._sampler_updates = 0  # updates that the rollout's sampler had received
         self._grader: Reward | None = None  # the reward that graded last
+        self._grader_label = ""  # of that reward; a run that continues with another version has it from its snapshot
         self._new_graders: list[Reward] = []  # rewards that began to grade, not yet reported by new_rewards()
         self._latest: list[GradedResponse] = []  # of the latest rollout
         # The base model's log-probabilities of this rollout, computed on demand, by the identity of the response.
@@ -122,7 +124,7 @@ class RlTrainer(GuardedTrainer):
             "latest": writer.graded(self._latest),
             "rollout_metrics": dict(self._rollout_metrics),
             "sampler_updates": self._sampler_updates,
-            "grader": None if self._grader is None else self._grader.label,
+            "grader": self._grader_label or None,
             "groups": writer.groups,
         }
         tensors = writer.references(self._latest, self._references)
@@ -149,6 +151,7 @@ class RlTrainer(GuardedTrainer):
         self._references = reader.references(state.tensors)
         # A reward of another version grades from now on, and then it counts as new.
         self._grader = reward if reward.label == entries["grader"] else None
+        self._grader_label = entries["grader"] or ""
         self._new_graders = []
         self._snapshots.restore(samplers)
 
@@ -224,10 +227,14 @@ class RlTrainer(GuardedTrainer):
             loss_version=plan.loss.version,
             metrics={k: float(v) for k, v in metrics.items()} | {"tokens_per_s": tokens / step_time},
             histograms=measures.measured.histograms,
-            settings=plan.settings() | self.job.options.settings(),
+            settings=plan.settings() | self.job.options.settings() | {REWARD_VERSION: self._reward_version()},
             samples=measures.samples,
             clip=plan.clip_range,
         )
+
+    def _reward_version(self) -> float:
+        """Return the version of the reward that graded the rollout in hand."""
+        return float(self._grader_label.rpartition(" v")[2] or 1)
 
     def _evaluate_step(self, record: StepRecord, plan: StepPlan, *, evaluate: bool, everything: bool) -> StepRecord:
         self._snapshots.keep(self._updates)
@@ -253,7 +260,7 @@ class RlTrainer(GuardedTrainer):
         self._latest = responses_of(useful) or responses_of(groups)
         if self._grader is None or reward.label != self._grader.label:
             self._new_graders.append(reward)
-        self._grader = reward
+        self._grader, self._grader_label = reward, reward.label
         self._ungraded = None
         self._position += len(ungraded.groups)
 

@@ -158,13 +158,13 @@ def test_flat_reward_is_reported_with_its_standard_error() -> None:
     """Each half alternates 0.55 and 0.45: standard deviation 0.0513, error sqrt(2 * 0.0513**2 / 20) = 0.0162."""
     noisy = [0.5 + 0.05 * (-1) ** k for k in range(40)]
     flat = rl_findings([record(k + 1, reward=r) for k, r in enumerate(noisy)])["reward flat"]
-    assert "0.500 in the last 20 rollouts after 0.500" in flat
+    assert "0.500 in the last 20 rollouts after 0.500 in the first 20" in flat
     assert "(2 x 0.016)" in flat
     up = [record(k + 1, reward=r + 0.004 * k) for k, r in enumerate(noisy)]
     assert "reward flat" not in rl_findings(up)
     assert "reward flat" not in rl_findings([record(k + 1, reward=r) for k, r in enumerate(noisy[:29])]), "too early"
     solved = [record(k + 1, reward=1.0, frac_reward_zero_std=1.0) for k in range(40)]
-    assert set(rl_findings(solved)) == {"no spread"}
+    assert set(rl_findings(solved)) == {"solved"}
     assert "reward flat" in rl_findings([record(k + 1, reward=0.5) for k in range(40)])
 
 

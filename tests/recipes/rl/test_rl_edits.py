@@ -116,6 +116,7 @@ def test_reward_and_batch_size_wait_for_the_next_rollout(rl: Any) -> None:
     compare(run, [Rollout([PPO, fast, fast]), Rollout([fast, fast], even, 6)])
     marks = [(2, "setting", "learning_rate 0.3"), (2, "setting", "batch_size 6"), (4, "reward", "low v2")]
     assert edits_of(run) == marks
+    assert [record.settings["rollout/reward_version"] for record in run.records] == [1, 1, 1, 2, 2]
 
 
 def test_edit_on_the_page_reaches_the_rollout(rl: Any, comms: list[Comm]) -> None:

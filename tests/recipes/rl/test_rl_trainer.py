@@ -190,7 +190,7 @@ def test_rollout_without_spread_makes_no_update(rl: Any) -> None:
     assert [r.metrics["frac_reward_zero_std"] for r in run.records] == [1, 1, 1]
     assert all("loss" not in r.metrics for r in run.records)
     assert len(run._trainer.sample(999, run.loss)) == 4 * 8, "without any spread a loss is tried on all of them"
-    assert "In 100% of the groups all rewards are equal" in run.records[-1].warnings[0]
+    assert "in 100% of the groups all rewards are equal" in run.records[-1].warnings[0]
 
 
 @pytest.mark.parametrize("end", ["stop", "retry"])

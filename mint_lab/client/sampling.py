@@ -7,8 +7,9 @@ import itertools
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,11 @@ from ..engine.generation import (
     check_request,
     generate,
     generation_token_budget,
-    prompt_logprobs,
-    prompt_topk,
 )
 from ..engine.memory import max_useful_tokens
+from ..engine.prompt_scores import PromptQuestions, prompt_logprobs, score_prompt
 from ..errors import ConfigError, DataError
-from ..types import SampledSequence, SampleResponse
+from ..types import SampledSequence, SampleResponse, TensorData
 from .futures import CallBatcher, SelfFuture, worker_of
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class _SampleCall:
     Attributes:
         request: What to generate.
         prompt_logprobs: Whether to return the prompt's log-probabilities.
-        topk: How many of the most likely tokens to return at each position of the prompt.
+        questions: What else to return at each position of the prompt.
     """
 
     request: GenerationRequest
     prompt_logprobs: bool
-    topk: int
+    questions: PromptQuestions
 
     @property
     def size(self) -> int:
@@ -70,6 +70,19 @@ class _Topk:
 
     token_ids: NDArray[np.int32]
     logprobs: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _AlternativeTokens:
+    """The same as the SDK's ``PromptAltTokens``, which older versions lack.
+
+    Attributes:
+        tokens: int64, ``(length - 1, k)``.
+        logprobs: float32, ``(length - 1, k)``, nats.
+    """
+
+    tokens: TensorData
+    logprobs: TensorData
 
 
 class SamplingClient(SelfFuture):
@@ -127,51 +140,69 @@ class SamplingClient(SelfFuture):
             include_prompt_logprobs: Whether to return the prompt's own log-probabilities (the first entry is None).
             topk_prompt_logprobs: How many of the most likely tokens to return at each position of the prompt, as
                 ``(token, log-probability)``, the most likely first (the first entry is None).
-            topk_sample_logprobs: Of the hosted service; must keep its default, as must all that follow.
-            target_prompt_logprobs: Of the hosted service.
-            prompt_alt_tokens_k: Of the hosted service.
-            prompt_logprobs_last_n: Of the hosted service.
+            topk_sample_logprobs: How many of the most likely tokens to return with each sampled token, with the
+                log-probabilities of the distribution sampled from; truncation may leave fewer.
+            target_prompt_logprobs: int64 token ids ``(len(prompt) - 1, K)`` whose log-probabilities to return: row i
+                stands in the place of token i + 1. -1 for none.
+            prompt_alt_tokens_k: How many tokens to draw, with replacement and at the request's temperature, in the
+                place of each token of the prompt but the first. Their log-probabilities are at temperature 1.
+            prompt_logprobs_last_n: Only the last n tokens of the prompt get log-probabilities and most likely tokens.
 
         Returns:
-            A future; ``sequences[j]`` has tokens, logprobs (nats, as above) and stop_reason.
+            A future; ``sequences[j]`` has tokens, logprobs (nats, as above), stop_reason and topk_logprobs. Fields that
+                the installed version of the SDK lacks are refused.
 
         Raises:
-            ConfigError: If a parameter is out of range, or one of the hosted service is used (at once).
+            ConfigError: If a parameter is out of range, or the installed SDK has no field for its result (at once).
             DataError: If the prompt is not text (at once), is empty or too long, or has tokens outside the vocabulary
                 (from the future).
         """
-        hosted = {
-            "topk_sample_logprobs": topk_sample_logprobs,
-            "target_prompt_logprobs": target_prompt_logprobs,
-            "prompt_alt_tokens_k": prompt_alt_tokens_k,
-            "prompt_logprobs_last_n": prompt_logprobs_last_n,
-        }
-        used = [name for name, value in hosted.items() if value is not None and value != 0]
-        if used:
-            raise ConfigError(f"{used[0]} is not available locally; use compute_logprobs for given tokens")
-        call = self._call(prompt, num_samples, sampling_params, include_prompt_logprobs, topk_prompt_logprobs)
+        request = self._request(_tokens(prompt), num_samples, sampling_params, topk_sample_logprobs)
+        if prompt_logprobs_last_n is not None and not (include_prompt_logprobs or topk_prompt_logprobs):
+            raise ConfigError(
+                "prompt_logprobs_last_n is given, but no log-probabilities of the prompt are requested; "
+                "set include_prompt_logprobs=True or topk_prompt_logprobs"
+            )
+        questions = PromptQuestions(
+            topk=self._count("topk_prompt_logprobs", topk_prompt_logprobs),
+            targets=self._targets(request.prompt, target_prompt_logprobs),
+            draws=self._count("prompt_alt_tokens_k", prompt_alt_tokens_k, SampleResponse, "prompt_alt_tokens"),
+            temperature=request.temperature,
+            random=np.random.default_rng(None if request.seed is None else [int(request.seed) % 2**64, 1]),
+            last=_last(prompt_logprobs_last_n),
+        )
+        call = _SampleCall(request, bool(include_prompt_logprobs), questions)
         self._warn_if_distribution_changed(call.request)
         return self._worker.submit_to(self._batcher, call, call.size)
 
-    def compute_logprobs(self, prompt: ModelInput) -> APIFuture[list[float | None]]:
+    def compute_logprobs(
+        self, prompt: ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> APIFuture[list[float | None]]:
         """Compute the log-probability of each token of ``prompt`` given those before it.
 
+        Args:
+            prompt: The prompt's tokens.
+            prompt_logprobs_last_n: Only the last n tokens get one; None for all.
+
         Returns:
-            A future of log-probabilities in nats; None for the first token.
+            A future of log-probabilities in nats; None for the first token, and for those that get none.
 
         Raises:
+            ConfigError: If ``prompt_logprobs_last_n`` is below 1 (at once).
             DataError: If the prompt is not text (at once), is empty or too long, or has tokens outside the vocabulary
                 (from the future).
         """
         tokens = _tokens(prompt)
-        return self._worker.submit_to(self._logprobs_batcher, tokens, len(tokens))
+        return self._worker.submit_to(self._logprobs_batcher, (tokens, _last(prompt_logprobs_last_n)), len(tokens))
 
     def sample_async(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, SampleResponse]:
         """Call :meth:`sample` at once, and return a coroutine of its result."""
         return self.sample(*args, **kwargs).result_async()
 
-    async def compute_logprobs_async(self, prompt: ModelInput) -> list[float | None]:
-        return await self.compute_logprobs(prompt)
+    async def compute_logprobs_async(
+        self, prompt: ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> list[float | None]:
+        return await self.compute_logprobs(prompt, prompt_logprobs_last_n)
 
     def weights(self) -> Weights | None:
         """Return the weights that replace the adapter's; None if the adapter is not trained any further."""
@@ -199,31 +230,40 @@ class SamplingClient(SelfFuture):
                 results.append(self._response(call, next(samples)) if error is None else error)
         return results
 
-    def _run_logprobs(self, prompts: Sequence[list[int]]) -> list[list[float | None] | Exception]:
-        """Compute the log-probabilities of all prompts in one pass; an invalid prompt gets its error."""
+    def _run_logprobs(self, calls: Sequence[tuple[list[int], int | None]]) -> list[list[float | None] | Exception]:
+        """Compute the log-probabilities of all prompts in one pass; an invalid prompt gets its error.
+
+        Args:
+            calls: Of each call the tokens, and how many of the last ones get a log-probability.
+        """
         base = self._base
-        errors = [_data_error(check_tokens, tokens, base.vocab_size, base.context) for tokens in prompts]
-        valid = [tokens for tokens, error in zip(prompts, errors, strict=True) if error is None]
+        errors = [_data_error(check_tokens, tokens, base.vocab_size, base.context) for tokens, _ in calls]
+        valid = [call for call, error in zip(calls, errors, strict=True) if error is None]
         with base.using(self._adapter, self._snapshot.result()):
-            found = iter(prompt_logprobs(base, valid))
+            found = iter(prompt_logprobs(base, [tokens for tokens, _ in valid], [last for _, last in valid]))
         return [next(found) if error is None else error for error in errors]
 
     def _response(self, call: _SampleCall, samples: list[Sample]) -> SampleResponse:
-        prompt = call.request.prompt
-        logprobs = topk = None
+        prompt, questions = call.request.prompt, call.questions
+        values: dict[str, Any] = {"sequences": [_sequence(s, call.request.topk) for s in samples]}
         if call.prompt_logprobs:
-            logprobs = np.array([np.nan, *prompt_logprobs(self._base, [prompt])[0][1:]], np.float32)
-        if call.topk:
-            ids, values = prompt_topk(self._base, prompt, call.topk)
-            topk = _Topk(
-                token_ids=np.pad(ids, ((1, 0), (0, 0))),
-                logprobs=np.pad(values, ((1, 0), (0, 0)), constant_values=_NO_LOGPROB),
-            )
-        return SampleResponse(
-            sequences=[_sequence(s) for s in samples],
-            prompt_logprobs_np=logprobs,
-            topk_prompt_logprobs_np=cast("Any", topk),
-        )
+            (logprobs,) = prompt_logprobs(self._base, [prompt], [questions.last])
+            values["prompt_logprobs_np"] = np.array(logprobs, np.float32)  # NaN for None
+        if questions.topk or questions.draws or questions.targets is not None:
+            scores = score_prompt(self._base, prompt, questions)
+            if questions.topk:
+                without = ((len(prompt) - len(scores.topk_ids), 0), (0, 0))
+                values["topk_prompt_logprobs_np"] = _Topk(
+                    token_ids=np.pad(scores.topk_ids, without),
+                    logprobs=np.pad(scores.topk_logprobs, without, constant_values=_NO_LOGPROB),
+                )
+            if questions.targets is not None:
+                values["target_prompt_logprobs"] = TensorData.from_numpy(scores.target_logprobs)
+            if questions.draws:
+                values["prompt_alt_tokens"] = _AlternativeTokens(
+                    TensorData.from_numpy(scores.drawn_ids), TensorData.from_numpy(scores.drawn_logprobs)
+                )
+        return SampleResponse(**values)
 
     def _warn_if_distribution_changed(self, request: GenerationRequest) -> None:
         is_sampled = request.temperature != 0
@@ -242,14 +282,35 @@ class SamplingClient(SelfFuture):
                 stacklevel=level,
             )
 
-    def _call(
-        self, prompt: ModelInput, num_samples: int, params: SamplingParams, prompt_logprobs: bool, topk: int
-    ) -> _SampleCall:
-        if isinstance(topk, bool) or not isinstance(topk, Integral) or not 0 <= topk <= self._base.vocab_size:
-            raise ConfigError(f"topk_prompt_logprobs is {topk!r}, expected 0 to {self._base.vocab_size}")
-        return _SampleCall(self._request(_tokens(prompt), num_samples, params), bool(prompt_logprobs), int(topk))
+    def _count(self, name: str, value: int, response: type = SampleResponse, field: str = "") -> int:
+        """Check an argument that is a number of tokens, and that the SDK's response has a field for the result."""
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) <= self._base.vocab_size:
+            raise ConfigError(f"{name} is {value!r}, expected 0 to {self._base.vocab_size}")
+        if value and field:
+            _check_field(name, response, field)
+        return int(value)
 
-    def _request(self, prompt: list[int], num_samples: int, params: SamplingParams) -> GenerationRequest:
+    def _targets(self, prompt: list[int], given: Any) -> NDArray[np.int64] | None:
+        if given is None:
+            return None
+        _check_field("target_prompt_logprobs", SampleResponse, "target_prompt_logprobs")
+        try:
+            targets = np.asarray(given.to_numpy() if hasattr(given, "to_numpy") else given)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"target_prompt_logprobs cannot be read as an array: {error}") from None
+        if targets.ndim != 2 or targets.dtype.kind not in "iu" or len(targets) != len(prompt) - 1:
+            raise ConfigError(
+                f"target_prompt_logprobs has shape {targets.shape} and type {targets.dtype}, expected whole numbers of "
+                f"shape ({len(prompt) - 1}, K): token ids in the place of each token of the prompt but the first"
+            )
+        if targets.size and not -1 <= targets.min() <= targets.max() < self._base.vocab_size:
+            raise ConfigError(
+                f"target_prompt_logprobs has token ids from {targets.min()} to {targets.max()}, expected -1 (none) to "
+                f"{self._base.vocab_size - 1}"
+            )
+        return targets.astype(np.int64)
+
+    def _request(self, prompt: list[int], num_samples: int, params: SamplingParams, topk: int) -> GenerationRequest:
         if not hasattr(params, "max_tokens"):
             raise ConfigError(f"sampling_params is {params!r}, expected SamplingParams(max_tokens=...)")
         tokens, strings = self._stops(params.stop)
@@ -264,6 +325,7 @@ class SamplingClient(SelfFuture):
             seed=params.seed,
             stop_tokens=tokens,
             stop_strings=strings,
+            topk=self._count("topk_sample_logprobs", topk, SampledSequence, "topk_logprobs_np"),
         )
 
     def _stops(self, stop: str | Sequence[str] | Sequence[int] | None) -> tuple[frozenset[int], tuple[str, ...]]:
@@ -296,7 +358,21 @@ def _tokens(prompt: Any) -> list[int]:
         ) from None
 
 
-def _sequence(sample: Sample) -> SampledSequence:
+def _last(count: Any) -> int | None:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, Integral) or count < 1):
+        raise ConfigError(f"prompt_logprobs_last_n is {count!r}, expected 1 or more, or None for all tokens")
+    return None if count is None else int(count)
+
+
+def _check_field(argument: str, response: type, name: str) -> None:
+    if all(field.name != name for field in fields(response)):
+        raise ConfigError(
+            f"{argument} needs a later version of tinker: {response.__name__} of version {version('tinker')} has no "
+            f"field {name!r} for the result; upgrade it with pip install -U tinker"
+        )
+
+
+def _sequence(sample: Sample, topk: int) -> SampledSequence:
     """Return a sample as the SDK's class; later versions require an id."""
     values: dict[str, Any] = {
         "stop_reason": sample.stop_reason,
@@ -305,4 +381,9 @@ def _sequence(sample: Sample) -> SampledSequence:
     }
     if any(f.name == "sequence_id" for f in fields(SampledSequence)):
         values["sequence_id"] = f"local-{next(_sequence_ids)}"
+    if topk:
+        ids, logprobs = np.zeros((len(sample.tokens), topk), np.int32), np.full((len(sample.tokens), topk), _NO_LOGPROB)
+        for row, pairs in enumerate(sample.topk):
+            ids[row, : len(pairs)], logprobs[row, : len(pairs)] = zip(*pairs, strict=True)
+        values["topk_logprobs_np"] = _Topk(ids, logprobs.astype(np.float32))
     return SampledSequence(**values)

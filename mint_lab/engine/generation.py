@@ -12,7 +12,7 @@ those at temperature 1 without truncation.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, ModelError
 from .batch import check_tokens
 from .kv_cache import cache_bytes_per_token, new_cache
-from .logprobs import TargetLogprobs, chunk_positions
 from .memory import free_memory
 from .models import BaseModel
 from .shared_prompt_cache import SharedPromptCache
@@ -39,8 +37,6 @@ __all__ = [
     "check_request",
     "generate",
     "generation_token_budget",
-    "prompt_logprobs",
-    "prompt_topk",
 ]
 
 # Keys and values of the rows that are generated together take at most this, or half of the free memory if that is less.
@@ -70,6 +66,7 @@ class GenerationRequest:
         seed: Seed of the random numbers; None for a random one.
         stop_tokens: A sample ends with the first of these tokens.
         stop_strings: A sample ends when its text contains one of these.
+        topk: How many of the most likely tokens to return with each token.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -84,6 +81,7 @@ class GenerationRequest:
     seed: int | None = None
     stop_tokens: frozenset[int] = frozenset()
     stop_strings: tuple[str, ...] = ()
+    topk: int = 0
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, type, Callable[[Any], bool], str], ...] = (
@@ -92,6 +90,7 @@ class GenerationRequest:
             ("temperature", Real, lambda v: 0 <= v < float("inf"), "0 or more"),
             ("top_k", Integral, lambda v: v == -1 or v >= 1, "-1 (no limit) or 1 or more"),
             ("top_p", Real, lambda v: 0 < v <= 1, "above 0 and up to 1"),
+            ("topk", Integral, lambda v: v >= 0, "0 or more"),
             ("stop_strings", tuple, lambda v: "" not in v, "no empty string: every text contains it"),
         )
         for name, kind, is_in_range, expected in checks:
@@ -108,11 +107,14 @@ class Sample:
         tokens: Its token ids; the one that ended it is included.
         logprobs: The log-probability of each token, nats.
         stop_reason: "stop" if a stop token or stop string ended it; "length" if it reached its largest length.
+        topk: For each token the most likely tokens and their log-probabilities, of the distribution sampled from; as
+            many as the request asks for, or as truncation leaves.
     """
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: str = "length"
+    topk: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 def check_request(base: BaseModel, request: GenerationRequest, index: int | None = None) -> None:
@@ -268,6 +270,7 @@ class _Batch:
             self.random = torch.from_numpy(np.stack(numbers))  # (rows, RANDOM_TOKENS_AHEAD)
         tokens, logprobs = sample_tokens(self.logits, self.settings, self.random[:, column])  # (rows,) each
         self.step += 1
+        self._note_topk(tokens, logprobs)
         for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):
             if not row.is_finished:
                 row.append(token, logprob, self.base.tokenizer)
@@ -282,6 +285,26 @@ class _Batch:
         # 3. Run the model.
         self.logits = self.logits_after(tokens)
         return True
+
+    def _note_topk(self, tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
+        """Append the most likely tokens to the rows that ask for them.
+
+        Args:
+            tokens: What was sampled, ``(rows,)``; ``self.logits`` are those that :func:`sample_tokens` has overwritten.
+            logprobs: Log-probabilities of ``tokens``, ``(rows,)``.
+        """
+        wanted = [i for i, row in enumerate(self.rows) if row.request.topk and not row.is_finished]
+        if not wanted:
+            return
+        most = min(max(self.rows[i].request.topk for i in wanted), self.base.vocab_size)
+        logits = self.logits[wanted]  # (wanted, vocab)
+        normalizer = logits.gather(-1, tokens[wanted, None]) - logprobs[wanted, None]  # (wanted, 1)
+        top = logits.topk(most, dim=-1)
+        values = (top.values - normalizer).tolist()
+        for i, row_ids, row_values in zip(wanted, top.indices.tolist(), values, strict=True):
+            row = self.rows[i]
+            pairs = zip(row_ids[: row.request.topk], row_values, strict=False)
+            row.sample.topk.append([(token, value) for token, value in pairs if value > -math.inf])
 
     def logits_after(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run the model on one more token of each row, ``(rows,)``, and return ``(rows, vocab)`` logits on the CPU."""
@@ -401,51 +424,3 @@ def _shares_exactly(base: BaseModel) -> bool:
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
         return False
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(logits[:2], logits[2:], strict=True))
-
-
-def prompt_logprobs(base: BaseModel, prompts: Sequence[list[int]]) -> list[list[float | None]]:
-    """Compute the log-probability of each token given those before it in its prompt.
-
-    This takes one forward pass over all prompts without a cache, with the adapter that the caller has activated.
-
-    Returns:
-        For each prompt its log-probabilities in nats; None for its first token.
-
-    Raises:
-        DataError: If a prompt is empty or too long, or has tokens outside the vocabulary.
-    """
-    for tokens in prompts:
-        check_tokens(tokens, base.vocab_size, base.context)
-    predicted = [tokens for tokens in prompts if len(tokens) > 1]
-    if not predicted:
-        return [[None] for _ in prompts]
-    with torch.no_grad():
-        layout = base.layout([tokens[:-1] for tokens in predicted])
-        hidden = base.backbone(layout).flatten(0, 1)
-        targets = np.concatenate([np.asarray(tokens[1:], dtype=np.int64) for tokens in predicted])
-        logprobs = TargetLogprobs(base.head(), hidden, layout.token_index, targets, loss_mask=None)
-    values = iter(logprobs.values.tolist())
-    return [[None, *itertools.islice(values, len(tokens) - 1)] for tokens in prompts]
-
-
-def prompt_topk(base: BaseModel, tokens: list[int], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Find the ``k`` most likely tokens at each position but the first.
-
-    Returns:
-        Token ids and their log-probabilities in nats, both ``(len(tokens) - 1, k)``, the most likely first.
-
-    Raises:
-        DataError: If ``tokens`` is empty or too long, or has tokens outside the vocabulary.
-    """
-    check_tokens(tokens, base.vocab_size, base.context)
-    if len(tokens) == 1:
-        return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
-    with torch.no_grad():
-        layout = base.layout([tokens[:-1]])
-        hidden = base.backbone(layout).flatten(0, 1)[torch.from_numpy(layout.token_index[0]).to(base.device)]
-        top = [
-            torch.log_softmax(base.head().logits(chunk), dim=-1).topk(k, dim=-1)
-            for chunk in hidden.split(chunk_positions(base.vocab_size))
-        ]
-    ids = torch.cat([t.indices for t in top]).to(torch.int32).cpu()
-    return ids.numpy(), torch.cat([t.values for t in top]).cpu().numpy()

@@ -23,7 +23,7 @@ from mint_lab.client.training import TrainingClient
 from mint_lab.engine.generation import GenerationRequest
 from mint_lab.engine.models import BaseModel
 from mint_lab.errors import ConfigError, DataError
-from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams
+from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams, TensorData
 from tests.waiting import Gate
 
 from ..engine.batches import datum, sampled
@@ -139,11 +139,11 @@ def test_every_setting_of_a_request_reaches_generation(client: TrainingClient) -
     sampler = client.save_weights_and_get_sampling_client()
     end = client.get_tokenizer().eos_token_id
     params = SamplingParams(max_tokens=7, temperature=0.5, top_k=9, top_p=0.75, seed=123, stop=["a", "b"])
-    expected = GenerationRequest([5, 6], 3, 7, 0.5, 9, 0.75, 123, frozenset([end]), ("a", "b"))
-    assert sampler._request([5, 6], 3, params) == expected
+    expected = GenerationRequest([5, 6], 3, 7, 0.5, 9, 0.75, 123, frozenset([end]), ("a", "b"), 4)
+    assert sampler._request([5, 6], 3, params, 4) == expected
     default = GenerationRequest([5, 6], 1, 126, stop_tokens=frozenset([end]))
-    assert sampler._request([5, 6], 1, SamplingParams()) == default, "the rest of a context of 128 tokens"
-    assert sampler._request([5] * 128, 1, SamplingParams()).max_tokens == 1
+    assert sampler._request([5, 6], 1, SamplingParams(), 0) == default, "the rest of a context of 128 tokens"
+    assert sampler._request([5] * 128, 1, SamplingParams(), 0).max_tokens == 1
     stops = {str(stop): sampler._stops(stop) for stop in ("a", [3], [], None)}
     assert stops == {
         "a": (frozenset([end]), ("a",)),
@@ -221,8 +221,18 @@ REFUSED: list[tuple[Any, int, dict[str, Any], dict[str, Any], type[Exception], s
     (PROMPT, 1, {"stop": ""}, {}, ConfigError, "no empty string"),
     (PROMPT, 1, {}, {"topk_prompt_logprobs": 271}, ConfigError, "topk_prompt_logprobs is 271, expected 0 to 270"),
     (PROMPT, 1, {}, {"topk_prompt_logprobs": True}, ConfigError, "topk_prompt_logprobs is True"),
-    (PROMPT, 1, {}, {"topk_sample_logprobs": 5}, ConfigError, "topk_sample_logprobs is not available locally"),
-    (PROMPT, 1, {}, {"prompt_logprobs_last_n": 1}, ConfigError, "prompt_logprobs_last_n is not available"),
+    (PROMPT, 1, {}, {"topk_sample_logprobs": -1}, ConfigError, "topk_sample_logprobs is -1, expected 0 to 270"),
+    (PROMPT, 1, {}, {"topk_sample_logprobs": 1.5}, ConfigError, "topk_sample_logprobs is 1.5"),
+    (PROMPT, 1, {}, {"prompt_alt_tokens_k": 271}, ConfigError, "prompt_alt_tokens_k is 271, expected 0 to 270"),
+    (PROMPT, 1, {}, {"prompt_logprobs_last_n": 1}, ConfigError, "no log-probabilities of the prompt are requested"),
+    (PROMPT, 1, {}, {"prompt_logprobs_last_n": 0, "include_prompt_logprobs": True}, ConfigError, "last_n is 0"),
+    (PROMPT, 1, {}, {"prompt_logprobs_last_n": True, "topk_prompt_logprobs": 1}, ConfigError, "last_n is True"),
+    (PROMPT, 1, {}, {"target_prompt_logprobs": [[1, 2]]}, ConfigError, r"shape \(1, 2\).*expected .*\(2, K\)"),
+    (PROMPT, 1, {}, {"target_prompt_logprobs": [1, 2]}, ConfigError, r"shape \(2,\)"),
+    (PROMPT, 1, {}, {"target_prompt_logprobs": [[1.0], [2.0]]}, ConfigError, "type float64, expected whole numbers"),
+    (PROMPT, 1, {}, {"target_prompt_logprobs": [[1], [270]]}, ConfigError, "from 1 to 270, expected -1 .none. to 269"),
+    (PROMPT, 1, {}, {"target_prompt_logprobs": [[-2], [0]]}, ConfigError, "from -2 to 0"),
+    (PROMPT, 1, {}, {"target_prompt_logprobs": [[1], [2, 3]]}, ConfigError, "cannot be read as an array"),
     ("hello", 1, {}, {}, DataError, r"field 'prompt': got str .*expected ModelInput.from_ints"),
     (ModelInput(chunks=[ImageChunk(data=b"", format="png")]), 1, {}, {}, DataError, "field 'prompt'"),
     (ModelInput.empty(), 1, {}, {}, DataError, "is empty"),
@@ -331,3 +341,79 @@ def test_ends_of_the_generation_configuration_end_a_sample(tmp_path: Path, given
     found = sampled_tokens(str(folder))
     assert [int(token) for token in found.tokens] == expected
     assert (len(expected), found.stop_reason) == (2, "stop")
+
+
+def test_everything_that_a_sample_call_can_return(client: TrainingClient) -> None:
+    """Each in its own call, and all in one: the same numbers, in the fields of the SDK."""
+    sampler = client.save_weights_and_get_sampling_client()
+    params = SamplingParams(max_tokens=3, seed=4)
+    targets = TensorData.from_numpy(np.array([[6, -1], [3, 7]]))
+    every = sampler.sample(
+        PROMPT,
+        2,
+        params,
+        include_prompt_logprobs=True,
+        topk_prompt_logprobs=2,
+        topk_sample_logprobs=3,
+        target_prompt_logprobs=targets,
+        prompt_alt_tokens_k=5,
+    ).result()
+    plain = sampler.sample(PROMPT, 2, params).result()
+    logprobs = sampler.compute_logprobs(PROMPT).result()
+    assert every.prompt_logprobs == pytest.approx(logprobs, abs=1e-6)
+    for one, other in zip(every.sequences, plain.sequences, strict=True):
+        assert (one.tokens, one.logprobs, other.topk_logprobs) == (other.tokens, other.logprobs, None)
+        assert one.topk_logprobs is not None
+        for token, logprob, top in zip(one.tokens, one.logprobs or (), one.topk_logprobs, strict=True):
+            assert top is not None
+            assert [p for _, p in top] == sorted((p for _, p in top), reverse=True)
+            assert dict(top).get(token, logprob) == pytest.approx(logprob, abs=1e-5)
+    found = every.target_prompt_logprobs
+    assert found is not None
+    (a, none), (b, c) = found.tolist()
+    assert (found.dtype, found.shape, none) == ("float32", [2, 2], 0.0)
+    for place, token, value in ((1, 6, a), (2, 3, b), (2, 7, c)):
+        other = [*PROMPT.to_ints()[:place], token]
+        assert sampler.compute_logprobs(ModelInput.from_ints(other)).result()[-1] == pytest.approx(value, abs=1e-4)
+    drawn = every.prompt_alt_tokens
+    assert drawn is not None
+    assert (drawn.tokens.dtype, drawn.tokens.shape, drawn.logprobs.dtype) == ("int64", [2, 5], "float32")
+    again = sampler.sample(PROMPT, 1, params, prompt_alt_tokens_k=5).result().prompt_alt_tokens
+    assert again is not None
+    assert again.tokens.tolist() == drawn.tokens.tolist(), "the request's seed is that of the draws"
+
+
+def test_only_the_last_tokens_of_a_prompt(client: TrainingClient) -> None:
+    sampler = client.save_weights_and_get_sampling_client()
+    whole = sampler.compute_logprobs(PROMPT).result()
+    assert sampler.compute_logprobs(PROMPT, 1).result() == pytest.approx([None, None, whole[2]], abs=1e-5)
+    assert asyncio.run(sampler.compute_logprobs_async(PROMPT, prompt_logprobs_last_n=9)) == pytest.approx(
+        whole, abs=1e-5
+    )
+    found = sampler.sample(
+        PROMPT,
+        1,
+        SamplingParams(max_tokens=1),
+        include_prompt_logprobs=True,
+        topk_prompt_logprobs=2,
+        prompt_logprobs_last_n=1,
+    ).result()
+    assert found.prompt_logprobs == pytest.approx([None, None, whole[2]], abs=1e-5)
+    assert found.topk_prompt_logprobs is not None
+    assert [entry is None for entry in found.topk_prompt_logprobs] == [True, True, False]
+    with pytest.raises(ConfigError, match="prompt_logprobs_last_n is 0"):
+        sampler.compute_logprobs(PROMPT, 0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("topk_sample_logprobs", 1), ("target_prompt_logprobs", [[1], [2]]), ("prompt_alt_tokens_k", 1)],
+)
+def test_an_sdk_without_a_field_for_the_result_is_named(
+    argument: str, value: Any, client: TrainingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mint_lab.client.sampling.fields", lambda response: ())
+    with pytest.raises(ConfigError, match=f"{argument} needs a later version of tinker: .* has no field"):
+        client.save_weights_and_get_sampling_client().sample(
+            PROMPT, 1, SamplingParams(max_tokens=1), **{argument: value}
+        )

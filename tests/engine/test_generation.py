@@ -22,9 +22,9 @@ from mint_lab.engine.generation import (
     Sample,
     _rows,
     generate,
-    prompt_logprobs,
 )
 from mint_lab.engine.models import Adapter, load_base
+from mint_lab.engine.prompt_scores import prompt_logprobs
 from mint_lab.engine.token_sampling import SamplingSettings, sample_tokens
 from mint_lab.errors import ConfigError, DataError
 
@@ -333,3 +333,31 @@ def test_row_at_context_end_does_not_affect_others(name: str, family: Callable[[
     full, others = draw(adapter, *requests)
     assert len(full[0].tokens) == 2
     assert [s.tokens for s in others] == [s.tokens for s in draw(adapter, requests[1])[0]]
+
+
+def test_most_likely_tokens_of_the_distribution_sampled_from(adapter: Adapter) -> None:
+    """They are those of a pass without a cache, after temperature and truncation; other requests get none."""
+    ways = [
+        GenerationRequest(PROMPT, 2, 5, seed=1, topk=4),
+        GenerationRequest([9, 9], 1, 3, seed=2),
+        GenerationRequest(PROMPT, 1, 4, temperature=0.5, seed=3, topk=270),
+        GenerationRequest(PROMPT, 1, 4, top_k=3, seed=3, topk=5),
+        GenerationRequest(PROMPT, 1, 4, temperature=0, seed=3, topk=1),
+    ]
+    for request, samples in zip(ways, draw(adapter, *ways), strict=True):
+        for sample in samples:
+            assert len(sample.topk) == (len(sample.tokens) if request.topk else 0)
+            for n, found in enumerate(sample.topk):
+                with torch.no_grad(), adapter.base.using(adapter):
+                    ids = torch.tensor([[*request.prompt, *sample.tokens[:n]]])
+                    logits = adapter.base(input_ids=ids).logits[0, -1].float()
+                logits = logits / (request.temperature or 1)
+                if request.top_k > 0:
+                    logits[logits < logits.topk(request.top_k).values[-1]] = -torch.inf
+                expected = torch.log_softmax(logits, -1).topk(request.topk)
+                kept = int((expected.values > -torch.inf).sum())
+                assert [token for token, _ in found] == expected.indices[:kept].tolist()
+                np.testing.assert_allclose([v for _, v in found], expected.values[:kept], atol=1e-4)
+                chosen = dict(found)
+                if sample.tokens[n] in chosen:
+                    assert chosen[sample.tokens[n]] == pytest.approx(sample.logprobs[n], abs=1e-5)

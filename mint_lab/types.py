@@ -16,6 +16,7 @@ from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from tinker.lib.public_interfaces.api_future import APIFuture, AwaitableConcurrentFuture
+    from tinker.lib.public_interfaces.custom_loss import LossHandle, check_loss_inputs, run_loss_handle, trace_loss
     from tinker.types import (
         AdamParams,
         Checkpoint,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Cursor,
         Datum,
         EncodedTextChunk,
+        ExternalWeightsUrlsResponse,
         ForwardBackwardOutput,
         GetInfoResponse,
         GetServerCapabilitiesResponse,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         TensorData,
         TrainingRun,
         TrainingRunsResponse,
+        WeightsInfoResponse,
     )
 
 __all__ = [
@@ -51,11 +54,13 @@ __all__ = [
     "Cursor",
     "Datum",
     "EncodedTextChunk",
+    "ExternalWeightsUrlsResponse",
     "ForwardBackwardOutput",
     "GetInfoResponse",
     "GetServerCapabilitiesResponse",
     "LoadWeightsResponse",
     "LoraConfig",
+    "LossHandle",
     "ModelData",
     "ModelInput",
     "OptimStepResponse",
@@ -68,11 +73,19 @@ __all__ = [
     "TensorData",
     "TrainingRun",
     "TrainingRunsResponse",
+    "WeightsInfoResponse",
+    "check_loss_inputs",
+    "run_loss_handle",
+    "trace_loss",
 ]
 
-_FUTURES = "tinker.lib.public_interfaces.api_future"
+TRACED_LOSSES = ["LossHandle", "check_loss_inputs", "run_loss_handle", "trace_loss"]
+"""Names around losses that the SDK traces; version 0.22 has none of them, nor ``ExternalWeightsUrlsResponse``."""
 
+_SDK = "tinker.lib.public_interfaces"
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {**dict.fromkeys(__all__, "tinker.types"), "APIFuture": _FUTURES, "AwaitableConcurrentFuture": _FUTURES},
+    dict.fromkeys(__all__, "tinker.types")
+    | dict.fromkeys(["APIFuture", "AwaitableConcurrentFuture"], f"{_SDK}.api_future")
+    | dict.fromkeys(TRACED_LOSSES, f"{_SDK}.custom_loss"),
 )

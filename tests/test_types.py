@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -21,8 +22,12 @@ def test_importing_types_imports_neither_tinker_nor_torch() -> None:
 
 @pytest.mark.parametrize("name", types.__all__)
 def test_every_name_is_the_official_class(name: str) -> None:
+    if version("tinker") == "0.22.0" and name in {*types.TRACED_LOSSES, "ExternalWeightsUrlsResponse"}:
+        with pytest.raises((AttributeError, ImportError)):
+            getattr(types, name)
+        return
     ours = getattr(types, name)
-    assert isinstance(ours, type)
+    assert isinstance(ours, type) or name in types.TRACED_LOSSES
     assert ours.__module__.partition(".")[0] == "tinker"
     home = importlib.import_module("tinker.types" if hasattr(tinker.types, name) else ours.__module__)
     assert ours is getattr(home, name)

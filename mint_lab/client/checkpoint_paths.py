@@ -1,4 +1,7 @@
-"""Where checkpoints are stored: the API's ``tinker://RUN/weights/NAME`` paths as folders on this machine."""
+"""Where checkpoints are stored: the API's ``tinker://RUN/weights/NAME`` paths as folders on this machine.
+
+MinT writes ``mint://RUN/weights/NAME``; both are read.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ..folders import recover
 __all__ = ["CheckpointPaths", "default_home"]
 
 SCHEME = "tinker://"
+_SCHEMES = (SCHEME, "mint://")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -47,7 +51,7 @@ class CheckpointPaths:
         if not isinstance(path, (str, os.PathLike)):
             raise _path_error(path)
         text = os.fspath(path)
-        if not text.startswith(SCHEME):
+        if not text.startswith(_SCHEMES):
             return Path(text).expanduser()
         run, kind, name = self.parse(text)
         return self.run_folder(run) / kind / name
@@ -58,8 +62,9 @@ class CheckpointPaths:
         Raises:
             CheckpointError: If the path has another form.
         """
-        parts = str(path).removeprefix(SCHEME).split("/")
-        if not str(path).startswith(SCHEME) or len(parts) != 3 or not all(map(_PLAIN_NAME.fullmatch, parts)):
+        scheme = next((scheme for scheme in _SCHEMES if str(path).startswith(scheme)), None)
+        parts = str(path).removeprefix(scheme or "").split("/")
+        if scheme is None or len(parts) != 3 or not all(map(_PLAIN_NAME.fullmatch, parts)):
             raise _path_error(path)
         return parts[0], parts[1], parts[2]
 

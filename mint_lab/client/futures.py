@@ -285,7 +285,9 @@ def done(value: T) -> APIFuture[T]:
 class SelfFuture:
     """Mixin that lets a client be used as a future of itself.
 
-    SDKs before 0.3x return clients, later ones futures of clients. Programs written for either work with this.
+    SDKs before 0.3x return clients, later ones futures of clients. Programs written for either work with this. What an
+    ``*_async`` call returns has been awaited, and is the client alone: programs that await until there is nothing left
+    to await would not end with a client that gives itself.
     """
 
     def result(self, timeout: float | None = None) -> Self:
@@ -298,3 +300,8 @@ class SelfFuture:
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self.result_async().__await__()
+
+    def alone(self) -> Self:
+        """Take the mixin off, and return the client: it cannot be awaited any more."""
+        self.__class__ = next(kind for kind in type(self).__mro__ if not issubclass(kind, SelfFuture))
+        return self

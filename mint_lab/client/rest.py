@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import uuid
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.checkpoints import METADATA_FILE, delete_checkpoint, read_metadata
-from ..errors import CheckpointError
-from ..folders import recover, recover_all
-from ..types import Checkpoint, CheckpointsListResponse, Cursor, TrainingRun, TrainingRunsResponse
+from ..engine.checkpoints import METADATA_FILE, delete_checkpoint, read_adapter, read_metadata
+from ..errors import CheckpointError, ConfigError
+from ..folders import recover, recover_all, write_folder
+from ..lora_options import ADAPTER_CONFIG
+from ..types import (
+    Checkpoint,
+    CheckpointsListResponse,
+    Cursor,
+    TrainingRun,
+    TrainingRunsResponse,
+    WeightsInfoResponse,
+)
 from .futures import run_now
 
 if TYPE_CHECKING:
@@ -87,6 +99,99 @@ class RestClient:
         """
         return run_now(lambda: self._delete(tinker_path))
 
+    def list_user_checkpoints(self, limit: int = 100, offset: int = 0) -> APIFuture[CheckpointsListResponse]:
+        """Return ``limit`` checkpoints of all runs, the latest first, after skipping ``offset``."""
+
+        def read() -> CheckpointsListResponse:
+            found = [item for name in self._paths.run_names() for item in self._checkpoints(name)]
+            found.sort(key=lambda checkpoint: checkpoint.time, reverse=True)
+            cursor = Cursor(offset=offset, limit=limit, total_count=len(found))
+            return CheckpointsListResponse(checkpoints=found[offset : offset + limit], cursor=cursor)
+
+        return run_now(read)
+
+    def get_weights_info_by_tinker_path(self, tinker_path: str) -> APIFuture[WeightsInfoResponse]:
+        """Return base model, rank and kinds of layers of a checkpoint, or of an adapter's folder.
+
+        Raises:
+            CheckpointError: If there is no checkpoint at that path, or it is damaged (from the future).
+        """
+
+        def read() -> WeightsInfoResponse:
+            saved = read_adapter(self._existing(tinker_path))
+            lora = saved.lora
+            kinds: dict[str, Any] = {"train_unembed": lora.unembed, "train_mlp": lora.mlp, "train_attn": lora.attn}
+            known = {name: value for name, value in kinds.items() if name in WeightsInfoResponse.model_fields}
+            return WeightsInfoResponse(base_model=saved.base_model, is_lora=True, lora_rank=lora.rank, **known)
+
+        return run_now(read)
+
+    def get_external_weights_urls(self, tinker_path: str) -> APIFuture[Any]:
+        """Return the addresses of a checkpoint's files, ``file://…``, by name; they expire with the files.
+
+        Raises:
+            CheckpointError: If there is no checkpoint at that path (from the future).
+            ConfigError: If the installed SDK has no such call (from the future).
+        """
+
+        def read() -> Any:
+            try:
+                from ..types import ExternalWeightsUrlsResponse
+            except (AttributeError, ImportError):
+                raise ConfigError(
+                    f"get_external_weights_urls needs a later version of tinker than {version('tinker')}; the files "
+                    f"are in {self._existing(tinker_path)}"
+                ) from None
+            folder = self._existing(tinker_path)
+            files = sorted(file for file in folder.iterdir() if file.is_file())
+            urls = {file.name: file.absolute().as_uri() for file in files}
+            return ExternalWeightsUrlsResponse(urls=urls, expires=datetime.max.replace(tzinfo=UTC))
+
+        return run_now(read)
+
+    def copy_weights(
+        self,
+        path: str,
+        destination_project_id: str | None = None,
+        *,
+        ttl_seconds: int | None = None,
+        weights_access_token: str | None = None,
+    ) -> APIFuture[str]:
+        """Copy a checkpoint, or the folder of an adapter, to a run of its own. The other arguments are not used.
+
+        Returns:
+            A future of the copy's path.
+
+        Raises:
+            CheckpointError: If there is no checkpoint at that path, or it cannot be copied (from the future).
+        """
+
+        def copy() -> str:
+            folder = self._existing(path)
+            read_adapter(folder)  # raises for a damaged one
+            kind = folder.parent.name if folder.parent.name in _CHECKPOINT_TYPES else "weights"
+            run, name = f"copy-{uuid.uuid4().hex[:12]}", re.sub(r"[^A-Za-z0-9._-]", "-", folder.name).lstrip("._-")
+            target = self._paths.run_folder(run) / kind / (name or "copy")
+            try:
+                write_folder(target, lambda draft: _copy_files(folder, draft))
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be copied to {target}: {error}") from error
+            return self._paths.uri_of_folder(run, kind, target.name) or str(target)
+
+        return run_now(copy)
+
+    async def list_user_checkpoints_async(self, limit: int = 100, offset: int = 0) -> CheckpointsListResponse:
+        return await self.list_user_checkpoints(limit, offset)
+
+    async def get_weights_info_by_tinker_path_async(self, tinker_path: str) -> WeightsInfoResponse:
+        return await self.get_weights_info_by_tinker_path(tinker_path)
+
+    async def get_external_weights_urls_async(self, tinker_path: str) -> Any:
+        return await self.get_external_weights_urls(tinker_path)
+
+    async def copy_weights_async(self, *args: Any, **kwargs: Any) -> str:
+        return await self.copy_weights(*args, **kwargs)
+
     async def get_training_run_async(self, *args: Any, **kwargs: Any) -> TrainingRun:
         return await self.get_training_run(*args, **kwargs)
 
@@ -153,13 +258,21 @@ class RestClient:
                 continue
         return runs
 
+    def _existing(self, path: str) -> Path:
+        """Return the folder of a checkpoint, or of an adapter, that exists."""
+        folder = self._paths.folder(path)
+        recover(folder)
+        if not any((folder / name).is_file() for name in (METADATA_FILE, ADAPTER_CONFIG)):
+            raise CheckpointError(f"no checkpoint at {path}")
+        return folder
+
     def _delete(self, tinker_path: str) -> None:
         self._paths.parse(tinker_path)  # raises for a plain directory
-        folder = self._paths.folder(tinker_path)
-        recover(folder)
-        if not (folder / METADATA_FILE).is_file():
-            raise CheckpointError(f"no checkpoint at {tinker_path}")
-        delete_checkpoint(folder)
+        delete_checkpoint(self._existing(tinker_path))
+
+
+def _copy_files(folder: Path, draft: Path) -> None:
+    shutil.copytree(folder, draft, dirs_exist_ok=True)
 
 
 def _checkpoint(path: str, folder: Path) -> Checkpoint:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..engine.models import Adapter, BaseModel, Weights
     from ..types import APIFuture, ModelInput, SamplingParams
 
-__all__ = ["SamplingClient"]
+__all__ = ["AwaitableSamplingClient", "SamplingClient"]
 
 _sequence_ids = itertools.count()
 # The API's value for the log-probabilities that do not exist: those of a prompt's first token.
@@ -85,7 +85,7 @@ class _AlternativeTokens:
     logprobs: TensorData
 
 
-class SamplingClient(SelfFuture):
+class SamplingClient:
     """Samples from a fixed snapshot of a model, which further training does not change.
 
     Consecutive calls of ``sample`` that wait for the model are generated as one batch, and consecutive calls of
@@ -338,6 +338,10 @@ class SamplingClient(SelfFuture):
         strings = tuple(s for s in stop if isinstance(s, str))
         token_ids = frozenset(int(s) for s in stop if not isinstance(s, str))
         return (token_ids | end_of_text if len(stop) else frozenset()), strings
+
+
+class AwaitableSamplingClient(SelfFuture, SamplingClient):
+    """What calls that are not ``async`` return: a sampling client that is a future of itself too."""
 
 
 def _data_error(check: Callable[..., None], *args: Any) -> DataError | None:

@@ -18,13 +18,14 @@ from ..lora_options import LoraOptions, adapter_folder, merge_rank
 from ..types import GetServerCapabilitiesResponse, SupportedModel
 from .checkpoint_paths import CheckpointPaths, default_home
 from .futures import done, worker_of
+from .loss_argument import traced_loss
 from .memory_limits import MemoryLimits
 from .rest import RestClient
-from .sampling import SamplingClient
-from .training import TrainingClient
+from .sampling import AwaitableSamplingClient, SamplingClient
+from .training import AwaitableTrainingClient, TrainingClient, check_optimizer
 
 if TYPE_CHECKING:
-    from ..types import APIFuture
+    from ..types import APIFuture, LossHandle
 
 __all__ = ["ServiceClient"]
 
@@ -104,23 +105,25 @@ class ServiceClient:
         train_attn: bool = True,
         train_unembed: bool = True,
         user_metadata: dict[str, str] | None = None,
+        optimizer: Any = None,
         *,
         lora: LoraOptions | None = None,
         max_batch_tokens: int | None = None,
         gradient_checkpointing: bool | None = None,
-    ) -> TrainingClient:
+    ) -> AwaitableTrainingClient:
         """Create a client that trains a new LoRA adapter, or continues a saved one.
 
         Args:
-            base_model: "mint-tiny" (bundled), a model directory, or a hub name such as "Qwen/Qwen3-0.6B". Or the folder
-                of an adapter in PEFT's layout: its base model is loaded, and training starts at its weights, with a new
-                optimizer. The rank and the layers are its own.
+            base_model: "mint-tiny" (bundled, also "mint-lab/mint-tiny"), a model directory, or a hub name such as
+                "Qwen/Qwen3-0.6B". Or the folder of an adapter in PEFT's layout: its base model is loaded, and training
+                starts at its weights, with a new optimizer. The rank and the layers are its own.
             rank: Rank of the update of each layer; None for that of ``lora``, or 32.
             seed: Seed of LoRA's initial weights and of dropout; None for a random one.
             train_mlp: Whether the MLP's layers carry LoRA.
             train_attn: Whether the attention's layers carry LoRA.
             train_unembed: Whether the LM head carries LoRA.
             user_metadata: Not used.
+            optimizer: ``AdamOptimizerConfig`` or None, which means the same.
             lora: All options of the adapter. Of a saved one, only ``dropout`` can differ.
             max_batch_tokens: As in the service, for this client only; None for the service's.
             gradient_checkpointing: As in the service, for this client only; None for the service's.
@@ -130,9 +133,11 @@ class ServiceClient:
                 dimension of all of them, dropout is requested for the experts of a mixture, or the model does not
                 support the requested gradient checkpointing.
             CheckpointError: If the folder of an adapter is damaged, or has a feature that cannot be trained.
-            ConfigError: If the seed or the rank is not a whole number, no kind of layer carries LoRA, ``lora`` and
-                other arguments or the saved adapter disagree, or a limit has the wrong type or is out of range.
+            ConfigError: If ``optimizer`` is another one, the seed or the rank is not a whole number, no kind of layer
+                carries LoRA, ``lora`` and other arguments or the saved adapter disagree, or a limit has the wrong type
+                or is out of range.
         """
+        check_optimizer("optimizer", optimizer)
         if seed is not None and not isinstance(seed, Integral):
             raise ConfigError(f"seed is {seed!r}, expected a whole number or None")
         kinds = {"mlp": train_mlp, "attn": train_attn, "unembed": train_unembed}
@@ -152,7 +157,8 @@ class ServiceClient:
         base_model: str | None = None,
         user_metadata: dict[str, str] | None = None,
         weights_access_token: str | None = None,
-    ) -> TrainingClient:
+        optimizer: Any = None,
+    ) -> AwaitableTrainingClient:
         """Create a client with the weights saved at ``path`` and a new optimizer.
 
         Args:
@@ -160,11 +166,14 @@ class ServiceClient:
             base_model: Name of its base model; None for the one that the checkpoint names.
             user_metadata: Not used.
             weights_access_token: Not used.
+            optimizer: As in :meth:`create_lora_training_client`.
 
         Raises:
             CheckpointError: If the checkpoint is missing, damaged, or of another base model.
+            ConfigError: If ``optimizer`` is another one than AdamW.
             ModelError: If its base model cannot be loaded.
         """
+        check_optimizer("optimizer", optimizer)
         return self._from_state(path, base_model, with_optimizer=False)
 
     def create_training_client_from_state_with_optimizer(
@@ -173,7 +182,7 @@ class ServiceClient:
         base_model: str | None = None,
         user_metadata: dict[str, str] | None = None,
         weights_access_token: str | None = None,
-    ) -> TrainingClient:
+    ) -> AwaitableTrainingClient:
         """Create a client with the weights and the optimizer saved at ``path``.
 
         Arguments and errors are those of :meth:`create_training_client_from_state`. A checkpoint without an optimizer,
@@ -187,7 +196,7 @@ class ServiceClient:
         base_model: str | None = None,
         retry_config: Any = None,
         record_stability_info: bool = False,
-    ) -> SamplingClient:
+    ) -> AwaitableSamplingClient:
         """Create a sampling client for saved weights, or for a base model without an adapter.
 
         Args:
@@ -205,14 +214,41 @@ class ServiceClient:
             if base_model is None:
                 raise ConfigError("create_sampling_client needs model_path (saved weights) or base_model")
             if adapter_folder(base_model) is None:
-                return SamplingClient(self._base(base_model), None, done(None))
+                return AwaitableSamplingClient(self._base(base_model), None, done(None))
             model_path = base_model
         checkpoint = load_checkpoint(self._paths.folder(model_path))
         base = load_base_of(checkpoint.base_model, model_path, self._base)
         worker = worker_of(base)
         adapter = worker.run(lambda: base.attach(checkpoint.lora, 0))
         worker.run(lambda: checkpoint.load_into(adapter))
-        return SamplingClient(base, adapter, done(None))
+        return AwaitableSamplingClient(base, adapter, done(None))
+
+    def create_custom_loss(self, fn: Any, input_ranks: Mapping[str, Any]) -> APIFuture[LossHandle]:
+        """Trace a loss of one datum; its handle is an argument of ``forward_backward_custom``.
+
+        A handle is what a server can run itself. Here it is run datum by datum, and gives what the function gives.
+
+        Args:
+            fn: ``(logprobs, *inputs) -> (loss, metrics)``; see :func:`~mint_lab.client.loss_argument.traced_loss`.
+            input_ranks: Rank of each of its arguments.
+
+        Raises:
+            ConfigError: If it cannot be traced, or the installed SDK has no such call (at once).
+        """
+        return done(traced_loss(fn, input_ranks))
+
+    def copy_weights(
+        self, path: str, *, ttl_seconds: int | None = None, weights_access_token: str | None = None
+    ) -> APIFuture[str]:
+        """Copy a checkpoint; see :meth:`RestClient.copy_weights`."""
+        return self.create_rest_client().copy_weights(path)
+
+    def get_console_url(self) -> str:
+        """Return the address of the folder that holds the checkpoints; the hosted service has a page there."""
+        return self._paths.home.absolute().as_uri()
+
+    def get_telemetry(self) -> None:
+        """Return None: nothing is reported to anybody."""
 
     def create_rest_client(self) -> RestClient:
         """Create a client that lists and deletes the checkpoints under ``home``."""
@@ -223,16 +259,16 @@ class ServiceClient:
         return GetServerCapabilitiesResponse(supported_models=[SupportedModel(model_name="mint-tiny")])
 
     async def create_lora_training_client_async(self, *args: Any, **kwargs: Any) -> TrainingClient:
-        return self.create_lora_training_client(*args, **kwargs)
+        return self.create_lora_training_client(*args, **kwargs).alone()
 
     async def create_training_client_from_state_async(self, path: str, **kwargs: Any) -> TrainingClient:
-        return self.create_training_client_from_state(path, **kwargs)
+        return self.create_training_client_from_state(path, **kwargs).alone()
 
     async def create_training_client_from_state_with_optimizer_async(self, path: str, **kwargs: Any) -> TrainingClient:
-        return self.create_training_client_from_state_with_optimizer(path, **kwargs)
+        return self.create_training_client_from_state_with_optimizer(path, **kwargs).alone()
 
     async def create_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
-        return self.create_sampling_client(*args, **kwargs)
+        return self.create_sampling_client(*args, **kwargs).alone()
 
     async def get_server_capabilities_async(self) -> GetServerCapabilitiesResponse:
         return self.get_server_capabilities()
@@ -242,7 +278,7 @@ class ServiceClient:
 
     def _continued_client(
         self, folder: Path, requested: _Requested, seed: int | None, limits: MemoryLimits
-    ) -> TrainingClient:
+    ) -> AwaitableTrainingClient:
         """Return a client whose training starts at the weights of a saved adapter."""
         checkpoint = load_checkpoint(folder)
         base = load_base_of(checkpoint.base_model, folder, self._base)
@@ -261,11 +297,11 @@ class ServiceClient:
 
     def _training_client(
         self, base: BaseModel, options: LoraOptions, seed: int | None, limits: MemoryLimits | None = None
-    ) -> TrainingClient:
+    ) -> AwaitableTrainingClient:
         adapter = worker_of(base).run(lambda: base.attach(options, seed))
-        return TrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}", limits or self._limits)
+        return AwaitableTrainingClient(adapter, self._paths, f"local-{uuid.uuid4().hex[:12]}", limits or self._limits)
 
-    def _from_state(self, path: str, base_model: str | None, *, with_optimizer: bool) -> TrainingClient:
+    def _from_state(self, path: str, base_model: str | None, *, with_optimizer: bool) -> AwaitableTrainingClient:
         checkpoint = load_checkpoint(self._paths.folder(path))
         if with_optimizer and checkpoint.optimizer is None:
             raise CheckpointError(

@@ -32,7 +32,7 @@ from .flat_gradient import flat_gradient
 from .futures import SelfFuture, done, worker_of
 from .loss_argument import builtin_objective, custom_objective
 from .memory_limits import MemoryLimits
-from .sampling import SamplingClient
+from .sampling import AwaitableSamplingClient, SamplingClient
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..losses import CustomLoss
     from ..types import AdamParams, APIFuture, Datum
 
-__all__ = ["TrainingClient", "TrainingSnapshot"]
+__all__ = ["AwaitableTrainingClient", "TrainingClient", "TrainingSnapshot", "check_optimizer"]
 
 LIMITS_FILE = "client.json"
 
@@ -91,7 +91,7 @@ class TrainingSnapshot:
             raise CheckpointError(f"snapshot {folder} is damaged: {error}") from error
 
 
-class TrainingClient(SelfFuture):
+class TrainingClient:
     """Trains one LoRA adapter on a base model, which it may share with other clients.
 
     Every call returns a future at once and runs on the base model's worker, in the order submitted. A call that fails
@@ -183,7 +183,8 @@ class TrainingClient(SelfFuture):
 
         Args:
             data: A non-empty batch.
-            loss_fn: A function ``(data, logprobs_list) -> (loss, metrics)``.
+            loss_fn: A function ``(data, logprobs_list) -> (loss, metrics)``, or a handle of
+                :meth:`~mint_lab.client.service.ServiceClient.create_custom_loss`.
             loss_type_input: "logprobs" or None, which means the same.
             return_gradients: Whether to return dLoss/dlogprob of every token, ``loss_fn_outputs[i]["gradients"]``.
 
@@ -192,7 +193,7 @@ class TrainingClient(SelfFuture):
             ``loss:sum`` are the value of its loss.
 
         Raises:
-            ConfigError: If ``loss_fn`` is not callable, or ``loss_type_input`` is something else (at once).
+            ConfigError: If ``loss_fn`` is neither, or ``loss_type_input`` is something else (at once).
             DataError: If the batch cannot be trained on (from the future).
             LossError: If the function did not return a finite scalar with a gradient for every datum (from the future).
                 Its own exceptions propagate unchanged.
@@ -235,12 +236,14 @@ class TrainingClient(SelfFuture):
             A future with the metric ``grad_norm``, the norm before clipping.
 
         Raises:
-            ConfigError: If there are no settings (at once), or one is out of range (from the future).
+            ConfigError: If there are no settings, or they are of another optimizer than AdamW (at once), or one is out
+                of range (from the future).
             ModelError: If there is no gradient, it is not finite, the update would make a weight or a moment of the
                 optimizer not finite, or memory runs out (from the future; weights and optimizer are unchanged, the
                 gradient is discarded).
         """
         settings = adam_params if adam_params is not None else optim_params
+        check_optimizer("optim_params", settings)
         if settings is None or not hasattr(settings, "learning_rate"):
             raise ConfigError(f"optim_step got {settings!r}, expected AdamParams(learning_rate=...)")
         return self._worker.submit(lambda: OptimStepResponse(metrics=self._optimizer.step(settings)))
@@ -341,9 +344,11 @@ class TrainingClient(SelfFuture):
 
         return self._worker.submit(load)
 
-    def sampling_client_on(self, weights: Mapping[str, torch.Tensor] | None) -> SamplingClient:
+    def sampling_client_on(self, weights: Mapping[str, torch.Tensor] | None) -> AwaitableSamplingClient:
         """Return a sampling client on weights in memory, for example those of :meth:`SamplingClient.weights`."""
-        return SamplingClient(self._adapter.base, self._adapter, done(None if weights is None else dict(weights)))
+        return AwaitableSamplingClient(
+            self._adapter.base, self._adapter, done(None if weights is None else dict(weights))
+        )
 
     def save_adapter(self, folder: Path) -> APIFuture[None]:
         """Save the weights to ``folder`` in PEFT's layout, with the tokenizer, and replace what is there.
@@ -361,7 +366,7 @@ class TrainingClient(SelfFuture):
         retry_config: Any = None,
         record_stability_info: bool = False,
         kind: Literal["snapshot"] = "snapshot",
-    ) -> SamplingClient:
+    ) -> AwaitableSamplingClient:
         """Return a sampling client for a snapshot of the current weights, which later training does not change.
 
         The snapshot is in memory. The first three arguments are not used.
@@ -372,11 +377,11 @@ class TrainingClient(SelfFuture):
         if kind != "snapshot":
             raise ConfigError(f"kind is {kind!r}; only 'snapshot' is available locally")
         snapshot: APIFuture[Weights | None] = self._worker.submit(self._adapter.copy)
-        return SamplingClient(self._adapter.base, self._adapter, snapshot)
+        return AwaitableSamplingClient(self._adapter.base, self._adapter, snapshot)
 
     def create_sampling_client(
         self, model_path: str, retry_config: Any = None, record_stability_info: bool = False
-    ) -> SamplingClient:
+    ) -> AwaitableSamplingClient:
         """Return a sampling client for saved weights. The last two arguments are not used.
 
         Raises:
@@ -385,7 +390,7 @@ class TrainingClient(SelfFuture):
         checkpoint = load_checkpoint(self._paths.folder(model_path))
         adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.lora, 0))
         self._worker.run(lambda: checkpoint.load_into(adapter))
-        return SamplingClient(self._adapter.base, adapter, done(None))
+        return AwaitableSamplingClient(self._adapter.base, adapter, done(None))
 
     def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
         """Compute the log-probabilities of ``target_tokens`` under the model before training.
@@ -476,16 +481,16 @@ class TrainingClient(SelfFuture):
         return self.restore_snapshot(folder)
 
     async def sampling_client_on_async(self, weights: Mapping[str, torch.Tensor] | None) -> SamplingClient:
-        return self.sampling_client_on(weights)
+        return self.sampling_client_on(weights).alone()
 
     async def save_adapter_async(self, folder: Path) -> APIFuture[None]:
         return self.save_adapter(folder)
 
     async def save_weights_and_get_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
-        return self.save_weights_and_get_sampling_client(*args, **kwargs)
+        return self.save_weights_and_get_sampling_client(*args, **kwargs).alone()
 
     async def create_sampling_client_async(self, *args: Any, **kwargs: Any) -> SamplingClient:
-        return self.create_sampling_client(*args, **kwargs)
+        return self.create_sampling_client(*args, **kwargs).alone()
 
     async def reference_logprobs_async(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
         return self.reference_logprobs(data)
@@ -542,6 +547,20 @@ class TrainingClient(SelfFuture):
             return LoadWeightsResponse(path=path)
 
         return self._worker.submit(load)
+
+
+class AwaitableTrainingClient(SelfFuture, TrainingClient):
+    """What calls that are not ``async`` return: a training client that is a future of itself too."""
+
+
+def check_optimizer(argument: str, given: Any) -> None:
+    """Raise ConfigError if the API's settings are of another optimizer than AdamW, the only one here."""
+    kind = getattr(given, "type", None)
+    if kind is not None and kind != "adamw":
+        raise ConfigError(
+            f"{argument} is {type(given).__name__}, of the optimizer {kind!r}, which only the hosted service has; "
+            "expected AdamParams for a step, or AdamOptimizerConfig for a client: AdamW is the optimizer here"
+        )
 
 
 def _copied(data: list[Datum]) -> list[Datum]:

@@ -20,6 +20,7 @@ __all__ = ["BUNDLED_MODEL", "canonical_name", "load_pretrained", "load_tokenizer
 T = TypeVar("T")
 
 BUNDLED_MODEL = "mint-tiny"
+BUNDLED_ALIAS = f"mint-lab/{BUNDLED_MODEL}"  # for programs that split a name into organization and model
 HUB_TIMEOUT_SECONDS = 5.0
 
 
@@ -32,7 +33,7 @@ def resolve_source(name: str) -> str:
     """
     if not isinstance(name, str) or not name:
         raise ModelError(f"base_model is {name!r}, expected {BUNDLED_MODEL!r}, a directory, or a hub name")
-    if name == BUNDLED_MODEL:
+    if name in {BUNDLED_MODEL, BUNDLED_ALIAS}:
         try:
             return str(tiny.path().resolve())
         except FileNotFoundError as error:

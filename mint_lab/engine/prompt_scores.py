@@ -85,8 +85,7 @@ def prompt_logprobs(
     ]
     predicted = [(tokens, count) for tokens, count in zip(prompts, counts, strict=True) if count]
     if not predicted:
-        nothing: list[list[float | None]] = [[None] * len(tokens) for tokens in prompts]
-        return nothing
+        return [_without_logprobs(tokens) for tokens in prompts]
     with torch.no_grad():
         layout = base.layout([tokens[:-1] for tokens, _ in predicted])
         hidden = base.backbone(layout).flatten(0, 1)
@@ -95,9 +94,13 @@ def prompt_logprobs(
         logprobs = TargetLogprobs(base.head(), hidden, index, targets, loss_mask=None)
     values = iter(logprobs.values.tolist())
     return [
-        [None] * (len(tokens) - count) + list(itertools.islice(values, count))
+        _without_logprobs(tokens[count:]) + list(itertools.islice(values, count))
         for tokens, count in zip(prompts, counts, strict=True)
     ]
+
+
+def _without_logprobs(tokens: list[int]) -> list[float | None]:
+    return [None] * len(tokens)
 
 
 def score_prompt(base: BaseModel, tokens: list[int], questions: PromptQuestions) -> PromptScores:

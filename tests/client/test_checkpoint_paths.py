@@ -17,6 +17,10 @@ def test_path_and_folder() -> None:
     assert uri == "tinker://local-1/weights/step-3"
     assert PATHS.folder(uri) == Path("/srv/x/.mint_lab/checkpoints/local-1/weights/step-3")
     assert PATHS.parse(uri) == ("local-1", "weights", "step-3")
+    assert PATHS.folder(uri.replace("tinker", "mint")) == PATHS.folder(uri)
+    for other in ("mint://local-1/weights", "mint://../weights/a", "mint:/local-1/weights/a"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint path"):
+            PATHS.parse(other)
 
 
 def test_directories_are_used_as_they_are() -> None:

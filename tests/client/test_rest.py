@@ -8,14 +8,18 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import torch
 
 from mint_lab.client.rest import RestClient
 from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
-from mint_lab.errors import CheckpointError
+from mint_lab.errors import CheckpointError, ConfigError
 from mint_lab.types import Checkpoint, CheckpointsListResponse, TrainingRun, TrainingRunsResponse
+
+from .steps import train
 
 
 @pytest.fixture
@@ -156,3 +160,75 @@ def test_async_forms(rest: RestClient, service: ServiceClient, client: TrainingC
     for name, _ in inspect.getmembers(RestClient, inspect.isfunction):
         if not name.startswith("_") and not name.endswith("_async"):
             assert hasattr(RestClient, f"{name}_async")
+
+
+def test_checkpoints_of_all_runs(rest: RestClient, service: ServiceClient, client: TrainingClient, qwen3: Path) -> None:
+    other = service.create_lora_training_client(str(qwen3), rank=2, seed=0)
+    paths = [save(service, c, name, at) for c, name, at in ((client, "a", 100), (other, "b", 300), (client, "c", 200))]
+    found = rest.list_user_checkpoints().result()
+    assert [c.tinker_path for c in found.checkpoints] == [paths[1], paths[2], paths[0]]
+    second = asyncio.run(rest.list_user_checkpoints_async(limit=1, offset=1))
+    assert [c.tinker_path for c in second.checkpoints] == [paths[2]]
+    assert second.cursor is not None
+    assert second.cursor.total_count == 3
+
+
+def test_weights_info_and_files(rest: RestClient, service: ServiceClient, qwen3: Path) -> None:
+    client = service.create_lora_training_client(str(qwen3), rank=2, seed=0, train_mlp=False)
+    path = client.save_state("a").result().path
+    info = asyncio.run(rest.get_weights_info_by_tinker_path_async(path))
+    assert (info.base_model, info.is_lora, info.lora_rank) == (str(qwen3), True, 2)
+    assert (info.train_attn, info.train_mlp, info.train_unembed) == (True, False, True)
+    found = asyncio.run(rest.get_external_weights_urls_async(path))
+    folder = service._paths.folder(path)
+    assert set(found.urls) == {file.name for file in folder.iterdir()}
+    with urlopen(found.urls["adapter_model.safetensors"]) as file:
+        assert file.read() == (folder / "adapter_model.safetensors").read_bytes()
+    assert found.expires > datetime.now(UTC)
+
+
+def test_a_copy_is_a_run_of_its_own(rest: RestClient, service: ServiceClient, client: TrainingClient) -> None:
+    train(client)
+    path = client.save_state("a").result().path
+    copies = [
+        asyncio.run(rest.copy_weights_async(path)),
+        service.copy_weights(path, ttl_seconds=5).result(),
+        rest.copy_weights(str(service._paths.folder(path))).result(),
+    ]
+    assert len({*copies, path}) == 4
+    rest.delete_checkpoint_from_tinker_path(path).result()
+    for copy in copies:
+        loaded = service.create_training_client_from_state_with_optimizer(copy)
+        for name, weight in client._adapter.copy().items():
+            assert torch.equal(loaded._adapter.copy()[name], weight)
+    sampler = rest.copy_weights(save(service, client, "s", 1, sampler=True)).result()
+    assert rest.get_training_run_by_tinker_path(sampler).result().last_sampler_checkpoint is not None
+
+
+@pytest.mark.parametrize("call", ["get_weights_info_by_tinker_path", "get_external_weights_urls", "copy_weights"])
+@pytest.mark.parametrize("path", ["tinker://nobody/weights/a", "tinker://../weights/a", "/no/such/folder"])
+def test_what_is_not_there_is_named(call: str, path: str, rest: RestClient) -> None:
+    with pytest.raises(CheckpointError, match=path.rpartition("/")[0]):
+        getattr(rest, call)(path).result()
+
+
+def test_a_copy_on_a_full_disk(rest: RestClient, client: TrainingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = client.save_state("a").result().path
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(CheckpointError, match=r"cannot be copied to .*copy-.*: .*No space left on device"):
+        rest.copy_weights(path).result()
+    assert len(rest.list_user_checkpoints().result().checkpoints) == 1
+
+
+def test_an_sdk_without_the_response_says_where_the_files_are(
+    rest: RestClient, service: ServiceClient, client: TrainingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = client.save_state("a").result().path
+    monkeypatch.delattr("tinker.types.ExternalWeightsUrlsResponse")
+    monkeypatch.delattr("mint_lab.types.ExternalWeightsUrlsResponse", raising=False)
+    with pytest.raises(ConfigError, match=f"later version of tinker.*{service._paths.folder(path)}"):
+        rest.get_external_weights_urls(path).result()

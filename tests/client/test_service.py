@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,9 +35,23 @@ def test_clients_work_directly_and_as_futures(service: ServiceClient, qwen3: Pat
     assert sampler.result() is sampler
     client.save_weights_and_get_sampling_client().result().compute_logprobs(PROMPT).result()
 
+    async def unwrapped(value: Any) -> Any:
+        """What MinT's smoke test does with whatever a call returns."""
+        while inspect.isawaitable(value):
+            value = await value
+        return value
+
     async def wait() -> None:
-        made = await service.create_lora_training_client_async(base_model=str(qwen3), rank=1)
-        assert await made is made
+        assert await client is client
+        made = await unwrapped(service.create_lora_training_client_async(base_model=str(qwen3), rank=1))
+        assert isinstance(made, TrainingClient)
+        for alone in (
+            made,
+            await unwrapped(made.save_weights_and_get_sampling_client_async()),
+            await unwrapped(service.create_sampling_client_async(base_model=str(qwen3))),
+        ):
+            assert not inspect.isawaitable(alone)
+            assert not hasattr(alone, "result")
         path = (await (await made.save_state_async("x"))).path
         assert await service.create_training_client_from_state_async(path)
         assert await service.create_training_client_from_state_with_optimizer_async(path)

@@ -57,6 +57,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 def test_the_data_contract_holds_at_the_oldest_version(environment: dict[str, str]) -> None:
     tests = ["tests/test_types.py", "tests/data/test_render.py", "tests/losses/test_spec.py"]
+    tests.append("tests/contracts/test_tinker_surface.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_sources_and_names(qwen3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = str(tiny.path().resolve())
-    assert resolve_source("mint-tiny") == bundled
+    assert resolve_source("mint-tiny") == resolve_source("mint-lab/mint-tiny") == bundled
     assert resolve_source("Qwen/Qwen3-0.6B") == canonical_name("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
     monkeypatch.chdir(qwen3.parent)
     assert resolve_source(qwen3.name) == resolve_source(f"./{qwen3.name}") == str(qwen3.resolve())

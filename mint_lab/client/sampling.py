@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
+import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.batch import check_tokens
+from ..engine.checkpoints import load_base_of, load_checkpoint, save_checkpoint
 from ..engine.generation import (
     GenerationRequest,
     Sample,
@@ -23,16 +26,18 @@ from ..engine.generation import (
     generation_token_budget,
 )
 from ..engine.memory import max_useful_tokens
+from ..engine.models import load_base
 from ..engine.prompt_scores import PromptQuestions, prompt_logprobs, score_prompt
 from ..errors import ConfigError, DataError
 from ..types import SampledSequence, SampleResponse, TensorData
-from .futures import CallBatcher, SelfFuture, worker_of
+from .checkpoint_paths import CheckpointPaths, default_home
+from .futures import CallBatcher, SelfFuture, done, worker_of
 
 if TYPE_CHECKING:
     from ..engine.models import Adapter, BaseModel, Weights
     from ..types import APIFuture, ModelInput, SamplingParams
 
-__all__ = ["AwaitableSamplingClient", "SamplingClient"]
+__all__ = ["AwaitableSamplingClient", "SamplingClient", "sampling_client_of"]
 
 _sequence_ids = itertools.count()
 # The API's value for the log-probabilities that do not exist: those of a prompt's first token.
@@ -96,9 +101,14 @@ class SamplingClient:
         base: The base model.
         adapter: The adapter to use; None for the base model alone.
         snapshot: A future of weights that replace the adapter's; of None if the adapter is not trained any further.
+        paths: Where :meth:`get_sampler_handle` saves the weights.
     """
 
-    def __init__(self, base: BaseModel, adapter: Adapter | None, snapshot: APIFuture[Weights | None]) -> None:
+    def __init__(
+        self, base: BaseModel, adapter: Adapter | None, snapshot: APIFuture[Weights | None], paths: CheckpointPaths
+    ) -> None:
+        self._paths = paths
+        self._handle: str | None = None
         self._base = base
         self._adapter = adapter
         self._snapshot = snapshot
@@ -207,6 +217,63 @@ class SamplingClient:
     def weights(self) -> Weights | None:
         """Return the weights that replace the adapter's; None if the adapter is not trained any further."""
         return self._snapshot.result()
+
+    def get_sampler_handle(self) -> str:
+        """Return a text with which :meth:`from_sampler_handle` makes the same client, also in another process.
+
+        The first call saves the weights as a checkpoint of a run of its own, which stays until it is deleted. Pickling
+        a client does the same, so a client can be an argument of a worker process.
+
+        Raises:
+            CheckpointError: If the weights cannot be saved.
+        """
+        if self._handle is None:
+            base, adapter = self._base, self._adapter
+            handle = {
+                "device": str(base.device),
+                "dtype": str(next(iter(base.weights.values())).dtype).removeprefix("torch."),
+            }
+            if adapter is None:
+                handle["base_model"] = base.name
+            else:
+                run = f"sampler-{uuid.uuid4().hex[:12]}"
+                folder = self._paths.folder(self._paths.uri(run, "sampler_weights", "handle")).absolute()
+
+                def save() -> None:
+                    with base.using(adapter, self._snapshot.result()):
+                        save_checkpoint(folder, adapter, None)
+
+                self._worker.run(save)
+                handle["model_path"] = str(folder)
+            self._handle = json.dumps(handle)
+        return self._handle
+
+    @staticmethod
+    def from_sampler_handle(handle: str, *, api_key: str | None = None) -> SamplingClient:
+        """Return the client of a handle. ``api_key`` is of the hosted service, and not used.
+
+        Raises:
+            ConfigError: If ``handle`` is none of :meth:`get_sampler_handle` here.
+            CheckpointError: If its checkpoint was deleted, or is damaged.
+            ModelError: If its base model cannot be loaded.
+        """
+        try:
+            values = json.loads(handle)
+            device, dtype, name = values["device"], values["dtype"], values.get("base_model")
+            path = values["model_path"] if name is None else None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(
+                f"{handle!r} is no handle of a sampler here; expected what get_sampler_handle() returns"
+            ) from None
+
+        def load(base_model: str) -> BaseModel:
+            return load_base(base_model, device, dtype)
+
+        paths = CheckpointPaths(default_home())
+        return sampling_client_of(load, paths, model_path=path, base_model=name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SamplingClient.from_sampler_handle, (self.get_sampler_handle(),)
 
     def get_tokenizer(self) -> Any:
         """Return the base model's transformers tokenizer."""
@@ -342,6 +409,32 @@ class SamplingClient:
 
 class AwaitableSamplingClient(SelfFuture, SamplingClient):
     """What calls that are not ``async`` return: a sampling client that is a future of itself too."""
+
+
+def sampling_client_of(
+    load: Callable[[str], BaseModel], paths: CheckpointPaths, *, model_path: str | None, base_model: str | None = None
+) -> AwaitableSamplingClient:
+    """Return a client of saved weights, or of a base model alone if there is no ``model_path``.
+
+    Args:
+        load: Loads a base model by its name.
+        paths: Where checkpoints are.
+        model_path: Path of a checkpoint, or the folder of an adapter.
+        base_model: Name of a base model.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing or damaged.
+        ModelError: If the base model cannot be loaded.
+    """
+    if model_path is None:
+        assert base_model is not None
+        return AwaitableSamplingClient(load(base_model), None, done(None), paths)
+    checkpoint = load_checkpoint(paths.folder(model_path))
+    base = load_base_of(checkpoint.base_model, model_path, load)
+    worker = worker_of(base)
+    adapter = worker.run(lambda: base.attach(checkpoint.lora, 0))
+    worker.run(lambda: checkpoint.load_into(adapter))
+    return AwaitableSamplingClient(base, adapter, done(None), paths)
 
 
 def _data_error(check: Callable[..., None], *args: Any) -> DataError | None:

@@ -21,7 +21,7 @@ from .futures import done, worker_of
 from .loss_argument import traced_loss
 from .memory_limits import MemoryLimits
 from .rest import RestClient
-from .sampling import AwaitableSamplingClient, SamplingClient
+from .sampling import AwaitableSamplingClient, SamplingClient, sampling_client_of
 from .training import AwaitableTrainingClient, TrainingClient, check_optimizer
 
 if TYPE_CHECKING:
@@ -213,15 +213,9 @@ class ServiceClient:
         if model_path is None:
             if base_model is None:
                 raise ConfigError("create_sampling_client needs model_path (saved weights) or base_model")
-            if adapter_folder(base_model) is None:
-                return AwaitableSamplingClient(self._base(base_model), None, done(None))
-            model_path = base_model
-        checkpoint = load_checkpoint(self._paths.folder(model_path))
-        base = load_base_of(checkpoint.base_model, model_path, self._base)
-        worker = worker_of(base)
-        adapter = worker.run(lambda: base.attach(checkpoint.lora, 0))
-        worker.run(lambda: checkpoint.load_into(adapter))
-        return AwaitableSamplingClient(base, adapter, done(None))
+            if adapter_folder(base_model) is not None:
+                model_path = base_model
+        return sampling_client_of(self._base, self._paths, model_path=model_path, base_model=base_model)
 
     def create_custom_loss(self, fn: Any, input_ranks: Mapping[str, Any]) -> APIFuture[LossHandle]:
         """Trace a loss of one datum; its handle is an argument of ``forward_backward_custom``.

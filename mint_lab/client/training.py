@@ -346,9 +346,8 @@ class TrainingClient:
 
     def sampling_client_on(self, weights: Mapping[str, torch.Tensor] | None) -> AwaitableSamplingClient:
         """Return a sampling client on weights in memory, for example those of :meth:`SamplingClient.weights`."""
-        return AwaitableSamplingClient(
-            self._adapter.base, self._adapter, done(None if weights is None else dict(weights))
-        )
+        snapshot = done(None if weights is None else dict(weights))
+        return AwaitableSamplingClient(self._adapter.base, self._adapter, snapshot, self._paths)
 
     def save_adapter(self, folder: Path) -> APIFuture[None]:
         """Save the weights to ``folder`` in PEFT's layout, with the tokenizer, and replace what is there.
@@ -377,7 +376,7 @@ class TrainingClient:
         if kind != "snapshot":
             raise ConfigError(f"kind is {kind!r}; only 'snapshot' is available locally")
         snapshot: APIFuture[Weights | None] = self._worker.submit(self._adapter.copy)
-        return AwaitableSamplingClient(self._adapter.base, self._adapter, snapshot)
+        return AwaitableSamplingClient(self._adapter.base, self._adapter, snapshot, self._paths)
 
     def create_sampling_client(
         self, model_path: str, retry_config: Any = None, record_stability_info: bool = False
@@ -390,7 +389,7 @@ class TrainingClient:
         checkpoint = load_checkpoint(self._paths.folder(model_path))
         adapter = self._worker.run(lambda: self._adapter.base.attach(checkpoint.lora, 0))
         self._worker.run(lambda: checkpoint.load_into(adapter))
-        return AwaitableSamplingClient(self._adapter.base, adapter, done(None))
+        return AwaitableSamplingClient(self._adapter.base, adapter, done(None), self._paths)
 
     def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
         """Compute the log-probabilities of ``target_tokens`` under the model before training.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +26,7 @@ from mint_lab.client.service import ServiceClient
 from mint_lab.client.training import TrainingClient
 from mint_lab.engine.generation import GenerationRequest
 from mint_lab.engine.models import BaseModel
-from mint_lab.errors import ConfigError, DataError
+from mint_lab.errors import CheckpointError, ConfigError, DataError
 from mint_lab.types import AdamParams, ModelInput, SampleResponse, SamplingParams, TensorData
 from tests.waiting import Gate
 
@@ -417,3 +421,62 @@ def test_an_sdk_without_a_field_for_the_result_is_named(
         client.save_weights_and_get_sampling_client().sample(
             PROMPT, 1, SamplingParams(max_tokens=1), **{argument: value}
         )
+
+
+# --- in another process ----------------------------------------------------------------------------------------------
+
+
+def test_a_handle_makes_the_same_client(service: ServiceClient, client: TrainingClient, qwen3: Path) -> None:
+    """Of a snapshot, whatever is trained afterwards; of saved weights; of the base model alone."""
+    train(client)
+    snapshot = client.save_weights_and_get_sampling_client()
+    saved = service.create_sampling_client(client.save_state("a").result().path)
+    plain = service.create_sampling_client(base_model=str(qwen3))
+    train(client)
+    params = SamplingParams(max_tokens=4, seed=1)
+    found = []
+    for sampler in (snapshot, saved, plain):
+        handle = sampler.get_sampler_handle()
+        assert sampler.get_sampler_handle() == handle
+        other = SamplingClient.from_sampler_handle(handle, api_key="not used")
+        assert other.compute_logprobs(PROMPT).result() == sampler.compute_logprobs(PROMPT).result()
+        copy = pickle.loads(pickle.dumps(sampler))
+        assert copy.sample(PROMPT, 1, params).result().sequences[0].tokens == (
+            sampler.sample(PROMPT, 1, params).result().sequences[0].tokens
+        )
+        found.append(other.compute_logprobs(PROMPT).result())
+    assert found[0] == found[1] != found[2]
+    kept = [c.tinker_path for c in service.create_rest_client().list_user_checkpoints().result().checkpoints]
+    assert sum("/sampler_weights/handle" in path for path in kept) == 2
+
+
+def test_a_handle_works_in_another_process(service: ServiceClient, client: TrainingClient) -> None:
+    train(client)
+    sampler = client.save_weights_and_get_sampling_client()
+    program = f"""
+from mint_lab.client.sampling import SamplingClient
+from mint_lab.types import ModelInput
+client = SamplingClient.from_sampler_handle({sampler.get_sampler_handle()!r})
+print(client.compute_logprobs(ModelInput.from_ints({PROMPT.to_ints()})).result())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _, *found = ast.literal_eval(done.stdout)
+    assert found == pytest.approx(sampler.compute_logprobs(PROMPT).result()[1:], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "handle", ["", "x", "[]", "{}", '{"device": "cpu"}', None, 3, '{"device": "cpu", "dtype": "a"}']
+)
+def test_a_handle_of_something_else_is_refused(handle: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"is no handle of a sampler here; expected what get_sampler_handle\(\) returns"
+    ):
+        SamplingClient.from_sampler_handle(handle)
+
+
+def test_a_handle_whose_checkpoint_is_gone(client: TrainingClient, service: ServiceClient) -> None:
+    handle = client.save_weights_and_get_sampling_client().get_sampler_handle()
+    shutil.rmtree(json.loads(handle)["model_path"])
+    with pytest.raises(CheckpointError, match="handle"):
+        SamplingClient.from_sampler_handle(handle)

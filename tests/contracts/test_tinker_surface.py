@@ -41,8 +41,6 @@ OMITTED_CALLS = {
     "SamplingClient.create": TRANSPORT,
     "SamplingClient.on_queue_state_change": TRANSPORT,
     "SamplingClient.get_telemetry": TRANSPORT,
-    "SamplingClient.get_sampler_handle": "weights in memory have no name in another process; save them first",
-    "SamplingClient.from_sampler_handle": "as get_sampler_handle: create_sampling_client(path) loads saved weights",
     "RestClient.get_telemetry": TRANSPORT,
     "RestClient.get_server_capabilities": "as of the service client, which has them",
     "RestClient.assign_session_project": ACCOUNT,

@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import AttentionInterface
 
+from .device import add_rows, to_device
 from .packing import Layout
 
 __all__ = ["AttentionPlan", "Block", "plan_attention", "use_packed_attention"]
@@ -113,11 +114,10 @@ class AttentionPlan:
         key = (block, window, dtype)
         if key not in self._masks:
             allowed = self.blocks[block].mask(window)
-            self._masks[key] = (
-                None
-                if allowed is None
-                else torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, float("-inf")).to(self.device)
-            )
+            added = None
+            if allowed is not None:
+                added = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, float("-inf"))
+            self._masks[key] = None if added is None else to_device(added, self.device)
         return self._masks[key]
 
 
@@ -189,7 +189,9 @@ def _block(members: list[tuple[NDArray[np.int64], int]], device: torch.device) -
     queries = _padded([index[shared:] for index, shared in members])
     keys = _padded([index for index, _ in members])
     real = (torch.arange(queries.shape[1]) < suffix_lengths[:, None]).flatten().nonzero().flatten()
-    return Block(queries.to(device), keys.to(device), suffix_lengths, shared_lengths, real.to(device))
+    on_device = (to_device(index, device) for index in (queries, keys, real))
+    queries, keys, real = on_device
+    return Block(queries, keys, suffix_lengths, shared_lengths, real)
 
 
 def _runs(index: NDArray[np.int64]) -> tuple[slice, ...]:
@@ -331,6 +333,8 @@ def _add(x: torch.Tensor, index: slice | tuple[slice, ...] | torch.Tensor, rows:
     elif isinstance(index, tuple):
         for run, piece in zip(index, rows[0].split([run.stop - run.start for run in index]), strict=True):
             x[run] += piece
+    elif x.device.type == "cuda":
+        add_rows(x, index.flatten(), rows.flatten(0, 1))
     else:
         flat = rows.reshape(index.numel(), -1)  # (sequences * length, heads * dim)
         x.view(len(x), -1).scatter_add_(0, index.reshape(-1, 1).expand_as(flat), flat)

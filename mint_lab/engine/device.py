@@ -1,12 +1,14 @@
-"""The device and the type of a base model's weights."""
+"""The device and the type of a base model's weights, and copies to the device that the host does not wait for."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-__all__ = ["dtype_note", "pick_device", "pick_dtype"]
+__all__ = ["add_rows", "dtype_note", "pick_device", "pick_dtype", "to_device"]
 
 # torch's names of the instruction sets that multiply bfloat16: x86-64, then ARM.
 _BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx10_1", "bf16", "sve_bf16")
@@ -55,3 +57,24 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def to_device(values: torch.Tensor | NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Copy ``values`` from the CPU to ``device``; the host does not wait for the work that a CUDA device has queued.
+
+    CUDA first copies pageable memory to a buffer of its own, so the source may be changed or freed afterwards. MPS
+    gives no such promise, and its copies block.
+    """
+    tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(values)
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def add_rows(x: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add ``rows``, ``(n, ...)``, to ``x[index]``; ``index`` is ``(n,)`` and may name a row several times.
+
+    The order of the sums is the same in each call: on a CUDA device, ``index_add_`` would add in any order.
+    """
+    if x.device.type == "cuda":
+        x.index_put_((index,), rows, accumulate=True)  # sorts the indices first
+    else:
+        x.index_add_(0, index, rows)

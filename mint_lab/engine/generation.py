@@ -25,6 +25,7 @@ import torch
 
 from ..errors import ConfigError, DataError, ModelError
 from .batch import check_tokens
+from .device import to_device
 from .kv_cache import cache_bytes_per_token, new_cache
 from .memory import free_memory
 from .models import BaseModel
@@ -242,7 +243,9 @@ class _Batch:
         base: The model.
         rows: The rows that are left, finished ones included until they are dropped.
         settings: Temperature and truncation of each row.
-        logits: Logits of each row's next token, ``(rows, vocab)``, on the CPU.
+        sampling_device: Where tokens are sampled: the model's device if it is a CUDA device, otherwise the CPU, because
+            MPS has no float64.
+        logits: Logits of each row's next token, ``(rows, vocab)``, on ``sampling_device``.
         lengths: The number of tokens of each row so far, ``(rows,)``, which is the position of its next token.
         pads: The number of padding columns before each row's prompt, ``(rows,)``.
         width: The number of columns in the cache.
@@ -259,6 +262,7 @@ class _Batch:
             torch.tensor([row.request.top_p for row in rows], dtype=torch.float64),
         )
         self.step = 0
+        self.sampling_device = base.device if base.device.type == "cuda" else torch.device("cpu")
         self._run_prompts(shares_prompts)
 
     def advance(self) -> bool:
@@ -267,13 +271,16 @@ class _Batch:
         column = self.step % RANDOM_TOKENS_AHEAD
         if column == 0:
             numbers = [row.random.random(RANDOM_TOKENS_AHEAD) for row in self.rows]
-            self.random = torch.from_numpy(np.stack(numbers))  # (rows, RANDOM_TOKENS_AHEAD)
+            self.random = to_device(np.stack(numbers), self.sampling_device)  # (rows, RANDOM_TOKENS_AHEAD)
         tokens, logprobs = sample_tokens(self.logits, self.settings, self.random[:, column])  # (rows,) each
         self.step += 1
         self._note_topk(tokens, logprobs)
-        for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        # One read for both, because the host waits for the device in each; float64 is exact for both.
+        for row, (token, logprob) in zip(
+            self.rows, torch.stack([tokens.double(), logprobs.double()], dim=1).tolist(), strict=True
+        ):
             if not row.is_finished:
-                row.append(token, logprob, self.base.tokenizer)
+                row.append(int(token), logprob, self.base.tokenizer)
         # 2. Drop finished rows, if they are many.
         unfinished = [i for i, row in enumerate(self.rows) if not row.is_finished]
         if not unfinished:
@@ -281,7 +288,7 @@ class _Batch:
         if len(unfinished) <= (1 - DROP_FRACTION) * len(self.rows):
             keep = torch.tensor(unfinished)
             self._select(keep)
-            tokens = tokens[keep]
+            tokens = tokens[to_device(keep, tokens.device)]
         # 3. Run the model.
         self.logits = self.logits_after(tokens)
         return True
@@ -307,7 +314,7 @@ class _Batch:
             row.sample.topk.append([(token, value) for token, value in pairs if value > -math.inf])
 
     def logits_after(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Run the model on one more token of each row, ``(rows,)``, and return ``(rows, vocab)`` logits on the CPU."""
+        """Run the model on one more token of each row, ``(rows,)``, and return the next logits, ``(rows, vocab)``."""
         # A finished row keeps growing until it is dropped, and must not exceed the context.
         positions = self.lengths.clamp(max=self.base.context - 1)
         self.lengths += 1
@@ -336,19 +343,20 @@ class _Batch:
         self.shared = shared
         # 3. From prompts to rows.
         if shared is None and len(owner) > len(prompts):
-            self.cache.reorder_cache(owner.to(device))  # pyright: ignore[reportArgumentType]
-        self.logits = logits[owner]  # (rows, vocab)
+            self.cache.reorder_cache(to_device(owner, device))  # pyright: ignore[reportArgumentType]
+        self.logits = logits[to_device(owner, logits.device)]  # (rows, vocab)
         self.lengths, self.pads = self.lengths[owner], self.pads[owner]
 
     def _select(self, keep: torch.Tensor) -> None:
         """Keep the rows at these indices."""
         self.rows = [self.rows[i] for i in keep.tolist()]
         if self.shared is None:
-            self.cache.reorder_cache(keep.to(self.base.device))  # pyright: ignore[reportArgumentType]
+            self.cache.reorder_cache(to_device(keep, self.base.device))  # pyright: ignore[reportArgumentType]
         else:
             self.shared.select(keep)
         self.settings = self.settings.select(keep)
-        self.random, self.lengths, self.pads = self.random[keep], self.lengths[keep], self.pads[keep]
+        self.random = self.random[to_device(keep, self.sampling_device)]
+        self.lengths, self.pads = self.lengths[keep], self.pads[keep]
 
     def _last_logits(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Run the model on new columns, and append them to the cache.
@@ -358,20 +366,20 @@ class _Batch:
             positions: Position of each token in its sequence, ``(rows, columns)``.
 
         Returns:
-            The logits after the last column, ``(rows, vocab)``, float32 on the CPU.
+            The logits after the last column, ``(rows, vocab)``, float32 on ``sampling_device``.
         """
         device = self.base.device
         needs_mask = self.shared is None and bool(self.pads.any())  # the shared cache masks padding itself
-        mask = (torch.arange(self.width) >= self.pads[:, None]).long().to(device) if needs_mask else None
+        mask = to_device((torch.arange(self.width) >= self.pads[:, None]).long(), device) if needs_mask else None
         with contextlib.nullcontext() if self.shared is None else self.shared.use():
             output = self.base(
                 cache=self.cache,
-                input_ids=tokens.to(device),
+                input_ids=to_device(tokens, device),
                 attention_mask=mask,
-                position_ids=positions.to(device),
+                position_ids=to_device(positions, device),
                 logits_to_keep=1,
             )
-        return output.logits[:, -1].float().cpu()
+        return output.logits[:, -1].float().to(self.sampling_device)
 
 
 def _check_cache(base: BaseModel) -> None:
@@ -396,7 +404,7 @@ def _continues_exactly(base: BaseModel) -> bool:
     following = [token % base.vocab_size for token in (3, 1)]
     try:
         batch = _Batch(base, [_rows(base, GenerationRequest(p, seed=0))[0] for p in prompts], shares_prompts=False)
-        cached = torch.stack([batch.logits_after(torch.tensor([token] * 2)) for token in following], dim=1)
+        cached = torch.stack([batch.logits_after(torch.tensor([token] * 2)) for token in following], dim=1).cpu()
         tokens = [torch.tensor([[*prompt, *following]], device=base.device) for prompt in prompts]
         plain = torch.stack([base(input_ids=each, use_cache=False).logits[0, -2:].float().cpu() for each in tokens])
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):

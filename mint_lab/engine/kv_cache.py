@@ -14,6 +14,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from .device import to_device
+
 __all__ = ["KeyValueBuffers", "cache_argument", "cache_bytes_per_token", "layer_configs", "new_cache", "query_heads"]
 
 # A buffer has room for at least this many new tokens when it is allocated.
@@ -109,7 +111,7 @@ def _reallocate(
     count = old.shape[0] if rows is None else len(rows)
     new = old.new_empty(count, old.shape[1], needed + max(MIN_SPARE_TOKENS, needed // 2), old.shape[3])
     kept = old[:, :, start:filled]
-    new[:, :, start:filled] = kept if rows is None else kept.index_select(0, rows.to(old.device))
+    new[:, :, start:filled] = kept if rows is None else kept.index_select(0, to_device(rows, old.device))
     return new
 
 

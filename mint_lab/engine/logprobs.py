@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .device import add_rows, to_device
 from .head import Head
 
 __all__ = ["TargetLogprobs", "chunk_positions"]
@@ -72,27 +73,27 @@ class TargetLogprobs:
         self._head = head
         self._hidden = hidden.detach()
         self._dropout_mask = dropout_mask
-        self._token = torch.from_numpy(unique // head.vocab_size).to(device)  # (pairs,)
-        self._target = torch.from_numpy(unique % head.vocab_size).to(device)  # (pairs,)
-        self._inverse = torch.from_numpy(inverse).to(device)  # (sum N_i,), the pair of each position
+        self._token = to_device(unique // head.vocab_size, device)  # (pairs,)
+        self._target = to_device(unique % head.vocab_size, device)  # (pairs,)
+        self._inverse = torch.from_numpy(inverse)  # (sum N_i,), the pair of each position
         self._values = torch.empty(len(unique), device=device)  # (pairs,)
-        # The row of each pair in `_dlogp_dhidden`; -1 if that gradient has not been computed.
-        self._row = torch.full((len(unique),), -1, device=device)  # (pairs,)
+        # The row of each pair in `_dlogp_dhidden`; -1 if that gradient has not been computed. Which pairs a product
+        # needs is decided on the host, so that it never waits for the device.
+        self._row = np.full(len(unique), -1)  # (pairs,)
         self._dlogp_dhidden = torch.empty(0, head.hidden_size, device=device)  # (pairs with a gradient, hidden)
         # (pairs, probabilities, slopes) from the forward pass, if LoRA on the head needs them and one chunk has all.
         self._kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._buffer: torch.Tensor | None = None
         # 2. Pairs without a gradient: log-probabilities only.
-        needs_grad = torch.zeros(len(unique), dtype=torch.bool)
+        needs_grad = np.zeros(len(unique), dtype=np.bool_)
         if loss_mask is not None:
-            needs_grad[torch.from_numpy(inverse[loss_mask])] = True
-        others = (~needs_grad).nonzero().flatten().to(device)
-        for chunk in others.split(chunk_positions(head.vocab_size)) if len(others) else ():
+            needs_grad[inverse[loss_mask]] = True
+        for chunk in self._chunks(np.flatnonzero(~needs_grad)):
             self._probabilities(chunk)
         # 3. Pairs with a gradient: log-probabilities and dlogp/dhidden.
-        self._compute_gradients(needs_grad.nonzero().flatten().to(device), keep=head.lora_a is not None)
+        self._compute_gradients(np.flatnonzero(needs_grad), keep=head.lora_a is not None)
         self._buffer = None
-        self.values = self._values[self._inverse]
+        self.values = self._values[to_device(inverse, device)]
 
     def backward(
         self, grad_logprobs: torch.Tensor, parameters: Sequence[torch.Tensor]
@@ -100,7 +101,7 @@ class TargetLogprobs:
         """Compute dL/dhidden and dL/dparameters.
 
         Args:
-            grad_logprobs: dL/dlogprobs, ``(sum N_i,)``.
+            grad_logprobs: dL/dlogprobs, ``(sum N_i,)`` float32 on the CPU.
             parameters: Parameters to compute gradients for; those of the head's LoRA may be among them.
 
         Returns:
@@ -108,27 +109,33 @@ class TargetLogprobs:
             the head's.
         """
         # A pair's gradient is the sum over all positions that have it.
-        grad_pairs = torch.zeros(len(self._token), device=grad_logprobs.device)
-        grad_pairs = grad_pairs.index_add(0, self._inverse, grad_logprobs)  # (pairs,)
-        missing = ((self._row < 0) & (grad_pairs != 0)).nonzero().flatten()
+        grad_pairs = torch.zeros(len(self._row)).index_add(0, self._inverse, grad_logprobs)  # (pairs,)
+        nonzero = np.flatnonzero(grad_pairs.numpy())
+        missing = nonzero[self._row[nonzero] < 0]
         if len(missing):  # the loss has a gradient outside its mask
             self._kept = None
             self._compute_gradients(missing)
-        known = (self._row >= 0).nonzero().flatten()
-        grad_hidden = torch.zeros(self._hidden.shape, device=self._hidden.device)
-        grad_hidden.index_add_(
-            0, self._token[known], self._dlogp_dhidden[self._row[known]] * grad_pairs[known, None]
-        )  # (tokens, hidden)
+        device = self._hidden.device
+        grad_pairs = to_device(grad_pairs, device)
+        known = np.flatnonzero(self._row >= 0)
+        rows, known = to_device(self._row[known], device), to_device(known, device)
+        grad_hidden = torch.zeros(self._hidden.shape, device=device)  # (tokens, hidden)
+        add_rows(grad_hidden, self._token[known], self._dlogp_dhidden[rows] * grad_pairs[known, None])
         grads: list[torch.Tensor | None] = [None] * len(parameters)
         head = self._head
         if head.lora_a is not None and head.lora_b is not None:
-            grad_a, grad_b = self._grad_lora(grad_pairs)
+            grad_a, grad_b = self._grad_lora(grad_pairs, nonzero)
             for i, parameter in enumerate(parameters):
                 grads[i] = grad_a if parameter is head.lora_a else grad_b if parameter is head.lora_b else None
         self._buffer = self._kept = None
         return grad_hidden, grads
 
-    def _compute_gradients(self, pairs: torch.Tensor, *, keep: bool = False) -> None:
+    def _chunks(self, pairs: NDArray[np.intp]) -> Sequence[torch.Tensor]:
+        """Return indices of pairs, ``(n,)``, on the device and in chunks that the head computes at a time."""
+        size = chunk_positions(self._head.vocab_size)
+        return to_device(pairs, self._hidden.device).split(size) if len(pairs) else ()
+
+    def _compute_gradients(self, pairs: NDArray[np.intp], *, keep: bool = False) -> None:
         """Fill ``_values`` and append to ``_dlogp_dhidden`` for these pairs.
 
         Args:
@@ -138,9 +145,9 @@ class TargetLogprobs:
         if not len(pairs):
             return
         start, head = len(self._dlogp_dhidden), self._head
-        self._row[pairs] = torch.arange(start, start + len(pairs), device=pairs.device)
+        self._row[pairs] = np.arange(start, start + len(pairs))
         gradients = [self._dlogp_dhidden] if start else []
-        for chunk in pairs.split(chunk_positions(head.vocab_size)):
+        for chunk in self._chunks(pairs):
             probabilities, slope = self._probabilities(chunk)
             # c * (f'_y W_y - W^T (f' * p)), (chunk, hidden)
             mask = self._mask(chunk)
@@ -180,14 +187,18 @@ class TargetLogprobs:
         """Return the rows of the dropout mask for these pairs, ``(n, hidden)``; None for no dropout."""
         return None if self._dropout_mask is None else self._dropout_mask[self._token[pairs]]
 
-    def _grad_lora(self, grad_pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the gradients of LoRA's A, ``(rank, hidden)``, and B, ``(vocab, rank)``, on the head."""
+    def _grad_lora(self, grad_pairs: torch.Tensor, nonzero: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the gradients of LoRA's A, ``(rank, hidden)``, and B, ``(vocab, rank)``, on the head.
+
+        Args:
+            grad_pairs: dL/dlogp, ``(pairs,)``.
+            nonzero: The pairs at which it is not 0.
+        """
         head = self._head
         assert head.lora_a is not None
         assert head.lora_b is not None
         grad_a, grad_b = torch.zeros_like(head.lora_a), torch.zeros_like(head.lora_b)
-        nonzero = grad_pairs.nonzero().flatten()
-        chunks = nonzero.split(chunk_positions(head.vocab_size)) if self._kept is None else [self._kept[0]]
+        chunks = self._chunks(nonzero) if self._kept is None else [self._kept[0]]
         for chunk in chunks:
             probabilities, slope = self._probabilities(chunk) if self._kept is None else self._kept[1:]
             # dL/d(W h + b) = dL/dlogp * c * f' * (e_y - p), (n, vocab), in the memory of the probabilities

@@ -24,7 +24,7 @@ from ..lora_options import LoraOptions
 from ..threads import process_lock
 from ..usercode.out_of_memory import is_out_of_memory
 from .attention import plan_attention, use_packed_attention
-from .device import dtype_note, pick_device, pick_dtype
+from .device import dtype_note, pick_device, pick_dtype, to_device
 from .family_probes import check_causal, check_head, in_float32, packs_exactly
 from .fused_layers import fuse, merged
 from .gradient_checkpointing import checkpoint_layers, checkpointable_layers
@@ -262,14 +262,14 @@ class BaseModel:
         """
         body = getattr(self._model, self._model.base_model_prefix)
         inputs: dict[str, Any] = {
-            "input_ids": layout.tokens.to(self.device),
-            "position_ids": layout.positions.to(self.device),
+            "input_ids": to_device(layout.tokens, self.device),
+            "position_ids": to_device(layout.positions, self.device),
             "use_cache": False,
         }
         plan = None
         contexts: list[Callable[[], contextlib.AbstractContextManager[None]]] = []
         if layout.padded:  # the family builds its own causal mask
-            inputs["attention_mask"] = layout.attention_mask.to(self.device)
+            inputs["attention_mask"] = to_device(layout.attention_mask, self.device)
         else:
             plan = plan_attention(layout, self._attention_features, self.device)
             contexts.append(functools.partial(use_packed_attention, self.config, plan))

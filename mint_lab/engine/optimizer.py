@@ -77,7 +77,10 @@ class Optimizer:
     def _apply(self, gradients: list[torch.Tensor], settings: AdamParams) -> float:
         """Check and clip the gradients, apply the step, and return their norm before clipping."""
         names = list(self._adapter.parameters)
-        norm = _total_norm(gradients)
+        norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (gradients, self._parameters)]
+        norm, weight_norm = torch.stack(norms).tolist()  # one read: the host waits for a device once a step
+        if not math.isfinite(norm):
+            norm = _rescaled_norm(gradients, norm)
         if not math.isfinite(norm):
             name, value = first_nonfinite(zip(names, gradients, strict=True)) or ("", norm)
             raise ModelError(
@@ -88,7 +91,7 @@ class Optimizer:
         if settings.grad_clip_norm > 0 and norm > settings.grad_clip_norm:
             gradients = [gradient * (settings.grad_clip_norm / norm) for gradient in gradients]
         bounds = self._bounds_after(min(norm, settings.grad_clip_norm or norm))
-        if self._cannot_overflow(*bounds, settings):
+        if self._cannot_overflow(weight_norm, *bounds, settings):
             _run(self._adam, self._parameters, gradients, settings)
             self._bounds = bounds
         else:
@@ -100,13 +103,15 @@ class Optimizer:
         largest_mean, largest_square = self._bounds
         return max(largest_mean, largest_gradient), max(largest_square, largest_gradient**2)
 
-    def _cannot_overflow(self, largest_mean: float, largest_square: float, settings: AdamParams) -> bool:
+    @staticmethod
+    def _cannot_overflow(
+        largest_weight: float, largest_mean: float, largest_square: float, settings: AdamParams
+    ) -> bool:
         r"""Return whether a step cannot make a number nonfinite.
 
         With :math:`\hat m = m / (1 - \beta_1^t)`, the new weight is at most
         :math:`|w| (1 + \text{lr} \cdot \text{decay}) + \text{lr} \cdot |\hat m| / \epsilon`.
         """
-        largest_weight = float(torch.nn.utils.get_total_norm(self._parameters))
         mean = largest_mean / (1 - settings.beta1)
         update = settings.learning_rate * mean / min(settings.eps, 1.0)
         weight = largest_weight * (1 + settings.learning_rate * settings.weight_decay) + update
@@ -127,7 +132,9 @@ class Optimizer:
             self._adam.state[parameter] = adam.state[copy]
         # A norm is a bound of each of its numbers.
         means, squares = ([state[key] for state in adam.state.values()] for key in _MOMENTS)
-        self._bounds = (float(torch.nn.utils.get_total_norm(means)), float(torch.nn.utils.get_total_norm(squares)))
+        norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (means, squares)]
+        mean, square = torch.stack(norms).tolist()
+        self._bounds = (mean, square)
 
     @staticmethod
     def _check(
@@ -191,12 +198,11 @@ class Optimizer:
             )
 
 
-def _total_norm(gradients: Sequence[torch.Tensor]) -> float:
-    """Return the norm of all gradients together; not finite only if one of their numbers is not."""
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    if math.isfinite(norm):
-        return norm
-    # In float32, squares overflow from 1.8e19 on.
+def _rescaled_norm(gradients: Sequence[torch.Tensor], norm: float) -> float:
+    """Return the norm of all gradients together although the sum of their squares overflows, from 1.8e19 on.
+
+    If one of their numbers is not finite, the result is ``norm``, the norm that was computed plainly.
+    """
     largest = max(float(gradient.abs().max()) for gradient in gradients if gradient.numel())
     if not math.isfinite(largest) or not all(bool(gradient.isfinite().all()) for gradient in gradients):
         return norm

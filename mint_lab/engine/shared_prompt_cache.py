@@ -27,6 +27,7 @@ import torch
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from .device import to_device
 from .kv_cache import KeyValueBuffers
 
 __all__ = ["SharedPromptCache"]
@@ -61,7 +62,7 @@ class SharedPromptCache:
         self.cache.layers[:] = self._layers
         is_padding = torch.arange(width) < pads[:, None]  # (prompts, width)
         mask = torch.zeros(is_padding.shape).masked_fill_(is_padding, float("-inf"))
-        self._prompt_mask = mask[:, None, None].to(device)  # (prompts, 1, 1, width)
+        self._prompt_mask = to_device(mask[:, None, None], device)  # (prompts, 1, 1, width)
         self._assign(owner)
 
     @contextlib.contextmanager
@@ -80,11 +81,11 @@ class SharedPromptCache:
         """Keep the samples at these indices, in this order, and only the prompts that they continue."""
         prompts, owner = torch.unique(self.owner[samples], return_inverse=True)
         some_ended = len(prompts) < len(self._prompt_mask)  # if not, the prompts need no copy
-        prompts = prompts.to(self._device)
+        prompts = to_device(prompts, self._device)
         if some_ended:
             self._prompt_mask = self._prompt_mask[prompts]
         for layer in self._layers:
-            layer.select(samples.to(self._device), prompts if some_ended else None)
+            layer.select(to_device(samples, self._device), prompts if some_ended else None)
         self._assign(owner)
 
     def _assign(self, owner: torch.Tensor) -> None:
@@ -104,7 +105,7 @@ class SharedPromptCache:
         cells[order] = owner[order] * most + column
         samples = torch.zeros(n_prompts * most, dtype=torch.int64)
         samples[cells] = torch.arange(len(owner))
-        self._cells, self._samples = cells.to(self._device), samples.to(self._device)
+        self._cells, self._samples = to_device(cells, self._device), to_device(samples, self._device)
 
     def attend(
         self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, softcap: float | None

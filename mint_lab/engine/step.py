@@ -5,6 +5,9 @@ log-probabilities that are leaf tensors, and no access to the model. Its gradien
 through the head (where it is not 0) to :math:`dL/dh`, and from there once through the backbone. A custom loss therefore
 costs as much as a built-in loss.
 
+The loss runs on the CPU, whatever the model's device. To read its log-probabilities is the only time in a pass that the
+host waits for the device. Everything else is queued.
+
 A batch that exceeds the token budget is split into micro-batches. If the loss is the sum or the mean of the
 micro-batches' losses, their gradients accumulate. A coupled loss takes two phases: log-probabilities without a graph,
 and the loss on all of them; then forward and backward of each micro-batch with :math:`g` held constant. Value and
@@ -59,7 +62,7 @@ class Builtin:
 
         Args:
             batch: The batch, or a micro-batch of it.
-            logprobs: Log-probability of each target, ``(sum N_i,)``, nats.
+            logprobs: Log-probability of each target, ``(sum N_i,)``, nats, on the CPU.
 
         Returns:
             The loss, its gradient with respect to ``logprobs``, ``(sum N_i,)``, and no metrics.
@@ -70,7 +73,7 @@ class Builtin:
         from ..losses.spec import BUILTIN_KEYWORDS
 
         leaf = logprobs.clone().requires_grad_(True)  # a copy: the log-probabilities are returned unchanged
-        fields = {BUILTIN_KEYWORDS[name]: value.to(leaf.device) for name, value in batch.fields.items()}
+        fields = {BUILTIN_KEYWORDS[name]: value for name, value in batch.fields.items()}
         per_token = self.spec.fn(leaf, **fields, **self.config)  # (sum N_i,)
         loss = per_token.sum()
         if not bool(torch.isfinite(loss)):
@@ -139,7 +142,7 @@ class Custom:
 
         Args:
             batch: The batch, or a micro-batch of it.
-            logprobs: Log-probability of each target, ``(sum N_i,)``, nats.
+            logprobs: Log-probability of each target, ``(sum N_i,)``, nats, on the CPU.
 
         Returns:
             The loss, its gradient with respect to ``logprobs``, ``(sum N_i,)``, and the function's metrics with "loss".
@@ -148,14 +151,13 @@ class Custom:
             LossError: If the result cannot be trained on. Exceptions of the function propagate unchanged, or as the
                 cause of a LossError from a guarded loss.
         """
-        # On the CPU, whatever the model's device: a hosted client does the same, and the datums' fields are there.
-        leaves = [piece.clone().requires_grad_(True) for piece in logprobs.cpu().split(batch.lengths)]
+        leaves = [piece.clone().requires_grad_(True) for piece in logprobs.split(batch.lengths)]
         with torch.enable_grad():
             if isinstance(self.fn, GuardedLoss):
                 result = self.fn.evaluate(batch.data, leaves)
             else:
                 result = evaluate_loss(self.fn, batch.data, leaves)
-        gradient = torch.cat(result.gradient).to(logprobs)  # (sum N_i,)
+        gradient = torch.cat(result.gradient).to(logprobs.dtype)  # (sum N_i,)
         return result.value, gradient, {**result.metrics, "loss": result.value}
 
 
@@ -356,11 +358,12 @@ class _Attempt:
     def run_one_phase(self, number: int, batch: Batch) -> None:
         """Run forward, loss and backward of the micro-batch of this number, whose loss needs no other."""
         hidden, logprobs = self.forward(number, batch, needs_graph=self.needs_backward)
-        loss, grad_logprobs, metrics = self.compute_loss(batch, logprobs.values)
+        values = logprobs.values.cpu()
+        loss, grad_logprobs, metrics = self.compute_loss(batch, values)
         if self.needs_backward:
             self.run_backward(hidden, logprobs, grad_logprobs)
         self.progress.micro_batch = None
-        self.record(batch, loss, logprobs.values, grad_logprobs, metrics)
+        self.record(batch, loss, values, grad_logprobs, metrics)
 
     def run_by_reduction(self, batch: Batch, micro_batches: list[Batch]) -> bool:
         """Accumulate a custom loss over micro-batches as its reduction says, and check the result.
@@ -382,8 +385,8 @@ class _Attempt:
                 hidden, logprobs = self.forward(number, micro_batch, needs_graph=True)
                 # mean over n datums = sum over micro-batches of (n_k / n) * mean over its n_k datums
                 weight = len(micro_batch.data) / len(batch.data) if reduction == "mean" else 1.0
-                gradients.append(self.compute_loss(micro_batch, logprobs.values)[1] * weight)
-                values.append(logprobs.values)
+                values.append(logprobs.values.cpu())
+                gradients.append(self.compute_loss(micro_batch, values[-1])[1] * weight)
                 self.run_backward(hidden, logprobs, gradients[-1])
                 del hidden, logprobs
                 self.progress.micro_batch = None
@@ -411,7 +414,7 @@ class _Attempt:
         # Phase 1: log-probabilities of all micro-batches without a graph, and the loss on all of them.
         parts = [self.forward(k, part, needs_graph=False)[1].values for k, part in enumerate(micro_batches)]
         self.progress.micro_batch = None
-        values = torch.cat(parts)  # (sum N_i,)
+        values = torch.cat(parts).cpu()  # (sum N_i,)
         loss, grad_logprobs, metrics = self.compute_loss(batch, values)
         self.record(batch, loss, values, grad_logprobs, metrics)
         if not self.needs_backward:
@@ -440,7 +443,7 @@ class _Attempt:
         return hidden, logprobs
 
     def compute_loss(self, batch: Batch, values: torch.Tensor) -> tuple[float, torch.Tensor, dict[str, float]]:
-        """Return loss, dL/dlogprobs and metrics at the log-probabilities ``values``, ``(sum N_i,)``."""
+        """Return loss, dL/dlogprobs and metrics at the log-probabilities ``values``, ``(sum N_i,)`` on the CPU."""
         self.progress.in_loss = isinstance(self.objective, Custom)
         result = self.objective(batch, values)
         self.progress.in_loss = False
@@ -464,8 +467,8 @@ class _Attempt:
     def record(
         self, batch: Batch, loss: float, values: torch.Tensor, gradient: torch.Tensor, metrics: dict[str, float]
     ) -> None:
-        """Append what was computed for ``batch`` to the result, by datum and on the CPU."""
+        """Append what was computed for ``batch`` to the result, by datum."""
         self.result.loss += loss
-        self.result.logprobs += [piece.cpu() for piece in values.split(batch.lengths)]
-        self.result.gradient += [piece.cpu() for piece in gradient.split(batch.lengths)]
+        self.result.logprobs += values.split(batch.lengths)
+        self.result.gradient += gradient.split(batch.lengths)
         self.result.metrics.update(metrics)

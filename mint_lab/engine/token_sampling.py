@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .device import to_device
+
 __all__ = ["SamplingSettings", "sample_tokens"]
 
 # Tokens whose probabilities are summed before the search goes into single tokens.
@@ -24,7 +26,7 @@ MIN_TEMPERATURE = 1e-6
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """Settings of each row; every tensor is ``(rows,)``.
+    """Settings of each row; every tensor is ``(rows,)`` and on the CPU, so that reading it never waits for a device.
 
     Attributes:
         temperature: float32. 0 selects the most likely token and ignores ``top_k`` and ``top_p``; its log-probability
@@ -55,30 +57,32 @@ def sample_tokens(
         logprobs = p.gather(-1, tokens[:, None]).squeeze(-1).log()
 
     Args:
-        logits: ``(rows, vocab)`` float32 on the CPU; overwritten.
+        logits: ``(rows, vocab)`` float32; overwritten.
         settings: Temperature and truncation of each row.
-        random: ``(rows,)`` float64, uniform in [0, 1).
+        random: ``(rows,)`` float64, uniform in [0, 1), on the device of ``logits``.
 
     Returns:
         Tokens, ``(rows,)`` int64, and their log-probabilities, ``(rows,)`` float32, nats.
     """
+    device = logits.device
     # 1. Temperature. Rows at temperature 0 take the most likely token and keep temperature 1.
     greedy = settings.temperature == 0
     most_likely = logits.argmax(-1) if greedy.any() else None
     temperature = settings.temperature.masked_fill(greedy, 1.0)
     if (temperature != 1).any():
-        logits /= temperature.clamp(min=MIN_TEMPERATURE)[:, None]
+        logits /= to_device(temperature.clamp(min=MIN_TEMPERATURE), device)[:, None]
     logits -= logits.amax(-1, keepdim=True)
     # 2. Truncation, of the rows that ask for it.
     is_truncated = ((settings.top_k != -1) | (settings.top_p < 1)) & ~greedy
     if is_truncated.any():
         rows = is_truncated.nonzero().flatten()
-        logits[rows] = _truncate(logits[rows], settings.top_k[rows], settings.top_p[rows])
+        index = to_device(rows, device)
+        logits[index] = _truncate(logits[index], settings.top_k[rows], settings.top_p[rows])
     # 3. Inversion of the cumulative distribution, without normalizing it.
     mass = logits.exp()  # (rows, vocab)
     tokens, total = _invert_cumulative(mass, random)
     if most_likely is not None:
-        tokens = torch.where(greedy, most_likely, tokens)
+        tokens = torch.where(to_device(greedy, device), most_likely, tokens)
     return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - total.log().float()
 
 
@@ -104,7 +108,7 @@ def _invert_cumulative(mass: torch.Tensor, random: torch.Tensor) -> tuple[torch.
     block = _first_above(cumulative, target)  # (rows, 1)
     # 2. The token within the block, at the same fraction of the block's mass.
     fraction = (target - (cumulative - sums).gather(-1, block)) / sums.gather(-1, block)
-    columns = block * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)  # (rows, BLOCK_TOKENS)
+    columns = block * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS, device=mass.device)  # (rows, BLOCK_TOKENS)
     block_mass = mass.gather(-1, columns.clamp(max=vocab - 1)).masked_fill_(columns >= vocab, 0.0)
     cumulative_in_block = block_mass.cumsum(-1, dtype=torch.float64)
     # A fraction of the block's mass, because this sum in double precision differs by rounding from the one above.
@@ -129,8 +133,8 @@ def _truncate(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) ->
 
     Args:
         logits: ``(rows, vocab)``, with a maximum of 0 in each row.
-        top_k: ``(rows,)``, -1 for no limit.
-        top_p: ``(rows,)``, 1 for no limit.
+        top_k: ``(rows,)``, -1 for no limit, on the CPU.
+        top_p: ``(rows,)``, 1 for no limit, on the CPU.
 
     Returns:
         ``(rows, vocab)``.
@@ -142,11 +146,13 @@ def _truncate(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) ->
     # 1. Sort as few of the largest logits as usually suffice, and all of them if they do not.
     width = min(max(int(top_k[~has_nucleus].max()) if (~has_nucleus).any() else 1, USUAL_NUCLEUS_TOKENS), vocab)
     largest, mass_before = _largest(logits, width, total)
-    too_narrow = has_nucleus & (top_k > width) & (mass_before[:, -1] < top_p)
-    if too_narrow.any():
+    may_be_wider = has_nucleus & (top_k > width)
+    rows = (top_k, top_p, has_nucleus, may_be_wider)
+    top_k, top_p, has_nucleus, on_device = (to_device(each, logits.device) for each in rows)
+    if may_be_wider.any() and (on_device & (mass_before[:, -1] < top_p)).any():
         largest, mass_before = _largest(logits, vocab, total)
     # 2. The number of tokens to keep in each row, and the smallest logit among them.
-    rank = torch.arange(largest.shape[-1])
+    rank = torch.arange(largest.shape[-1], device=logits.device)
     in_nucleus = (mass_before < top_p[:, None]) | ~has_nucleus[:, None]
     n_kept = ((rank < top_k[:, None]) & in_nucleus).sum(-1, keepdim=True)  # (rows, 1)
     smallest = largest.gather(-1, n_kept - 1)  # (rows, 1)

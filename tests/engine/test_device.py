@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from mint_lab.engine.device import dtype_note, pick_device, pick_dtype
+from mint_lab.engine.device import add_rows, dtype_note, pick_device, pick_dtype, to_device
 from mint_lab.errors import ConfigError
+
+from .pretended_gpu import GPU, pretended_gpu
 
 
 def test_pick_device() -> None:
@@ -41,3 +44,22 @@ def test_bfloat16_without_instructions_is_noted(
 def test_an_older_torch_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert dtype_note(torch.device("cpu"), torch.bfloat16) == ""
+
+
+def test_to_device_copies_without_a_wait() -> None:
+    cpu = torch.device("cpu")
+    assert to_device(np.array([1, 2]), cpu).tolist() == [1, 2]
+    with pretended_gpu() as gpu, gpu.counting() as waits:
+        there = to_device(np.array([1.5, 2.5]), GPU)
+        assert (there.device, there.dtype) == (GPU, torch.float64)
+        assert not waits
+    assert waits.total() == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_add_rows_adds_each_occurrence(device: str) -> None:
+    """Row 1 occurs twice: 1 + 10 + 30."""
+    with pretended_gpu():
+        x, index = torch.ones(3, 1, device=device), torch.tensor([1, 2, 1], device=device)
+        add_rows(x, index, torch.tensor([[10.0], [20.0], [30.0]], device=device))
+        assert x.tolist() == [[1], [41], [21]]

@@ -14,7 +14,7 @@ Two optimizations reduce the number of calls and of copies. Attention runs over 
 block by itself: its queries are a slice, and so are its keys unless it shares a prefix. Short sequences are gathered
 and padded into one block of many, because a call costs as much as a few thousand products. A block needs no mask only
 if it is one sequence that shares no prefix and does not exceed the layer's sliding window: then attention is plainly
-causal.
+causal. On CUDA devices, one kernel computes most layers in one call instead (:mod:`mint_lab.engine.varlen_attention`).
 
 The function is plugged into a model family through transformers' registry of attention functions, for the duration of
 a pass. A family that bypasses the registry is detected when its model is loaded
@@ -24,6 +24,7 @@ a pass. A family that bypasses the registry is detected when its model is loaded
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from transformers import AttentionInterface
 
 from .device import add_rows, to_device
 from .packing import Layout
+from .varlen_attention import VarlenPlan, plan_varlen, supports_varlen, varlen_attention
 
 __all__ = ["AttentionPlan", "Block", "plan_attention", "use_packed_attention"]
 
@@ -96,18 +98,34 @@ class Block:
 
 @dataclass
 class AttentionPlan:
-    """The blocks of a layout on a device, and the masks that all layers of a pass share.
+    """A layout on a device, as blocks or as the arguments of one call, and the masks that all layers of a pass share.
 
     Attributes:
-        blocks: The blocks; each stored token is a query in exactly one of them.
-        device: The device that the masks are moved to.
+        layout: A packed layout.
+        call_cost: Fixed cost of an attention call, in query-key products.
+        device: The device that attention runs on.
         windows: The sliding windows that layers have passed so far; None stands for a layer without a window.
     """
 
-    blocks: list[Block]
+    layout: Layout
+    call_cost: int
     device: torch.device
     windows: set[int | None] = field(default_factory=set)
     _masks: dict[tuple[int, int | None, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
+
+    @functools.cached_property
+    def blocks(self) -> list[Block]:
+        """The blocks; each stored token is a query in exactly one of them."""
+        sequences = list(zip(self.layout.token_index, self.layout.shared_lengths, strict=True))
+        # (own tokens, all tokens, index). A duplicate of an earlier sequence stores no token, so it has no query.
+        sizes = [(len(index) - shared, len(index), i) for i, (index, shared) in enumerate(sequences)]
+        groups = _group(sorted((size for size in sizes if size[0]), reverse=True), self.call_cost)
+        return [_block([sequences[i] for i in group], self.device) for group in groups]
+
+    @functools.cached_property
+    def varlen(self) -> VarlenPlan:
+        """The arguments of a call that computes all sequences."""
+        return plan_varlen(self.layout, self.device)
 
     def mask(self, block: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
         """Return the mask of block number ``block`` as a summand of the scores: 0 if allowed, -inf if not."""
@@ -135,19 +153,14 @@ def use_packed_attention(config: Any, plan: AttentionPlan) -> Generator[None]:
 
 
 def plan_attention(layout: Layout, features: int, device: torch.device) -> AttentionPlan:
-    """Divide a packed layout into blocks.
+    """Return the plan for a packed layout.
 
     Args:
         layout: A packed layout.
         features: Size of all query heads together; each query-key product costs this many multiply-adds.
         device: The device that attention runs on.
     """
-    sequences = list(zip(layout.token_index, layout.shared_lengths, strict=True))
-    # (own tokens, all tokens, index). A duplicate of an earlier sequence stores no token, so it has no query.
-    sizes = [(len(index) - shared, len(index), i) for i, (index, shared) in enumerate(sequences)]
-    call_cost = CALL_COST.get(device.type, DEFAULT_CALL_COST) // max(features, 1)  # in query-key products
-    groups = _group(sorted((size for size in sizes if size[0]), reverse=True), call_cost)
-    return AttentionPlan([_block([sequences[i] for i in group], device) for group in groups], device)
+    return AttentionPlan(layout, CALL_COST.get(device.type, DEFAULT_CALL_COST) // max(features, 1), device)
 
 
 def _group(sizes: list[tuple[int, int, int]], call_cost: int) -> list[list[int]]:
@@ -244,6 +257,9 @@ def _packed_attention(
     plan = _current_plan.get()
     plan.windows.add(sliding_window)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (tokens, heads, dim)
+    attend = supports_varlen(q, v, softcap)
+    if attend is not None:
+        return varlen_attention(attend, (q, k, v), plan.varlen, scaling=scaling, window=sliding_window)[None], None
     options = _LayerOptions(plan, scaling, softcap, sliding_window)
     return _BlockAttention.apply(q, k, v, options)[None], None  # pyright: ignore[reportOptionalSubscript]
 

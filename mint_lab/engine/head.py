@@ -20,6 +20,9 @@ import torch.nn.functional as F
 
 __all__ = ["Head", "head_of"]
 
+# Whether this torch has products of bfloat16 matrices with a float32 result; on CUDA devices only.
+HAS_OUT_DTYPE = hasattr(torch.ops.aten.mm, "dtype")
+
 
 @dataclass(frozen=True)
 class Head:
@@ -70,22 +73,28 @@ class Head:
 
         Args:
             hidden: ``(tokens, hidden)``.
-            out: ``(tokens, vocab)`` float32, overwritten with the logits if ``hidden`` is float32 too; a new
-                allocation would take a quarter of the product's time in addition.
+            out: ``(tokens, vocab)`` float32, overwritten with the logits unless they are rounded; a new allocation
+                would take a quarter of the product's time in addition.
             mask: Dropout of LoRA's input, ``(tokens, hidden)``, or None.
 
         Returns:
             ``(tokens, vocab)``, float32.
         """
-        if out is not None and hidden.dtype == out.dtype:
-            z = torch.mm(hidden, self.weight.T, out=out)  # (tokens, vocab)
-            z = z if self.bias is None else z.add_(self.bias)
+        if self.rounds_logits(hidden):
+            z = F.linear(hidden, self.weight, self.bias).float()  # (tokens, vocab)
         else:
-            z = F.linear(hidden, self.weight, self.bias).float()  # (tokens, vocab); bfloat16 is rounded once
+            widened = {} if hidden.dtype == torch.float32 else {"out_dtype": torch.float32}
+            z = torch.mm(hidden, self.weight.T, out=out, **widened)  # (tokens, vocab)
+            z = z if self.bias is None else z.add_(self.bias)
         if self.lora_a is not None and self.lora_b is not None:
             # In place, with A h as (tokens, rank): a separate B A h would be another (tokens, vocab) matrix.
             z.addmm_(_dropped(hidden.float(), mask) @ self.lora_a.T, self.lora_b.T, alpha=self.scaling)
         return self._scaled(z)
+
+    @staticmethod
+    def rounds_logits(hidden: torch.Tensor) -> bool:
+        """Return whether :meth:`logits` rounds the product to bfloat16, because the device cannot return float32."""
+        return hidden.dtype != torch.float32 and not (hidden.device.type == "cuda" and HAS_OUT_DTYPE)
 
     @torch.no_grad()
     def logits_at(self, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

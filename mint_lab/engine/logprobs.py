@@ -11,6 +11,7 @@ recomputed otherwise.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,16 +20,31 @@ from numpy.typing import NDArray
 
 from .device import add_rows, to_device
 from .head import Head
+from .memory import free_memory
 
-__all__ = ["TargetLogprobs", "chunk_positions"]
+__all__ = ["LOGIT_BYTES", "TargetLogprobs", "chunk_positions"]
 
-# Logits in memory at a time: 2^23 floats are 32 MB.
+# Logits in memory at a time on a CPU: 2^23 floats are 32 MB.
 CHUNK_LOGITS = 1 << 23
+# On a CUDA device, reading the weights limits a product of so few rows. 2^28 floats are 1,766 rows at a vocabulary of
+# 152 thousand: arithmetic limits a product of these, and more rows would gain nothing.
+MAX_CUDA_CHUNK_LOGITS = 1 << 28
+# The share of the free memory that the logits of a CUDA device take.
+CUDA_CHUNK_SHARE = 1 / 16
+# Bytes for each logit: float32, its copy in the type of the weights, and what the softmax needs.
+LOGIT_BYTES = 8
 
 
-def chunk_positions(vocab_size: int) -> int:
+def chunk_positions(vocab_size: int, device: torch.device) -> int:
     """Return the number of positions whose logits are in memory at a time."""
-    return max(1, CHUNK_LOGITS // vocab_size)
+    return max(1, (_cuda_chunk_logits(device) if device.type == "cuda" else CHUNK_LOGITS) // vocab_size)
+
+
+@functools.cache
+def _cuda_chunk_logits(device: torch.device) -> int:
+    """Return the logits in memory at a time, a power of two; computed once, so that all passes have equal chunks."""
+    logits = int(free_memory(device) * CUDA_CHUNK_SHARE) // LOGIT_BYTES
+    return min(max(CHUNK_LOGITS, 1 << max(logits, 1).bit_length() - 1), MAX_CUDA_CHUNK_LOGITS)
 
 
 class TargetLogprobs:
@@ -132,7 +148,7 @@ class TargetLogprobs:
 
     def _chunks(self, pairs: NDArray[np.intp]) -> Sequence[torch.Tensor]:
         """Return indices of pairs, ``(n,)``, on the device and in chunks that the head computes at a time."""
-        size = chunk_positions(self._head.vocab_size)
+        size = chunk_positions(self._head.vocab_size, self._hidden.device)
         return to_device(pairs, self._hidden.device).split(size) if len(pairs) else ()
 
     def _compute_gradients(self, pairs: NDArray[np.intp], *, keep: bool = False) -> None:
@@ -170,7 +186,7 @@ class TargetLogprobs:
         hidden = self._hidden[self._token[pairs]]  # (n, hidden)
         mask, target = self._mask(pairs), self._target[pairs]
         logits = self._head.logits(hidden, self._buffer[: len(pairs)], mask)  # (n, vocab)
-        if hidden.dtype != logits.dtype:  # rounded to bfloat16; log p_y contains most of the rounding of its own logit
+        if self._head.rounds_logits(hidden):  # log p_y contains most of the rounding of its own logit
             logits.scatter_(-1, target[:, None], self._head.logits_at(hidden, target, mask)[:, None])
         at_target = logits.gather(-1, target[:, None]).squeeze(-1)  # (n,)
         largest, argmax = logits.max(-1, keepdim=True)  # (n, 1) each

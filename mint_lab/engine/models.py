@@ -30,7 +30,7 @@ from .fused_layers import fuse, merged
 from .gradient_checkpointing import checkpoint_layers, checkpointable_layers
 from .head import Head, head_of
 from .kv_cache import cache_argument, layer_configs, query_heads
-from .logprobs import chunk_positions
+from .logprobs import LOGIT_BYTES, chunk_positions
 from .lora import (
     LoraLayers,
     check_rank,
@@ -529,8 +529,8 @@ class BaseModel:
         return MemoryCost(
             backbone=one_layer * layers,
             backbone_checkpointed=one_layer + layer_inputs,
-            head=8 * self.vocab_size,
-            chunk=chunk_positions(self.vocab_size),
+            head=LOGIT_BYTES * self.vocab_size,
+            chunk=chunk_positions(self.vocab_size, self.device),
         )
 
     def _delete_retired(self) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from .batch import check_tokens
+from .device import to_device
 from .logprobs import TargetLogprobs, chunk_positions
 from .models import BaseModel
 from .token_sampling import SamplingSettings, sample_tokens
@@ -124,8 +125,8 @@ def score_prompt(base: BaseModel, tokens: list[int], questions: PromptQuestions)
         return scores
     with torch.no_grad():
         layout = base.layout([tokens[:-1]])
-        hidden = base.backbone(layout).flatten(0, 1)[torch.from_numpy(layout.token_index[0]).to(base.device)]
-        size = chunk_positions(base.vocab_size)
+        hidden = base.backbone(layout).flatten(0, 1)[to_device(layout.token_index[0], base.device)]
+        size = chunk_positions(base.vocab_size, torch.device("cpu"))  # the answers are computed there
         for start in range(0, positions, size):
             logprobs = torch.log_softmax(base.head().logits(hidden[start : start + size]), dim=-1).cpu()
             _answer(scores, questions, logprobs, start, first_top)

@@ -40,6 +40,14 @@ INDEXING = {
 }  # fmt: skip
 
 
+def _widened_product(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype, **out: torch.Tensor) -> torch.Tensor:
+    return torch.mm(a.to(out_dtype), b.to(out_dtype), **out)
+
+
+# Operations that PyTorch has for CUDA devices only.
+EMULATED = {aten.mm.dtype: _widened_product, aten.mm.dtype_out: _widened_product}
+
+
 class DeviceMixed(Exception):
     """An operation got operands on different devices."""
 
@@ -112,7 +120,7 @@ class PretendedGpu(TorchDispatchMode):
         if "pin_memory" in kwargs:
             kwargs["pin_memory"] = False
         inner_args, inner_kwargs = tree_map(lambda x: x.on_cpu if isinstance(x, GpuTensor) else x, (args, kwargs))
-        result = func(*inner_args, **inner_kwargs)
+        result = EMULATED.get(func, func)(*inner_args, **inner_kwargs)
         if not to_gpu and not on_gpu:
             return result
         if to_gpu:
@@ -178,6 +186,7 @@ def pretended_gpu(memory: int = 1 << 30) -> Generator[PretendedGpu]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+        patch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))  # before FlashAttention
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (memory, memory))
         patch.setattr(torch.cuda, "memory_reserved", lambda *_: 0)
         patch.setattr(torch.cuda, "memory_allocated", lambda *_: 0)

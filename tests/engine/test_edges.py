@@ -61,9 +61,9 @@ def test_indices_of_a_layout_have_64_bits(lay_out: Any) -> None:
 
 def test_logits_in_memory_are_limited_at_any_vocabulary() -> None:
     assert CHUNK_LOGITS == 2**23
-    assert chunk_positions(VOCABULARY) == 55
+    assert chunk_positions(VOCABULARY, torch.device("cpu")) == 55
     assert 55 * VOCABULARY <= CHUNK_LOGITS < 56 * VOCABULARY
-    assert [chunk_positions(size) for size in (2**22, 2**23, 2**23 + 1)] == [2, 1, 1]
+    assert [chunk_positions(size, torch.device("cpu")) for size in (2**22, 2**23, 2**23 + 1)] == [2, 1, 1]
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------

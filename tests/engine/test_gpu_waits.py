@@ -14,9 +14,10 @@ import torch
 from mint_lab.engine.base_logprobs import reference_logprobs
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import load_checkpoint, save_checkpoint
-from mint_lab.engine.generation import GenerationRequest, generate, prompt_logprobs, prompt_topk
+from mint_lab.engine.generation import GenerationRequest, generate
 from mint_lab.engine.models import Adapter, load_base
 from mint_lab.engine.optimizer import Optimizer
+from mint_lab.engine.prompt_scores import PromptQuestions, prompt_logprobs, score_prompt
 from mint_lab.engine.step import Builtin, Custom, PassResult, run_pass
 from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import LOSSES
@@ -207,13 +208,13 @@ def test_samples_are_the_cpus_with_one_wait_a_token(settings: dict[str, Any], qw
     assert of_engine == (18 if "top_p" in settings else 9)
 
 
-def test_prompt_logprobs_and_topk(qwen3: Path, gpu: PretendedGpu) -> None:
+def test_prompt_scores_are_the_cpus(qwen3: Path, gpu: PretendedGpu) -> None:
     found = []
     for device in ("cpu", "cuda"):
         base = load_base(str(qwen3), device, "float32")
         with base.using(None):
-            ids, values = prompt_topk(base, [1, 2, 3, 4], 3)
-            found.append((prompt_logprobs(base, [[1, 2, 3], [1, 4]]), ids.tolist(), values))
+            scores = score_prompt(base, [1, 2, 3, 4], PromptQuestions(topk=3))
+            found.append((prompt_logprobs(base, [[1, 2, 3], [1, 4]]), scores.topk_ids.tolist(), scores.topk_logprobs))
     assert found[0][0][0][1:] == pytest.approx(found[1][0][0][1:], rel=1e-5)
     assert found[0][1] == found[1][1]
     np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-5)

@@ -13,6 +13,7 @@ from mint_lab.engine import logprobs as module
 from mint_lab.engine.head import Head
 from mint_lab.engine.logprobs import TargetLogprobs, chunk_positions
 
+from .pretended_gpu import CPU, GPU, pretended_gpu
 from .test_head import HIDDEN, ROWS, logits, made
 
 TOKENS = 6
@@ -147,8 +148,24 @@ def test_lora_recomputes_probabilities_of_several_chunks(seen: list[int], monkey
 
 
 def test_chunk_positions_by_hand() -> None:
-    assert chunk_positions(1 << 10) == 1 << 13
-    assert chunk_positions(1 << 30) == 1
+    assert chunk_positions(1 << 10, CPU) == 1 << 13
+    assert chunk_positions(1 << 30, CPU) == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "positions"),
+    [(1 << 30, 55), (1 << 33, 441), (20 << 30, 883), (80 << 30, 1766), (1 << 45, 1766)],
+)
+def test_chunks_of_a_gpu_follow_its_free_memory(free: int, positions: int) -> None:
+    """A sixteenth of 8 GiB is 512 MiB, 2^26 logits of 8 bytes: 441 positions at a vocabulary of 151,936. 20 GiB are
+    2^27.3, rounded down; from 32 GiB on, the largest useful chunk; and never less than on a CPU.
+    """
+    module._cuda_chunk_logits.cache_clear()
+    with pretended_gpu(free):
+        assert chunk_positions(151_936, GPU) == positions
+    with pretended_gpu(free // 2):
+        assert chunk_positions(151_936, GPU) == positions, "the same for all passes of a process"
+    module._cuda_chunk_logits.cache_clear()
 
 
 def test_large_logits_do_not_overflow() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from ..engine.memory import token_budget
+from ..engine.memory import needs_gradient_checkpointing, token_budget
 from ..errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ class MemoryLimits:
 
     Attributes:
         max_batch_tokens: Token budget of a micro-batch; None if it has not been chosen yet.
-        gradient_checkpointing: Whether to recompute layers in the backward pass.
+        gradient_checkpointing: Whether to recompute layers in the backward pass; None if it has not been chosen yet.
 
     Raises:
         ConfigError: If a limit has the wrong type or is out of range.
     """
 
     max_batch_tokens: int | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
 
     def __post_init__(self) -> None:
         tokens, checkpointing = self.max_batch_tokens, self.gradient_checkpointing
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 1):
             raise ConfigError(f"max_batch_tokens is {tokens!r}, expected a whole number of at least 1, or None")
-        if not isinstance(checkpointing, bool):
-            raise ConfigError(f"gradient_checkpointing is {checkpointing!r}, expected True or False")
+        if checkpointing is not None and not isinstance(checkpointing, bool):
+            raise ConfigError(f"gradient_checkpointing is {checkpointing!r}, expected True, False, or None")
 
     def override(self, max_batch_tokens: int | None, gradient_checkpointing: bool | None) -> MemoryLimits:
         """Return these limits with the given ones, those that are not None, in their place.
@@ -49,7 +49,7 @@ class MemoryLimits:
         )
 
     def resolve(self, base: BaseModel) -> MemoryLimits:
-        """Return these limits with a token budget for ``base``, by default from the memory that is free now.
+        """Return these limits with those for ``base`` that were not chosen, from the memory that is free now.
 
         Raises:
             ModelError: If gradient checkpointing is requested and the model family does not support it.
@@ -59,7 +59,11 @@ class MemoryLimits:
                 f"{base.name!r} ({base.config.model_type}) does not support gradient checkpointing; use "
                 "gradient_checkpointing=False and a smaller max_batch_tokens"
             )
-        if self.max_batch_tokens is not None:
-            return self
-        budget = token_budget(base.cost, base.device, gradient_checkpointing=self.gradient_checkpointing)
-        return MemoryLimits(budget, self.gradient_checkpointing)
+        checkpointing = self.gradient_checkpointing
+        if checkpointing is None:  # a budget that was chosen decides the memory by itself
+            is_short = self.max_batch_tokens is None and needs_gradient_checkpointing(base.cost, base.device)
+            checkpointing = is_short and base.supports_gradient_checkpointing
+        budget = self.max_batch_tokens
+        if budget is None:
+            budget = token_budget(base.cost, base.device, gradient_checkpointing=checkpointing)
+        return MemoryLimits(budget, checkpointing)

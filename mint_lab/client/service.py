@@ -42,7 +42,8 @@ class ServiceClient:
             larger batch is split into micro-batches, with the same result. None for what half of the free memory holds
             when a client is created.
         gradient_checkpointing: Whether to recompute each layer in the backward pass instead of keeping its activations:
-            less memory, about a third more time.
+            less memory, about a third more time. None, unless ``max_batch_tokens`` is given, for True on a CUDA device
+            whose free memory holds fewer than 4,096 tokens otherwise, if the model supports it.
         trust_remote_code: Whether to run Python code that comes with a model, if the model needs any.
         base_url: Must be None: there is no server to connect to. This argument and all that follow are those of a
             hosted client, so that its programs run here unchanged; they are not used.
@@ -64,7 +65,7 @@ class ServiceClient:
         device: str | None = None,
         dtype: str | None = None,
         max_batch_tokens: int | None = None,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: bool | None = None,
         trust_remote_code: bool = False,
         base_url: str | None = None,
         api_key: str | None = None,

@@ -113,7 +113,7 @@ class TrainingClient:
         self.model_id = model_id
         limits = (limits or MemoryLimits()).resolve(adapter.base)
         self.max_batch_tokens = limits.max_batch_tokens
-        self.gradient_checkpointing = limits.gradient_checkpointing
+        self.gradient_checkpointing = bool(limits.gradient_checkpointing)
         self.packs = adapter.base.packs
         self.context = adapter.base.context
         self.end_tokens = adapter.base.end_tokens

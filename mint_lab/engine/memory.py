@@ -22,13 +22,23 @@ from typing import Any
 
 import torch
 
-__all__ = ["MemoryCost", "free_memory", "max_useful_tokens", "release_memory", "token_budget"]
+__all__ = [
+    "MemoryCost",
+    "free_memory",
+    "max_useful_tokens",
+    "needs_gradient_checkpointing",
+    "release_memory",
+    "token_budget",
+]
 
 FREE_MEMORY_SHARE = 0.5
 # Assumed free memory if the system does not report any, in bytes: what a small Binder machine has to spare.
 FALLBACK_FREE_BYTES = 1 << 30
 # The smallest budget: if a batch of this size does not fit, nothing does.
 MIN_BUDGET_TOKENS = 64
+# Products of fewer rows do not use a CUDA device fully; and a coupled loss on a batch that is split takes a second forward
+# pass, which costs as much as gradient checkpointing.
+MIN_USEFUL_CUDA_TOKENS = 4096
 # On a CPU, a product of 2,048 rows takes as long a row as one of 8,192.
 MAX_USEFUL_CPU_TOKENS = 2048
 
@@ -67,6 +77,13 @@ def token_budget(cost: MemoryCost, device: torch.device, *, gradient_checkpointi
     spare = int(FREE_MEMORY_SHARE * free_memory(device))
     tokens = cost.tokens(spare, gradient_checkpointing=gradient_checkpointing)
     return max(MIN_BUDGET_TOKENS, 1 << max(tokens, 1).bit_length() - 1)
+
+
+def needs_gradient_checkpointing(cost: MemoryCost, device: torch.device) -> bool:
+    """Return whether memory holds too few tokens without gradient checkpointing; always False on a CPU or with MPS."""
+    if device.type != "cuda":
+        return False
+    return token_budget(cost, device, gradient_checkpointing=False) < MIN_USEFUL_CUDA_TOKENS
 
 
 def max_useful_tokens(device: torch.device) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mint_lab.errors import ConfigError, ModelError
 from mint_lab.losses import pairwise_preference_loss
 
 from ..engine.batches import sampled
+from ..engine.pretended_gpu import pretended_gpu
 from .steps import PAIRS, sum_loss
 
 
@@ -32,7 +34,7 @@ def test_a_budget_of_one_token_is_the_smallest() -> None:
 
 
 def test_bad_switch_raises(service: ServiceClient, qwen3: Path) -> None:
-    with pytest.raises(ConfigError, match="gradient_checkpointing is 1, expected True or False"):
+    with pytest.raises(ConfigError, match="gradient_checkpointing is 1, expected True, False, or None"):
         service.create_lora_training_client(str(qwen3), gradient_checkpointing=1)  # type: ignore[arg-type]
 
 
@@ -155,3 +157,35 @@ def test_useful_size_of_builtin_losses_does_not_lower_the_budget(
     assert client.forward_backward(PAIRS, "cross_entropy").result().metrics["micro_batches:max"] == 2
     assert client.max_batch_tokens == 1_000
     assert client.forward_backward_custom(PAIRS, pairwise_preference_loss).result().metrics["micro_batches:max"] == 1
+
+
+@pytest.mark.parametrize(
+    ("memory", "limits", "expected"),
+    [
+        (1 << 40, MemoryLimits(), False),
+        (1 << 20, MemoryLimits(), True),
+        (1 << 20, MemoryLimits(gradient_checkpointing=False), False),
+        (1 << 20, MemoryLimits(100), False),
+        (1 << 40, MemoryLimits(gradient_checkpointing=True), True),
+    ],
+)
+def test_checkpointing_is_chosen_on_a_gpu_that_is_short_of_memory(
+    memory: int, limits: MemoryLimits, expected: bool, qwen3: Path
+) -> None:
+    base = load_base(str(qwen3))
+    assert not MemoryLimits().resolve(base).gradient_checkpointing, "never by itself on a CPU"
+    on_gpu: Any = SimpleNamespace(
+        cost=base.cost,
+        device=torch.device("cuda", 0),
+        supports_gradient_checkpointing=True,
+        name="",
+        config=base.config,
+    )
+    with pretended_gpu(memory):
+        found = limits.resolve(on_gpu)
+        assert found.gradient_checkpointing is expected
+        budget = token_budget(base.cost, on_gpu.device, gradient_checkpointing=expected)
+        assert found.max_batch_tokens == (limits.max_batch_tokens or budget)
+        on_gpu.supports_gradient_checkpointing = False
+        if limits.gradient_checkpointing is not True:
+            assert limits.resolve(on_gpu).gradient_checkpointing is False

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mint_lab.engine import models
 from mint_lab.engine.base_logprobs import reference_logprobs
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import load_checkpoint, save_checkpoint
@@ -218,3 +219,25 @@ def test_prompt_scores_are_the_cpus(qwen3: Path, gpu: PretendedGpu) -> None:
     assert found[0][0][0][1:] == pytest.approx(found[1][0][0][1:], rel=1e-5)
     assert found[0][1] == found[1][1]
     np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-5)
+
+
+def test_memory_of_the_device_that_runs_out_halves_the_budget(
+    qwen3: Path, gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caching allocator's blocks are freed before the second attempt, and the result is that of one attempt."""
+    adapter = adapter_on("cuda", qwen3)
+    expected = go(adapter, "ppo").loss
+    adapter.gradients, events, plan_attention = None, [], models.plan_attention
+
+    def fails_once(*args: Any) -> Any:
+        events.append("plan")
+        if events == ["plan"]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return plan_attention(*args)
+
+    monkeypatch.setattr(models, "plan_attention", fails_once)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty_cache"))
+    found = go(adapter, "ppo")
+    assert events[:3] == ["plan", "empty_cache", "plan"]
+    assert (found.oom_retries, found.loss) == (1, pytest.approx(expected, rel=1e-5))
+    assert found.note.startswith("memory ran out: ")

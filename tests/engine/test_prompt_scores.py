@@ -22,7 +22,7 @@ def reference(adapter: Adapter, tokens: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 def test_all_questions_at_once(chunk: int, adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_scores, "chunk_positions", lambda vocab_size: chunk)
+    monkeypatch.setattr(prompt_scores, "chunk_positions", lambda *_: chunk)
     targets = np.array([[6, -1], [3, 7], [200, 200], [-1, -1], [0, 269]])
     questions = PromptQuestions(topk=3, targets=targets, draws=2, random=np.random.default_rng(1), last=2)
     with adapter.base.using(adapter):

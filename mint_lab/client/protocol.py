@@ -39,6 +39,7 @@ __all__ = [
     "ClientSnapshot",
     "Future",
     "GradientClient",
+    "ReferenceChoosingClient",
     "RestorableClient",
     "SamplingClientProtocol",
     "ServiceClientProtocol",
@@ -138,6 +139,13 @@ class AdapterClient(Protocol):
     def save_adapter(self, folder: Path) -> Future[None]:
         """Write the adapter to ``folder`` in PEFT's layout, and replace what is there."""
         ...
+
+
+@runtime_checkable
+class ReferenceChoosingClient(Protocol):
+    """A training client whose reference model can be chosen: "start" (as it is now), "base", or saved weights."""
+
+    def set_reference(self, reference: str) -> Future[None]: ...
 
 
 class ClientSnapshot(Protocol):

@@ -391,11 +391,35 @@ class TrainingClient:
         self._worker.run(lambda: checkpoint.load_into(adapter))
         return AwaitableSamplingClient(self._adapter.base, adapter, done(None), self._paths)
 
-    def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
-        """Compute the log-probabilities of ``target_tokens`` under the model before training.
+    def set_reference(self, reference: str) -> APIFuture[None]:
+        """Choose the model that :meth:`reference_logprobs` computes with; a run does so when it begins.
 
-        That is the base model without the adapter; for a client that began with saved weights, it is the base model
-        with these. ``mint_lab.data.with_reference`` puts them into datums, and stores them on disk.
+        Without a call, it is the model at which the client's training started: the base model, or the base model with
+        the weights that were loaded. Checkpoints with an optimizer, and snapshots, keep the reference.
+
+        Args:
+            reference: "start" for the model as it is now, "base" for the base model without the adapter, or a saved
+                adapter of the same shape: what :meth:`save_state` returned, or its folder.
+
+        Raises:
+            CheckpointError: If the checkpoint is missing, damaged, or of another base model or adapter shape (from the
+                future; nothing is changed).
+        """
+
+        def choose() -> None:
+            if reference == "start":
+                self._adapter.refer_to_current()
+            elif reference == "base":
+                self._adapter.start = None
+            else:
+                load_checkpoint(self._paths.folder(reference)).refer(self._adapter)
+
+        return self._worker.submit(choose)
+
+    def reference_logprobs(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
+        """Compute the log-probabilities of ``target_tokens`` under the reference model, see :meth:`set_reference`.
+
+        ``mint_lab.data.with_reference`` puts them into datums, and stores them on disk.
 
         Returns:
             A future of one tensor for each datum, ``(N_i,)`` float32, nats.
@@ -493,6 +517,9 @@ class TrainingClient:
 
     async def reference_logprobs_async(self, data: list[Datum]) -> APIFuture[list[TensorData]]:
         return self.reference_logprobs(data)
+
+    async def set_reference_async(self, reference: str) -> APIFuture[None]:
+        return self.set_reference(reference)
 
     async def get_info_async(self) -> GetInfoResponse:
         return self.get_info()

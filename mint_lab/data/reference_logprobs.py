@@ -1,9 +1,10 @@
 """Reference log-probabilities, for losses that compare with the model before training (DPO and its variants).
 
-They depend only on the tokens and on the model at which training started: the base model, unless the client began with
-saved weights. So they are computed once per data set and cached on disk, in the folder that the client names for that
-model. The folder has up to sixteen safetensors files that map a hash of the tokens to the values, ``(N,)`` float32. A
-damaged file counts as missing and is rewritten. A file is first written under a temporary name and then renamed.
+They depend only on the tokens and on the reference model: the model at the start of a run, or another one that
+:meth:`TrainingClient.set_reference <mint_lab.client.training.TrainingClient.set_reference>` has chosen. So they are
+computed once per data set and cached on disk, in the folder that the client names for that model. The folder has up to
+sixteen safetensors files that map a hash of the tokens to the values, ``(N,)`` float32. A damaged file counts as
+missing and is rewritten. A file is first written under a temporary name and then renamed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ReferenceClient(Protocol):
     """The part of a training client that is needed here. The local client implements it."""
 
     def reference_logprobs(self, data: list[Datum]) -> Any:
-        """Return a future of one tensor per datum, ``(N_i,)``: log-probabilities of the targets before training."""
+        """Return a future of one tensor per datum, ``(N_i,)``: log-probabilities of the targets under the reference."""
         ...
 
     def reference_folder(self) -> Path:
@@ -52,8 +53,8 @@ class ReferenceClient(Protocol):
 def with_reference(data: Sequence[Datum], client: ReferenceClient, *, cache: bool = True) -> list[Datum]:
     """Return copies of the datums with ``loss_fn_inputs["reference_logprobs"]``, ``(N,)`` float32, nats.
 
-    The values are those of the model at which ``client`` started, no matter how far it has trained. Cached values are
-    returned bit for bit.
+    The values are those of the client's reference, no matter how far it has trained: the model at the start of its last
+    run, or before a run the one at which the client started. Cached values are returned bit for bit.
 
     Args:
         data: Datums with ``target_tokens``; they are not changed.

@@ -1,7 +1,7 @@
-"""Reference log-probabilities, those of the model before training, and a fingerprint of its weights.
+"""Reference log-probabilities, by default those of the model before training, and a fingerprint of its weights.
 
 The reference is no second copy of the model: a forward pass without a graph runs with all adapters disabled, or with
-the weights at which the adapter started.
+the weights of the reference, by default those at which the adapter started.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["fingerprint", "reference_fingerprint", "reference_logprobs"]
 
 
 def reference_logprobs(adapter: Adapter, batch: Batch, max_tokens: int | None) -> Fitted[list[NDArray[np.float32]]]:
-    """Compute the log-probability of each target under the model at which the adapter's training started.
+    """Compute the log-probability of each target under the adapter's reference, ``adapter.start``.
 
-    That is the base model alone for a new adapter, and otherwise the base model with the weights that were loaded.
+    That is the base model alone, or the base model with the weights there.
 
     Args:
         adapter: The adapter.

@@ -126,22 +126,12 @@ class Checkpoint:
         Raises:
             CheckpointError: If the checkpoint is of another base model or adapter shape. Nothing is changed then.
         """
-        if self.base_model != adapter.base.name:
-            raise CheckpointError(
-                f"the checkpoint is of base model {self.base_model!r}, but this client trains {adapter.base.name!r}"
-            )
         try:
-            weights = {name: w for name, w in self.weights.items() if not adapter.base.is_copy(name, w)}
+            weights = self._weights_for(adapter)
             if optimizer is not None:
                 optimizer.check(self.optimizer or {})  # before the weights are changed
-            adapter.check(weights)
             if optimizer is not None and self.start is not None:
                 adapter.check(self.start)
-            if self.lora.scaling != adapter.lora.scaling:
-                raise ModelError(
-                    f"the checkpoint has {self.lora}, which scales its update by {self.lora.scaling:g}, and this "
-                    f"client's adapter {adapter.lora}, which scales by {adapter.lora.scaling:g}"
-                )
             adapter.load(weights)
             if optimizer is None:
                 adapter.start_here()
@@ -150,6 +140,33 @@ class Checkpoint:
                 self._continue_training(adapter)
         except ModelError as error:
             raise CheckpointError(str(error)) from error
+
+    def refer(self, adapter: Adapter) -> None:
+        """Make the weights of this checkpoint the reference of ``adapter``, which keeps its own.
+
+        Raises:
+            CheckpointError: If the checkpoint is of another base model or adapter shape. Nothing is changed then.
+        """
+        weights = self._weights_for(adapter)
+        adapter.start = {name: weights[name].to(p) for name, p in adapter.parameters.items()}
+
+    def _weights_for(self, adapter: Adapter) -> Weights:
+        """Return the weights without copies of the base model's own. Raises as :meth:`refer`."""
+        if self.base_model != adapter.base.name:
+            raise CheckpointError(
+                f"the checkpoint is of base model {self.base_model!r}, but this client trains {adapter.base.name!r}"
+            )
+        weights = {name: w for name, w in self.weights.items() if not adapter.base.is_copy(name, w)}
+        try:
+            adapter.check(weights)
+        except ModelError as error:
+            raise CheckpointError(str(error)) from error
+        if self.lora.scaling != adapter.lora.scaling:
+            raise CheckpointError(
+                f"the checkpoint has {self.lora}, which scales its update by {self.lora.scaling:g}, and this "
+                f"client's adapter {adapter.lora}, which scales by {adapter.lora.scaling:g}"
+            )
+        return weights
 
     def _continue_training(self, adapter: Adapter) -> None:
         adapter.start = None

@@ -70,7 +70,8 @@ class Adapter:
 
     Attributes:
         gradients: The accumulated gradient of each parameter, in the order of ``parameters``; None if there is none.
-        start: The weights at which training starts; None for those of a new adapter, which is the base model alone.
+        start: The weights of the reference, at which training starts; None for the base model alone, which is also what
+            a new adapter computes.
         dropout_passes: Number of training passes with dropout so far.
     """
 
@@ -96,9 +97,13 @@ class Adapter:
 
     def start_here(self) -> None:
         """Make the current weights those at which training starts."""
+        self.refer_to_current()
+        self.dropout_passes = 0
+
+    def refer_to_current(self) -> None:
+        """Make the current weights the reference."""
         is_new = not any(bool(p.any()) for name, p in self.parameters.items() if ".lora_B." in name)  # the update is 0
         self.start = None if is_new else self.copy()
-        self.dropout_passes = 0
 
     def dropout(self, micro_batch: int) -> LoraDropout | None:
         """Return the dropout of a micro-batch in the next training pass; None if the adapter has none."""

@@ -45,7 +45,7 @@ Reduction: TypeAlias = Literal["sum", "mean", "coupled"]
 # are easily mistaken for the trainer's; inside the functions the two have different names.
 BUILTIN_KEYWORDS = {"weights": "weights", "logprobs": "sampling_logprobs", "advantages": "advantages"}
 
-# The loss_fn_inputs key of the base model's log-probabilities. A trainer fills it for a loss that lists it.
+# The loss_fn_inputs key of the reference model's log-probabilities. A trainer fills it for a loss that lists it.
 REFERENCE = "reference_logprobs"
 
 # The loss_fn_inputs key that says whether a completion is desirable: one number of shape (1,), 1 or 0.

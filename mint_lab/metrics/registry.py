@@ -339,7 +339,8 @@ _POLICY = (
     ),
     MetricSpec(
         "kl/reference",
-        "Estimate of the divergence from the model before training: in grpo, for KL(trainer || reference) a token, the "
+        "Estimate of the divergence from the reference, by default the model at the start of the run: in grpo, for "
+        "KL(trainer || reference) a token, the "
         "mean of exp(u) - u - 1 with u = log p_ref - log p; in kto, a completion, max(0, mean of s - s_ref).",
         "nats",
         NOT_NEGATIVE,
@@ -356,7 +357,8 @@ _POLICY = (
     ),
     MetricSpec(
         "kl_base/k1",
-        "Estimate of KL(trainer || base model): mean of log p - log p_base, exact in expectation for on-policy tokens.",
+        "Estimate of KL(trainer || reference), by default the model at the start of the run: mean of log p - log "
+        "p_base, exact in expectation for on-policy tokens.",
         "nats a token",
         None,
         ("kl_policy_base (Tinker, of the sampler)",),
@@ -364,14 +366,14 @@ _POLICY = (
     ),
     MetricSpec(
         "kl_base/k2",
-        "Estimate of KL(trainer || base model): mean of (log p - log p_base)^2 / 2 over on-policy tokens.",
+        "Estimate of KL(trainer || reference): mean of (log p - log p_base)^2 / 2 over on-policy tokens.",
         "nats a token",
         NOT_NEGATIVE,
         formula=r"\tfrac12 \overline{(\log p - \log p_\text{base})^2}",
     ),
     MetricSpec(
         "kl_base/k3",
-        "Estimate of KL(trainer || base model): mean of exp(u) - u - 1, u = log p_base - log p, over on-policy tokens.",
+        "Estimate of KL(trainer || reference): mean of exp(u) - u - 1, u = log p_base - log p, over on-policy tokens.",
         "nats a token",
         NOT_NEGATIVE,
         ("kl (TRL)",),

@@ -63,6 +63,9 @@ class BatchTrainer(GuardedTrainer):
         self._restore_common(state.entries)
         self._before, self._position = before, position
 
+    def _forget_references(self) -> None:
+        self._references = ReferenceCache(self.client, self._job)
+
     def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out data once, before the first step."""
         every = range(len(self._plain))

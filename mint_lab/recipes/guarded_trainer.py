@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import LossError, ModelError
+from ..client.protocol import ReferenceChoosingClient
+from ..errors import ConfigError, LossError, ModelError
 from ..usercode.guarded_loss import CANCEL_AFTER_SECONDS, GuardedLoss
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class GuardedTrainer(ABC):
 
     Attributes:
         client: A training client.
+        reference: The reference model: "start" for the model at the start of the run, "base" for the base model, or the
+            path of a saved adapter.
         baseline: Held-out metrics before training; empty until they are measured.
         cancel_requested: Polled while user code runs; returns True to cancel a call that has run too long.
         cancel_after: Seconds from the start of a call before it can be cancelled (twice the longest call so far, if
@@ -84,6 +87,7 @@ class GuardedTrainer(ABC):
 
     def __init__(self, client: TrainingClientProtocol) -> None:
         self.client = client
+        self.reference = "start"
         self.baseline: dict[str, float] = {}
         self.cancel_requested: Callable[[], bool] = lambda: False
         self.cancel_after = CANCEL_AFTER_SECONDS
@@ -169,6 +173,26 @@ class GuardedTrainer(ABC):
         self._noted_names = set(entries["noted_names"])
         self._gradient = self._updated = self.retry_plan = None
         self._notes = []
+
+    def set_reference(self) -> None:
+        """Make :attr:`reference` the reference of the client, before the first step of a run.
+
+        Raises:
+            ConfigError: If the client, a hosted one, knows no other reference than the model at the start.
+            CheckpointError: If it is a path and no adapter of the client's shape is there.
+        """
+        if isinstance(self.client, ReferenceChoosingClient):
+            self.client.set_reference(self.reference).result()
+            self._forget_references()
+        elif self.reference != "start":
+            raise ConfigError(
+                f"reference is {self.reference!r}, but a {type(self.client).__name__} has no reference other than the "
+                "model at the start of the run: use reference='start', or a client of mint_lab.ServiceClient"
+            )
+
+    @abstractmethod
+    def _forget_references(self) -> None:
+        """Forget log-probabilities of an earlier reference."""
 
     @abstractmethod
     def measure_baseline(self, plan: StepPlan) -> None:

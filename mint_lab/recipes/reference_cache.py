@@ -1,4 +1,4 @@
-"""A job's datums with the base model's log-probabilities, for losses that compare with a reference model.
+"""A job's datums with the reference model's log-probabilities, for losses that compare with a reference model.
 
 They are computed when a loss first reads them (also if that loss is chosen in the middle of a run), for as many items
 ahead as one request is worth. ``mint_lab.data.with_reference`` keeps them on disk, and the next run reads them there.

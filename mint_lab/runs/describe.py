@@ -55,4 +55,5 @@ def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_
         early_stopping=run.early_stopping.record() if run.early_stopping else {},
         tags=list(run.tags),
         description=run.description,
+        reference=run.reference,
     )

@@ -69,6 +69,7 @@ class RunInfo:
         parent: Of a fork: ``name`` and ``folder`` of the run it was forked from, and the ``step``; otherwise empty.
         early_stopping: When the run finishes before its last step, as :class:`~mint_lab.EarlyStopping`; empty if never.
         tags, description: What a person wrote about the run.
+        reference: The reference model, as given to :class:`~mint_lab.runs.run.Run`.
     """
 
     name: Text = ""
@@ -99,6 +100,7 @@ class RunInfo:
     early_stopping: dict[Text, Any] = field(default_factory=dict)
     tags: list[Text] = field(default_factory=list)
     description: Text = ""
+    reference: Text = "start"
 
     @property
     def config(self) -> dict[str, Any]:

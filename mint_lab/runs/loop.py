@@ -459,6 +459,8 @@ class Loop:
         set_latest_trainer(trainer)
         self._current_plan = self.plan
         trainer.cancel_requested = self._cancel_requested
+        if not self.records:
+            trainer.set_reference()
         if not trainer.baseline:
             trainer.measure_baseline(self._current_plan)
         self._ending.check(trainer.baseline)

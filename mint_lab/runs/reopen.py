@@ -72,6 +72,7 @@ class Past:
             "early_stopping": EarlyStopping.of(info.early_stopping),
             "tags": info.tags,
             "description": info.description,
+            "reference": info.reference,
             **info.limits,
             **info.options,
         }

@@ -65,11 +65,14 @@ class Run(RunView):
         loss: A name of ``LOSSES``, a ``LossSpec``, or a function in the custom call form; None for the default of the
             recipe.
         base_model: "mint-tiny", a local directory, or a hub name. Or the folder of a LoRA adapter in PEFT's layout:
-            its base model is loaded, and training starts at its weights, which also give ``baseline`` and the
-            reference log-probabilities.
+            its base model is loaded, and training starts at its weights, which also give ``baseline``.
         data, held_out: As the recipe takes them. Without ``held_out``, a seeded tenth of ``data`` is held out; without
             either, the recipe's default data are used.
         client: A training client; None for a new local one.
+        reference: The model that losses such as "dpo" and "grpo" compare with: "start" for the model at the start of
+            this run, whatever the client has learned before; "base" for the base model; or a saved adapter of the same
+            shape (its folder, or what ``save_state`` returned). Snapshots keep it, so that the run has the same one
+            after it was opened, rewound or forked.
         steps: Optimizer steps in total; None for the recipe's default.
         batch_size: Items per batch (pairs, examples), or prompts per rollout.
         accumulate: Batches per optimizer step. The gradient is that of one batch that is so many times as large (for
@@ -120,6 +123,7 @@ class Run(RunView):
         data: Any = None,
         held_out: Any = None,
         client: TrainingClientProtocol | None = None,
+        reference: str | Path = "start",
         steps: int | None = None,
         batch_size: int = 32,
         accumulate: int = 1,
@@ -176,6 +180,7 @@ class Run(RunView):
             steps=self._recipe.default_steps if steps is None else steps,
         )
         self.seed, self.base_model = seed, base_model
+        self.reference = checked_text("reference", str(reference) if isinstance(reference, Path) else reference)
         self.eval_every, self.keep_snapshots = eval_every, keep_snapshots
         self.early_stopping = EarlyStopping.of(early_stopping)
         self.tags, self.description = checked_tags(tags), checked_text("description", description)
@@ -450,6 +455,7 @@ class Run(RunView):
         elif self._client is None:
             self._client = self._adapter.new_client()
         trainer, notes = load_trainer(self._client, self._recipe, self._data, None, self.seed, limits=self._limits)
+        trainer.reference = self.reference
         if self._past is not None:
             restore(trainer, self._past.state, self._past.snapshot)
         self._trainer = trainer

@@ -44,7 +44,7 @@ class RunView:
     """The part of :class:`~mint_lab.runs.run.Run` that reads it.
 
     Attributes:
-        seed, base_model, eval_every, keep_snapshots, name, tags, description: As given to the run.
+        seed, base_model, eval_every, keep_snapshots, name, tags, description, reference: As given to the run.
         reading: A context: while it is entered, the run does not return to an earlier step.
         early_stopping: When the run finishes before its last step; None if never.
         folder: Where the run is recorded; None before the first start, if none was given.
@@ -59,6 +59,7 @@ class RunView:
     folder: Path | None
     tags: tuple[str, ...]
     description: str
+    reference: str
     early_stopping: EarlyStopping | None
     _recipe: Recipe
     _adapter: AdapterRequest

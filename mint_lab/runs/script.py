@@ -167,6 +167,7 @@ class RunScript:
         own = {"seed": info.seed or 0, **info.limits, "eval_every": info.eval_every, "name": info.name}
         own |= {"keep_snapshots": info.keep_snapshots, **info.options}
         own |= {name: getattr(info, name) for name in ("tags", "description") if getattr(info, name)}
+        own |= {"reference": info.reference} if info.reference != "start" else {}
         given |= {name: _literal(value) for name, value in own.items()}
         if info.early_stopping:
             stopping = [f"{name}={_literal(value)}" for name, value in info.early_stopping.items()]

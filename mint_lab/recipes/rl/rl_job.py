@@ -55,7 +55,9 @@ class RlOptions:
     updates_per_rollout: int = option(1, "passes over each rollout")
     minibatches: int = option(1, "optimizer steps per pass, each on whole groups")
     delay: int = option(0, "optimizer steps by which the sampler's weights lag; 0 is on-policy")
-    kl_to_base: bool = option(False, "measure the KL divergence from the base model: one more forward pass per rollout")
+    kl_to_base: bool = option(
+        False, "measure the KL divergence from the reference model: one more forward pass per rollout"
+    )
     evaluation: str = option("greedy", 'how held-out prompts are answered: "greedy" or "sampled" (temperature 1)')
     weights: bool = option(True, "give datums a weights field, 0 on the prompt")
 

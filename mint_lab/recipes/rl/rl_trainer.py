@@ -106,7 +106,7 @@ class RlTrainer(GuardedTrainer):
         self._grader_label = ""  # of that reward; a run that continues with another version has it from its snapshot
         self._new_graders: list[Reward] = []  # rewards that began to grade, not yet reported by new_rewards()
         self._latest: list[GradedResponse] = []  # of the latest rollout
-        # The base model's log-probabilities of this rollout, computed on demand, by the identity of the response.
+        # The reference model's log-probabilities of this rollout, computed on demand, by the identity of the response.
         self._references: dict[int, torch.Tensor] = {}
 
     @property
@@ -154,6 +154,9 @@ class RlTrainer(GuardedTrainer):
         self._grader_label = entries["grader"] or ""
         self._new_graders = []
         self._snapshots.restore(samplers)
+
+    def _forget_references(self) -> None:
+        self._references = {}
 
     def measure_baseline(self, plan: StepPlan) -> None:
         """Evaluate all held-out prompts once, before the first step."""
@@ -307,7 +310,7 @@ class RlTrainer(GuardedTrainer):
     def _data(
         self, responses: Sequence[GradedResponse], *, reference: bool = False
     ) -> tuple[list[Datum], list[torch.Tensor] | None]:
-        """Return the datums of responses, and the base model's log-probabilities if they are needed.
+        """Return the datums of responses, and the reference model's log-probabilities if they are needed.
 
         Args:
             responses: Graded responses.
@@ -325,7 +328,7 @@ class RlTrainer(GuardedTrainer):
         return data, base
 
     def _base_logprobs(self, responses: Sequence[GradedResponse], data: list[Datum]) -> list[torch.Tensor]:
-        """Return the base model's log-probabilities, ``(N_i,)`` each; they are computed once per rollout."""
+        """Return the reference model's log-probabilities, ``(N_i,)`` each; they are computed once per rollout."""
         known = self._references
         missing = [k for k, response in enumerate(responses) if id(response.sampled) not in known]
         if missing:
@@ -334,7 +337,7 @@ class RlTrainer(GuardedTrainer):
         return [known[id(response.sampled)] for response in responses]
 
     def _compute_base(self, data: list[Datum]) -> list[torch.Tensor]:
-        """Compute the base model's log-probabilities, ``(N_i,)`` each.
+        """Compute the reference model's log-probabilities, ``(N_i,)`` each.
 
         If the client computes none, a sampling client on the first weights does.
         """

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..client.protocol import ReferenceChoosingClient
 from ..errors import ConfigError, LossError, ModelError
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["ExampleBatch", "GuardedTrainer", "TrainerState", "logprobs_of", "loss_metrics"]
 
 T = TypeVar("T")
+
+LOSS_PREFIX = "loss/"  # of a loss's metric that has the name of one of the run's
+TIMES = ("tokens_per_s", "tokens", "time", "step_time")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ class GuardedTrainer(ABC):
         self._bound: tuple[Any, ...] = ()
         self._notes: list[str] = []
         self._noted_names: set[str] = set()  # labels of losses whose metrics have a name of the trainer's
+
+    # Names of metrics that the trainer measures, and that mean nothing else, so that a loss cannot replace them.
+    own_metrics: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod
@@ -275,16 +281,17 @@ class GuardedTrainer(ABC):
             updated = {**updated, "learning_rate": plan.adam(number).learning_rate}
         self._gradient = None
         self.last_update = len(data), gradient.seconds + time.perf_counter() - began
-        return measured, updated, self._own_metrics(plan, gradient.metrics, {*updated, "tokens_per_s"})
+        return measured, updated, self._renamed(plan, gradient.metrics, {*updated, *self.own_metrics, *TIMES})
 
-    def _own_metrics(self, plan: StepPlan, metrics: dict[str, float], reserved: set[str]) -> dict[str, float]:
-        """Return the metrics of a loss without names that only the trainer can measure."""
+    def _renamed(self, plan: StepPlan, metrics: dict[str, float], reserved: set[str]) -> dict[str, float]:
+        """Return the metrics of a loss; those with a name that only the run can measure are under ``loss/``."""
         taken = sorted(metrics.keys() & reserved)
         if taken and plan.loss.label not in self._noted_names:
             self._noted_names.add(plan.loss.label)
             names, what = " and ".join(map(repr, taken)), "is a metric" if len(taken) == 1 else "are metrics"
-            self._notes.append(f"{plan.loss.label} reports {names}, which {what} of the trainer: choose another name")
-        return {name: value for name, value in metrics.items() if name not in reserved}
+            new = " and ".join(repr(LOSS_PREFIX + name) for name in taken)
+            self._notes.append(f"{plan.loss.label} reports {names}, which {what} of the run: recorded as {new}")
+        return {LOSS_PREFIX + name if name in reserved else name: value for name, value in metrics.items()}
 
     def _measured(self, measure: Callable[[], T], unmeasured: T) -> T:
         try:

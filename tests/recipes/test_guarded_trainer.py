@@ -192,6 +192,10 @@ def test_loss_cannot_report_metrics_of_the_trainer(make_run: Callable[..., Run])
     assert list(run.history["mine"]) == [7.0, 7.0]
     assert (run.history["grad_norm"] > 0).all()
     assert (run.history["tokens_per_s"] != 1.0).all()
-    notes = [note for record in run.records for note in record.warnings if "choose another name" in note]
+    notes = [note for record in run.records for note in record.warnings if "recorded as" in note]
     assert len(notes) == 1
-    assert notes[0].startswith("boasting v1 reports 'grad_norm' and 'tokens_per_s', which are metrics of the trainer")
+    assert notes[0] == (
+        "boasting v1 reports 'grad_norm' and 'tokens_per_s', which are metrics of the run: recorded as "
+        "'loss/grad_norm' and 'loss/tokens_per_s'"
+    )
+    assert list(run.history["loss/grad_norm"]) == [0.0, 0.0]

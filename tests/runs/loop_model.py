@@ -242,7 +242,7 @@ class Model:
         if plan.name == "mine" and plan.label not in self.noted:
             self.noted.add(plan.label)
             self.step_notes.append(
-                f"{plan.label} reports 'grad_norm', which is a metric of the trainer: choose another name"
+                f"{plan.label} reports 'grad_norm', which is a metric of the run: recorded as 'loss/grad_norm'"
             )
 
     def _take_notes(self) -> list[str]:

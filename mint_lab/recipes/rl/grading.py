@@ -25,6 +25,7 @@ def grade_groups(
     *,
     cancel_requested: Callable[[], bool] = lambda: False,
     cancel_after: float = CANCEL_AFTER_SECONDS,
+    known: dict[tuple[int, int], float] | None = None,
 ) -> list[list[float]]:
     """Return the reward of every response, one list per prompt.
 
@@ -34,11 +35,14 @@ def grade_groups(
         reward: Grades one response.
         cancel_requested: Polled while the reward runs; True cancels a response that has taken longer than
             ``cancel_after``.
+        known: Rewards by position of the group and of the response in it, which are not computed again; new ones are
+            added one by one, so that a retry after an error continues where this call failed.
         cancel_after: Seconds per response (twice the longest response so far, if that is more).
 
     Raises:
         RewardError: If the reward raised, did not return a finite number, or was cancelled.
     """
+    found = {} if known is None else known
     current, began, longest = (0, 0), time.perf_counter(), 0.0  # position of the group and of its response
 
     def grade_all() -> list[list[float]]:
@@ -48,9 +52,11 @@ def grade_groups(
             row: list[float] = []
             for response_index, response in enumerate(group.responses):
                 current, began = (group_index, response_index), time.perf_counter()
-                example = prompts.examples[group.index]
-                row.append(grade(reward, response.text, example, index=group.index, prompt=group.text))
-                longest = max(longest, time.perf_counter() - began)
+                if current not in found:
+                    example = prompts.examples[group.index]
+                    found[current] = grade(reward, response.text, example, index=group.index, prompt=group.text)
+                    longest = max(longest, time.perf_counter() - began)
+                row.append(found[current])
             rewards.append(row)
         return rewards
 

@@ -42,7 +42,7 @@ from .rollout import (
     with_advantages,
 )
 from .rollout_state import RolloutReader, RolloutWriter
-from .step_metrics import best_and_worst, measure_step, sample_rows
+from .step_metrics import OWN_METRICS, best_and_worst, measure_step, sample_rows
 
 if TYPE_CHECKING:
     from ...client.protocol import SamplingClientProtocol, TrainingClientProtocol
@@ -65,12 +65,20 @@ class _Ungraded:
         groups: The responses.
         version: Updates that the sampler's weights had received.
         seconds: Time that sampling took.
+        partial: The reward that graded, and what it gave before it failed, by position; empty before grading.
     """
 
     key: tuple[int, int]
     groups: list[SampledGroup]
     version: int
     seconds: float
+    partial: list[tuple[Reward, dict[tuple[int, int], float]]] = field(default_factory=list)
+
+    def rewards_by(self, reward: Reward) -> dict[tuple[int, int], float]:
+        """Return what ``reward`` has given so far, by position; another version of a reward grades all again."""
+        if not self.partial or self.partial[0][0] != reward:
+            self.partial[:] = [(reward, {})]
+        return self.partial[0][1]
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class _StepMeasures:
 
 class RlTrainer(GuardedTrainer):
     """Train one client on the rewards of its own responses."""
+
+    own_metrics = OWN_METRICS
 
     def __init__(self, client: TrainingClientProtocol, job: RlJob, seed: int) -> None:
         super().__init__(client)
@@ -216,7 +226,6 @@ class RlTrainer(GuardedTrainer):
             measures, updated, own = self._update(number, plan, data, measure, unmeasured=measures)
             if "clip_frac/low" in own:  # the loss reports its own clip, which need not be one of tokens
                 measures.measured.metrics.pop("out_of_range_frac", None)
-            # A loss cannot replace the rollout's own metrics, because they are the result of the run.
             metrics = measures.measured.metrics | updated | own | metrics
             self._updates += 1
         self._minibatches, self._rollout_metrics = self._minibatches[1:], {}
@@ -253,7 +262,7 @@ class RlTrainer(GuardedTrainer):
         options = self.job.options
         ungraded = self._ungraded = self._sample_batch(plan)
         reward = self.job.reward(self.job.train)
-        rewards = self._grade(ungraded.groups, self.job.train, reward)
+        rewards = self._grade(ungraded.groups, self.job.train, reward, ungraded.rewards_by(reward))
         groups = with_advantages(ungraded.groups, rewards, options.advantages)
         self._rollout_metrics = rollout_metrics(ungraded.groups, rewards) | {"sampling_time": ungraded.seconds}
         self._sampler_updates = ungraded.version
@@ -267,13 +276,21 @@ class RlTrainer(GuardedTrainer):
         self._ungraded = None
         self._position += len(ungraded.groups)
 
-    def _grade(self, groups: Sequence[SampledGroup], prompts: Prompts, reward: Reward) -> list[list[float]]:
+    def _grade(
+        self,
+        groups: Sequence[SampledGroup],
+        prompts: Prompts,
+        reward: Reward,
+        known: dict[tuple[int, int], float] | None = None,
+    ) -> list[list[float]]:
         """Return the rewards; grading is cancelled when the run is paused, or the reward is registered again."""
 
         def cancel_requested() -> bool:
             return self.cancel_requested() or self.job.reward(prompts) != reward
 
-        return grade_groups(groups, prompts, reward, cancel_requested=cancel_requested, cancel_after=self.cancel_after)
+        return grade_groups(
+            groups, prompts, reward, cancel_requested=cancel_requested, cancel_after=self.cancel_after, known=known
+        )
 
     def _sample_batch(self, plan: StepPlan) -> _Ungraded:
         key = (self._position, plan.items_per_step)

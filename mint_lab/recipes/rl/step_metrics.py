@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from .rl_job import RlOptions
     from .rollout import GradedResponse
 
-__all__ = ["best_and_worst", "measure_step", "sample_rows"]
+__all__ = ["OWN_METRICS", "best_and_worst", "measure_step", "sample_rows"]
 
+# What is measured on the responses and defined for them alone. A policy loss may have its own ratio and clip.
+OWN_METRICS = frozenset(
+    {
+        *("reward", "reward_std", "group_std", "frac_reward_zero_std", "completion_length", "truncated_frac"),
+        *("sampling_time", "ess", "entropy_est", "unmasked_prompt_frac", "mismatch/mean", "mismatch/max"),
+        *(f"{kind}/{estimator}" for kind in ("kl", "kl_base") for estimator in ("k1", "k2", "k3")),
+    }
+)
 USUAL_RANGE = (0.8, 1.2)  # PPO's; out_of_range_frac uses it if the loss clips no tokens
 KEPT_GROUPS = 2  # groups of which a record keeps responses
 MAX_CHARACTERS, MAX_TOKENS = 2000, 256  # of a response that a record keeps

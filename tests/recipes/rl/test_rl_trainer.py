@@ -287,7 +287,7 @@ def test_reward_that_fails_on_held_out_prompts_repeats_no_update(rl: Any) -> Non
     assert torch.equal(run.client.table, whole.client.table)
 
 
-@pytest.mark.parametrize("name", ["reward", "clip_frac/low"])
+@pytest.mark.parametrize("name", ["reward", "ess", "truncated_frac", "kl/k1", "clip_frac/low"])
 def test_loss_may_report_any_metric_name(rl: Any, name: str) -> None:
     def policy_gradient(data: Any, logprobs_list: Any) -> Any:
         advantages = [d.loss_fn_inputs["advantages"].to_torch() for d in data]
@@ -295,10 +295,44 @@ def test_loss_may_report_any_metric_name(rl: Any, name: str) -> None:
 
     run = finish(rl(loss=policy_gradient, steps=4, batch_size=4, updates_per_rollout=2))
     assert run.client.calls.count("optim_step") == len(run.records) == 4
-    reported = [record.metrics[name] for record in run.records]
-    if name == "reward":
-        assert max(reported[0], reported[2]) <= 1, "the rollout's own metric, from the reward"
-    assert reported[1] == reported[3] == 7.0
+    own = "clip_frac/low" if name == "clip_frac/low" else f"loss/{name}"
+    assert [record.metrics[own] for record in run.records] == [7.0] * 4
+    notes = [text for record in run.records for text in record.warnings if "recorded as" in text]
+    if name == own:  # a policy loss defines its own clip
+        assert notes == []
+        return
+    assert notes == [f"policy_gradient v1 reports {name!r}, which is a metric of the run: recorded as 'loss/{name}'"]
+    assert all(record.metrics.get(name, 0.0) <= 1 for record in run.records), "the run's own"
+    assert name in run.records[0].metrics
+
+
+@pytest.mark.parametrize("is_new_version", [False, True])
+def test_reward_that_failed_grades_only_what_is_left(rl: Any, is_new_version: bool) -> None:
+    """Of 4 x 8 responses the 20th fails once. The same reward grades it and the 12 after it; a new one grades all."""
+    calls: list[str] = []
+
+    def fails_once(response_text: str, example: Any) -> float:
+        calls.append(response_text)
+        if len(calls) == 20:
+            raise ConnectionError("the judge does not answer")
+        return low(response_text, example)
+
+    run = rl(reward=fails_once, steps=1, batch_size=4, eval_every=100, held_out=PROMPTS[:1])
+    run.prepare()
+    run.trainer.baseline = {"reward": 0.0}  # no held-out response is graded before the first step
+    run.start()
+    assert run.wait(TIMEOUT, check=False)
+    assert run.error.reward.name == "fails_once"
+    assert len(calls) == 20
+    if is_new_version:
+        reward(name="fails_once")(fails_once)
+    else:
+        run.resume()
+    assert run.wait(TIMEOUT)
+    graded = 20 + (32 if is_new_version else 13)
+    assert len(calls) == graded + 1, "and one held-out response"
+    whole = finish(rl(reward=low, steps=1, batch_size=4, eval_every=100, held_out=PROMPTS[:1]))
+    assert run.records[0].metrics["reward"] == whole.records[0].metrics["reward"]
 
 
 def test_failing_loss_is_retried_with_the_same_responses(rl: Any) -> None:

@@ -141,8 +141,9 @@ def test_what_run_json_does_not_say_is_empty_or_0() -> None:
         "parent": {},
         "tags": [],
     }
+    other = {"loss_version": 1, "schedule": "constant", "reference": "start"}
     info, reasons = read_run_info(b"{}")
-    assert vars(info) == texts | numbers | unknown | several | {"loss_version": 1, "schedule": "constant"}
+    assert vars(info) == texts | numbers | unknown | several | other
     assert reasons == []
 
 
@@ -228,7 +229,7 @@ def test_folder_of_an_earlier_version_is_read_unchanged(saved_folders: Path, nam
             ', "described": {}',
             *(f'  "{name}": {{}},\n' for name in ("lora", "data", "limits", "early_stopping")),
             *('  "keep_snapshots": null,\n', '  "schedule": "constant",\n'),
-            *(',\n  "parent": {}', ',\n  "tags": []', ',\n  "description": ""'),
+            *(',\n  "parent": {}', ',\n  "tags": []', ',\n  "description": ""', ',\n  "reference": "start"'),
         ):
             after = after.replace(new, "")
         assert after == before

@@ -582,7 +582,7 @@ class Loop:
             with self._changed:
                 self.edits += edits
                 self.losses += losses
-                self.records.append(record)
+                self.records.append(record.sharing(self.records))
                 self._previous_plan = plan
                 if self._steps_left is not None:
                     self._steps_left -= 1

@@ -180,7 +180,7 @@ class RunStore:
                 self._unwritten_sources[self.folder / REWARD_SOURCES / file] = reward.source
         for edit in edits:
             self._files[EDITS].add(vars(edit))
-        self._files[RECORDS].add(vars(record))
+        self._files[RECORDS].add(record.entries())
         self._write()
 
     def rewind(self, step: int, *, past: int) -> None:

@@ -20,7 +20,7 @@ from ..threads import PackageThread
 from .bundle import widget_view
 from .display import Outputs
 from .messages import Message, Reply
-from .page_widget import PageWidget, weakly
+from .page_widget import PageWidget, pause_run, weakly
 from .pictures import picture_of_runs
 from .publisher import Publisher
 from .requests import reply_to, unknown_request
@@ -154,7 +154,7 @@ class Compare(PageWidget):
             for number, run in enumerate(runs)
         ]
         super().__init__()
-        self.on_msg(self._on_message)
+        self.replace_earlier()
 
     # -- the comparison itself -----------------------------------------------------------------------------------------
 
@@ -203,12 +203,16 @@ class Compare(PageWidget):
 
     # -- display -------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Remove the widget from the page and end its threads."""
+    def pause_unseen(self, why: str) -> None:
+        """Pause the runs that are running."""
+        for run in self.runs.values():
+            pause_run(run, why)
+
+    def _end(self) -> None:
         for publisher in self._publishers:
             publisher.close()
         self._publishers = ()
-        super().close()
+        super()._end()
 
     def __repr__(self) -> str:
         return f"Compare({list(self.runs)!r}, recipe={self._comparison.recipe!r})"
@@ -266,8 +270,8 @@ class Compare(PageWidget):
         if self.comm is not None:
             self.send(content, list(buffers))
 
-    def _on_message(self, _: Any, content: Any, __: Any) -> None:
-        if not isinstance(content, dict) or not self._publishers:
+    def _on_message(self, content: dict[str, Any]) -> None:
+        if not self._publishers:
             return
         if content.get("type") == "sync":
             run, since = content.get("run"), content.get("since")

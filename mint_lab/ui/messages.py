@@ -547,6 +547,7 @@ RequestType: TypeAlias = Literal[
     "set_loss",
     "set",
     "new_run",
+    "continue_earlier",
     "rewind",
     "fork",
     "show_run",

@@ -31,6 +31,7 @@ __all__ = [
     "Compared",
     "ComparedRun",
     "CosineMatrix",
+    "Earlier",
     "Listing",
     "OfRun",
     "Result",
@@ -158,6 +159,14 @@ class ShownRun(TypedDict):
 
     name: str
     snapshot: Snapshot
+
+
+class Earlier(TypedDict):
+    """A run that an earlier execution of the cell left, which can be continued."""
+
+    loss_label: str
+    steps_done: int
+    steps_total: int
 
 
 class RunTab(TypedDict):

@@ -64,7 +64,6 @@ class RunTable(PageWidget):
     def __init__(self, folder: str | os.PathLike[str] = "runs") -> None:
         self._folder = RunFolder(folder)
         super().__init__()
-        self.on_msg(self._on_message)
         self.refresh()
 
     def __repr__(self) -> str:
@@ -137,9 +136,7 @@ class RunTable(PageWidget):
     def _read(self, name: str) -> ShownRun:
         return ShownRun(name=name, snapshot=saved_snapshot(self._folder.open(name)))
 
-    def _on_message(self, _: Any, content: Any, __: Any) -> None:
-        if not isinstance(content, dict):
-            return
+    def _on_message(self, content: dict[str, Any]) -> None:
         reply = reply_to(content, self._perform)
         if self.comm is not None:
             self.send(reply)

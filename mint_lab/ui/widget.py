@@ -29,7 +29,7 @@ __all__ = ["RunWidget"]
 
 
 class RunWidget(PageWidget):
-    """Show one run. :meth:`close` ends the widget's thread and subscriptions; the run continues.
+    """Show one run. :meth:`close` ends the widget's thread and subscriptions.
 
     Attributes:
         part: The widget of the bundle; fixed by the class.
@@ -63,7 +63,6 @@ class RunWidget(PageWidget):
         self._base_model, self._data = base_model, data
         self._check_run(run)
         super().__init__()
-        self.on_msg(self._on_message)
         self.show(run)
         if self._has_loss_picker:
             self._end_loss_calls = LOSSES.subscribe(weakly(self._send_losses))
@@ -100,8 +99,7 @@ class RunWidget(PageWidget):
             )
             self._publisher.send_snapshot()
 
-    def close(self) -> None:
-        """Remove the widget from the page and end its thread."""
+    def _end(self) -> None:
         if self._end_loss_calls is not None:
             self._end_loss_calls()
         if self._publisher is not None:
@@ -109,7 +107,7 @@ class RunWidget(PageWidget):
             self._publisher = None
         if self._end_cell_calls is not None:
             self._end_cell_calls()
-        super().close()
+        super()._end()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._run.name!r})" if getattr(self._run, "name", None) else type(self).__name__
@@ -172,9 +170,9 @@ class RunWidget(PageWidget):
     def _send_losses(self, _: object) -> None:
         self._send_message(Losses(type="losses", losses=loss_catalogue(self.run.data_kind)), [])
 
-    def _on_message(self, _: Any, content: dict[str, Any], __: Any) -> None:
+    def _on_message(self, content: dict[str, Any]) -> None:
         publisher = self._publisher
-        if publisher is None or not isinstance(content, dict):
+        if publisher is None:
             return
         if content.get("type") == "sync":
             since, epoch = content.get("since"), content.get("epoch")

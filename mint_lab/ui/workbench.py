@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import traitlets
 
 from ..errors import ConfigError, RunError
 from ..recipes.registry import recipe_of
 from ..runs.run import Run
+from .page_widget import pause_run
 from .requests import requested_step
-from .run_messages import RunTab, RunTabs
+from .run_messages import Earlier, RunTab, RunTabs
+from .state import MAX_LABEL_CHARACTERS
 from .utf8 import as_utf8
 from .widget import RunWidget
 
 __all__ = ["Workbench", "describe_data"]
+
+
+class _Page(NamedTuple):
+    """What a workbench shows: a run, it and its forks, and the names of its model and its data."""
+
+    run: Run
+    runs: list[Run]
+    base_model: str
+    data: str
 
 
 class Workbench(RunWidget):
@@ -36,9 +47,13 @@ class Workbench(RunWidget):
     A click on a step of a chart offers to return to that step, and to fork the run there; as ``run.rewind(step)`` and
     ``run.fork(step)`` do.
 
+    The run is paused if its cell is run again, its output is removed, or the workbench is closed; ``run.start()``
+    continues it. The page that the cell then makes offers to continue it, as :meth:`continue_earlier` does.
+
     Attributes:
         run: The :class:`~mint_lab.runs.run.Run` that the page shows. "New run" and forks replace it.
         forks: The forks of the run, and their forks, that the page can show; empty again after "New run".
+        earlier: See :class:`~mint_lab.ui.run_messages.Earlier`: the run of an earlier execution of the cell; or None.
 
     Raises:
         ConfigError: If a name or a setting is unknown, or the data do not fit the loss.
@@ -46,7 +61,9 @@ class Workbench(RunWidget):
 
     part = traitlets.Unicode("workbench", read_only=True).tag(sync=True)
     runs = traitlets.Any(None).tag(sync=True)
+    earlier = traitlets.Any(None).tag(sync=True)
     _has_loss_picker = True
+    _earlier: _Page | None = None
 
     def __init__(
         self,
@@ -70,6 +87,8 @@ class Workbench(RunWidget):
         run = Run(loss=loss, **self._options)
         self._first_loss = run.loss.name
         super().__init__(run, base_model=base_model, data=describe_data(data, recipe))
+        pages = [page for page in self.replace_earlier() if isinstance(page, Workbench)]
+        self._offer(pages[0]._page() if pages else None)
 
     def __repr__(self) -> str:
         options = self._options
@@ -123,10 +142,46 @@ class Workbench(RunWidget):
         self.show(run)
         return run
 
+    def continue_earlier(self) -> Run:
+        """Show the run that an earlier execution of the cell left, and continue it; the present run is paused.
+
+        Raises:
+            RunError: If there is none.
+        """
+        if self._earlier is None:
+            raise RunError("no earlier run of this cell can be continued")
+        present, earlier = self._page(), self._earlier
+        self.pause_unseen("an earlier run of its cell was continued; run.start() continues this one")
+        run, self._runs, self._base_model, self._data = earlier
+        self.show(run)
+        self._offer(present)
+        if run.status not in ("stopped", "finished"):
+            run.start()
+        return run
+
+    def pause_unseen(self, why: str) -> None:
+        """Pause the run and its forks."""
+        for run in self._runs:
+            pause_run(run, why)
+
+    def _page(self) -> _Page:
+        return _Page(self.run, self._runs, self._base_model, self._data)
+
+    def _offer(self, page: _Page | None) -> None:
+        """Offer to continue the run of a page, if it has begun and is not over."""
+        if page is None or page.run.status not in ("running", "paused"):
+            self._earlier = self.earlier = None
+            return
+        self._earlier, run = page, page.run
+        label = as_utf8(run.loss.label[:MAX_LABEL_CHARACTERS])
+        self.earlier = Earlier(loss_label=label, steps_done=run.steps_done, steps_total=run.steps_total)
+
     def _perform(self, request: Mapping[str, Any]) -> None:
         kind = request.get("type")
         if kind == "new_run":
             self.new_run()
+        elif kind == "continue_earlier":
+            self.continue_earlier()
         elif kind == "fork":
             loss, name = request.get("loss"), request.get("name")
             self._fork(requested_step(request), str(loss or "") or None, str(name or "").strip() or None)

@@ -115,7 +115,7 @@ def contents(folder: Path) -> dict[str, Any]:
         for name in ("adapter_model.safetensors", "optimizer.safetensors", "trainer.safetensors")
     }
     names = {"files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))}
-    records = {f"record {record.step}": _plain(vars(record)) for record in saved.records}
+    records = {f"record {record.step}": _plain(record.entries()) for record in saved.records}
     return records | weights | names | {"notes": saved.notes, "status": saved.info.status}
 
 

@@ -393,6 +393,7 @@ export type RequestType =
   | "set_loss"
   | "set"
   | "new_run"
+  | "continue_earlier"
   | "rewind"
   | "fork"
   | "show_run"

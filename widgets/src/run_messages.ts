@@ -98,6 +98,13 @@ export interface ShownRun {
   snapshot: Snapshot;
 }
 
+/** A run that an earlier execution of the cell left, which can be continued. */
+export interface Earlier {
+  loss_label: string;
+  steps_done: number;
+  steps_total: number;
+}
+
 /** A run that a workbench can show. */
 export interface RunTab {
   name: string;

@@ -285,12 +285,21 @@ class Compare(PageWidget):
         kind, at = request.get("type"), request.get("at")
         if kind == "start":
             self.start()
+        elif kind == "stop" and request.get("run") is not None:
+            self._run(request["run"]).stop()
         elif kind in BUTTONS:
             getattr(self._comparison, str(kind))()
         elif kind == "cosines":
             self._start_measurement(None if at is None else self._comparison[at].name)
         else:
             raise unknown_request(kind)
+
+    def _run(self, number: Any) -> Run:
+        """Return a run by its number on the page."""
+        runs = list(self.runs.values())
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(runs):
+            raise ConfigError(f"run {number!r} is not one of the {len(runs)} runs of this page")
+        return runs[number]
 
     def _start_measurement(self, at: str | None) -> None:
         """Measure the cosines on a separate thread, one measurement at a time.

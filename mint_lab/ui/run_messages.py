@@ -195,7 +195,7 @@ class CompareRequest(TypedDict, total=False):
 
     Attributes:
         request: Number of the request, which the answer repeats.
-        run: Belongs to "sync": index of the run.
+        run: Belongs to "sync" and "stop": index of the run; "stop" without it is for all runs.
         since: Belongs to "sync": number of records that the page has.
         epoch: Belongs to "sync": the run that the page shows.
         at: Belongs to "cosines": label of the run whose weights to use; None: before training.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
@@ -15,8 +17,10 @@ from ipywidgets.widgets.widget import _instances
 
 import mint_lab as ml
 from mint_lab.data import to_datum
+from mint_lab.errors import RunError
 from mint_lab.runs import Run
 from mint_lab.runs.comparison.comparison import Comparison
+from mint_lab.ui import display, page_widget
 from mint_lab.ui.compare import Compare
 from mint_lab.ui.page_widget import PageWidget, weakly
 from mint_lab.ui.parts import LiveCharts, RunControls, SamplesTable
@@ -25,13 +29,14 @@ from mint_lab.ui.workbench import Workbench
 from tests.runs.bigram import BigramClient, letter_pairs
 from tests.ui.pages import Comm
 from tests.ui.scripted import ScriptedRun
-from tests.waiting import until
+from tests.waiting import TIMEOUT, Gate, until
 
 
 @pytest.fixture
 def comms(monkeypatch: pytest.MonkeyPatch) -> dict[str, Comm]:
     """The channel of each widget, those of layouts included, by its number."""
     created: dict[str, Comm] = {}
+    monkeypatch.setattr(page_widget, "_removed", deque[PageWidget](maxlen=1))
 
     def create(**options: Any) -> Comm:
         comm = Comm(**options)
@@ -105,6 +110,9 @@ def test_a_widget_on_a_page_is_kept_until_it_leaves_the_page(comms: dict[str, Co
     assert _instances[kept.model_id] is kept
     kept.leave_page()
     del kept
+    gc.collect()
+    assert reference() is not None, "the removal of the last one can be undone"
+    LiveCharts(ScriptedRun()).leave_page()
     has_ended(reference)
 
 
@@ -172,3 +180,244 @@ def test_weakly_calls_a_method_while_its_object_exists() -> None:
     gc.collect()
     call(2)
     assert seen == [1]
+
+
+# -- nothing trains unseen ---------------------------------------------------------------------------------------------
+
+
+class Cells:
+    """A notebook's kernel, as far as it says which cell is running."""
+
+    def __init__(self) -> None:
+        self.parent: dict[str, Any] = {}
+        self.executions = 0
+
+    def get_parent(self, channel: str) -> dict[str, Any]:
+        assert channel == "shell"
+        return self.parent
+
+    def run(self, cell: str | None, code: str = "code") -> None:
+        self.executions += 1
+        self.parent = {
+            "header": {"msg_type": "execute_request", "msg_id": str(self.executions)},
+            "metadata": {} if cell is None else {"cellId": cell},
+            "content": {"code": code},
+        }
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> Cells:
+    kernel = Cells()
+    monkeypatch.setattr(display, "get_ipython", lambda: SimpleNamespace(kernel=kernel, user_ns={}, events=None))
+    monkeypatch.setattr(page_widget, "_controls", [])
+    return kernel
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Callable[..., Workbench]]:
+    """``bench(steps)`` returns a workbench whose run has completed so many steps and is running, in a gate."""
+    gates: list[Gate] = []
+    made: list[Workbench] = []
+
+    def make(steps: int = 2) -> Workbench:
+        gate = Gate()
+        gates.append(gate)
+
+        class Client(BigramClient):
+            def optim_step(self, *args: Any, **options: Any) -> Any:
+                gate()
+                return super().optim_step(*args, **options)
+
+        found = Workbench(data=letter_pairs(12), client=Client(), steps=9, folder=tmp_path / str(len(made)))
+        made.append(found)
+        found.run.start()
+        for _ in range(steps):
+            gate.wait()
+            gate.open()
+        gate.wait()
+        return found
+
+    make.gates = gates  # type: ignore[attr-defined]
+    yield make
+    for gate in gates:
+        gate.open(1000)
+    for one in made:
+        one.run.stop().wait(TIMEOUT, check=False)
+
+
+def go_on(bench: Any, number: int) -> None:
+    bench.gates[number].open(1000)
+
+
+RERUN = "Paused after 2 steps, because its cell was run again; run.start() or 'Continue it' on the new page continues."
+
+
+def test_a_cell_that_is_run_again_pauses_its_earlier_run_and_offers_to_continue_it(
+    cells: Cells, bench: Any, comms: dict[str, Comm]
+) -> None:
+    cells.run("a")
+    first = bench()
+    assert first.earlier is None
+    cells.run("a")
+    second = Workbench(data=letter_pairs(12), client=BigramClient(), steps=5)
+    go_on(bench, 0)
+    assert first.run.wait(TIMEOUT)
+    assert (first.run.status, first.run.steps_done, second.run.status) == ("paused", 3, "ready")
+    assert RERUN in first.run.notes
+    assert first.run.loss.label == "pairwise_preference v1"
+    assert second.earlier == {"loss_label": "pairwise_preference v1", "steps_done": 2, "steps_total": 9}
+
+    answer = comms[second.model_id].ask(type="continue_earlier", request=4)
+    assert {"type": "reply", "request": 4, "error": ""} in answer
+    assert second.run is first.run
+    assert second.earlier is None, "a run that has not begun is not offered"
+    assert first.run.wait(TIMEOUT)
+    assert (first.run.status, first.run.steps_done) == ("finished", 9)
+    with pytest.raises(RunError, match=r"^no earlier run of this cell can be continued$"):
+        second.continue_earlier()
+
+
+def test_the_present_run_is_paused_and_offered_when_the_earlier_one_is_continued(
+    cells: Cells, bench: Any, comms: dict[str, Comm]
+) -> None:
+    cells.run("a")
+    first = bench()
+    cells.run("a")
+    second = bench(steps=1)
+    present = second.run
+    for number in (0, 1):
+        go_on(bench, number)
+    assert first.run.wait(TIMEOUT)
+    present.step(1).wait(TIMEOUT)
+    second.continue_earlier()
+    assert first.run.wait(TIMEOUT)
+    assert first.run.status == "finished"
+    assert second.earlier["steps_done"] == present.steps_done
+    assert second.continue_earlier() is present
+
+
+def test_a_person_who_has_the_run_in_a_variable_continues_it(cells: Cells, bench: Any, comms: dict[str, Comm]) -> None:
+    cells.run("a")
+    run = bench().run
+    cells.run("a")
+    other = Workbench(data=letter_pairs(12), client=BigramClient(), steps=5)
+    go_on(bench, 0)
+    assert run.wait(TIMEOUT)
+    assert run.start().wait(TIMEOUT)
+    assert run.steps_done == 9
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "paused"),
+    [
+        (("a", "x"), ("a", "another source"), True),
+        (("a", "x"), ("b", "x"), False),
+        ((None, "x"), (None, " x\n"), True),
+        ((None, "x"), (None, "y"), False),
+        ((None, "x"), ("x", "x"), False),
+    ],
+)
+def test_what_the_same_cell_is(  # noqa: PLR0917 - fixtures and a case
+    cells: Cells, bench: Any, comms: dict[str, Comm], before: Any, after: Any, paused: bool
+) -> None:
+    """By its identifier; by its source only if the program sends no identifier."""
+    cells.run(*before)
+    first = bench()
+    cells.run(*after)
+    Workbench(data=letter_pairs(12), client=BigramClient(), steps=5).close()
+    assert bool(first.run.notes and "its cell was run again" in first.run.notes[-1]) == paused
+
+
+def test_workbenches_of_one_execution_and_of_no_cell_leave_each_other_alone(
+    cells: Cells, bench: Any, comms: dict[str, Comm]
+) -> None:
+    cells.run("a")
+    first = bench()
+    assert Workbench(data=letter_pairs(12), client=BigramClient()).earlier is None
+    cells.parent = {"header": {"msg_type": "comm_msg", "msg_id": "9"}, "metadata": {"cellId": "a"}, "content": {}}
+    assert Workbench(data=letter_pairs(12), client=BigramClient()).earlier is None
+    assert (first.run.status, first.run.notes) == ("running", [])
+
+
+def test_a_comparison_is_paused_when_its_cell_is_run_again(
+    cells: Cells, comms: dict[str, Comm], tmp_path: Path
+) -> None:
+    cells.run("a")
+    gate = Gate()
+
+    class Client(BigramClient):
+        def optim_step(self, *args: Any, **options: Any) -> Any:
+            gate()
+            return super().optim_step(*args, **options)
+
+    options: dict[str, Any] = {"data": letter_pairs(12), "steps": 9, "folder": tmp_path}
+    first = Compare(Comparison(["hinge", "simpo"], clients=Client, **options)).start()
+    gate.wait()
+    gate.wait()
+    cells.run("a")
+    second = Compare(Comparison(["hinge", "simpo"], clients=BigramClient, **options))
+    gate.open(1000)
+    assert first.wait(TIMEOUT)
+    for run in first.runs.values():
+        assert run.status == "paused"
+        assert "its cell was run again" in run.notes[-1]
+    comms[first.model_id].ask(type="start", request=1)
+    comms[first.model_id].ask(type="stop", run=1, request=2)
+    assert first.wait(TIMEOUT)
+    assert [run.status for run in first.runs.values()] == ["finished", "stopped"]
+    answer = comms[first.model_id].ask(type="stop", run=2, request=3)
+    assert answer == [{"type": "reply", "request": 3, "error": "run 2 is not one of the 2 runs of this page"}]
+    second.close()
+
+
+def test_a_page_that_loses_its_last_output_pauses_its_run_until_it_is_back(
+    cells: Cells, bench: Any, comms: dict[str, Comm]
+) -> None:
+    cells.run("a")
+    first = bench()
+    page = comms[first.model_id]
+    page.ask(type="sync", since=0, epoch="")
+    page.ask(type="unseen")
+    go_on(bench, 0)
+    assert first.run.wait(TIMEOUT)
+    assert first.run.status == "paused"
+    assert first.run.notes[-1] == (
+        "Paused after 2 steps, because its output was removed; displaying it again or run.start() continues."
+    )
+    assert not first._is_shown
+    page.ask(type="seen")
+    assert first._is_shown
+    assert first.run.start().wait(TIMEOUT)
+
+
+def test_closing_a_workbench_pauses_its_run_and_closing_charts_does_not(
+    cells: Cells, bench: Any, comms: dict[str, Comm]
+) -> None:
+    first = bench()
+    charts = LiveCharts(first.run)
+    comms[charts.model_id].ask(type="unseen")
+    charts.close()
+    assert first.run.notes == []
+    first.close()
+    go_on(bench, 0)
+    assert first.run.wait(TIMEOUT)
+    assert first.run.notes == ["Paused after 2 steps, because its page was closed; run.start() continues."]
+    assert first.run.start().wait(TIMEOUT)
+
+
+def test_a_removed_output_is_no_result_of_a_cell_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPython's own names go; a person's variable stays, and so do other results."""
+    value, other = object(), object()
+    names = {"_": value, "__": other, "___": value, "_7": value, "_8": other, "mine": value, "_i7": "1"}
+    results = {7: value, 8: other}
+    hook = SimpleNamespace(_=value, __=other, ___=value)
+    shell = SimpleNamespace(user_ns=names | {"_oh": results, "Out": results}, displayhook=hook)
+    monkeypatch.setattr(display, "get_ipython", lambda: shell)
+    display.forget_output(value)
+    kept = {name: kept for name, kept in shell.user_ns.items() if name not in ("_oh", "Out")}
+    assert kept == {"_": "", "__": other, "___": "", "_8": other, "mine": value, "_i7": "1"}
+    assert results == {8: other}
+    assert vars(hook) == {"_": "", "__": other, "___": ""}
+    monkeypatch.setattr(display, "get_ipython", lambda: None)
+    display.forget_output(value)

@@ -18,6 +18,8 @@ export class Announcer {
   constructor(
     private readonly store: AnnouncedRun,
     private readonly target: EventTarget = window,
+    /** Requests the end of the run. Resolves to the reason for a refusal, or "". */
+    private readonly askToStop: () => Promise<string> = () => store.request({ type: "stop" }),
   ) {
     this.unsubscribe = store.subscribe(() => this.update());
     this.update();
@@ -89,7 +91,7 @@ export class Announcer {
   }
 
   private readonly stop = async (): Promise<string> => {
-    const error = await this.store.request({ type: "stop" });
+    const error = await this.askToStop();
     if (!error && this.store.state?.status === "running") this.store.requestedStatus = "stop";
     return error;
   };

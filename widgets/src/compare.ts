@@ -1,5 +1,6 @@
 /** `Compare`: several runs that differ only in their loss, in the same charts. */
 
+import { Announcer } from "./announce";
 import { CosinesPanel, type CosinesView } from "./compare/cosines";
 import { ResultsTable } from "./compare/results";
 import { comparisonButtons } from "./controls/buttons";
@@ -14,7 +15,21 @@ import { KERNEL_BUSY, type Model } from "./requests";
 export function openCompare(model: Model): StandaloneWidget {
   const store = new MultiRunStore(model, ["cosines"]);
   const view: CosinesView = { weights: null };
-  return { render: (el) => renderCompare(store, view, el), dispose: () => store.dispose() };
+  const announcers = store.runs.map(
+    ({ store: run }, number) => new Announcer(run, window, () => store.ask({ type: "stop", run: number })),
+  );
+  return {
+    render: (el) => {
+      const disposers = [renderCompare(store, view, el), ...announcers.map((announcer) => announcer.addView(el))];
+      return () => {
+        for (const dispose of disposers) dispose();
+      };
+    },
+    dispose: () => {
+      for (const announcer of announcers) announcer.dispose();
+      store.dispose();
+    },
+  };
 }
 
 function renderCompare(store: MultiRunStore, view: CosinesView, el: HTMLElement): Dispose {

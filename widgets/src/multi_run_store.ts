@@ -120,8 +120,13 @@ export class MultiRunStore {
 
   /** Send a request; `refusal` then has the answer. */
   async request<R extends { type: string }>(request: R): Promise<void> {
-    this.refusal = await this.requests.ask(request);
+    this.refusal = await this.ask(request);
     this.notify();
+  }
+
+  /** Send a request. Resolves to the reason for a refusal, or "". */
+  ask<R extends { type: string }>(request: R): Promise<string> {
+    return this.requests.ask(request);
   }
 
   notify(): void {

@@ -125,7 +125,7 @@ export interface CompareRequest {
   type: CompareRequestType;
   /** Number of the request, which the answer repeats. */
   request?: number;
-  /** Belongs to "sync": index of the run. */
+  /** Belongs to "sync" and "stop": index of the run; "stop" without it is for all runs. */
   run?: number;
   /** Belongs to "sync": number of records that the page has. */
   since?: number;

@@ -24,7 +24,7 @@ import {
   type Update,
 } from "./messages";
 import { type Model, Requests } from "./requests";
-import type { RunTabs } from "./run_messages";
+import type { Earlier, RunTabs } from "./run_messages";
 
 /** A second "sync" request may follow after this time without an answer. */
 const SYNC_RETRY_MS = 2000;
@@ -50,6 +50,8 @@ export class RunStore {
   audit: DataReport | null = null;
   /** The runs of the workbench, if the widget is one. */
   tabs: RunTabs | null = null;
+  /** The run that an earlier execution of the cell left, if it can be continued. */
+  earlier: Earlier | null = null;
   /** Faint curves: steps that the run has left, the latest last; and the number of earlier ones that are not drawn. */
   branches: Branch[] = [];
   branchesLeftOut = 0;
@@ -115,6 +117,11 @@ export class RunStore {
     this.notify();
   };
 
+  private readonly onEarlier = () => {
+    this.earlier = (this.model.get("earlier") as Earlier | null) ?? null;
+    this.notify();
+  };
+
   constructor(private readonly model: Model) {
     this.requests = new Requests(model, () => this.notify());
     model.on("msg:custom", this.onMessage);
@@ -122,10 +129,12 @@ export class RunStore {
     model.on("change:samples", this.onSamples);
     model.on("change:audit", this.onAudit);
     model.on("change:runs", this.onTabs);
+    model.on("change:earlier", this.onEarlier);
     this.onTokens();
     this.onSamples();
     this.onAudit();
     this.onTabs();
+    this.onEarlier();
     const snapshot = model.get("snapshot") as Snapshot | null;
     if (snapshot) this.load(snapshot);
     this.sync();
@@ -137,6 +146,7 @@ export class RunStore {
     this.model.off("change:samples", this.onSamples);
     this.model.off("change:audit", this.onAudit);
     this.model.off("change:runs", this.onTabs);
+    this.model.off("change:earlier", this.onEarlier);
     this.listeners.clear();
     this.draftListeners.clear();
     this.requests.clear();

@@ -10,6 +10,7 @@ import { openCompare } from "./compare";
 import type { Dispose } from "./lib/dom";
 import type { StandaloneWidget } from "./page";
 import { liveCharts, lossPicker, runControls, samplesTable, tokenView, warnings } from "./parts";
+import { Presence } from "./presence";
 import type { Model } from "./requests";
 import { RunStore } from "./run_store";
 import { openRunTable } from "./run_table";
@@ -34,6 +35,15 @@ export default () => {
   let store: RunStore | undefined;
   let announcer: Announcer | undefined;
   let standalone: StandaloneWidget | undefined;
+  let presence: Presence | undefined;
+  const renderPart = (model: Model, el: HTMLElement): Dispose => {
+    const part = String(model.get("part"));
+    if (part === "token_view") return tokenView(model, el);
+    if (standalone) return standalone.render(el);
+    const render = RUN_WIDGETS[part];
+    if (!render || !store) throw new Error(`there is no widget ${part}; update mint_lab and reload the page`);
+    return render(store, el);
+  };
   return {
     initialize({ model }: { model: Model }): Dispose {
       const part = String(model.get("part"));
@@ -42,23 +52,18 @@ export default () => {
         announcer = new Announcer(store);
       }
       standalone = MULTI_RUN_WIDGETS[part]?.(model);
+      presence = new Presence(model);
       return () => {
+        presence?.dispose();
         announcer?.dispose();
         store?.dispose();
         standalone?.dispose();
       };
     },
-    render({ model, el }: { model: Model; el: HTMLElement }): Dispose | undefined {
-      const part = String(model.get("part"));
-      if (part === "token_view") return tokenView(model, el);
-      if (standalone) return standalone.render(el);
-      const render = RUN_WIDGETS[part];
-      if (!render || !store) throw new Error(`there is no widget ${part}; update mint_lab and reload the page`);
-      const dispose = render(store, el);
-      const removeView = announcer?.addView(el);
+    render({ model, el }: { model: Model; el: HTMLElement }): Dispose {
+      const disposers = [renderPart(model, el), announcer?.addView(el), presence?.addView(el)];
       return () => {
-        removeView?.();
-        dispose();
+        for (const dispose of disposers.reverse()) dispose?.();
       };
     },
   };

@@ -2,6 +2,7 @@
 
 import { ChartGrid } from "./charts/chart_grid";
 import { runButtons } from "./controls/buttons";
+import { EarlierRun } from "./controls/earlier_run";
 import { Notices } from "./controls/notices";
 import { LossPicker } from "./controls/picker";
 import { RunTabs } from "./controls/run_tabs";
@@ -24,6 +25,7 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
   const settings = new Settings(store);
   const warnings = new Warnings(store);
   const tabs = new RunTabs(store, showRefusal);
+  const earlier = new EarlierRun(store, showRefusal);
   const menu = new StepMenu(store, true);
   const grid = new ChartGrid(store, theme, (place) => menu.open(place));
   const data = new DataPanel(store, theme);
@@ -41,6 +43,7 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
     tabs.element,
     buttons.element,
     notices.element,
+    earlier.element,
     picker.wide,
     body,
     data.element,
@@ -49,7 +52,7 @@ export function workbench(store: RunStore, el: HTMLElement): Dispose {
     menu.element,
   );
   return () => {
-    for (const part of [buttons, notices, picker, settings, warnings, tabs, menu, grid, data, samples, tokens])
+    for (const part of [buttons, notices, earlier, picker, settings, warnings, tabs, menu, grid, data, samples, tokens])
       part.dispose();
     dispose();
   };

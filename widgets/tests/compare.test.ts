@@ -1,6 +1,7 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { openCompare } from "../src/compare";
+import { RUN, type RunDetail } from "../src/lib/events";
 import type { State } from "../src/messages";
 import { KERNEL_BUSY } from "../src/requests";
 import { media, ResizeObserverStub } from "./page_stubs";
@@ -46,6 +47,22 @@ function scene(states: Partial<State>[], seen: number[][] = states.map(() => [2,
 const SETUP = "Same base model, seed and batches; only the loss differs.";
 
 describe("a comparison", () => {
+  it("announces each of its runs, which can be stopped by itself", () => {
+    const details: RunDetail[] = [];
+    const listener = (event: CustomEvent<RunDetail>) => details.push(event.detail);
+    window.addEventListener(RUN, listener);
+    const { view, widget, sent } = scene([{ status: "running" }, { status: "running" }]);
+    const { el, dispose } = view();
+    const last = (epoch: string) => details.filter((detail) => detail.epoch === epoch).at(-1);
+    expect([last("0")?.status, last("1")?.status, last("1")?.element]).toEqual(["running", "running", el]);
+    void last("1")?.stop();
+    expect(sent()).toEqual([{ type: "stop", run: 1 }]);
+    dispose();
+    widget.dispose();
+    expect([last("0")?.status, last("1")?.status]).toEqual(["gone", "gone"]);
+    window.removeEventListener(RUN, listener);
+  });
+
   it("has buttons, notice, legend, charts, results and cosines, in this order", () => {
     const { view } = scene([{}, {}]);
     const { el, find, dispose } = view();

@@ -86,7 +86,7 @@ describe("the widgets of a run", () => {
     expect(
       [...(el.firstElementChild?.children ?? [])].map(({ localName, className }) => className || localName),
     ).toEqual([
-      ...["style", "ml-tabs", "ml-bar", "ml-notices", "div", "ml-body"],
+      ...["style", "ml-tabs", "ml-bar", "ml-notices", "ml-earlier", "div", "ml-body"],
       ...["ml-card ml-data-panel", "ml-card ml-samples-panel", "ml-card ml-tokens-panel", "ml-step-menu"],
     ]);
     expect([...find(".ml-body").children].map(({ className }) => className)).toEqual(["ml-side", "ml-charts"]);

@@ -51,6 +51,12 @@ export class Runs {
     return candidates[0]?.detail ?? null;
   }
 
+  /** The runs that are running, the one that changed last first. */
+  running(): RunDetail[] {
+    const running = [...this.runs.values()].filter(({ detail }) => detail.status === "running");
+    return running.sort((a, b) => b.changedAt - a.changedAt).map(({ detail }) => detail);
+  }
+
   /** Losses and rewards whose failure paused a run, each with a view of that run if one is known. */
   failures(): { name: string; element: HTMLElement | null }[] {
     return [...this.runs.values()].flatMap(({ detail: { failed, element } }) =>

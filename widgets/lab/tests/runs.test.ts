@@ -26,6 +26,23 @@ describe("Runs", () => {
     }
   });
 
+  it("lists the running runs, the one that changed last first", () => {
+    const runs = new Runs();
+    runs.update(run("a"));
+    runs.update(run("b"));
+    runs.update(run("c", { status: "paused" }));
+    expect(runs.running().map(({ epoch }) => epoch)).toEqual(["b", "a"]);
+    runs.update(run("a", { loss: "ipo v1" }));
+    runs.update(run("b", { step: 9 }));
+    expect(runs.running().map(({ epoch, step }) => [epoch, step])).toEqual([
+      ["a", 1],
+      ["b", 9],
+    ]);
+    runs.update(run("a", { status: "gone" }));
+    runs.update(run("b", { status: "stopped" }));
+    expect(runs.running()).toEqual([]);
+  });
+
   it("prefers a running run, and of several the one that changed last", () => {
     const runs = new Runs();
     runs.update(run("a"));

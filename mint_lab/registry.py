@@ -102,7 +102,7 @@ class Registry(Mapping[str, E], Generic[E]):
 
         Raises:
             ConfigError: If the name is built in; a built-in entry cannot be replaced.
-            Exception: The first exception of a subscriber, after all of them were called; the entry is registered.
+            BaseException: The first exception of a subscriber, after all of them were called; the entry is registered.
         """
         with self._lock:
             version = self.next_version(entry.name) if entry.name in self._entries else entry.version
@@ -149,11 +149,11 @@ class Registry(Mapping[str, E], Generic[E]):
         subscribers = list(self._subscribers)
 
         def notify_subscribers() -> None:
-            errors: list[Exception] = []
+            errors: list[BaseException] = []
             for notify in subscribers:
                 try:
                     notify(entry)
-                except Exception as error:
+                except BaseException as error:  # also a SystemExit: the others are called first
                     errors.append(error)
             if errors:
                 raise errors[0]

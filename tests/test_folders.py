@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mint_lab import folders
-from mint_lab.folders import flush, recover, recover_all, write_folder
+from mint_lab.folders import draft_folder, flush, recover, recover_all, write_folder
 
 
 class PowerCut(BaseException):
@@ -100,3 +102,27 @@ def test_flush_names_what_is_missing(tmp_path: Path) -> None:
     flush(tmp_path)
     with pytest.raises(FileNotFoundError):
         flush(tmp_path / "no")
+
+
+def test_drafts_of_a_killed_process_are_removed_by_the_next_write(tmp_path: Path) -> None:
+    """A process is killed in mid-write; another draft is being written, and other hidden files are not drafts."""
+    code = """
+import os, pathlib, sys
+from mint_lab.folders import write_folder
+def fill(draft):
+    (draft / "half").write_text("1")
+    os._exit(9)
+write_folder(pathlib.Path(sys.argv[1]) / "x", fill)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    left = sorted(entry.suffix for entry in tmp_path.iterdir())
+    assert left == [".draft", ".lock"]
+    for name in (".mine.lock", ".x.deadbeef.old", ".venv-0a1b2c3d"):
+        (tmp_path / name).mkdir()
+    with draft_folder(tmp_path / "y") as draft:
+        (draft / "a").write_text("being written")
+        write_folder(tmp_path / "z", fill_with(a="1"))
+        assert content(draft) == {"a": "being written"}
+        names = {entry.name for entry in tmp_path.iterdir()}
+        assert names == {"z", draft.name, f"{draft.stem}.lock", ".mine.lock", ".x.deadbeef.old", ".venv-0a1b2c3d"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"z", ".mine.lock", ".x.deadbeef.old", ".venv-0a1b2c3d"}

@@ -22,7 +22,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, ConfigError, ModelError
-from ..folders import old_folder, recover, write_folder
+from ..folders import draft_folder, old_folder, recover, write_folder
 from ..lora_options import ADAPTER_CONFIG, DEFAULT_ALPHA, LoraOptions
 from ..tensors import load_tensors, save_tensors
 from .models import Adapter, Weights
@@ -214,9 +213,8 @@ def delete_checkpoint(folder: Path) -> None:
     try:
         if old_folder(folder).exists():
             shutil.rmtree(old_folder(folder))
-        trash = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        folder.replace(trash / folder.name)  # renamed first, so that nothing reads a half-deleted checkpoint
-        shutil.rmtree(trash)
+        with draft_folder(folder) as trash:
+            folder.replace(trash / folder.name)  # renamed first, so that nothing reads a half-deleted checkpoint
     except OSError as error:
         raise CheckpointError(f"cannot delete checkpoint {folder}: {error}") from error
 

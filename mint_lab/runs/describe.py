@@ -11,33 +11,37 @@ from .reopen import describe_data
 from .versions import versions
 
 if TYPE_CHECKING:
-    from .loading import DataLimits
+    from .loading import ClientModel, DataLimits
     from .run_view import RunView
 
 __all__ = ["describe_run"]
 
 
-def describe_run(run: RunView, given: tuple[Any, Any], limits: DataLimits, keep_snapshots: int | None) -> RunInfo:
+def describe_run(
+    run: RunView, own: ClientModel, given: tuple[Any, Any], limits: DataLimits, keep_snapshots: int | None
+) -> RunInfo:
     """Return everything about a run that is not about one step.
 
     Args:
         run: The run.
+        own: What the client that was given to the run trains; empty without one.
         given: Its data and held-out data, as given.
         limits: How much of them it uses.
         keep_snapshots: As given.
     """
+    lora = run.lora if own.rank is None or (run.lora and run.lora.rank == own.rank) else None
     return RunInfo(
         name=run.name,
         recipe=run.recipe,
-        base_model=run.base_model,
+        base_model=own.base_model or run.base_model,
         loss=run.loss.name,
         loss_version=run.loss.version,
         settings=run.settings,
         schedule=run.plan.schedule,
         steps=run.steps_total,
         steps_done=run.steps_done,
-        rank=run.lora.rank if run.lora else DEFAULT_RANK,
-        lora=run.lora.record() if run.lora else {},
+        rank=own.rank or (lora.rank if lora else DEFAULT_RANK),
+        lora=lora.record() if lora else {},
         seed=run.seed,
         eval_every=run.eval_every,
         options=run.options,

@@ -22,18 +22,21 @@ from ..recipes.record import LARGEST_FLOAT
 from ..recipes.registry import recipe_of
 from .comparison.metric_table import metric_table
 from .entries import Evaluation, RunInfo, read_evaluation, read_loss, read_run_info
-from .folder_lock import LOCK_FILE, exclude_runs, is_locked
+from .folder_lock import LOCK_FILE, exclude_runs
+from .run_files import PART_SUFFIX
 from .snapshots import SnapshotFolder
 from .store import (
     EDITS,
     LOSS_SOURCES,
     LOSSES,
-    PART_SUFFIX,
     RECORDS,
     REWARD_SOURCES,
+    REWINDS,
     RUN_INFO,
     SavedRun,
+    current_status,
     load_run,
+    rewind_folders,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +120,7 @@ class RunFolder:
             return []
         summaries = [self._summary(Path(entry.path)) for entry in entries if _is_folder(entry)]
         self._cache = {s.name: self._cache[s.name] for s in summaries if s.name in self._cache}
-        current = (_with_current_status(self.folder, summary) for summary in summaries)
+        current = (replace(s, status=current_status(self.folder / s.name, s.status)) for s in summaries)
         return sorted(current, key=lambda summary: (-summary.changed, summary.name))
 
     def to_frame(self) -> pd.DataFrame:
@@ -214,13 +217,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _with_current_status(folder: Path, summary: RunSummary) -> RunSummary:
-    """A run with status "running" in its file is running only while a process has its folder locked."""
-    if summary.status != "running" or is_locked(folder / summary.name) is not False:
-        return summary
-    return replace(summary, status="interrupted")
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -388,8 +384,25 @@ def _delete_files(path: Path) -> None:
             with contextlib.suppress(OSError):  # something else is in it
                 folder.rmdir()
     SnapshotFolder(path).delete()
-    for name in (LOSSES, EDITS, NOTE, RECORDS, RUN_INFO + PART_SUFFIX, RUN_INFO):
+    rewinds = path / REWINDS
+    if rewinds.is_dir() and not rewinds.is_symlink():
+        for rewound in rewind_folders(path):
+            _delete_rewind(rewound)
+        with contextlib.suppress(OSError):
+            rewinds.rmdir()
+    for name in (LOSSES, EDITS, NOTE, RECORDS, RUN_INFO):
+        (path / (name + PART_SUFFIX)).unlink(missing_ok=True)
         (path / name).unlink(missing_ok=True)
+
+
+def _delete_rewind(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    for name in (RECORDS, EDITS):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()
 
 
 def _delete_folder(path: Path) -> list[str]:

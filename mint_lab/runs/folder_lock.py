@@ -32,7 +32,10 @@ class FolderLock:
         self.acquire()
 
     def acquire(self) -> None:
-        """Lock the folder; does nothing if this object has tried it already."""
+        """Lock the folder, unless this object has tried it already; again if the lock file was deleted meanwhile."""
+        if self._lock is not None and self._lock.is_locked and not (self._folder / LOCK_FILE).exists():
+            _release(self._lock, delete=False)
+            self._lock = None
         if self._lock is not None or not self._folder.is_dir():
             return
         self._lock = _file_lock(self._folder)

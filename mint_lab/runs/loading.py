@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..client import connect
 from ..data.sources import OnBadRow, Rows
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from ..recipes.job import Job
 
 __all__ = [
+    "DEFAULT_RANK",
     "ONE_AT_A_TIME",
     "AdapterRequest",
+    "ClientModel",
     "DataLimits",
     "LoadCancelled",
     "PreparedData",
@@ -129,6 +131,22 @@ class AdapterRequest:
                 f"the client was created with {own}, but {requested} is requested; leave rank and lora out, or give "
                 "lora= to create_lora_training_client"
             )
+
+
+class ClientModel(NamedTuple):
+    """What a client trains: the name of its base model, and the rank of its adapter; None of what it does not tell."""
+
+    base_model: str | None = None
+    rank: int | None = None
+
+    @classmethod
+    def of(cls, client: TrainingClientProtocol) -> ClientModel:
+        """Ask the client; a hosted one asks its service."""
+        try:
+            info = client.get_info()
+            return cls(info.model_data.model_name or info.model_name, info.lora_rank)
+        except Exception:  # of a service or an SDK: what run.json says of the model must not prevent the run
+            return cls()
 
 
 @dataclass(frozen=True)

@@ -332,12 +332,18 @@ class Loop:
         self.status, self._requested_status, self._steps_left = status, None, None
         self._begun_step = len(self.records)
         if self._store is not None:
-            # A full disk must not hide the status; the records tell how many steps are complete.
-            with contextlib.suppress(OSError):
-                self._store.write_info(self._describe_run())
-            with contextlib.suppress(OSError):
-                self._store.close(ended=status in ("stopped", "finished"))
+            is_ended = status in ("stopped", "finished")
+            try:  # a full disk must not hide the status
+                self._write_info(self._store)
+            except RunError as error:
+                self.notes += [f"The folder does not say that the run is {status}: {error}"] if is_ended else []
+            with contextlib.suppress(RunError):
+                self._store.close(ended=is_ended)
         self._changed.notify_all()
+
+    def _write_info(self, store: RunStore) -> None:
+        self.notes += store.take_notes()
+        store.write_info(self._describe_run())
 
     # -- between two steps: on the worker thread, or on that of a call ------------------------------------------------
 
@@ -362,8 +368,8 @@ class Loop:
                     self._start_worker()
             self._steps_left = missing or None
             assert self._store is not None
-            with contextlib.suppress(OSError):  # the records tell where the run is
-                self._store.write_info(self._describe_run())
+            with contextlib.suppress(RunError):  # the records tell where the run is
+                self._write_info(self._store)
             self._changed.notify_all()
         self.notifier.notify()
 
@@ -466,7 +472,7 @@ class Loop:
         self._ending.check(trainer.baseline)
         store = self._open_folder(trainer)
         with self._changed:
-            store.write_info(self._describe_run())
+            self._write_info(store)
             self._running_since = time.perf_counter()
         if not self.records:
             self._snapshot(trainer)
@@ -547,7 +553,7 @@ class Loop:
             return
         record = trainer.unevaluated(started=time.perf_counter() - self.seconds)
         if record is not None:
-            with contextlib.suppress(OSError):  # it is in `records` all the same
+            with contextlib.suppress(RunError):  # it is in `records` all the same
                 self._record(record, plan, plan, trainer, store)
 
     def _record(
@@ -565,10 +571,10 @@ class Loop:
         # A client may have a new note, for example that memory ran out.
         new_notes = [note for note in getattr(trainer.client, "notes", ()) if note not in self.notes]
         ending = self._ending.note([*self.records, record]) if record.held_out and number < plan.steps else ""
-        new_notes += [ending] if ending else []
+        new_notes += [*([ending] if ending else []), *store.take_notes()]
         self.notes += new_notes
         notes = self.notes if number == 1 else new_notes
-        record = replace(record, warnings=[*notes, *record.warnings, *delayed, *advice, *failed])
+        record = replace(record, warnings=[*notes, *record.warnings, *delayed, *advice, *failed]).sharing(self.records)
         is_first = self._previous_plan is None
         edits = [] if self._previous_plan is None else plan.edits_since(self._previous_plan, number)
         rewards = trainer.new_rewards()
@@ -582,7 +588,7 @@ class Loop:
             with self._changed:
                 self.edits += edits
                 self.losses += losses
-                self.records.append(record.sharing(self.records))
+                self.records.append(record)
                 self._previous_plan = plan
                 if self._steps_left is not None:
                     self._steps_left -= 1

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from ..threads import OwnedLock, PackageThread
+from ..threads import OwnedLock, PackageThread, ProcessExit
 
 __all__ = ["ChangeNotifier"]
 
@@ -67,5 +67,7 @@ class ChangeNotifier:
             for callback in subscribers:
                 try:
                     callback()
-                except Exception:
+                except ProcessExit:
+                    raise
+                except BaseException:  # also a SystemExit, which would end the calls of all others
                     _log.debug("a subscriber of the run raised", exc_info=True)

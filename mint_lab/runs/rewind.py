@@ -87,7 +87,8 @@ class RunSnapshots:
         """
         plan, previous = position.plan, position.previous_plan
         try:
-            if self._latest != (position.step, plan) and trainer.is_between_steps:
+            is_taken = self._latest == (position.step, plan) and self._folder.has(position.step)
+            if not is_taken and trainer.is_between_steps:
                 self._latest, self._positions[position.step] = (position.step, plan), position
                 assert isinstance(trainer.client, RestorableClient)
                 state = RunState(

@@ -37,7 +37,7 @@ from .describe import describe_run
 from .early_stopping import EarlyStopping, Ending
 from .fork import changed, copy_run
 from .hot_reload import follow_registries
-from .loading import AdapterRequest, DataLimits, PreparedData, SharedData, load_alone, load_trainer
+from .loading import AdapterRequest, ClientModel, DataLimits, PreparedData, SharedData, load_alone, load_trainer
 from .loop import Loop
 from .reopen import Past, read_past, restore
 from .reporters import ReportTo, reporters_of
@@ -190,7 +190,8 @@ class Run(RunView):
         self._client = client
         self._trainer: GuardedTrainer | None = None
         self._has_client = client is not None
-        self._info = lambda: describe_run(self, self._data.given, self._limits, keep_snapshots)
+        self._client_model = ClientModel()
+        self._info = lambda: describe_run(self, self._client_model, self._data.given, self._limits, keep_snapshots)
         self._loop = self._new_loop(plan, keep_snapshots)
         self.reading = self._loop.reading
         self._reporting = Reporting(
@@ -454,6 +455,8 @@ class Run(RunView):
             self._client = connect().create_training_client_from_state_with_optimizer(str(self._past.snapshot))
         elif self._client is None:
             self._client = self._adapter.new_client()
+        else:
+            self._client_model = ClientModel.of(self._client)
         trainer, notes = load_trainer(self._client, self._recipe, self._data, None, self.seed, limits=self._limits)
         trainer.reference = self.reference
         if self._past is not None:
@@ -464,6 +467,6 @@ class Run(RunView):
 
     def _open_store(self) -> RunStore:
         if self._past is not None:
-            return RunStore.reopen(self._past.saved.folder, self._past.state.step)
+            return RunStore.reopen(self._past.saved, self._past.state.step)
         self.folder = self.folder or fresh_folder(f"{self.recipe}-{self.loss.name}")
         return RunStore(self.folder)

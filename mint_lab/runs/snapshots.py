@@ -31,7 +31,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, MintLabError
-from ..folders import flush, recover_all, write_folder
+from ..folders import flush, recover_all, remove_leftovers, write_folder
 from ..recipes.guarded_trainer import TrainerState
 from ..tensors import load_tensors, save_tensors
 
@@ -211,6 +211,10 @@ class SnapshotFolder:
             return []
         return sorted(int(entry.name) for entry in self.folder.iterdir() if _NAME.fullmatch(entry.name))
 
+    def has(self, step: int) -> bool:
+        """Whether there is a snapshot after ``step``, or the last one is being written."""
+        return self._pending is not None or self.path(step).is_dir()
+
     def latest(self) -> int | None:
         """Return the last step that has a snapshot; None without one."""
         return max(self.steps(), default=None)
@@ -263,6 +267,7 @@ class SnapshotFolder:
             self._delete(later)
         if self.folder.is_dir():
             flush(self.folder)  # before other steps get these numbers
+            remove_leftovers(self.folder)
             for entry in self.folder.iterdir():
                 if _DRAFT.match(entry.name):
                     shutil.rmtree(entry, ignore_errors=True)

@@ -20,25 +20,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import RunError
-from ..folders import flush, write_folder
+from ..folders import remove_leftovers, write_folder
 from ..recipes.record import Edit, LossVersion, Rewind, StepRecord
 from .entries import RunInfo, read_edit, read_loss, read_record, read_run_info
-from .folder_lock import FolderLock
+from .folder_lock import FolderLock, is_locked
+from .run_files import (
+    PART_SUFFIX,
+    LineFile,
+    WholeFile,
+    damage_of,
+    encoded,
+    lines_of_steps,
+    size_of,
+    storage_problem,
+    to_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +63,7 @@ __all__ = [
     "load_run",
     "reward_source",
     "reward_versions",
+    "rewind_folders",
     "samples_frame",
 ]
 
@@ -63,7 +71,6 @@ T = TypeVar("T")
 
 RUN_INFO, RECORDS, EDITS, LOSSES = "run.json", "records.jsonl", "edits.jsonl", "losses.jsonl"
 LOSS_SOURCES, REWARD_SOURCES, REWINDS = "losses", "rewards", "rewinds"
-PART_SUFFIX = ".part"  # of a file that is being written and then renamed
 BASE_COLUMNS = ("time", "step_time", "tokens", "loss_name", "loss_version")
 
 
@@ -100,7 +107,7 @@ def check_unused(folder: Path | None) -> None:
 
 
 class RunStore:
-    """Writes one run's folder.
+    """Writes one run's folder, and writes again from memory what something else deletes, shortens or extends.
 
     Raises:
         RunError: If the folder already holds a run, or cannot be created.
@@ -116,36 +123,54 @@ class RunStore:
             raise RunError(f"cannot create the run folder {folder}: a file is in its place") from None
         except OSError as error:
             raise RunError(f"cannot create the run folder {folder}: {error}") from error
-        self.folder = folder
-        self._folder_lock = FolderLock(folder)
-        # In the order of writing: when a record is on disk, so are the changes that it ran with.
-        self._files = {name: _JsonLines(folder / name) for name in (LOSSES, EDITS, RECORDS)}
-        self._unwritten_sources: dict[Path, str] = {}
+        self._open(folder, [], [], [])
 
     @classmethod
-    def reopen(cls, folder: Path, step: int) -> RunStore:
+    def reopen(cls, saved: SavedRun, step: int) -> RunStore:
         """Return a store that continues a run after ``step``; what the folder has of later steps is removed.
+
+        Args:
+            saved: The run as :func:`load_run` has read it.
+            step: The last step to keep.
 
         Raises:
             RunError: If the folder cannot be written.
         """
         store = cls.__new__(cls)
-        store.folder, store._unwritten_sources = folder, {}
-        store._folder_lock = FolderLock(folder)
-        try:
+        with _explained(saved.folder):
+            store._open(saved.folder, list(saved.records), list(saved.edits), list(saved.losses))
             store._keep_to(step)
-        except OSError as error:
-            raise RunError(f"cannot write the run folder {folder}: {error}") from error
-        store._files = {name: _JsonLines(folder / name) for name in (LOSSES, EDITS, RECORDS)}
+            store._remove_leftovers()
         return store
 
+    def _open(self, folder: Path, records: list[StepRecord], edits: list[Edit], losses: list[LossVersion]) -> None:
+        self.folder = folder
+        self._folder_lock = FolderLock(folder)
+        self._losses = LineFile(folder / LOSSES, _loss_entry, losses)
+        self._edits = LineFile(folder / EDITS, vars, edits)
+        self._records = LineFile(folder / RECORDS, StepRecord.entries, records)
+        # In the order of writing: when a record is on disk, so are the changes that it ran with.
+        self._files = {RUN_INFO: WholeFile(folder / RUN_INFO, flushed=True)} | {
+            f"{kind}/{file.name}": WholeFile(file)
+            for kind in (LOSS_SOURCES, REWARD_SOURCES)
+            for file in sorted((folder / kind).glob("*.py"))
+        }
+        for loss in losses:  # an earlier version may have called the file differently
+            name = _source_file(loss)
+            if loss.source and name not in self._files:
+                self._files[name] = WholeFile(folder / name, _source_content(loss))
+        self._lines = (self._losses, self._edits, self._records)
+        self._rewinds = [_Rewound.read(path) for path in rewind_folders(folder)]
+        self._notes: list[str] = []
+        self._is_gone = False
+
     def write_info(self, info: RunInfo) -> None:
-        """Replace ``run.json``, then write what an earlier call could not write."""
-        self._folder_lock.acquire()
-        part = self.folder / (RUN_INFO + PART_SUFFIX)
-        part.write_text(_to_json(vars(info), indent=2) + "\n", encoding="utf-8")
-        flush(part)  # otherwise a power cut could leave an empty file under the final name
-        part.replace(self.folder / RUN_INFO)
+        """Replace ``run.json``, then write what an earlier call could not write.
+
+        Raises:
+            RunError: If something could not be written, as of :meth:`append`.
+        """
+        self._files[RUN_INFO].set(_info_content(info))
         self._write()
 
     def append(
@@ -159,46 +184,40 @@ class RunStore:
         """Append a step and the edits, loss versions and rewards that began with it; write the sources of the latter.
 
         Raises:
-            OSError: If something could not be written, for example because the disk is full. Nothing is lost: the next
+            RunError: If something could not be written, for example because the disk is full. Nothing is lost: the next
                 call of any method, also of :meth:`close`, writes the rest in order.
         """
-        self._folder_lock.acquire()
+        for used in (*losses, *(reward for reward in rewards if reward.source)):
+            name = _source_file(used)
+            self._files[name] = WholeFile(self.folder / name, _source_content(used))
         for loss in losses:
-            file = _file_name(loss.name, loss.version)
-            self._unwritten_sources[self.folder / LOSS_SOURCES / file] = loss.source
-            entry = {
-                "step": loss.step,
-                "name": loss.name,
-                "version": loss.version,
-                "config": loss.config,
-                "described": loss.described,
-            }
-            self._files[LOSSES].add(entry | {"file": file})
-        for reward in rewards:
-            if reward.source:
-                file = _file_name(reward.name, reward.version)
-                self._unwritten_sources[self.folder / REWARD_SOURCES / file] = reward.source
+            self._losses.add(loss)
         for edit in edits:
-            self._files[EDITS].add(vars(edit))
-        self._files[RECORDS].add(record.entries())
+            self._edits.add(edit)
+        self._records.add(record)
         self._write()
+
+    def take_notes(self) -> list[str]:
+        """Return what something else has done to the folder since the last call; the next write repairs it."""
+        self._check()
+        notes, self._notes = self._notes, []
+        return notes
 
     def rewind(self, step: int, *, past: int) -> None:
         """Return to ``step``: move the lines of later steps than ``past`` to ``rewinds/``, and remove the others.
 
         Raises:
-            OSError: If something could not be written.
+            OSError, RunError: If something could not be written.
         """
         self.close(ended=False)
-        later = {name: _lines(self.folder / name, lambda at: at > past) for name in (RECORDS, EDITS)}
-        if later[RECORDS]:
-            target = self.folder / REWINDS / f"{len(_rewind_folders(self.folder)) + 1:03d}"
-
-            def fill(draft: Path) -> None:
-                for name, lines in later.items():
-                    (draft / name).write_bytes(lines)
-
-            write_folder(target, fill)
+        later = _Rewound(
+            self.folder / REWINDS / f"{len(self._rewinds) + 1:03d}",
+            [record for record in self._records.entries if record.step > past],
+            [edit for edit in self._edits.entries if edit.step > past],
+        )
+        if later.records:
+            later.write()
+            self._rewinds.append(later)
         self._keep_to(step)
 
     def copy(self, folder: Path, step: int, info: RunInfo) -> None:
@@ -210,40 +229,59 @@ class RunStore:
             info: Content of its ``run.json``.
 
         Raises:
-            OSError: If something could not be written.
+            OSError, RunError: If something could not be written.
         """
         self.close(ended=False)
         for name in (LOSS_SOURCES, REWARD_SOURCES):
             if (self.folder / name).is_dir():
                 shutil.copytree(self.folder / name, folder / name)
-        for name in self._files:
-            if (self.folder / name).exists():
-                (folder / name).write_bytes(_lines(self.folder / name, lambda at: at <= step))
-        (folder / RUN_INFO).write_text(_to_json(vars(info), indent=2) + "\n", encoding="utf-8")
+        for file in self._lines:
+            if file.path.exists():
+                (folder / file.path.name).write_bytes(lines_of_steps(file.path, lambda at: at <= step))
+        (folder / RUN_INFO).write_bytes(_info_content(info))
 
     def _keep_to(self, step: int) -> None:
-        for name in (RECORDS, EDITS, LOSSES):
-            path = self.folder / name
-            if path.exists():
-                part = path.with_name(path.name + PART_SUFFIX)
-                part.write_bytes(_lines(path, lambda at: at <= step))
-                flush(part)
-                part.replace(path)
+        for file in reversed(self._lines):
+            file.keep_to(step)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process has left of files and folders that it was writing."""
+        for place in (self.folder, self.folder / LOSS_SOURCES, self.folder / REWARD_SOURCES):
+            for part in place.glob(f"*{PART_SUFFIX}"):
+                part.unlink()
+        if (self.folder / REWINDS).is_dir():
+            remove_leftovers(self.folder / REWINDS)
+
+    def _check(self) -> None:
+        """Note what something else has done to the folder, and mark it for the next write."""
+        was_gone, self._is_gone = self._is_gone, not self.folder.is_dir()
+        found = [f"{name} {damage}" for name, file in self._files.items() if (damage := file.damage())]
+        found += [f"{file.path.name} {damage}" for file in self._lines if (damage := file.damage())]
+        found += [f"{REWINDS}/{damage}" for rewound in self._rewinds if (damage := rewound.damage())]
+        if self._is_gone and not was_gone:
+            self._notes.append(
+                f"The folder {self.folder} was deleted or moved while the run was writing it: it is written again from "
+                "memory, with all steps; its earlier snapshots are gone."
+            )
+        elif found and not was_gone:
+            self._notes.append(
+                f"In {self.folder}, {'; '.join(found)}: something else changed this while the run was writing it. It "
+                "is written again from memory."
+            )
 
     def _write(self) -> None:
-        for path, source in list(self._unwritten_sources.items()):
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(source, encoding="utf-8", errors="backslashreplace")
-            del self._unwritten_sources[path]
-        for file in self._files.values():
-            file.write()
+        with _explained(self.folder):
+            self._check()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._folder_lock.acquire()
+            for file in (*self._rewinds, *self._files.values(), *self._lines):
+                file.write()
 
     @property
     def written_files(self) -> list[Path]:
         """The files so far, and after them the folders that have their names, from the innermost one."""
         sources = [self.folder / name for name in (LOSS_SOURCES, REWARD_SOURCES)]
-        files = [self.folder / name for name in (RUN_INFO, *self._files)]
-        files += [file for folder in sources if folder.is_dir() for file in folder.iterdir()]
+        files = [file.path for file in (*self._files.values(), *self._lines)]
         return [path for path in (*files, *sources, self.folder, self.folder.parent) if path.exists()]
 
     def close(self, *, ended: bool = True) -> None:
@@ -253,27 +291,94 @@ class RunStore:
             ended: Whether the run is over, so that its folder may be deleted.
 
         Raises:
-            OSError: If something could not be written. The files are closed, and a later call writes the rest.
+            RunError: If something could not be written. The files are closed, and a later call writes the rest.
         """
         with contextlib.ExitStack() as callbacks:  # all of them run, even if one raises
+            callbacks.enter_context(_explained(self.folder))
             if ended:
                 callbacks.callback(self._folder_lock.release)
-            for file in self._files.values():
+            for file in self._lines:
                 callbacks.callback(file.close)
             self._write()
 
 
-def _lines(path: Path, is_kept: Callable[[int], bool]) -> bytes:
-    """Return the lines of the steps for which ``is_kept(step)`` is true; without lines that cannot be read."""
-    kept: list[bytes] = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            if is_kept(int(json.loads(line)["step"])):
-                kept.append(line + b"\n")
-    return b"".join(kept)
+@contextlib.contextmanager
+def _explained(folder: Path) -> Generator[None]:
+    """Say why the folder cannot be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(storage_problem(folder, error)) from error
 
 
-def _rewind_folders(folder: Path) -> list[Path]:
+class _Rewound:
+    """The records and edits that a rewind has taken back, in a folder.
+
+    Args:
+        folder: The folder.
+        records, edits: What it has.
+    """
+
+    def __init__(self, folder: Path, records: list[StepRecord], edits: list[Edit]) -> None:
+        self.records = records
+        self._folder, self._edits, self._is_written = folder, edits, folder.is_dir()
+        self._sizes = {name: size_of(folder / name) for name in (RECORDS, EDITS)}
+
+    @classmethod
+    def read(cls, folder: Path) -> _Rewound:
+        """Read what a rewind has written."""
+        found = _read_rewind(folder, [])
+        return cls(folder, found.records, found.edits)
+
+    def damage(self) -> str:
+        """As :meth:`~mint_lab.runs.run_files.LineFile.damage`."""
+        if not self._is_written:
+            return ""
+        found = ((name, damage_of(self._folder / name, size)) for name, size in self._sizes.items())
+        damage = next((f"{self._folder.name}/{name} {damage}" for name, damage in found if damage), "")
+        self._is_written = not damage
+        return damage
+
+    def write(self) -> None:
+        """Write the folder, unless it is on the disk."""
+        if self._is_written:
+            return
+        content = {RECORDS: encoded(self.records, StepRecord.entries), EDITS: encoded(self._edits, vars)}
+
+        def fill(draft: Path) -> None:
+            for name, lines in content.items():
+                (draft / name).write_bytes(lines)
+
+        write_folder(self._folder, fill)
+        self._sizes, self._is_written = {name: len(lines) for name, lines in content.items()}, True
+
+
+def _loss_entry(loss: LossVersion) -> dict[str, Any]:
+    return {
+        "step": loss.step,
+        "name": loss.name,
+        "version": loss.version,
+        "config": loss.config,
+        "described": loss.described,
+        "file": _file_name(loss.name, loss.version),
+    }
+
+
+def _source_file(used: LossVersion | Reward) -> str:
+    kind = LOSS_SOURCES if isinstance(used, LossVersion) else REWARD_SOURCES
+    return f"{kind}/{_file_name(used.name, used.version)}"
+
+
+def _source_content(used: LossVersion | Reward) -> bytes:
+    return used.source.encode(errors="backslashreplace")
+
+
+def _info_content(info: RunInfo) -> bytes:
+    return (to_json(vars(info), indent=2) + "\n").encode()
+
+
+def rewind_folders(folder: Path) -> list[Path]:
+    """Return the folders of what a run's rewinds have taken back, the first rewind first."""
     return sorted((folder / REWINDS).glob("[0-9][0-9][0-9]*"))
 
 
@@ -300,65 +405,6 @@ def _file_name(name: str, version: int) -> str:
     if unicodedata.normalize("NFKC", plain).casefold() != name:
         plain += f"-{hashlib.sha256(name.encode('utf-8', errors='surrogatepass')).hexdigest()[:8]}"
     return f"{plain}-v{version}.py"
-
-
-class _JsonLines:
-    """An append-only file of JSON lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-        self._size = 0  # bytes of the complete lines
-        self._backlog: list[bytes] = []
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Queue ``entry`` for the next :meth:`write`."""
-        self._backlog.append(_to_json(entry).encode() + b"\n")
-
-    def write(self) -> None:
-        if not self._backlog:
-            return
-        if self._file is None:
-            self._file = self._path.open("ab", buffering=0)
-            self._size = self._file.tell()
-        lines = b"".join(self._backlog)
-        try:
-            written = 0
-            while written < len(lines):
-                written += self._file.write(lines[written:]) or 0
-        except OSError:
-            self._file.truncate(self._size)  # no incomplete line in the middle of the file
-            raise
-        self._size += len(lines)
-        self._backlog.clear()
-
-    def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with file:
-                os.fsync(file.fileno())
-
-
-def _to_json(entry: Mapping[str, Any], indent: int | None = None) -> str:
-    try:  # nearly all entries are plain already, and json alone is several times as fast as a copy
-        return json.dumps(entry, indent=indent, allow_nan=False)
-    except (TypeError, ValueError):
-        return json.dumps(_to_plain(entry), indent=indent, allow_nan=False)
-
-
-def _to_plain(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it: nonfinite numbers and unknown objects as text."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _to_plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_plain(v) for v in value]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return str(value)
 
 
 @dataclass(frozen=True)
@@ -417,8 +463,19 @@ class SavedRun:
         return draw_run(self.info.recipe, self, load_parent(self.parent))
 
 
+def current_status(folder: Path, status: str) -> str:
+    """Return the status of a run, given that of its file: "interrupted" if its process ended while it was running.
+
+    Without locks on the disk, nobody can know that, and the status is that of the file.
+    """
+    return "interrupted" if status == "running" and is_locked(folder) is False else status
+
+
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:
-    """Read a run's folder, finished or not. Damaged entries are left out and listed in ``notes``.
+    """Read a run's folder, finished or not.
+
+    Damaged entries are left out and listed in ``notes``, as are steps that are missing. The status of a run whose
+    process has ended while it was running is "interrupted".
 
     Raises:
         RunError: If the folder holds no run.
@@ -433,10 +490,14 @@ def load_run(folder: str | os.PathLike[str]) -> SavedRun:
         return _read_source(path / LOSS_SOURCES / Path(file).name, notes)
 
     info = _read_info(path / RUN_INFO, notes)
+    info = replace(info, status=current_status(path, info.status))
     records = _read_lines(path / RECORDS, notes, read_record)
+    expected = max(info.steps_done, records[-1].step if records else 0)
+    if len(records) != expected:
+        notes.append(f"{RECORDS} has {len(records)} records that can be read, expected {expected}: one for each step")
     edits = _read_lines(path / EDITS, notes, read_edit)
     losses = _read_lines(path / LOSSES, notes, lambda line: read_loss(line, source_of))
-    rewinds = [_read_rewind(rewound, notes) for rewound in _rewind_folders(path)]
+    rewinds = [_read_rewind(rewound, notes) for rewound in rewind_folders(path)]
     return SavedRun(path, info, records, edits, losses, notes, [rewind for rewind in rewinds if rewind.records])
 
 

@@ -31,11 +31,12 @@ def test_stuck_subscriber_delays_nobody_and_gets_the_last_change() -> None:
     dispose()
 
 
-def test_subscriber_that_raises_does_not_silence_the_next() -> None:
+@pytest.mark.parametrize("error", [ValueError("a broken page"), SystemExit(3), KeyboardInterrupt()])
+def test_subscriber_that_raises_does_not_silence_the_next(error: BaseException) -> None:
     notifier, notified = ChangeNotifier(), threading.Event()
 
     def broken() -> None:
-        raise ValueError("a broken page")
+        raise error
 
     first, second = notifier.subscribe(broken), notifier.subscribe(notified.set)
     for _ in range(3):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -130,7 +133,8 @@ def test_damaged_line_in_the_middle_is_noted(tmp_path: Path) -> None:
     file.write_bytes(lines[0] + b"\xff\x00{]\n" + b'["no", "object"]\n' + lines[2])
     saved = load_run(tmp_path / "run")
     assert [r.step for r in saved.records] == [1, 3]
-    first, second = saved.notes
+    first, second, third = saved.notes
+    assert third == "records.jsonl has 2 records that can be read, expected 3: one for each step"
     assert first.startswith("records.jsonl: line 2 cannot be read (")
     reason = 'it is ["no", "object"], expected an object'
     assert second == f"records.jsonl: line 3 cannot be read ({reason}); it was left out"
@@ -147,7 +151,7 @@ def test_missing_source_is_noted(tmp_path: Path) -> None:
 def test_failed_write_is_completed_by_the_next(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "run")
     store.append(RECORDS[0])
-    lines = store._files["records.jsonl"]
+    lines = store._records
     real = lines._file
 
     class Full:
@@ -157,16 +161,25 @@ def test_failed_write_is_completed_by_the_next(tmp_path: Path) -> None:
 
         def write(self, data: bytes) -> int:
             if not self.room:
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.room = False
             return real.write(data[: len(data) // 2])
 
         def truncate(self, size: int) -> int:
             return real.truncate(size)
 
+        def fileno(self) -> int:
+            return real.fileno()
+
     lines._file = Full()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError) as caught:
         store.append(RECORDS[1])
+    place = re.escape(str(tmp_path / "run" / "records.jsonl"))
+    assert re.fullmatch(
+        rf"{place} cannot be written: No space left on device; [\d,]+ MB of the disk are free; free some space there, "
+        r"for example delete old runs, then continue the run: nothing is lost",
+        str(caught.value),
+    )
     lines._file = real
     assert load_run(tmp_path / "run").records == RECORDS[:1]
     assert load_run(tmp_path / "run").notes[1:] == []  # only run.json, which was never written
@@ -203,9 +216,9 @@ def test_whatever_cannot_be_written_is_written_by_the_next_call(tmp_path: Path, 
     store.close()
     graded = Reward("grade", lambda response, example: 1.0, source="def grade(): ...\n")
     with in_the_way(folder / place):
-        with pytest.raises(OSError, match=place):
+        with pytest.raises(RunError, match=place):
             store.append(RECORDS[1], edits=[EDITS[0]], rewards=[graded], losses=[LOSSES[1]])
-        with pytest.raises(OSError, match=place):
+        with pytest.raises(RunError, match=place):
             store.close()
     if then == "append":
         store.append(RECORDS[2], edits=[EDITS[1]])
@@ -368,3 +381,154 @@ def test_no_metric_replaces_another_column() -> None:
         f"metrics/{name}": -1.0 - n for n, name in enumerate(names)
     }
     assert list(frame.reset_index().columns).count("step") == 1
+
+
+# -- a folder that something else changes in mid-run -------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {name: content for name, content in files.items() if name != "run.lock"}
+
+
+def begun(folder: Path) -> tuple[RunStore, dict[str, bytes]]:
+    """Return the store of a run in progress that has rewound once, and what its files contain."""
+    store = write(folder)
+    graded = Reward("grade", lambda response, example: 1.0, source="def grade(): ...\n")
+    store.append(replace(RECORDS[2], step=4), rewards=[graded])
+    store.rewind(3, past=3)
+    store.append(replace(RECORDS[0], step=4), edits=[Edit(4, "setting", "beta 1")])
+    return store, contents(folder)
+
+
+def shorten(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def lengthen(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"x")
+
+
+def in_place_of(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+CHANGES = [(Path.unlink, "is gone"), (shorten, "has"), (lengthen, "has")]
+FILES = ["run.json", "records.jsonl", "edits.jsonl", "losses.jsonl", "losses/mine-v2.py", "rewards/grade-v1.py"]
+FILES += ["rewinds/001/records.jsonl", "rewinds/001/edits.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    # The file of the edits that a rewind took back is empty: it cannot be shorter.
+    [(name, *change) for name in FILES for change in CHANGES if (name, change[0]) != (FILES[-1], shorten)],
+)
+def test_a_file_that_something_else_changes_is_written_again_and_noted(
+    tmp_path: Path, name: str, change: Callable[[Path], object], words: str
+) -> None:
+    store, before = begun(tmp_path / "run")
+    change(tmp_path / "run" / name)
+    (note,) = store.take_notes()
+    assert store.take_notes() == []
+    assert note.startswith(f"In {tmp_path / 'run'}, {name} {words}")
+    assert note.endswith("It is written again from memory.")
+    store.close()
+    assert contents(tmp_path / "run") == before
+    assert store.take_notes() == []
+
+
+def test_a_folder_that_is_deleted_in_mid_run_is_written_again_and_locked(tmp_path: Path) -> None:
+    store, before = begun(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    last = replace(RECORDS[1], step=5)
+    store.append(last, edits=[Edit(5, "setting", "beta 2")])
+    assert is_locked(tmp_path / "run")
+    (note,) = store.take_notes()
+    assert note.startswith(f"The folder {tmp_path / 'run'} was deleted or moved while the run was writing it: ")
+    after = contents(tmp_path / "run")
+    assert after.keys() == before.keys()
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"records.jsonl", "edits.jsonl"}
+    assert all(after[name].startswith(before[name]) for name in changed)
+    saved = load_run(tmp_path / "run")
+    assert [record.step for record in saved.records] == [1, 2, 3, 4, 5]
+    assert saved.records[-1] == last
+    assert (saved.notes, store.take_notes()) == ([], [])
+
+
+def test_a_reopened_run_writes_its_earlier_steps_again_too(tmp_path: Path) -> None:
+    first, before = begun(tmp_path / "run")
+    first.close()
+    store = RunStore.reopen(load_run(tmp_path / "run"), 4)
+    assert contents(tmp_path / "run") == before
+    shutil.rmtree(tmp_path / "run")
+    store.close()
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_file_that_was_copied_back_is_written_on(tmp_path: Path) -> None:
+    """The open file is another one by then; what is appended to it would be lost."""
+    store, _ = begun(tmp_path / "run")
+    file = tmp_path / "run" / "records.jsonl"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content)
+    store.append(replace(RECORDS[1], step=5))
+    store.close()
+    assert [record.step for record in load_run(tmp_path / "run").records] == [1, 2, 3, 4, 5]
+    assert store.take_notes() == []
+
+
+def test_what_cannot_be_restored_stays_damaged_until_it_can(tmp_path: Path) -> None:
+    store, before = begun(tmp_path / "run")
+    in_place_of(tmp_path / "run" / "records.jsonl")
+    with pytest.raises(RunError, match=r"records\.jsonl cannot be written: .*; make it writable again, then continue"):
+        store.close(ended=False)
+    (tmp_path / "run" / "records.jsonl").rmdir()
+    store.close()
+    leftovers = [name for name in contents(tmp_path / "run") if name.endswith(".part")]
+    assert leftovers == []
+    assert contents(tmp_path / "run") == before
+
+
+def test_leftovers_of_a_killed_write_are_removed_when_the_run_is_opened_again(tmp_path: Path) -> None:
+    store, before = begun(tmp_path / "run")
+    store.close()
+    draft = tmp_path / "run" / "rewinds" / ".002.0a1b2c3d.draft"
+    draft.mkdir()
+    draft.with_suffix(".lock").touch()
+    for name in ("run.json.part", "losses/mine-v2.py.part", "rewinds/.002.0a1b2c3d.draft/records.jsonl"):
+        (tmp_path / "run" / name).write_text("half")
+    RunStore.reopen(load_run(tmp_path / "run"), 4).close()
+    assert contents(tmp_path / "run") == before
+    assert not draft.exists()
+
+
+# -- what is read of a run whose process has died ----------------------------------------------------------------------
+
+
+def test_a_run_is_interrupted_if_its_process_died_while_it_was_running(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.write_info(RunInfo(status="running", steps=9))
+    store.append(RECORDS[0])
+    assert load_run(tmp_path / "run").info.status == "running"
+    store._folder_lock.release()
+    saved = load_run(tmp_path / "run")
+    assert saved.info.status == "interrupted"
+    assert repr(saved).endswith(", interrupted, step 1/9)")
+    store.write_info(RunInfo(status="paused"))
+    store.close()
+    assert load_run(tmp_path / "run").info.status == "paused"
+
+
+@pytest.mark.parametrize(("kept", "steps_done", "expected"), [(2, 3, 3), (3, 2, None), (0, 1, 1), (3, 3, None)])
+def test_missing_steps_are_noted(tmp_path: Path, kept: int, steps_done: int, expected: int | None) -> None:
+    """``run.json`` is written when the status changes: it may say less than the records, never more."""
+    store = RunStore(tmp_path / "run")
+    store.write_info(RunInfo(steps_done=steps_done))
+    for record in RECORDS[:kept]:
+        store.append(record)
+    store.close()
+    note = f"records.jsonl has {kept} records that can be read, expected {expected}: one for each step"
+    assert load_run(tmp_path / "run").notes == ([] if expected is None else [note])

@@ -111,7 +111,7 @@ def test_steps_before_a_rewind_are_faint_curves(tmp_path: Path) -> None:
     """Steps 3 to 5 were left, and the edit of step 4 with them."""
     edits = (Edit(2, "loss", "ipo v1"), Edit(4, "loss", "hinge v1"))
     folder = write(tmp_path / "run", [record(step, 40) for step in range(1, 6)], edits=edits)
-    store = RunStore.reopen(folder, 5)
+    store = RunStore.reopen(load_run(folder), 5)
     store.rewind(2, past=2)
     store.close()
     snapshot = saved_snapshot(load_run(folder))

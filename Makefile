@@ -14,6 +14,7 @@ NOTEBOOK ?= notebooks/01_first_run.ipynb
 LAB_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 PYTEST_ARGS ?=
 PACKAGE ?= losses
 MUTANTS_ARGS ?=
@@ -31,7 +32,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
   $(shell find widgets \( -name node_modules -o -name tests -o -name __pycache__ \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test faults real-model test-oldest demo lint docs format bench mutants lock clean torch browser
+.PHONY: help lab test faults real-model test-oldest demo lint docs format bench soak mutants lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,7 @@ help:
 	@echo "make docs         build the documentation into docs/_build/html; a warning is an error"
 	@echo "make format       fix formatting, and the lint errors that ruff can fix"
 	@echo "make bench        measure speed, also against plain implementations   (BENCH_ARGS=...)"
+	@echo "make soak         memory of a long training   (SOAK_ARGS='--minutes 120', or '--dropped 50' for many short ones)"
 	@echo "make mutants      plant mistakes in one package and count those its tests find   (PACKAGE=runs MUTANTS_ARGS='--count 80')"
 	@echo "make lock         upgrade everything to its newest version and write the versions to constraints.txt"
 	@echo "make torch        install the pinned torch, as its small CPU build if there is no GPU"
@@ -88,6 +90,10 @@ format: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m tests.benchmarks page)
+
+# The slope of the memory per 1,000 steps; with --dropped, memory and threads over workbenches that were dropped.
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks soak $(SOAK_ARGS)
 
 # PACKAGE is a package or a module of mint_lab, or "widgets" for the TypeScript.
 mutants: $(VENV)/.test

@@ -139,12 +139,13 @@ def test_add_prefers_the_entry_with_the_same_name() -> None:
     assert [registry.add(spec(name)) for name in ("a", "b", "c")] == [*entries, entries[0]]
 
 
-def test_every_subscriber_is_notified_even_if_one_raises() -> None:
+@pytest.mark.parametrize("kind", [ConfigError, SystemExit])
+def test_every_subscriber_is_notified_even_if_one_raises(kind: type[BaseException]) -> None:
     registry: Registry[Named] = Registry("loss")
     notified: list[str] = []
 
     def first(entry: Named) -> None:
-        raise ConfigError(f"first cannot use {entry.label}")
+        raise kind(f"first cannot use {entry.label}")
 
     def second(entry: Named) -> None:
         notified.append(entry.label)
@@ -152,7 +153,7 @@ def test_every_subscriber_is_notified_even_if_one_raises() -> None:
 
     registry.subscribe(first)
     registry.subscribe(second)
-    with pytest.raises(ConfigError, match="first cannot use scaled v1"):
+    with pytest.raises(kind, match="first cannot use scaled v1"):
         registry.register(spec())
     assert (notified, registry["scaled"].version) == (["scaled v1"], 1)
 

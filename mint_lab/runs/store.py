@@ -494,7 +494,7 @@ def load_run(folder: str | os.PathLike[str]) -> SavedRun:
     records = _read_lines(path / RECORDS, notes, read_record)
     expected = max(info.steps_done, records[-1].step if records else 0)
     if len(records) != expected:
-        notes.append(f"{RECORDS} has {len(records)} records that can be read, expected {expected}: one for each step")
+        notes.append(f"{RECORDS}: {len(records)} of {expected} steps can be read, the others are missing")
     edits = _read_lines(path / EDITS, notes, read_edit)
     losses = _read_lines(path / LOSSES, notes, lambda line: read_loss(line, source_of))
     rewinds = [_read_rewind(rewound, notes) for rewound in rewind_folders(path)]

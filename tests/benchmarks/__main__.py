@@ -1,5 +1,6 @@
 """``python -m tests.benchmarks``: the engine against plain methods; ``... peers``: against TRL; ``... agree``: the
-results of a whole training against TRL's; ``... scaling``: cost against size; ``... page``: cost of a page.
+results of a whole training against TRL's; ``... scaling``: cost against size; ``... page``: cost of a page;
+``... soak``: memory over a long training.
 
 Each prints one table and writes a JSON file with all measurements behind it.
 """
@@ -20,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import engine
+from . import engine, memory
 from . import page as page_costs
 from . import scaling as cost_curves
 from .peers import compare
@@ -28,7 +29,7 @@ from .peers.agreement import Training, agreement
 from .peers.environment import NoPeer
 from .peers.jobs import Job, Kind
 
-__all__ = ["agree", "app", "main", "page", "peers", "scaling"]
+__all__ = ["agree", "app", "main", "page", "peers", "scaling", "soak"]
 
 app = typer.Typer(add_completion=False)
 
@@ -146,6 +147,28 @@ def page(
         table.add_row(f.what, f"{found} {f.unit}", f"{f.target} {'yes' if f.met else 'no'}" if f.target else "")
     Console(width=120).print(table)
     _write(out, {"machine": platform.machine(), "figures": [vars(f) for f in figures]})
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(help="train one workbench for at least so long")] = 60.0,
+    steps: Annotated[int, typer.Option(help="and for at least so many steps")] = 10_000,
+    dropped: Annotated[int, typer.Option(help="instead, train so many workbenches and drop each")] = 0,
+    out: Annotated[Path, typer.Option(help="JSON file")] = Path("bench-soak.json"),
+) -> None:
+    """Measure the memory that a long training takes, or that workbenches leave which were trained and dropped."""
+    with tempfile.TemporaryDirectory() as name:
+        if dropped:
+            figures = memory.dropped(dropped, Path(name), typer.echo)
+            raw: dict[str, object] = {}
+        else:
+            found = memory.soak(60 * minutes, steps, Path(name) / "run", typer.echo)
+            figures, raw = memory.figures_of(found), {"points": found.points, "bytes": found.bytes}
+    table = Table("what", "found", "target", title="mint_lab, memory")
+    for f in figures:
+        table.add_row(f.what, f"{f.value:,.2f} {f.unit}".strip(), f"{f.target} {'yes' if f.met else 'no'}")
+    Console(width=120).print(table)
+    _write(out, {"machine": platform.machine(), "figures": [vars(f) for f in figures], **raw})
 
 
 @app.command()

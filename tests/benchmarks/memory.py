@@ -20,9 +20,10 @@ import mint_lab as ml
 from mint_lab.data import Pair
 from mint_lab.ui.workbench import Workbench
 
-__all__ = ["Figure", "Soak", "dropped", "slope", "soak"]
+__all__ = ["Figure", "Soak", "dropped", "figures_of", "slope", "soak"]
 
 MEGABYTE = 1e6
+SLOPE_LIMIT = 2.0  # MB per 1,000 steps: a record of a step has about 1 kB
 WARM_UP = 0.25  # share of a soak after which memory counts: caches and allocators have filled by then
 DISPLAYS = (0.05, 0.1, 0.15, 0.4, 0.6, 0.8)  # shares after which the page is displayed again; three in the warm-up
 SAMPLE_SECONDS = 1.0
@@ -191,3 +192,18 @@ def soak(seconds: float, steps: int, folder: Path, report: Callable[[str], objec
         raise RuntimeError(run.error.message)
     kept = [point for point in points if point[0] >= WARM_UP * run.steps_done]
     return Soak(run.steps_done, 1000 * slope(kept), points, page.bytes)
+
+
+def figures_of(found: Soak) -> list[Figure]:
+    """Return what a soak has measured."""
+    first, last = found.points[0][1], found.points[-1][1]
+    return [
+        Figure(
+            f"memory per 1,000 steps, over {found.steps:,} steps after the warm-up",
+            found.slope,
+            "MB",
+            f"≤ {SLOPE_LIMIT:g}",
+            found.slope <= SLOPE_LIMIT,
+        ),
+        Figure(f"memory at the end (at the start: {first:.0f} MB)", last, "MB", "", met=True),
+    ]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mint_lab import tiny
 
 from . import __main__ as bench
-from . import page
+from . import memory, page
 from .peers import compare
 from .peers.agreement import Outcome, Training, agreement, train
 from .peers.jobs import Job, Report, Stopwatch
@@ -41,6 +41,32 @@ def test_page_bytes_are_measured(tmp_path: Path) -> None:
     result = CliRunner().invoke(bench.app, ["page", "--parts", "bites", "--out", str(tmp_path / "out.json")])
     assert result.exit_code == 2
     assert "'bites' is none of bytes, tasks, left, speed" in result.output
+
+
+def test_slope_of_memory_by_hand() -> None:
+    """Least squares through (0, 1), (1, 2), (2, 6): covariance 5 over variance 2."""
+    assert memory.slope([(0.0, 1.0), (1.0, 2.0), (2.0, 6.0)]) == pytest.approx(2.5)
+    found = memory.Soak(steps=4000, slope=3.0, points=[(0.0, 400.0), (4000.0, 412.0)], bytes=9)
+    growth, end = memory.figures_of(found)
+    assert (growth.value, growth.met, end.value) == (3.0, False, 412.0)
+    assert "400 MB" in end.what
+
+
+def test_memory_is_measured_over_steps_and_over_dropped_workbenches(tmp_path: Path) -> None:
+    out = tmp_path / "soak.json"
+    result = CliRunner().invoke(bench.app, ["soak", "--minutes", "0.01", "--steps", "4", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert [figure["unit"] for figure in found["figures"]] == ["MB", "MB"]
+    assert 50 < found["figures"][1]["value"] < 20_000
+    assert found["points"][-1][0] >= 1
+    assert found["bytes"] > 1000
+    result = CliRunner().invoke(bench.app, ["soak", "--dropped", "3", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "3 workbenches dropped: " in result.output
+    memory_growth, threads = json.loads(out.read_text())["figures"]
+    assert abs(memory_growth["value"]) < 50
+    assert (threads["what"], threads["value"]) == ("threads more", 0)
 
 
 def test_variants_alternate() -> None:

@@ -41,7 +41,7 @@ def plain(records: list[StepRecord]) -> list[dict[str, Any]]:
     """Records without times."""
     found: list[dict[str, Any]] = []
     for record in records:
-        entries = {name: value for name, value in vars(record).items() if name not in ("time", "step_time")}
+        entries = {name: value for name, value in record.entries().items() if name not in ("time", "step_time")}
         metrics = {k: v for k, v in record.metrics.items() if k not in ("tokens_per_s", "sampling_time")}
         found.append(entries | {"metrics": metrics})
     return found

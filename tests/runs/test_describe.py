@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import mint_lab as ml
 from mint_lab.cli import app
 from mint_lab.data.pairs import arithmetic_pairs
 from mint_lab.errors import ConfigError
 from mint_lab.runs import EarlyStopping, Run, load_run
 from mint_lab.runs.describe import describe_run
 from mint_lab.runs.folder import RunFolder
-from mint_lab.runs.loading import DataLimits
+from mint_lab.runs.loading import ClientModel, DataLimits
+from mint_lab.types import GetInfoResponse, ModelData
 
 from .bigram import BigramClient, letter_pairs
 from .conftest import TIMEOUT
@@ -29,7 +31,8 @@ def make(folder: Path, **options: Any) -> Run:
 
 def test_a_run_is_described_before_it_is_loaded() -> None:
     run = Run("preference", "dpo", steps=9, rank=4, seed=3, loss_config={"beta": 0.3}, learning_rate=2e-4, name="mine")
-    info = describe_run(run, (Path("rows.jsonl"), arithmetic_pairs(4)), DataLimits(max_length=64), keep_snapshots=5)
+    given = (Path("rows.jsonl"), arithmetic_pairs(4))
+    info = describe_run(run, ClientModel(), given, DataLimits(max_length=64), keep_snapshots=5)
     assert (info.name, info.recipe, info.loss, info.loss_version) == ("mine", "preference", "dpo", 1)
     assert (info.steps, info.steps_done, info.status, info.error) == (9, 0, "ready", None)
     assert (info.rank, info.lora["rank"], info.seed, info.keep_snapshots) == (4, 4, 3, 5)
@@ -54,6 +57,46 @@ def test_config_has_every_setting_before_the_start_and_afterwards(tmp_path: Path
     saved = load_run(tmp_path / "run")
     assert saved.config == config | {"early_stopping/higher_is_better": None}
     assert Run("rl", group_size=4).config["option/group_size"] == 4
+
+
+class Hosted(BigramClient):
+    """A client whose model is on a server, as far as it is described there."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def get_info(self) -> GetInfoResponse:
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        model = ModelData(arch="qwen3", model_name=self.answer[0], tokenizer_id="t")
+        return GetInfoResponse(type="get_info", model_data=model, model_id="m", is_lora=True, lora_rank=self.answer[1])
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (("Qwen/Qwen3-8B", 32), ("Qwen/Qwen3-8B", 32, {})),
+        ((None, None), ("mint-tiny", 16, {"rank": 16})),
+        (ConnectionError("no network"), ("mint-tiny", 16, {"rank": 16})),
+    ],
+)
+def test_model_and_rank_are_those_of_a_given_client(
+    tmp_path: Path, answer: Any, expected: tuple[str, int, Any]
+) -> None:
+    run = make(tmp_path / "run", client=Hosted(answer))
+    info = load_run(tmp_path / "run").info
+    assert (info.base_model, info.rank) == expected[:2]
+    assert {name: info.lora[name] for name in expected[2]} == expected[2]
+    assert bool(info.lora) == bool(expected[2])
+    assert (run.config["base_model"], run.config["lora/rank"]) == expected[:2]
+
+
+def test_rank_of_a_local_client_is_in_the_folder(tmp_path: Path) -> None:
+    client = ml.ServiceClient().create_lora_training_client("mint-tiny", rank=3)
+    make(tmp_path / "run", client=client, data=arithmetic_pairs(12), base_model="some/other", steps=1)
+    info = load_run(tmp_path / "run").info
+    assert (info.base_model, info.rank, info.lora["rank"]) == ("mint-tiny", 3, 3)
 
 
 def test_tags_are_in_the_list_of_runs(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mint_lab.runs import folder as module
 from mint_lab.runs.entries import RunInfo
 from mint_lab.runs.folder import MAX_CURVE_POINTS, NOTE, RunFolder, RunSummary
 from mint_lab.runs.folder_lock import LOCK_FILE, FolderLock
-from mint_lab.runs.store import RunStore
+from mint_lab.runs.store import RunStore, load_run
 
 from ..waiting import Gate
 from .bigram import BigramClient
@@ -221,6 +221,11 @@ def test_run_is_deleted_with_all_its_files(tmp_path: Path) -> None:
     write(tmp_path / "b")
     folder = RunFolder(tmp_path)
     folder.note("a", "gone soon")
+    store = RunStore.reopen(load_run(tmp_path / "a"), 3)
+    store.rewind(1, past=1)
+    store.close()
+    assert (tmp_path / "a" / "rewinds" / "001" / "records.jsonl").is_file()
+    (tmp_path / "a" / "records.jsonl.part").write_text("half")
     assert folder.delete("a") == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
 
@@ -232,7 +237,10 @@ def test_other_files_are_not_deleted(tmp_path: Path) -> None:
     (path / "losses" / "plot.png").write_bytes(b"png")
     (path / "rewards").mkdir()
     (path / "rewards" / "right-v1.py").write_text("...")
-    assert RunFolder(tmp_path).delete("a") == ["losses", "thesis.tex"]
+    (path / "rewinds" / "001").mkdir(parents=True)
+    (path / "rewinds" / "notes").write_text("mine")
+    assert RunFolder(tmp_path).delete("a") == ["losses", "rewinds", "thesis.tex"]
+    assert [entry.name for entry in (path / "rewinds").iterdir()] == ["notes"]
     assert (path / "thesis.tex").read_text() == "years of work"
     assert [entry.name for entry in (path / "losses").iterdir()] == ["plot.png"]
     with pytest.raises(RunError, match="a holds no run"):

@@ -134,7 +134,7 @@ def test_damaged_line_in_the_middle_is_noted(tmp_path: Path) -> None:
     saved = load_run(tmp_path / "run")
     assert [r.step for r in saved.records] == [1, 3]
     first, second, third = saved.notes
-    assert third == "records.jsonl has 2 records that can be read, expected 3: one for each step"
+    assert third == "records.jsonl: 2 of 3 steps can be read, the others are missing"
     assert first.startswith("records.jsonl: line 2 cannot be read (")
     reason = 'it is ["no", "object"], expected an object'
     assert second == f"records.jsonl: line 3 cannot be read ({reason}); it was left out"
@@ -530,5 +530,5 @@ def test_missing_steps_are_noted(tmp_path: Path, kept: int, steps_done: int, exp
     for record in RECORDS[:kept]:
         store.append(record)
     store.close()
-    note = f"records.jsonl has {kept} records that can be read, expected {expected}: one for each step"
+    note = f"records.jsonl: {kept} of {expected} steps can be read, the others are missing"
     assert load_run(tmp_path / "run").notes == ([] if expected is None else [note])

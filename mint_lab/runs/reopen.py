@@ -6,6 +6,7 @@ from the registry, where running its cell puts it, if its source is the stored o
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +23,13 @@ from .early_stopping import EarlyStopping
 from .folder_lock import is_locked
 from .from_source import loss_from_source, reward_from_source
 from .snapshots import Position, RunState, SnapshotFolder, fingerprint_of
-from .store import SavedRun, load_run, reward_source
+from .store import RunStore, SavedRun, load_run, reward_source
 
 if TYPE_CHECKING:
     from ..recipes.guarded_trainer import GuardedTrainer
     from ..recipes.record import LossVersion
 
-__all__ = ["Past", "describe_data", "position_of", "read_past", "restore"]
+__all__ = ["Past", "describe_data", "end_folder", "position_of", "read_past", "restore"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,22 @@ def read_past(
         _check_reward(path, saved, run_source=run_source)
     position = position_of(state, saved.losses, run_source=run_source, loss=loss)
     return Past(saved, state, SnapshotFolder(path).path(state.step), position, [*saved.notes, *notes])
+
+
+def end_folder(past: Past) -> None:
+    """Write that a run is finished whose process died between its last step and that; also remove what that left.
+
+    A folder that cannot be written stays as it is: the run can be read all the same.
+    """
+    saved, step = past.saved, past.state.step
+    if saved.info.status == "finished":
+        return
+    with contextlib.suppress(RunError, OSError):
+        store = RunStore.reopen(saved, step)
+        SnapshotFolder(saved.folder, saved.info.keep_snapshots).clean(step)
+        info = replace(saved.info, status="finished", steps_done=step, seconds=past.position.seconds, error=None)
+        store.write_info(info)
+        store.close()
 
 
 def position_of(

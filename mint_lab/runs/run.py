@@ -39,7 +39,7 @@ from .fork import changed, copy_run
 from .hot_reload import follow_registries
 from .loading import AdapterRequest, ClientModel, DataLimits, PreparedData, SharedData, load_alone, load_trainer
 from .loop import Loop
-from .reopen import Past, read_past, restore
+from .reopen import Past, end_folder, read_past, restore
 from .reporters import ReportTo, reporters_of
 from .reporting import Reporting
 from .run_view import RunView
@@ -259,6 +259,8 @@ class Run(RunView):
         run = cls(client=client, report_to=report_to, **past.arguments(data, held_out))
         run._past = past
         run._loop.adopt(past)
+        if run.status == "finished":
+            end_folder(past)
         run._reporting.adopt()
         run._loop.notes += past.notes
         return run

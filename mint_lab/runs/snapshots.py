@@ -262,7 +262,7 @@ class SnapshotFolder:
                 writer.shutdown()
 
     def clean(self, step: int) -> None:
-        """Delete the snapshots after ``step``, and what killed processes left. The caller has the folder's lock."""
+        """Delete the snapshots after ``step``, and what killed processes left: the caller has the folder's lock."""
         for later in [k for k in self.steps() if k > step]:
             self._delete(later)
         if self.folder.is_dir():
@@ -271,6 +271,7 @@ class SnapshotFolder:
             for entry in self.folder.iterdir():
                 if _DRAFT.match(entry.name):
                     shutil.rmtree(entry, ignore_errors=True)
+        self._prune()
 
     def delete(self) -> None:
         """Delete all snapshots, and their folder if nothing else is in it; a link is left alone."""

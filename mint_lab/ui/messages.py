@@ -269,6 +269,7 @@ class State(TypedDict):
     """All of a run that is not a curve. Its size does not depend on the length of the run.
 
     Attributes:
+        key: Tells runs apart; the same in all widgets that show the run.
         steps_total: 0 if unknown.
         headlines: Names of the metrics that summarise the run, the most important first; the run may lack any of them.
         tokens_about: The examples that a "tokens" request shows, in words.
@@ -285,6 +286,7 @@ class State(TypedDict):
         no_fork: Why the run cannot be forked; empty if it can.
     """
 
+    key: str
     status: Literal["ready", "running", "paused", "stopped", "finished"]
     steps_done: int
     steps_total: int

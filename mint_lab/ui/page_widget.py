@@ -58,6 +58,7 @@ class PageWidget(anywidget.AnyWidget):
     _esm = traitlets.Unicode().tag(sync=True)
 
     _is_shown = False  # a class attribute, so that __del__ works if the constructor raised
+    _is_replaced = False  # its cell was run again: it has paused what it trains, which the new page may have continued
 
     def __init__(self, **traits: Any) -> None:
         start_closer()
@@ -66,7 +67,7 @@ class PageWidget(anywidget.AnyWidget):
 
     def show_on_page(self) -> None:
         """Keep the widget, because an output or a page shows it."""
-        self._is_shown = True
+        self._is_shown, self._is_replaced = True, False
         if self in _removed:
             _removed.remove(self)
         self._register()
@@ -77,7 +78,8 @@ class PageWidget(anywidget.AnyWidget):
         _removed.append(self)
         forget_output(self)
         self._register()
-        self.pause_unseen("its output was removed; displaying it again or run.start() continues")
+        if not self._is_replaced:
+            self.pause_unseen("its output was removed")
 
     def pause_unseen(self, why: str) -> None:
         """Pause what the widget trains, with the reason as a note of the run; nothing if the widget has no controls.
@@ -99,12 +101,13 @@ class PageWidget(anywidget.AnyWidget):
         _controls[:] = [(made, weakref.ref(page)) for made, page in known if page not in earlier]
         _controls.append((execution, weakref.ref(self)))
         for page in earlier:
-            page.pause_unseen("its cell was run again; run.start() or 'Continue it' on the new page continues")
+            page.pause_unseen("its cell was run again")
+            page._is_replaced = True
         return earlier[::-1]
 
     def close(self) -> None:
         """Remove the widget from the page; one with controls pauses what it trains."""
-        self.pause_unseen("its page was closed; run.start() continues")
+        self.pause_unseen("its page was closed")
         self._end()
 
     def _end(self) -> None:

@@ -61,6 +61,7 @@ def _state(run: SavedRun, recipe: str, histograms: list[Histogram]) -> State:
     description = recipe_of(recipe)
     is_known = run.info.status in get_args(Status)  # the file can contain any text
     state = State(
+        key=run.folder.name,
         status=cast(Status, run.info.status) if is_known else "stopped",
         steps_done=last.step if last else 0,
         steps_total=max(run.info.steps, last.step if last else 0),

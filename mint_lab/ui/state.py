@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +30,8 @@ __all__ = [
     "option_entries",
     "state_of",
 ]
+
+_PROCESS = uuid.uuid4().hex  # one page can show runs of several kernels
 
 MAX_MARKS = 60
 """Edits that are sent to the page, the latest ones; earlier ones are only counted."""
@@ -148,6 +151,7 @@ def state_of(
     no_snapshots = snapshot_problem(getattr(run, "keep_snapshots", 0), getattr(run, "client", None))
     no_snapshots = f"This run has no snapshots to return to: {no_snapshots}." if no_snapshots else ""
     state = State(
+        key=f"{_PROCESS}-{id(run):x}",
         status=run.status,
         steps_done=run.steps_done,
         steps_total=run.steps_total or 0,

@@ -151,7 +151,7 @@ class Workbench(RunWidget):
         if self._earlier is None:
             raise RunError("no earlier run of this cell can be continued")
         present, earlier = self._page(), self._earlier
-        self.pause_unseen("an earlier run of its cell was continued; run.start() continues this one")
+        self.pause_unseen("an earlier run of its cell was continued")
         run, self._runs, self._base_model, self._data = earlier
         self.show(run)
         self._offer(present)

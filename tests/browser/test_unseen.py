@@ -52,6 +52,7 @@ def test_a_cell_that_is_run_again_pauses_its_run_and_offers_to_continue_it(open_
     notebook.await_status("running")
     expect(offer).to_be_hidden()
     await_states(notebook, 2, "['running', 'ready']")
+    expect(status(notebook)).not_to_contain_text("runs")
     notebook.button("Pause").click()
     notebook.await_status("paused")
     expect(notebook.widget.locator(".ml-warnings")).to_contain_text("because its cell was run again")

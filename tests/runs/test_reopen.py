@@ -71,6 +71,22 @@ def test_a_finished_run_can_be_given_more_steps(tmp_path: Path) -> None:
     assert finish(opened).steps_done == 6
 
 
+def test_a_run_whose_process_died_after_its_last_step_is_finished_when_it_is_opened(tmp_path: Path) -> None:
+    """Everything is there but the last ``run.json``."""
+    folder = finish(Run("preference", "dpo", steps=2, batch_size=4, folder=tmp_path / "run")).folder
+    content = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(content | {"status": "running", "steps_done": 0, "error": "lost"}))
+    (folder / "run.lock").touch()
+    (folder / "losses.jsonl.part").write_text("half")
+    assert load_run(folder).info.status == "interrupted"
+    before = {file.name for file in folder.iterdir()} - {"run.lock", "losses.jsonl.part"}
+    assert Run.open(folder).status == "finished"
+    saved = load_run(folder)
+    assert (saved.info.status, saved.info.steps_done, saved.info.error, saved.notes) == ("finished", 2, None, [])
+    assert saved.info.data_sizes == tuple(content["data_sizes"])
+    assert {file.name for file in folder.iterdir()} == before
+
+
 def test_a_damaged_snapshot_leads_to_the_one_before(tmp_path: Path) -> None:
     run = Run("preference", steps=6, batch_size=3, eval_every=2, folder=tmp_path / "run")
     run.step(4).wait(TIMEOUT)

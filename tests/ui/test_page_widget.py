@@ -249,7 +249,7 @@ def go_on(bench: Any, number: int) -> None:
     bench.gates[number].open(1000)
 
 
-RERUN = "Paused after 2 steps, because its cell was run again; run.start() or 'Continue it' on the new page continues."
+RERUN = "Paused after 2 steps, because its cell was run again."
 
 
 def test_a_cell_that_is_run_again_pauses_its_earlier_run_and_offers_to_continue_it(
@@ -266,10 +266,12 @@ def test_a_cell_that_is_run_again_pauses_its_earlier_run_and_offers_to_continue_
     assert RERUN in first.run.notes
     assert first.run.loss.label == "pairwise_preference v1"
     assert second.earlier == {"loss_label": "pairwise_preference v1", "steps_done": 2, "steps_total": 9}
+    unused = second._snapshot()["state"]["key"]
 
     answer = comms[second.model_id].ask(type="continue_earlier", request=4)
     assert {"type": "reply", "request": 4, "error": ""} in answer
     assert second.run is first.run
+    assert second._snapshot()["state"]["key"] == first._snapshot()["state"]["key"] != unused, "one run, twice"
     assert second.earlier is None, "a run that has not begun is not offered"
     assert first.run.wait(TIMEOUT)
     assert (first.run.status, first.run.steps_done) == ("finished", 9)
@@ -294,6 +296,22 @@ def test_the_present_run_is_paused_and_offered_when_the_earlier_one_is_continued
     assert first.run.status == "finished"
     assert second.earlier["steps_done"] == present.steps_done
     assert second.continue_earlier() is present
+
+
+def test_the_old_output_of_a_cell_does_not_pause_the_run_that_the_new_one_continues(
+    cells: Cells, bench: Any, comms: dict[str, Comm]
+) -> None:
+    """A page reports that an output is gone a while later."""
+    cells.run("a")
+    first = bench()
+    comms[first.model_id].ask(type="sync", since=0, epoch="")
+    cells.run("a")
+    second = Workbench(data=letter_pairs(12), client=BigramClient(), steps=5)
+    second.continue_earlier()
+    comms[first.model_id].ask(type="unseen")
+    go_on(bench, 0)
+    assert first.run.wait(TIMEOUT)
+    assert (second.run.status, second.run.steps_done) == ("finished", 9)
 
 
 def test_a_person_who_has_the_run_in_a_variable_continues_it(cells: Cells, bench: Any, comms: dict[str, Comm]) -> None:
@@ -382,9 +400,7 @@ def test_a_page_that_loses_its_last_output_pauses_its_run_until_it_is_back(
     go_on(bench, 0)
     assert first.run.wait(TIMEOUT)
     assert first.run.status == "paused"
-    assert first.run.notes[-1] == (
-        "Paused after 2 steps, because its output was removed; displaying it again or run.start() continues."
-    )
+    assert first.run.notes[-1] == "Paused after 2 steps, because its output was removed."
     assert not first._is_shown
     page.ask(type="seen")
     assert first._is_shown
@@ -402,7 +418,7 @@ def test_closing_a_workbench_pauses_its_run_and_closing_charts_does_not(
     first.close()
     go_on(bench, 0)
     assert first.run.wait(TIMEOUT)
-    assert first.run.notes == ["Paused after 2 steps, because its page was closed; run.start() continues."]
+    assert first.run.notes == ["Paused after 2 steps, because its page was closed."]
     assert first.run.start().wait(TIMEOUT)
 
 

@@ -61,6 +61,7 @@ export class Announcer {
     const isOver = state.status === "stopped" || state.status === "finished";
     return {
       epoch,
+      run: state.key,
       status: state.status,
       step: state.steps_done,
       steps: state.steps_total,

@@ -162,6 +162,8 @@ export interface OptionEntry {
 
 /** All of a run that is not a curve. Its size does not depend on the length of the run. */
 export interface State {
+  /** Tells runs apart; the same in all widgets that show the run. */
+  key: string;
   status: "ready" | "running" | "paused" | "stopped" | "finished";
   steps_done: number;
   /** 0 if unknown. */

@@ -44,7 +44,7 @@ describe("Announcer", () => {
   it("announces the run at once and after every change", () => {
     const { details, update } = scene();
     expect(details).toMatchObject([
-      { epoch: "run-1", status: "ready", step: 0, steps: 100, loss: "dpo v1", metric: null },
+      { epoch: "run-1", run: "run 1", status: "ready", step: 0, steps: 100, loss: "dpo v1", metric: null },
     ]);
     update({ status: "running", steps_done: 1 }, { pair_accuracy: 0.5 });
     expect(details.at(-1)).toMatchObject({ status: "running", step: 1, metric: { name: "pair_accuracy", value: 0.5 } });
@@ -130,7 +130,16 @@ describe("Announcer in detail", () => {
     const { details, store, announcer } = scene();
     expect(details).toEqual([
       {
-        ...{ epoch: "run-1", status: "ready", step: 0, steps: 100, loss: "dpo v1", metric: null, failed: null },
+        ...{
+          epoch: "run-1",
+          run: "run 1",
+          status: "ready",
+          step: 0,
+          steps: 100,
+          loss: "dpo v1",
+          metric: null,
+          failed: null,
+        },
         ...{ element: null, stop: expect.any(Function) },
       },
     ]);

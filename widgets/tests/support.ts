@@ -16,7 +16,15 @@ import type { Model } from "../src/requests";
 import { RunStore } from "../src/run_store";
 
 export const STATE: State = {
-  ...{ status: "running", steps_done: 0, steps_total: 100, steps_per_s: 0, recipe: "preference", base_model: "" },
+  ...{
+    key: "run 1",
+    status: "running",
+    steps_done: 0,
+    steps_total: 100,
+    steps_per_s: 0,
+    recipe: "preference",
+    base_model: "",
+  },
   options: [],
   ...{ headlines: ["pair_accuracy", "reward", "nll", "loss"], tokens_about: "held-out examples", keeps_samples: false },
   ...{ data: "", loss: "dpo", loss_label: "dpo v1", last_loss: "", settings: {}, controls: [], clip: null, marks: [] },

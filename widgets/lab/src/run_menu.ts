@@ -77,8 +77,16 @@ export class RunMenu {
   private addRow(run: RunDetail): Row {
     const loss = h("bdi", { class: "mint-lab-run-menu-loss" });
     const progress = h("span", { class: "mint-lab-status-number" });
-    const show = h("button", { type: "button", title: "Show the notebook of this run" }, loss, progress);
-    const stop = h("button", { type: "button", title: "Stop this run after the current step" }, icon("stop"), "Stop");
+    const show = h(
+      "button",
+      { type: "button", class: "mint-lab-run-menu-show", title: "Show the notebook of this run" },
+      ...[loss, progress],
+    );
+    const stop = h(
+      "button",
+      { type: "button", class: "mint-lab-run-menu-stop", title: "Stop this run after the current step" },
+      ...[icon("stop"), "Stop"],
+    );
     const row: Row = { element: h("div", { class: "mint-lab-run-menu-row" }, show, stop), loss, progress, stop, run };
     show.addEventListener("click", () => {
       this.close();

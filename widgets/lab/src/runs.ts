@@ -51,10 +51,16 @@ export class Runs {
     return candidates[0]?.detail ?? null;
   }
 
-  /** The runs that are running, the one that changed last first. */
+  /** The runs that are running, the one that changed last first. Of several widgets of a run, one with a view counts. */
   running(): RunDetail[] {
     const running = [...this.runs.values()].filter(({ detail }) => detail.status === "running");
-    return running.sort((a, b) => b.changedAt - a.changedAt).map(({ detail }) => detail);
+    running.sort((a, b) => Number(!a.detail.element) - Number(!b.detail.element) || b.changedAt - a.changedAt);
+    const first = new Map<string, AnnouncedRun>();
+    for (const run of running) {
+      const key = run.detail.run ?? run.detail.epoch;
+      if (!first.has(key)) first.set(key, run);
+    }
+    return [...first.values()].sort((a, b) => b.changedAt - a.changedAt).map(({ detail }) => detail);
   }
 
   /** Losses and rewards whose failure paused a run, each with a view of that run if one is known. */

@@ -43,6 +43,19 @@ describe("Runs", () => {
     expect(runs.running()).toEqual([]);
   });
 
+  it("lists a run once, however many widgets show it", () => {
+    const runs = new Runs();
+    const element = { isConnected: true } as HTMLElement;
+    runs.update(run("hidden", { run: "1" }));
+    runs.update(run("shown", { run: "1", element }));
+    runs.update(run("later", { run: "1" }));
+    runs.update(run("other", { run: "2" }));
+    runs.update(run("of an earlier version"));
+    expect(runs.running().map(({ epoch }) => epoch)).toEqual(["of an earlier version", "other", "shown"]);
+    runs.update(run("shown", { run: "1", status: "gone" }));
+    expect(runs.running().map(({ epoch }) => epoch)).toEqual(["of an earlier version", "other", "later"]);
+  });
+
   it("prefers a running run, and of several the one that changed last", () => {
     const runs = new Runs();
     runs.update(run("a"));

@@ -26,7 +26,10 @@ export function insertCell(detail: CellToInsert): boolean {
 export const RUN = "mint-lab:run";
 
 export interface RunDetail {
+  /** Identifies what one widget shows of the run. */
   epoch: string;
+  /** Identifies the run; the same in all widgets that show it. A widget of an earlier version sends none. */
+  run?: string;
   /** "gone": the page no longer shows the run, whatever its status. */
   status: State["status"] | "gone";
   step: number;

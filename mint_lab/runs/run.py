@@ -156,6 +156,12 @@ class Run(RunView):
         spec = resolve_loss(self._recipe.default_loss if loss is None else loss)
         check_loss(self._recipe, spec)
         check_model(base_model)
+        self._arguments: dict[str, Any] = {
+            **{"recipe": recipe, "base_model": base_model, "data": data, "held_out": held_out, "rank": rank},
+            **{"lora": lora, "seed": seed, "max_length": max_length, "max_rows": max_rows, "on_bad_row": on_bad_row},
+            **{"eval_every": eval_every, "keep_snapshots": keep_snapshots, "name": name, "tags": tags},
+            **{"description": description, "early_stopping": early_stopping, "report_to": report_to, **options},
+        }
         for number, value, least in (("eval_every", eval_every, 1), ("seed", seed, 0)):
             check_whole(number, value, least)
         self._adapter = AdapterRequest(base_model, rank, lora, seed)
@@ -280,6 +286,27 @@ class Run(RunView):
         """
         self._loop.start()
         return self
+
+    @property
+    def data(self) -> Any:
+        """The data as they were given; None for the recipe's default."""
+        return self._data.given[0]
+
+    def again(self, folder: str | os.PathLike[str] | None = None) -> Run:
+        """Return a new run on the same data and base model, with the present loss and settings. It is not started.
+
+        Args:
+            folder: Its folder; None for a new one in ``./runs``.
+
+        Raises:
+            RunError: If the run trains a client that was given, whose weights are changed.
+        """
+        if self._has_client:
+            raise RunError(
+                "this run was given a training client, whose weights are trained already; make a new client, and with "
+                "it a new run"
+            )
+        return Run(loss=self.loss, folder=folder, **(self._arguments | self.plan.arguments()))
 
     def resume(self) -> Run:
         """Resume after a pause; a failed step is retried with the same batch. Raises as :meth:`start`."""

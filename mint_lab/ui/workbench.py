@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,13 +34,16 @@ class Workbench(RunWidget):
     """A training run with its controls and charts on one page.
 
     Args:
-        recipe: Name of a recipe: ``"preference"``, ``"sft"``, ``"rl"``, ``"unpaired"``, or a registered one.
+        recipe: Name of a recipe: ``"preference"``, ``"sft"``, ``"rl"``, ``"unpaired"``, or a registered one; None for
+            "preference".
         loss: Name of a registered loss, or a function in the custom call form; None for the default of the recipe
             (``pairwise_preference`` of "preference", ``cross_entropy`` of "sft", ``ppo`` of "rl", ``kto`` of
             "unpaired").
         base_model: ``"mint-tiny"``, a local directory, or a hub name; or the folder of a LoRA adapter to continue.
         data: As the recipe takes it; None for the recipe's default data.
         seed: Of the adapter's initial weights and dropout, the order of the data, and the held-out split.
+        run: A run to show instead, for example one that :meth:`Run.open <mint_lab.runs.run.Run.open>` returns; all
+            other arguments are then its own, and must not be given.
         run_options: Further arguments of :class:`~mint_lab.runs.run.Run`, for example ``steps``, ``batch_size`` or
             ``lora``, and options of the recipe, for example ``reward`` and ``group_size`` of "rl".
 
@@ -56,7 +59,7 @@ class Workbench(RunWidget):
         earlier: See :class:`~mint_lab.ui.run_messages.Earlier`: the run of an earlier execution of the cell; or None.
 
     Raises:
-        ConfigError: If a name or a setting is unknown, or the data do not fit the loss.
+        ConfigError: If a name or a setting is unknown, the data do not fit the loss, or ``run`` is none.
     """
 
     part = traitlets.Unicode("workbench", read_only=True).tag(sync=True)
@@ -67,34 +70,34 @@ class Workbench(RunWidget):
 
     def __init__(
         self,
-        recipe: str = "preference",
+        recipe: str | None = None,
         loss: Any = None,
         *,
         base_model: str = "mint-tiny",
         data: Any = None,
         seed: int = 0,
+        run: Run | None = None,
         **run_options: Any,
     ) -> None:
-        self._options: dict[str, Any] = {
-            **run_options,
-            "recipe": recipe,
-            "base_model": base_model,
-            "data": data,
-            "seed": seed,
-        }
+        given = {"recipe": recipe, "loss": loss, "data": data, **run_options}
+        if base_model != "mint-tiny" or seed:
+            given |= {"base_model": base_model, "seed": seed}
+        if run is None:
+            options: dict[str, Any] = run_options | {"base_model": base_model, "data": data, "seed": seed}
+            run = Run(recipe or "preference", loss, **options)
+        else:
+            _check_shown(run, [name for name, value in given.items() if value is not None])
+            base_model, data = run.base_model, run.data
         self._run_count = 1
+        self._folder = run.folder
         self._runs: list[Run] = []  # the run and its forks
-        run = Run(loss=loss, **self._options)
-        self._first_loss = run.loss.name
-        super().__init__(run, base_model=base_model, data=describe_data(data, recipe))
+        self._about = f"recipe={run.recipe!r}, loss={run.loss.name!r}, base_model={base_model!r}"
+        super().__init__(run, base_model=base_model, data=describe_data(data, run.recipe))
         pages = [page for page in self.replace_earlier() if isinstance(page, Workbench)]
         self._offer(pages[0]._page() if pages else None)
 
     def __repr__(self) -> str:
-        options = self._options
-        return (
-            f"Workbench(recipe={options['recipe']!r}, loss={self._first_loss!r}, base_model={options['base_model']!r})"
-        )
+        return f"Workbench({self._about})"
 
     @property
     def forks(self) -> list[Run]:
@@ -128,17 +131,8 @@ class Workbench(RunWidget):
         old = self.run
         if old.status not in ("stopped", "finished"):
             raise RunError(f"the run is {old.status}; stop it before starting a new one")
-        if self._options.get("client") is not None:
-            raise RunError(
-                "this workbench was given a training client, whose weights are trained already; "
-                "make a new client, and with it a new Workbench"
-            )
         self._run_count += 1
-        options = dict(self._options)
-        options |= old.plan.arguments()
-        if options.get("folder") is not None:
-            options["folder"] = Path(f"{options['folder']}-{self._run_count}")
-        run = Run(loss=old.loss, **options)
+        run = old.again(None if self._folder is None else f"{self._folder}-{self._run_count}")
         self.show(run)
         return run
 
@@ -205,6 +199,17 @@ class Workbench(RunWidget):
                 self.show(forked)
 
         self._background.start(f"Forking {run.name} after step {step}…", fork)
+
+
+def _check_shown(run: Any, others: Sequence[str]) -> None:
+    """Check the argument ``run`` of a workbench."""
+    if not isinstance(run, Run):
+        raise ConfigError(f"run is {type(run).__name__}, expected a Run; to read a folder, call Run.open(folder) first")
+    if others:
+        raise ConfigError(
+            f"run and {', '.join(others)} are given: a run has a recipe, a loss, data and settings already; give the "
+            "run alone, or the others alone"
+        )
 
 
 def _is_fork_of(run: Any, other: Run) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mint_lab.errors import ConfigError
+from mint_lab.errors import ConfigError, RunError
+from mint_lab.lora_options import LoraOptions
 from mint_lab.losses import LOSSES
 from mint_lab.losses.decorator import loss as register
 from mint_lab.losses.preference import pairwise_preference_loss
 from mint_lab.runs import Run, load_run
+from mint_lab.runs.early_stopping import EarlyStopping
 
 from .bigram import BigramClient, letter_pairs
 from .conftest import TIMEOUT, finish, in_state, timeless
@@ -358,3 +361,33 @@ def test_further_fields_reach_the_loss_but_not_the_built_in_forward(make_run: An
     run._recipe = Enriched()
     finish(run)
     assert "loss" in run.records[-1].held_out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"recipe": "sft", "lora": LoraOptions(4, dropout=0.1), "max_length": 40, "max_rows": 9, "on_bad_row": "skip"},
+        {"recipe": "rl", "loss": "grpo", "group_size": 3, "max_tokens": 5, "seed": 4, "keep_snapshots": None},
+        {"loss": "dpo", "loss_config": {"beta": 0.3}, "schedule": "cosine", "betas": (0.8, 0.9), "rank": 3},
+        {"early_stopping": EarlyStopping(3, metric="loss"), "tags": ["a"], "description": "b", "name": "c"},
+    ],
+)
+def test_another_run_has_the_same_arguments_and_the_present_loss_and_settings(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    old = Run(**options, steps=7, eval_every=3, folder=tmp_path / "old")
+    if "recipe" not in options:
+        old.set_loss("simpo", gamma=2.0)
+    old.set(learning_rate=1e-3, batch_size=6, steps=9)
+    new = old.again(tmp_path / "new")
+    assert (new.status, new.folder, new.loss, new.plan) == ("ready", tmp_path / "new", old.loss, old.plan)
+    assert replace(new._info(), name=old.name) == old._info()
+    assert new.name == options.get("name", f"{new.recipe}-{new.loss.name}-{new.seed}")
+    assert new._limits == old._limits
+    assert Run(**options).again().folder is None
+
+
+def test_another_run_needs_another_client(make_run: Any) -> None:
+    with pytest.raises(RunError, match="weights are trained already; make a new client, and with it a new run"):
+        make_run().again()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
@@ -109,6 +110,37 @@ def test_new_run_keeps_loss_and_settings(comms: list[Comm], tmp_path: Path) -> N
     lab.close()
 
 
+def test_a_run_of_a_folder_is_shown_and_continued(comms: list[Comm], tmp_path: Path) -> None:
+    """What was given to it is what "New run" starts from."""
+    Run("sft", seed=3, steps=6, batch_size=4, eval_every=2, folder=tmp_path / "run", name="mine").step(3).wait()
+    gc.collect()  # the first run releases its folder
+    lab = Workbench(run=Run.open(tmp_path / "run"))
+    assert repr(lab) == "Workbench(recipe='sft', loss='cross_entropy', base_model='mint-tiny')"
+    state = lab.get_state("snapshot")["snapshot"]["state"]
+    assert (state["status"], state["steps_done"], state["steps_total"]) == ("paused", 3, 6)
+    assert state["data"] == describe_data(None, "sft")
+    assert lab.run.start().wait(TIMEOUT)
+    assert (lab.run.status, len(lab.run.records)) == ("finished", 6)
+    new = lab.new_run()
+    assert (new.recipe, new.seed, new.eval_every, new.folder, new.name) == ("sft", 3, 2, tmp_path / "run-2", "mine")
+    assert (new.status, new.steps_total, new.settings["batch_size"]) == ("ready", 6, 4)
+    lab.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"run": "runs/a"}, "run is str, expected a Run; to read a folder, call Run.open"),
+        ({"run": Run(), "loss": "dpo"}, "run and loss are given"),
+        ({"run": Run(), "seed": 1, "steps": 4}, "run and steps, base_model, seed are given"),
+    ],
+)
+def test_a_run_has_its_arguments_already(options: dict[str, Any], words: str, comms: list[Comm]) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Workbench(**options)
+    assert comms == []
+
+
 def test_new_run_is_refused_if_the_client_was_given(comms: list[Comm]) -> None:
     lab = Workbench(client=BigramClient())
     old = lab.run.stop()
@@ -177,8 +209,8 @@ def test_words_about_a_given_client(comms: list[Comm]) -> None:
     with pytest.raises(RunError) as caught:
         lab.new_run()
     assert str(caught.value) == (
-        "this workbench was given a training client, whose weights are trained already; "
-        "make a new client, and with it a new Workbench"
+        "this run was given a training client, whose weights are trained already; make a new client, and with it a new "
+        "run"
     )
     lab.close()
 

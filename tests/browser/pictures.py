@@ -97,6 +97,21 @@ def half_way(notebook: Notebook) -> None:
     notebook.await_points("grad_norm", 120, timeout=300)
 
 
+def run_again(notebook: Notebook) -> None:
+    """The cell is run again in the middle of a run: the new page offers to continue the earlier one."""
+    half_way(notebook)
+    notebook.run_cell(0)
+    notebook.page.locator(".ml-earlier:visible").wait_for()
+
+
+def several_runs(notebook: Notebook) -> None:
+    """The menu of the status bar, which lists all runs that are running."""
+    notebook.button("Start").click()
+    notebook.await_points("grad_norm", 2 * 80, timeout=400)
+    notebook.page.locator(".mint-lab-status-count").click()
+    notebook.page.get_by_role("dialog", name="Training runs").wait_for()
+
+
 def rewind(notebook: Notebook) -> None:
     """A run that was rewound and has gone on with another loss; the menu of a step, where it can be forked."""
     notebook.button("Start").click()
@@ -134,6 +149,8 @@ PICTURES: dict[str, tuple[list[str], Callable[[Notebook], None], tuple[int, int]
     "comparing": ([COMPARE], comparing, (1360, 1240)),
     "data": ([DATA], data, (1360, 1760)),
     "rewind": ([CELL], rewind, (1360, 900)),
+    "run_again": ([CELL], run_again, (1360, 900)),
+    "several_runs": ([COMPARE], several_runs, (1360, 900)),
     "failed": ([IMPORTS, FAILS, "lab = ml.Workbench(loss='my_margin', seed=0)\nlab"], failed, (1360, 1000)),
     "dark": ([CELL], dark, (1360, 900)),
     "narrow": ([CELL], half_way, (760, 1500)),

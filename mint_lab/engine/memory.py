@@ -36,8 +36,8 @@ FREE_MEMORY_SHARE = 0.5
 FALLBACK_FREE_BYTES = 1 << 30
 # The smallest budget: if a batch of this size does not fit, nothing does.
 MIN_BUDGET_TOKENS = 64
-# Products of fewer rows do not use a CUDA device fully; and a coupled loss on a batch that is split takes a second forward
-# pass, which costs as much as gradient checkpointing.
+# Products of fewer rows do not use a CUDA device fully; and a coupled loss on a batch that is split takes a second
+# forward pass, which costs as much as gradient checkpointing.
 MIN_USEFUL_CUDA_TOKENS = 4096
 # On a CPU, a product of 2,048 rows takes as long a row as one of 8,192.
 MAX_USEFUL_CPU_TOKENS = 2048

@@ -20,6 +20,7 @@ from .power_cut import CALLS, restore
 __all__ = ["Outcome", "calls_of", "contents", "cut_and_continue", "differences", "kill_and_continue", "run_to_end"]
 
 ROOT = Path(__file__).parents[2]
+LIMIT_SECONDS = 1800.0  # of one run on a machine that does much else
 TIMES = ("time", "step_time")
 MEASURED = ("tokens_per_s", "sampling_time")
 
@@ -66,7 +67,7 @@ def kill_and_continue(job: str, folder: Path, reference: dict[str, Any], steps: 
     def is_due() -> bool:
         return process.poll() is not None or (records.exists() and records.read_bytes().count(b"\n") >= target)
 
-    until(is_due)
+    until(is_due, limit=LIMIT_SECONDS)
     for _ in range(spins):  # somewhere inside a step, an evaluation or the writing of a snapshot
         pass
     process.send_signal(signal.SIGKILL)

@@ -464,18 +464,15 @@ class SavedRun:
 
 
 def current_status(folder: Path, status: str) -> str:
-    """Return the status of a run, given that of its file: "interrupted" if its process ended while it was running.
-
-    Without locks on the disk, nobody can know that, and the status is that of the file.
-    """
+    """Return the status of a run, given its file's: "interrupted" if that is "running", and nobody writes there."""
     return "interrupted" if status == "running" and is_locked(folder) is False else status
 
 
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:
     """Read a run's folder, finished or not.
 
-    Damaged entries are left out and listed in ``notes``, as are steps that are missing. The status of a run whose
-    process has ended while it was running is "interrupted".
+    Damaged entries are left out and listed in ``notes``, as are steps that are missing; :func:`current_status` is its
+    status.
 
     Raises:
         RunError: If the folder holds no run.

@@ -44,7 +44,6 @@ export class RunMenu {
     button.setAttribute("aria-haspopup", "dialog");
     button.setAttribute("aria-expanded", "false");
     button.addEventListener("click", () => (this.element.hidden ? this.open() : this.close()));
-    this.element.addEventListener("keydown", this.onKey);
   }
 
   dispose(): void {
@@ -58,6 +57,7 @@ export class RunMenu {
    */
   draw(runs: readonly RunDetail[], stopping: ReadonlySet<string>): void {
     const kept = new Set(runs.map(({ epoch }) => epoch));
+    const hadFocus = this.element.contains(document.activeElement);
     for (const [epoch, row] of this.rows) {
       if (kept.has(epoch)) continue;
       row.element.remove();
@@ -72,6 +72,7 @@ export class RunMenu {
       row.stop.disabled = stopping.has(run.epoch);
     }
     if (runs.length === 0) this.close();
+    else if (hadFocus && !this.element.contains(document.activeElement)) this.focus();
   }
 
   private addRow(run: RunDetail): Row {
@@ -108,6 +109,11 @@ export class RunMenu {
     this.element.hidden = false;
     this.button.setAttribute("aria-expanded", "true");
     document.addEventListener("pointerdown", this.onPress, true);
+    document.addEventListener("keydown", this.onKey, true);
+    this.focus();
+  }
+
+  private focus(): void {
     this.element.querySelector("button")?.focus();
   }
 
@@ -115,5 +121,6 @@ export class RunMenu {
     this.element.hidden = true;
     this.button.setAttribute("aria-expanded", "false");
     document.removeEventListener("pointerdown", this.onPress, true);
+    document.removeEventListener("keydown", this.onKey, true);
   }
 }

@@ -1,5 +1,5 @@
 // @vitest-environment jsdom
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { RunDetail } from "../../src/lib/events";
 import { RunMenu } from "../src/run_menu";
 
@@ -71,6 +71,22 @@ describe("RunMenu", () => {
     expect(menu.element.hidden).toBe(false);
     document.body.dispatchEvent(new Event("pointerdown", { bubbles: true }));
     expect(menu.element.hidden).toBe(true);
+  });
+
+  it("keeps the focus when the run of the focused button ends, and closes by Escape from anywhere", () => {
+    const { button, menu, buttons } = scene();
+    menu.draw([run("a"), run("b")], new Set());
+    button.click();
+    buttons(0)[1]?.focus();
+    menu.draw([run("b")], new Set());
+    expect(document.activeElement).toBe(buttons(0)[0]);
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+    expect(menu.element.hidden).toBe(true);
+    const press = new KeyboardEvent("keydown", { key: "Escape", bubbles: true });
+    const passed = vi.fn();
+    document.body.addEventListener("keydown", passed, { once: true });
+    document.body.dispatchEvent(press);
+    expect(passed).toHaveBeenCalledOnce();
   });
 
   it("closes when no run is left, and leaves nothing behind", () => {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..engine.checkpoints import load_base_of, load_checkpoint
 from ..engine.models import BaseModel, load_base
+from ..engine.optimizer import check_optimizer
 from ..errors import CheckpointError, ConfigError
 from ..lora_options import LoraOptions, adapter_folder, merge_rank
 from ..types import GetServerCapabilitiesResponse, SupportedModel
@@ -22,7 +23,7 @@ from .loss_argument import traced_loss
 from .memory_limits import MemoryLimits
 from .rest import RestClient
 from .sampling import AwaitableSamplingClient, SamplingClient, sampling_client_of
-from .training import AwaitableTrainingClient, TrainingClient, check_optimizer
+from .training import AwaitableTrainingClient, TrainingClient
 
 if TYPE_CHECKING:
     from ..types import APIFuture, LossHandle

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from ..engine.base_logprobs import fingerprint, reference_fingerprint, reference_logprobs
 from ..engine.batch import read_batch
 from ..engine.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from ..engine.optimizer import Optimizer
+from ..engine.optimizer import Optimizer, check_optimizer
 from ..engine.step import Builtin, PassResult, run_pass
 from ..errors import CheckpointError, ConfigError
 from ..types import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..losses import CustomLoss
     from ..types import AdamParams, APIFuture, Datum
 
-__all__ = ["AwaitableTrainingClient", "TrainingClient", "TrainingSnapshot", "check_optimizer"]
+__all__ = ["AwaitableTrainingClient", "TrainingClient", "TrainingSnapshot"]
 
 LIMITS_FILE = "client.json"
 
@@ -236,8 +236,7 @@ class TrainingClient:
             A future with the metric ``grad_norm``, the norm before clipping.
 
         Raises:
-            ConfigError: If there are no settings, or they are of another optimizer than AdamW (at once), or one is out
-                of range (from the future).
+            ConfigError: If settings are missing or of another optimizer (at once), or out of range (from the future).
             ModelError: If there is no gradient, it is not finite, the update would make a weight or a moment of the
                 optimizer not finite, or memory runs out (from the future; weights and optimizer are unchanged, the
                 gradient is discarded).
@@ -577,16 +576,6 @@ class TrainingClient:
 
 class AwaitableTrainingClient(SelfFuture, TrainingClient):
     """What calls that are not ``async`` return: a training client that is a future of itself too."""
-
-
-def check_optimizer(argument: str, given: Any) -> None:
-    """Raise ConfigError if the API's settings are of another optimizer than AdamW, the only one here."""
-    kind = getattr(given, "type", None)
-    if kind is not None and kind != "adamw":
-        raise ConfigError(
-            f"{argument} is {type(given).__name__}, of the optimizer {kind!r}, which only the hosted service has; "
-            "expected AdamParams for a step, or AdamOptimizerConfig for a client: AdamW is the optimizer here"
-        )
 
 
 def _copied(data: list[Datum]) -> list[Datum]:

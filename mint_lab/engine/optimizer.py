@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..types import AdamParams
     from .models import Adapter
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "check_optimizer"]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 SAFE_SIZE = 1e37  # float32 ends at 3.4e38; the bounds leave room for rounding
@@ -250,3 +250,13 @@ def _check_adam(settings: AdamParams) -> None:
             is_beta = name.startswith("beta")
             expected = "at least 0 and less than 1" if is_beta else f"a finite number of at least {minimum}"
             raise ConfigError(f"AdamParams.{name} is {value:g}, expected {expected}")
+
+
+def check_optimizer(argument: str, given: Any) -> None:
+    """Raise ConfigError if the API's settings are of another optimizer than AdamW, the only one here."""
+    kind = getattr(given, "type", None)
+    if kind is not None and kind != "adamw":
+        raise ConfigError(
+            f"{argument} is {type(given).__name__}, of the optimizer {kind!r}, which only the hosted service has; "
+            "expected AdamParams for a step, or AdamOptimizerConfig for a client: AdamW is the optimizer here"
+        )

@@ -57,6 +57,14 @@ __all__ = ["Run"]
 T = TypeVar("T")
 
 
+# Of the arguments of a run those that another one on the same data and model is given too; its loss and the settings of
+# its steps are the present ones.
+_KEPT_ARGUMENTS = {
+    *("recipe", "base_model", "data", "held_out", "reference", "rank", "lora", "seed", "max_length", "max_rows"),
+    *("on_bad_row", "eval_every", "keep_snapshots", "name", "tags", "description", "early_stopping", "report_to"),
+}
+
+
 class Run(RunView):
     """One training run. Creating it is quick: model and data are loaded when it first starts.
 
@@ -151,17 +159,12 @@ class Run(RunView):
         report_to: ReportTo = None,
         **options: Any,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name in _KEPT_ARGUMENTS} | options
         arguments = [name for name in inspect.signature(Run).parameters if name != "options"]
         self._recipe = recipe_named(recipe, options, arguments=arguments, loss=loss)
         spec = resolve_loss(self._recipe.default_loss if loss is None else loss)
         check_loss(self._recipe, spec)
         check_model(base_model)
-        self._arguments: dict[str, Any] = {
-            **{"recipe": recipe, "base_model": base_model, "data": data, "held_out": held_out, "rank": rank},
-            **{"lora": lora, "seed": seed, "max_length": max_length, "max_rows": max_rows, "on_bad_row": on_bad_row},
-            **{"eval_every": eval_every, "keep_snapshots": keep_snapshots, "name": name, "tags": tags},
-            **{"description": description, "early_stopping": early_stopping, "report_to": report_to, **options},
-        }
         for number, value, least in (("eval_every", eval_every, 1), ("seed", seed, 0)):
             check_whole(number, value, least)
         self._adapter = AdapterRequest(base_model, rank, lora, seed)

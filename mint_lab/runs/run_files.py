@@ -36,14 +36,14 @@ __all__ = [
 PART_SUFFIX = ".part"  # of a file that is being written and then renamed
 
 
-class Entry(Protocol):
+class StepEntry(Protocol):
     """What a line describes: it belongs to a step."""
 
     @property
     def step(self) -> int: ...
 
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=StepEntry)
 T = TypeVar("T")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
@@ -112,8 +111,9 @@ def test_new_run_keeps_loss_and_settings(comms: list[Comm], tmp_path: Path) -> N
 
 def test_a_run_of_a_folder_is_shown_and_continued(comms: list[Comm], tmp_path: Path) -> None:
     """What was given to it is what "New run" starts from."""
-    Run("sft", seed=3, steps=6, batch_size=4, eval_every=2, folder=tmp_path / "run", name="mine").step(3).wait()
-    gc.collect()  # the first run releases its folder
+    first = Run("sft", seed=3, steps=6, batch_size=4, eval_every=2, folder=tmp_path / "run", name="mine")
+    assert first.step(3).wait(TIMEOUT)
+    assert first.stop().wait(TIMEOUT)
     lab = Workbench(run=Run.open(tmp_path / "run"))
     assert repr(lab) == "Workbench(recipe='sft', loss='cross_entropy', base_model='mint-tiny')"
     state = lab.get_state("snapshot")["snapshot"]["state"]

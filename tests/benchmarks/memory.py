@@ -23,7 +23,7 @@ from mint_lab.ui.workbench import Workbench
 __all__ = ["Figure", "Soak", "dropped", "figures_of", "slope", "soak"]
 
 MEGABYTE = 1e6
-SLOPE_LIMIT = 2.0  # MB per 1,000 steps: a record of a step has about 1 kB
+SLOPE_LIMIT = 1.0  # MB per 1,000 steps; the records of the steps are a part of it
 WARM_UP = 0.25  # share of a soak after which memory counts: caches and allocators have filled by then
 DISPLAYS = (0.05, 0.1, 0.15, 0.4, 0.6, 0.8)  # shares after which the page is displayed again; three in the warm-up
 SAMPLE_SECONDS = 1.0

@@ -236,7 +236,7 @@ class ServiceClient:
     def copy_weights(
         self, path: str, *, ttl_seconds: int | None = None, weights_access_token: str | None = None
     ) -> APIFuture[str]:
-        """Copy a checkpoint; see :meth:`RestClient.copy_weights`."""
+        """Copy a checkpoint, as :meth:`~mint_lab.client.rest.RestClient.copy_weights` does."""
         return self.create_rest_client().copy_weights(path)
 
     def get_console_url(self) -> str:

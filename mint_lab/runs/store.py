@@ -471,8 +471,8 @@ def current_status(folder: Path, status: str) -> str:
 def load_run(folder: str | os.PathLike[str]) -> SavedRun:
     """Read a run's folder, finished or not.
 
-    Damaged entries are left out and listed in ``notes``, as are steps that are missing; :func:`current_status` is its
-    status.
+    Damaged entries are left out and listed in ``notes``, as are steps that are missing. A run whose process has
+    died has the status "interrupted".
 
     Raises:
         RunError: If the folder holds no run.

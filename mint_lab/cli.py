@@ -146,6 +146,47 @@ def runs(
     Console().print(table if table.rows else f"no run in {folder}", markup=False, highlight=False)
 
 
+@app.command()
+@_one_line_errors
+def serve(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 8321,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback require --key.")] = "127.0.0.1",
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="Key of clients, tml-...; repeatable, each with its own checkpoints. Default: a random one."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Base model that clients may use; repeatable. Default: mint-tiny.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep checkpoints and the key here. Default: ~/.mint_lab/server.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the best one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the frozen weights: float32 or bfloat16.")] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(min=1, help="Largest micro-batch, tokens.")] = None,
+    max_request_mb: Annotated[int, typer.Option(min=1, max=4096, help="Largest request, MiB.")] = 64,
+    idle_minutes: Annotated[
+        float, typer.Option(min=1, help="A client that is silent for so long loses its models.")
+    ] = 60,
+) -> None:
+    """Serve the trainer to the Tinker SDK in other notebooks, on this machine or on others."""
+    from .server.serve import ServerSettings, default_folder
+    from .server.serve import serve as run_server
+
+    settings = ServerSettings(
+        folder=default_folder() if folder is None else folder.expanduser().absolute(),
+        keys=key or [],
+        models=list(dict.fromkeys(model or ["mint-tiny"])),
+        device=device,
+        dtype=dtype,
+        max_batch_tokens=max_batch_tokens,
+        max_request_bytes=max_request_mb << 20,
+        idle_seconds=60 * idle_minutes,
+    )
+    run_server(settings, host, port, say=lambda line: print(line, flush=True))
+
+
 def _recipe_options(given: Sequence[str]) -> dict[str, Any]:
     """Return options of a recipe from ``NAME=VALUE`` texts; a value that is not a Python literal is a text.
 

@@ -6,15 +6,12 @@ installed changes.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-OLDEST = "0.22.0"
+from .oldest_tinker import OLDEST, ROOT, oldest_tinker
 
 SMOKE = """
 import importlib.metadata, math
@@ -43,15 +40,7 @@ print("learned")
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    """A process environment in which ``import tinker`` gives the oldest version; downloaded once, then kept."""
-    folder = ROOT / ".cache" / f"tinker-{OLDEST}"
-    if not folder.is_dir():
-        fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(fresh)]
-        done = subprocess.run([*pip, f"tinker=={OLDEST}", "grpcio"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"tinker {OLDEST} could not be installed:\n{done.stderr}"
-        fresh.rename(folder)
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "PYTHONWARNINGS": "default"}
+    return oldest_tinker()
 
 
 @pytest.mark.slow

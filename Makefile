@@ -141,7 +141,7 @@ test-oldest:
 	$(OLDEST)/bin/python -W error -m tests.contracts.oldest_versions
 
 $(OLDEST)/.oldest: $(OLDEST)/.torch-$(TORCH_VERSION) constraints-oldest.txt $(SOURCES)
-	$(PIP) install --quiet --constraint constraints-oldest.txt --editable '.[data,notebook]' || $(INSTALL_FAILED)
+	$(PIP) install --quiet --constraint constraints-oldest.txt --editable '.[data,notebook,serve]' || $(INSTALL_FAILED)
 	@touch $@
 
 $(VENV)/.torch-$(TORCH_VERSION): $(VENV)/.python | $(VENV)/.same-python

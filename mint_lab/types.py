@@ -2,7 +2,7 @@
 
 The local trainer and a hosted one accept the same ``Datum``, because it is the same class. Nothing is imported until a
 name is used: importing ``tinker`` imports torch and takes one to two seconds. Only this module imports ``tinker``,
-apart from ``client/remote.py``, which is a client of its service.
+apart from ``client/remote.py``, which is a client of its service, and ``server/``, which reads its messages.
 
 Alignment: position ``i`` of ``Datum.model_input`` predicts ``target_tokens[i]``, which is token ``i + 1`` of the full
 sequence. Every per-token field has shape ``(N,)`` with ``N = model_input.length``.

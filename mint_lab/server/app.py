@@ -336,13 +336,13 @@ async def retrieve_future(request: Request, account: Key) -> Response:
     request_id = (await _body(request, FetchResult)).request_id
     try:
         is_there, result = await account.result(request_id)
-    except Exception as error:
+        if not is_there:
+            return _answer({"type": "try_again", "request_id": request_id, "queue_state": "active"})
+        content, kind = encode(result, request.headers.get("accept", ""))
+    except Exception as error:  # any other status would have the SDK ask again at once, without end
         if not isinstance(error, MintLabError):
             _log.error("a request has failed", exc_info=error)
         return _answer(describe(error))
-    if not is_there:
-        return _answer({"type": "try_again", "request_id": request_id, "queue_state": "active"})
-    content, kind = encode(result, request.headers.get("accept", ""))
     return Response(content, media_type=kind)
 
 

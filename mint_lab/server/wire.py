@@ -379,7 +379,9 @@ def _protobuf_samples(response: SampleResponse) -> schema.SampleResponse:
     if response.prompt_logprobs_np is not None:  # nan where there is none
         message.prompt_logprobs = np.asarray(response.prompt_logprobs_np, np.float32).tobytes()
     if (topk := response.topk_prompt_logprobs_np) is not None:
-        message.topk_prompt_logprobs.length, message.topk_prompt_logprobs.k = topk.token_ids.shape
+        rows, message.topk_prompt_logprobs.k = topk.token_ids.shape
+        fields = message.topk_prompt_logprobs.DESCRIPTOR.fields_by_name
+        setattr(message.topk_prompt_logprobs, "length" if "length" in fields else "prompt_length", rows)  # SDK 0.22
         message.topk_prompt_logprobs.token_ids = np.asarray(topk.token_ids, np.int32).tobytes()
         message.topk_prompt_logprobs.logprobs = np.asarray(topk.logprobs, np.float32).tobytes()
     return message

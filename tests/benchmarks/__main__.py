@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import engine, memory
+from . import engine, memory, serving
 from . import page as page_costs
 from . import scaling as cost_curves
 from .peers import compare
@@ -54,6 +54,7 @@ def main(
         *engine.run_against_calls(rounds, pairs),
         *engine.run_with_snapshots(rounds, pairs),
         *engine.rl_step_against_update(rounds),
+        *serving.served_against_local(rounds, pairs),
     ]
     table = Table("what", "ratio", "target", "first, median (quartiles)", "second", title="mint_lab benchmarks")
     for row in rows:

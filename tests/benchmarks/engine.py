@@ -16,7 +16,9 @@ from mint_lab.types import AdamParams, Datum, ModelInput, TensorData
 from .timing import Timing, alternate
 
 __all__ = [
+    "Row",
     "custom_against_builtin",
+    "make_row",
     "packed_against_padded",
     "rl_step_against_update",
     "run_against_calls",
@@ -57,9 +59,11 @@ def custom_against_builtin(rounds: int, pairs: int) -> list[Row]:
             found = alternate(_three_ways(client, data), rounds)
             label = "0.9 M parameters" if name == "mint-tiny" else "22 M parameters"
             rows.append(
-                _row(f"custom loss / built-in loss, {label}", found["custom"], found["builtin"], "at most 1.05")
+                make_row(f"custom loss / built-in loss, {label}", found["custom"], found["builtin"], "at most 1.05")
             )
-            rows.append(_row(f"two-pass scheme / built-in loss, {label}", found["two passes"], found["builtin"], ""))
+            rows.append(
+                make_row(f"two-pass scheme / built-in loss, {label}", found["two passes"], found["builtin"], "")
+            )
     return rows
 
 
@@ -117,7 +121,7 @@ def packed_against_padded(rounds: int, pairs: int) -> list[Row]:
             found = alternate({"packed": lambda: call(True), "padded": lambda: call(False)}, rounds)
         finally:
             base.packs = True
-        rows.append(_row(f"padded / packed, {label}", found["padded"], found["packed"], "above 1"))
+        rows.append(make_row(f"padded / packed, {label}", found["padded"], found["packed"], "above 1"))
     return rows
 
 
@@ -136,7 +140,7 @@ def run_against_calls(rounds: int, pairs: int) -> list[Row]:
 
         found = alternate({"run": lambda: run.step(steps).wait(), "calls": calls}, rounds)
         run.stop().wait()
-    return [_row("a step of Run / its two client calls", found["run"], found["calls"], "at most 1.1")]
+    return [make_row("a step of Run / its two client calls", found["run"], found["calls"], "at most 1.1")]
 
 
 def run_with_snapshots(rounds: int, pairs: int) -> list[Row]:
@@ -150,7 +154,7 @@ def run_with_snapshots(rounds: int, pairs: int) -> list[Row]:
         found = alternate({name: lambda run=run: run.step(steps).wait() for name, run in runs.items()}, rounds)
         for run in runs.values():
             run.stop().wait()
-    return [_row("a step of Run with snapshots / without", found["with"], found["without"], "at most 1.03")]
+    return [make_row("a step of Run with snapshots / without", found["with"], found["without"], "at most 1.03")]
 
 
 def rl_step_against_update(rounds: int) -> list[Row]:
@@ -171,7 +175,7 @@ def rl_step_against_update(rounds: int) -> list[Row]:
 
         found = alternate({"step": lambda: run.step(steps).wait(), "update": update}, rounds)
         run.stop().wait()
-    return [_row("an RL step / its ppo update alone", found["step"], found["update"], "")]
+    return [make_row("an RL step / its ppo update alone", found["step"], found["update"], "")]
 
 
 def _rewarded(prompt: list[int], answer: list[int], advantage: float) -> Datum:
@@ -189,5 +193,5 @@ def _rewarded(prompt: list[int], answer: list[int], advantage: float) -> Datum:
     )
 
 
-def _row(what: str, a: Timing, b: Timing, target: str) -> Row:
+def make_row(what: str, a: Timing, b: Timing, target: str) -> Row:
     return {"what": what, "ratio": a.median / b.median, "target": target, "first": str(a), "second": str(b)}

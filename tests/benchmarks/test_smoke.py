@@ -26,7 +26,7 @@ def test_short_run_writes_table_and_figures(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rows = json.loads(out.read_text())["rows"]
     assert rows[0]["what"].startswith("custom loss / built-in loss")
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(0.05 < row["ratio"] < 50 for row in rows)
 
 

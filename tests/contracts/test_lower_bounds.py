@@ -16,7 +16,7 @@ from packaging.version import Version
 from .oldest_versions import normalized, pinned_versions
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = ("data", "notebook")  # those that a user installs
+EXTRAS = ("data", "notebook", "serve")  # those that a user installs
 TRACKERS = {"tensorboard", "trackio", "wandb"}  # extras that `make test` does not install: large, or with older pillow
 
 

@@ -1,4 +1,4 @@
-"""Training with the calls that the SDK and the local service have in common: ``python -m tests.server.sdk_program URL``.
+"""``python -m tests.server.sdk_program URL``: training with the calls that the SDK and the local service both have.
 
 The program runs every part against a server with whichever ``tinker`` is installed, and prints the results as JSON.
 The test calls the same functions with the local service, and compares. ``... URL restart`` trains while the test kills
@@ -83,14 +83,15 @@ def coupled(rows: Any, pieces: Any) -> Any:
     import torch
 
     scores = torch.stack([piece.sum() for piece in pieces])
-    return scores.std() + 0.01 * scores.pow(2).mean(), {"spread": float(scores.detach().std())}
+    loss = scores.std() + 0.01 * scores.pow(2).mean()
+    return loss, {"value": float(loss.detach()), "spread": float(scores.detach().std())}
 
 
 def custom(service: Any) -> Any:
     client, found = new_client(service), []
     for _ in range(3):
         output = client.forward_backward_custom(data(), coupled).result()
-        found.append([output.metrics["loss:sum"], output.metrics["spread"], step(client).result().metrics["grad_norm"]])
+        found.append([output.metrics["value"], output.metrics["spread"], step(client).result().metrics["grad_norm"]])
     return found
 
 
@@ -161,7 +162,7 @@ def sampling(service: Any) -> Any:
 
 
 def bad_data(service: Any) -> Any:
-    """A batch that cannot be trained on is an error, and the client stays usable; also in the middle of a large batch."""
+    """A batch that cannot be trained on is an error, also as a part of a large batch, and the client stays usable."""
     from tinker import types
 
     client, found = new_client(service), []

@@ -539,6 +539,9 @@ def test_error_of_the_server_is_no_silence(server: TrainingServer, monkeypatch: 
         monkeypatch.setattr("mint_lab.client.training.TrainingClient.optim_step", fail)
         result = await api.call("optim_step", adam(model, 1))
         assert result == {"error": "internal error of the server: KeyError: 'mistake'", "category": "server"}
+        monkeypatch.setattr("mint_lab.server.app.encode", fail)
+        result = await api.call("forward_backward", batch(model, 2))
+        assert result == {"error": "internal error of the server: KeyError: 'mistake'", "category": "server"}
         monkeypatch.setattr("mint_lab.client.training.TrainingClient.get_info", fail)
         answer: httpx.Response = await api.request("POST", "get_info", json={"model_id": model})
         assert (answer.status_code, answer.json()["detail"]) == (

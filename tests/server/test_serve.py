@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import math
-import os
-import re
-import signal
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +22,12 @@ from mint_lab.server.serve import check_keys, default_folder, serve, server_key
 from mint_lab.server.sessions import ServerSettings
 
 from ..contracts.oldest_tinker import OLDEST, ROOT, oldest_tinker
+from ..waiting import TIMEOUT
 from . import sdk_program
+from .process import ENVIRONMENT, served
 from .sdk_program import KEY
 
 NEWEST = importlib.metadata.version("tinker")
-ENVIRONMENT = os.environ | {"TINKER_TELEMETRY": "0", "PYTHONPATH": str(ROOT)}
 
 
 # -- keys and addresses ------------------------------------------------------------------------------------------------
@@ -48,7 +44,7 @@ def test_key_stays_over_restarts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not acceptable"):
         server_key(folder)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot use .*file"):
+    with pytest.raises(ConfigError, match=r"cannot use .*file"):
         server_key(tmp_path / "file")
 
 
@@ -101,40 +97,18 @@ def test_folder_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the SDKs ----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def served(folder: Path, port: int = 0, environment: dict[str, str] | None = None) -> Iterator[tuple[Any, str]]:
-    """Start a server process; yield it and its URL. It must end with nothing but its first lines on the terminal."""
-    command = [
-        sys.executable,
-        "-m",
-        "mint_lab.cli",
-        "serve",
-        "--port",
-        str(port),
-        "--key",
-        KEY,
-        "--folder",
-        str(folder),
-    ]
-    process = subprocess.Popen(
-        command, env=environment or ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, line + process.communicate()[1]
-        yield process, found[0]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate()
-    assert (process.returncode, errors) in ((0, ""), (-signal.SIGKILL, "")), errors
-
-
 def program(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-m", "tests.server.sdk_program", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+
+def finish(client: subprocess.Popen[str], line: str = "") -> tuple[str, str]:
+    """Return what a program wrote; one that waits for the server without end is killed."""
+    try:
+        return client.communicate(line, timeout=2 * TIMEOUT)
+    finally:
+        client.kill()
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +126,7 @@ def environment_of(version: str) -> dict[str, str]:
 def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of an SDK with a server process."""
     with served(tmp_path_factory.mktemp("served")) as (_, url):
-        output, errors = program(environment_of(request.param), url).communicate()
+        output, errors = finish(program(environment_of(request.param), url))
     assert output, errors
     return json.loads(output.splitlines()[-1])
 
@@ -226,7 +200,7 @@ def test_killed_server_is_started_again_in_mid_run(version: str, tmp_path: Path)
         process.kill()
         process.wait()
     with served(tmp_path, port=int(url.rpartition(":")[2])):
-        output, errors = client.communicate("restarted\n")
+        output, errors = finish(client, "restarted\n")
     assert output, errors
     error, expected, found = json.loads(output.splitlines()[-1])
     assert "it was restarted" in error
@@ -238,8 +212,8 @@ def test_killed_server_is_started_again_in_mid_run(version: str, tmp_path: Path)
 def test_server_with_the_oldest_sdk(tmp_path: Path, local: dict[str, Any]) -> None:
     """It serves clients of its own version, and refuses the batches of newer ones with a message."""
     with served(tmp_path, environment=environment_of(OLDEST)) as (_, url):
-        output, errors = program(environment_of(OLDEST), url).communicate()
-        _, newer = program(ENVIRONMENT, url).communicate()
+        output, errors = finish(program(environment_of(OLDEST), url))
+        _, newer = finish(program(ENVIRONMENT, url))
     assert output, errors
     assert close(json.loads(output.splitlines()[-1])["losses"], local["losses"])
     assert "the server's tinker package is older than the protobuf format of this SDK; upgrade it there" in newer

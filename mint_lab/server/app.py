@@ -38,7 +38,7 @@ from .bodies import (
 )
 from .pending import PendingRequest
 from .sessions import Account, TrainingServer, describe
-from .wire import JSON, PROTOBUF, Batch, BatchRequest, encode, find_request, read_json_batch, read_protobuf_batch
+from .wire import JSON, PROTOBUF, BatchRequest, PassBatch, encode, find_request, read_json_batch, read_protobuf_batch
 
 __all__ = ["create_app"]
 
@@ -209,7 +209,7 @@ async def _pass(request: Request, account: Account, field: str, *, forward_only:
     return _accepted(account.submit(parsed.model_id, parsed.seq_id, work))
 
 
-def _decode(body: bytes, kind: str, field: str, forward_only: bool) -> tuple[BatchRequest, Batch | Exception]:
+def _decode(body: bytes, kind: str, field: str, forward_only: bool) -> tuple[BatchRequest, PassBatch | Exception]:
     """Return a request and its batch, or what is wrong with the batch."""
     is_protobuf = kind == PROTOBUF
     parsed = read_protobuf_batch(body) if is_protobuf else read_json_batch(body, field, forward_only=forward_only)

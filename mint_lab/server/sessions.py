@@ -43,6 +43,7 @@ from .wire import read_prompt
 __all__ = ["Account", "Model", "Sampler", "ServerSettings", "Session", "TrainingServer", "describe"]
 
 KEPT_SAMPLERS = 32  # samplers of a session whose weights stay in memory
+ONLY_LOCAL = ("topk_sample_logprobs", "target_prompt_logprobs", "prompt_alt_tokens_k", "prompt_logprobs_last_n")
 FINISHED_SECONDS = 60.0  # that a session stays after its client has said that it ends
 
 
@@ -469,6 +470,9 @@ class Account:
             return self.refuse(error)
 
         async def work() -> Any:
+            for name in ONLY_LOCAL:
+                if getattr(body, name) not in (None, 0):
+                    raise ConfigError(f"{name} is not available over HTTP; the local client has it")
             prompt, params = read_prompt(body.prompt), _checked(SamplingParams, body.sampling_params)
             client = await sampler.loaded()
             return await client.sample(
@@ -477,10 +481,6 @@ class Account:
                 params,
                 include_prompt_logprobs=bool(body.prompt_logprobs),
                 topk_prompt_logprobs=body.topk_prompt_logprobs,
-                topk_sample_logprobs=body.topk_sample_logprobs,
-                target_prompt_logprobs=body.target_prompt_logprobs,
-                prompt_alt_tokens_k=body.prompt_alt_tokens_k,
-                prompt_logprobs_last_n=body.prompt_logprobs_last_n,
             )
 
         ids = [f"{sampler.id}:{body.seq_id}:{number}" for number in range(body.num_samples)]

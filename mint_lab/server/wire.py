@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "PROTOBUF",
-    "Batch",
     "BatchRequest",
+    "PassBatch",
     "encode",
     "find_request",
     "read_json",
@@ -51,7 +51,7 @@ _PROTOBUF_TYPES = {
 
 
 @dataclass(frozen=True)
-class Batch:
+class PassBatch:
     """What ``forward`` and ``forward_backward`` of a training client take."""
 
     data: list[Datum]
@@ -74,7 +74,7 @@ class BatchRequest:
     model_id: str
     seq_id: int | None
     forward_only: bool
-    read: Callable[[], Batch]
+    read: Callable[[], PassBatch]
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def read_json_batch(body: bytes, field: str, *, forward_only: bool) -> BatchRequ
     """
     value = read_json(body)
 
-    def read() -> Batch:
+    def read() -> PassBatch:
         batch = value.get(field)
         if not isinstance(batch, dict):
             raise DataError(f"is {_short(batch)}, expected an object with data and loss_fn", field=field)
@@ -118,7 +118,7 @@ def read_json_batch(body: bytes, field: str, *, forward_only: bool) -> BatchRequ
         config = batch.get("loss_fn_config")
         if config is not None and not isinstance(config, dict):
             raise ConfigError(f"loss_fn_config is {_short(config)}, expected an object")
-        return Batch([_json_datum(datum, i) for i, datum in enumerate(data)], batch.get("loss_fn"), config or None)
+        return PassBatch([_json_datum(datum, i) for i, datum in enumerate(data)], batch.get("loss_fn"), config or None)
 
     model_id, seq_id = value.get("model_id"), value.get("seq_id")
     if not isinstance(model_id, str):
@@ -143,7 +143,7 @@ def read_protobuf_batch(body: bytes) -> BatchRequest:
         raise ConfigError("model_id is empty, expected the id of a model")
     has_flag = "forward_only" in message.DESCRIPTOR.fields_by_name
 
-    def read() -> Batch:
+    def read() -> PassBatch:
         if not has_flag:  # the field would be ignored, and a pass without gradient would become one with it
             raise ConfigError(
                 "the server's tinker package is older than the protobuf format of this SDK; upgrade it there"
@@ -153,7 +153,7 @@ def read_protobuf_batch(body: bytes) -> BatchRequest:
             kind = setting.WhichOneof("value")
             config[name] = None if kind is None else getattr(setting, kind)
         data = [_protobuf_datum(datum, i) for i, datum in enumerate(message.data)]
-        return Batch(data, message.loss_fn, config or None)
+        return PassBatch(data, message.loss_fn, config or None)
 
     forward_only = bool(has_flag and message.forward_only)
     return BatchRequest(message.model_id, message.seq_id or None, forward_only, read)

@@ -17,9 +17,12 @@ from mint_lab.server.pending import OrderedRequests, PendingRequest, Requests
 def work(log: list[int], number: int) -> Callable[[], Awaitable[int]]:
     """Note the start, and return a coroutine of the number."""
 
+    async def value() -> int:
+        return number
+
     def start() -> Awaitable[int]:
         log.append(number)
-        return asyncio.sleep(0, number)
+        return value()
 
     return start
 

@@ -135,10 +135,10 @@ def dropped(times: int, folder: Path, report: Callable[[str], object] = print) -
 
 
 def _settle() -> None:
-    """Wait until what was dropped is closed: widgets are closed on another thread."""
+    """Wait until what was dropped is closed, on another thread. The last widget is kept: an undo may bring it back."""
     for _ in range(100):
         gc.collect()
-        if not any(thread.name == "mint-lab-page" for thread in threading.enumerate()):
+        if sum(thread.name == "mint-lab-page" for thread in threading.enumerate()) <= 1:
             gc.collect()
             return
         time.sleep(0.05)
@@ -179,19 +179,23 @@ def soak(seconds: float, steps: int, folder: Path, report: Callable[[str], objec
     start = time.monotonic()
     while run.status == "running":
         share = min((time.monotonic() - start) / seconds, run.steps_done / steps)
-        if share >= 1:
+        if share >= 1 and len({step for step, _ in _warm(points)}) > 1:
             break
         if shown < len(DISPLAYS) and share >= DISPLAYS[shown]:
             display(workbench, page)
             shown += 1
             report(f"{run.steps_done} steps, {resident():.0f} MB")
         points.append((float(run.steps_done), resident()))
-        run.wait(SAMPLE_SECONDS, check=False)
+        run.wait(min(SAMPLE_SECONDS, seconds / 50), check=False)
     run.stop().wait(check=False)
     if run.error is not None:
         raise RuntimeError(run.error.message)
-    kept = [point for point in points if point[0] >= WARM_UP * run.steps_done]
-    return Soak(run.steps_done, 1000 * slope(kept), points, page.bytes)
+    return Soak(run.steps_done, 1000 * slope(_warm(points)), points, page.bytes)
+
+
+def _warm(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points after the warm-up."""
+    return [point for point in points if point[0] >= WARM_UP * points[-1][0]]
 
 
 def figures_of(found: Soak) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import warnings
@@ -27,10 +28,16 @@ def served_against_local(rounds: int, pairs: int) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (_, url), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of SDKs that are about to return futures of clients
-        remote = new_client(tinker.ServiceClient(base_url=url, api_key=KEY))
+        service = tinker.ServiceClient(base_url=url, api_key=KEY)
+        remote = new_client(service)
         local = new_client(ml.ServiceClient(Path(folder) / "local"))
         data = ml.data.pairs_to_data(ml.data.arithmetic_pairs(pairs, seed=0), local.get_tokenizer())
         found = alternate({"served": _steps(remote, data), "local": _steps(local, data)}, rounds)
+        service.close("success").result()
+        # The SDK leaves its sockets to the garbage collector, which would warn later.
+        warnings.simplefilter("ignore", ResourceWarning)
+        del remote, service
+        gc.collect()
     return [make_row("a step over mint-lab serve / local step", found["served"], found["local"], "at most 1.10")]
 
 

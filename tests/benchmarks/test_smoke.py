@@ -20,6 +20,7 @@ from .peers.jobs import Job, Report, Stopwatch
 from .timing import alternate
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDK leaves sockets open
 def test_short_run_writes_table_and_figures(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     result = CliRunner().invoke(bench.app, ["--rounds", "2", "--pairs", "2", "--threads", "1", "--out", str(out)])

@@ -15,6 +15,7 @@ LAB_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
+GPU_ARGS ?=
 PYTEST_ARGS ?=
 PACKAGE ?= losses
 MUTANTS_ARGS ?=
@@ -32,7 +33,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SOURCES := pyproject.toml constraints.txt hatch_build.py \
   $(shell find widgets \( -name node_modules -o -name tests -o -name __pycache__ \) -prune -o -type f ! -name '*.tsbuildinfo' -print 2>/dev/null)
 
-.PHONY: help lab test faults real-model test-oldest demo lint docs format bench soak mutants lock clean torch browser
+.PHONY: help lab test gpu faults real-model test-oldest demo lint docs format bench soak mutants lock clean torch browser
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +48,7 @@ help:
 	@echo "make format       fix formatting, and the lint errors that ruff can fix"
 	@echo "make bench        measure speed, also against plain implementations   (BENCH_ARGS=...)"
 	@echo "make soak         memory of a long training   (SOAK_ARGS='--minutes 120', or '--dropped 50' for many short ones)"
+	@echo "make gpu          check and measure the engine on this machine's GPU; writes gpu.json   (GPU_ARGS='--checks-only')"
 	@echo "make mutants      plant mistakes in one package and count those its tests find   (PACKAGE=runs MUTANTS_ARGS='--count 80')"
 	@echo "make lock         upgrade everything to its newest version and write the versions to constraints.txt"
 	@echo "make torch        install the pinned torch, as its small CPU build if there is no GPU"
@@ -94,6 +96,10 @@ bench: $(VENV)/.test
 # The slope of the memory per 1,000 steps; with --dropped, memory and threads over workbenches that were dropped.
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks soak $(SOAK_ARGS)
+
+# Without an installation, it needs a Python that has PyTorch 2.11, transformers, peft and safetensors; no network.
+gpu:
+	@python=$(BIN)/python; [ -x "$$python" ] || python="$(PYTHON)"; "$$python" -m tests.gpu $(GPU_ARGS)
 
 # PACKAGE is a package or a module of mint_lab, or "widgets" for the TypeScript.
 mutants: $(VENV)/.test

@@ -40,7 +40,8 @@ __all__ = [
     "generation_token_budget",
 ]
 
-# Keys and values of the rows that are generated together take at most this, or half of the free memory if that is less.
+# Keys and values of the rows that are generated together take at most this, or half of the free memory if that is less;
+# on a CUDA device always half of the free memory: a step of many rows takes hardly longer there than one of few.
 MAX_CACHE_BYTES = 1 << 30
 # Random numbers are drawn for this many tokens at a time.
 RANDOM_TOKENS_AHEAD = 64
@@ -131,7 +132,8 @@ def check_request(base: BaseModel, request: GenerationRequest, index: int | None
 
 def generation_token_budget(base: BaseModel) -> int:
     """Return the largest number of tokens, rows times length, that are generated together."""
-    spare = min(MAX_CACHE_BYTES, free_memory(base.device) // 2)
+    spare = free_memory(base.device) // 2
+    spare = spare if base.device.type == "cuda" else min(MAX_CACHE_BYTES, spare)
     tokens = spare // cache_bytes_per_token(base.config, next(iter(base.weights.values())).element_size())
     return 1 << max(tokens, 1).bit_length() - 1  # a power of two, so that two runs divide their rows alike
 

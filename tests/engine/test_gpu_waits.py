@@ -15,7 +15,7 @@ from mint_lab.engine import models
 from mint_lab.engine.base_logprobs import reference_logprobs
 from mint_lab.engine.batch import read_batch
 from mint_lab.engine.checkpoints import load_checkpoint, save_checkpoint
-from mint_lab.engine.generation import GenerationRequest, generate
+from mint_lab.engine.generation import GenerationRequest, generate, generation_token_budget
 from mint_lab.engine.models import Adapter, load_base
 from mint_lab.engine.optimizer import Optimizer
 from mint_lab.engine.prompt_scores import PromptQuestions, prompt_logprobs, score_prompt
@@ -241,3 +241,11 @@ def test_memory_of_the_device_that_runs_out_halves_the_budget(
     assert events[:3] == ["plan", "empty_cache", "plan"]
     assert (found.oom_retries, found.loss) == (1, pytest.approx(expected, rel=1e-5))
     assert found.note.startswith("memory ran out: ")
+
+
+@pytest.mark.parametrize(("free", "gib"), [(1 << 34, 8), (1 << 30, 0.5)])
+def test_cache_takes_half_of_the_free_memory_of_a_gpu(free: int, gib: float, qwen3: Path) -> None:
+    """Of the keys and values: 2 layers x 2 kinds x 2 heads x 12 numbers x 4 bytes are 384 bytes a token."""
+    with pretended_gpu(free):
+        tokens = generation_token_budget(load_base(str(qwen3), "cuda", "float32"))
+    assert tokens == 2 ** int(np.log2(gib * 2**30 / 384))

@@ -18,8 +18,8 @@ from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
+from ..benchmarks.gpu import Sizes, measure  # noqa: E402
 from .checks import CHECKS, NotHere  # noqa: E402
-from .measure import Sizes, measure  # noqa: E402
 
 
 def device_here() -> torch.device | None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from ..benchmarks.gpu import Sizes, measure
 from . import __main__ as program
 from .checks import CHECKS, CPU, NotHere
-from .measure import Sizes, measure
 
 CUDA, MPS = torch.cuda.is_available(), torch.backends.mps.is_available()
 

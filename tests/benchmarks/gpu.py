@@ -16,7 +16,7 @@ from mint_lab.engine.models import Adapter, BaseModel
 from mint_lab.engine.optimizer import Optimizer
 from mint_lab.losses.dpo import dpo_loss
 
-from .setting import adam, adapter_on, base_model, go, rows
+from ..gpu.setting import adam, adapter_on, base_model, go, rows
 
 __all__ = ["Sizes", "measure", "seconds_each"]
 

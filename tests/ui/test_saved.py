@@ -84,7 +84,7 @@ def test_snapshot_without_controls_by_hand(tmp_path: Path) -> None:
     assert (snapshot["epoch"], snapshot["seen"], snapshot["heats"]) == ("a-run", 0, [])
     recipe = recipe_of("rl")
     assert snapshot["state"] == {
-        **{"status": "paused", "steps_done": 0, "steps_total": 7, "steps_per_s": 0.0, "recipe": "rl"},
+        **{"key": "a-run", "status": "paused", "steps_done": 0, "steps_total": 7, "steps_per_s": 0.0, "recipe": "rl"},
         **{"options": option_entries("rl", {"seed": 1}), "headlines": list(recipe.headlines)},
         **{"tokens_about": recipe.examples, "keeps_samples": True, "base_model": "m", "data": ""},
         **{"loss": "", "loss_label": "", "last_loss": "", "settings": {}, "controls": [], "clip": None},
